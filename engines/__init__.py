@@ -1,0 +1,6 @@
+"""Bundle to text: `VLM.load("bundle").generate(messages)`."""
+
+from .bundle import Bundle
+from .runtime import VLM
+
+__all__ = ["VLM", "Bundle"]

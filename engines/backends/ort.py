@@ -1,0 +1,126 @@
+"""ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..manifest import Layout
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+
+NAME = "ort"
+NUMPY = {"float32": np.float32, "float16": np.float16}
+
+
+def available() -> str | None:
+    """None, or why this backend cannot be used and how to mend it."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return (
+            "ONNX Runtime is not installed: pip install 'luvc-export[cpu]' "
+            "(or [gpu] on a machine with an NVIDIA GPU)"
+        )
+    return None
+
+
+class OrtRunner:
+    """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
+
+    Args:
+        bundle: a loaded bundle.
+        threads: threads inside one operator; 0 lets ONNX Runtime choose.
+    """
+
+    name = NAME
+
+    def __init__(self, bundle: Bundle, threads: int = 0):
+        import onnxruntime
+
+        self.bundle, self.threads = bundle, threads
+        names = onnxruntime.get_available_providers()
+        self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
+        self._sessions: dict[str, Any] = {}
+        self._dtype = NUMPY[bundle.manifest.dtype]
+
+    @property
+    def description(self) -> str:
+        """Backend, version and device, for people."""
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
+
+    def session(self, graph: str) -> Any:
+        """The session of a graph file, made once."""
+        if graph not in self._sessions:
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            options.intra_op_num_threads = self.threads
+            # a spinning pool burns the cores that the caller's own work needs between steps
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            providers = ["CPUExecutionProvider"]
+            if self.device == "cuda":
+                providers.insert(0, "CUDAExecutionProvider")
+            path = str(self.bundle.file(graph))
+            self._sessions[graph] = onnxruntime.InferenceSession(path, options, providers=providers)
+        return self._sessions[graph]
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
+
+    def new_caches(self, layout: Layout, batch: int) -> list[Any]:
+        """Zeroed buffers on the device, key and value of each layer in turn."""
+        import onnxruntime
+
+        lm, m = self.bundle.manifest.language, self.bundle.manifest
+        shapes = cache_shapes(
+            lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch
+        )
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        return [make(np.zeros(s, self._dtype), self.device, 0) for s in shapes]
+
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: list[Any]) -> PrefillResult:
+        """Run prompts and fill the caches in place."""
+        scored = [p.layer for p in layout.schedule.language if p.keep]
+        names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
+        logits, *rest = self._run(layout.graphs.prefill, vars(feed), caches, ["logits", *names])
+        stages = {
+            layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
+        }
+        return PrefillResult(logits[:, 0], stages)
+
+    def step(self, layout: Layout, feed: StepFeed, caches: list[Any]) -> np.ndarray:
+        """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
+        return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
+
+    def read_caches(self, caches: list[Any]) -> list[np.ndarray]:
+        """Host copies."""
+        return [c.numpy() for c in caches]
+
+    def _run(self, graph: str, feed, caches: list[Any], outputs: list[str]) -> list[np.ndarray]:
+        """Bind each cache as input and as output: TensorScatter then writes in place."""
+        session = self.session(graph)
+        binding = session.io_binding()
+        for name in outputs:  # first, so that they come first in get_outputs()
+            binding.bind_output(name, "cpu")
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, value)
+        for name, cache in zip(self._cache_names(), caches, strict=True):
+            binding.bind_ortvalue_input(name, cache)
+            binding.bind_ortvalue_output(f"{name}_out", cache)
+        session.run_with_iobinding(binding)
+        return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
+
+    @functools.cache  # noqa: B019
+    def _cache_names(self) -> list[str]:
+        layers = self.bundle.manifest.language.layers
+        return [f"cache_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]
+
+
+def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
+    """A runner for the bundle."""
+    return OrtRunner(bundle, threads)

@@ -1,0 +1,162 @@
+"""A batch of conversations and its caches, and what becomes of one row's logits.
+
+Letters: B batch, S prompt length, T new tokens, V visual tokens.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import LuvcError
+from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
+from .manifest import Layout, Manifest
+from .sampling import Sampler, Sampling
+
+
+class Rows:
+    """B conversations of one layout with their key/value caches.
+
+    Args:
+        runner: the backend.
+        manifest: of the bundle.
+        layout: shared by all rows.
+        batch: B.
+    """
+
+    def __init__(self, runner: Runner, manifest: Manifest, layout: Layout, batch: int):
+        self.runner, self.manifest, self.layout = runner, manifest, layout
+        self.caches = runner.new_caches(layout, batch)
+        self.text_len = np.zeros(batch, np.int64)  # text tokens in the caches
+        self.position = np.zeros(batch, np.int64)  # next position in the unpruned sequence
+
+    def room(self, row: int) -> int:
+        """Text tokens the row can still take."""
+        return int(self.manifest.text_capacity - self.text_len[row])
+
+    def prefill(self, prompts: Sequence[Sequence[int]], visual_embeds: np.ndarray) -> PrefillResult:
+        """Run whole prompts.
+
+        Args:
+            prompts: token ids of each row, image tokens in place.
+            visual_embeds: [B, V, D].
+        """
+        lengths = np.array([len(p) for p in prompts])
+        ids = right_pad(prompts)
+        image = self.manifest.language.image_token_id
+        visual_index = np.stack([np.flatnonzero(np.equal(p, image)) for p in prompts])
+        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        feed = PrefillFeed(
+            input_ids=ids,
+            visual_embeds=visual_embeds,
+            visual_index=visual_index.astype(np.int64),
+            position_ids=np.ascontiguousarray(positions),
+            last_index=lengths - 1,
+        )
+        result = self.runner.prefill(self.layout, feed, self.caches)
+        self.text_len = lengths - self.layout.visual_tokens
+        self.position = lengths.copy()
+        return result
+
+    def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        """Run new tokens -> logits float32 [B, vocabulary] of each row's last one.
+
+        A row without new tokens is carried along: its slot is written and not counted.
+
+        Raises:
+            LuvcError: a row has no room left.
+        """
+        counts = np.array([len(t) for t in tokens])
+        longest = int(counts.max())
+        for row in range(len(tokens)):
+            if counts[row] and longest > self.room(row):
+                raise LuvcError(
+                    f"{longest} more text tokens do not fit: the bundle holds "
+                    f"{self.manifest.text_capacity} for prompts and answers of a conversation, "
+                    f"{self.text_len[row]} are used; export with a larger --text-capacity"
+                )
+        ids = right_pad([t or [0] for t in tokens])
+        write = np.minimum(self.text_len, self.manifest.text_capacity - longest)
+        feed = StepFeed(
+            input_ids=ids,
+            position_ids=self.position[:, None] + np.arange(ids.shape[1]),
+            text_len=np.where(counts > 0, self.text_len, write),
+            last_index=np.maximum(counts, 1) - 1,
+        )
+        logits = self.runner.step(self.layout, feed, self.caches)
+        self.text_len = self.text_len + counts
+        self.position = self.position + counts
+        return logits
+
+
+def right_pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Token ids of unequal length -> int64 [B, longest], zeros behind."""
+    out = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return out
+
+
+class Row:
+    """One answer being made: sampling, detokenisation, stopping.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer.
+        sampling: how tokens are chosen and when to stop.
+        prompt: the prompt's token ids.
+    """
+
+    def __init__(self, tokenizer: Any, sampling: Sampling, prompt: Sequence[int]):
+        from tokenizers.decoders import DecodeStream
+
+        self.tokenizer, self.sampling = tokenizer, sampling
+        self.sampler = Sampler(sampling, prompt)
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish_reason: str | None = None
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._held = ""
+
+    def accept(self, logits: np.ndarray) -> str:
+        """Choose a token from logits [vocabulary] -> the text that became certain."""
+        token = self.sampler.choose(logits)
+        self.ids.append(token)
+        if token in self.sampling.eos_token_id:
+            return self.finish("stop")
+        self._held += self._stream.step(self.tokenizer.backend_tokenizer, token) or ""
+        cut = self._stop_position()
+        if cut is not None:
+            self._held = self._held[:cut]
+            return self.finish("stop", whole=False)
+        if len(self.ids) >= self.sampling.max_new_tokens:
+            return self.finish("length")
+        return self._emit(len(self._held) - self._unsure())
+
+    def finish(self, reason: str, whole: bool = True) -> str:
+        """End the answer -> the last text; `whole` adds bytes the stream still held back."""
+        self.finish_reason = reason
+        if whole:
+            text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+            sent = self.text + self._held
+            if text.startswith(sent):
+                self._held += text[len(sent) :]
+        return self._emit(len(self._held))
+
+    def _emit(self, count: int) -> str:
+        piece, self._held = self._held[:count], self._held[count:]
+        self.text += piece
+        return piece
+
+    def _stop_position(self) -> int | None:
+        found = [i for i in (self._held.find(s) for s in self.sampling.stop if s) if i >= 0]
+        return min(found) if found else None
+
+    def _unsure(self) -> int:
+        """Characters at the end that may be the start of a stop text."""
+        longest = 0
+        for stop in self.sampling.stop:
+            for n in range(min(len(stop) - 1, len(self._held)), 0, -1):
+                if self._held.endswith(stop[:n]):
+                    longest = max(longest, n)
+                    break
+        return longest

@@ -1,0 +1,207 @@
+"""The bundle's manifest: what export and run time agree on, as frozen models that round-trip to JSON.
+
+Letters: B batch, S sequence, V visual tokens at the language model's input, V_l those entering layer
+l, C_l cache slots of layer l, k visual tokens kept.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+
+Dtype = Literal["float32", "float16", "bfloat16"]
+Axis = Literal["width", "height"]
+Signal = Literal["normed", "raw"]
+Scope = Literal["prompt", "image"]
+
+
+class Frozen(BaseModel):
+    """Base of every manifest entry: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Merge(Frozen):
+    """One OIM step: before vision layer `layer`, every `group` tokens along `axis` become group - 1."""
+
+    layer: int = Field(ge=0)
+    axis: Axis
+    group: int = Field(ge=2)
+
+
+class Prune(Frozen):
+    """One SPU stage: before language layer `layer`, `keep` visual tokens survive."""
+
+    layer: int = Field(ge=0)
+    keep: int = Field(ge=0)
+
+
+class Schedule(Frozen):
+    """Where tokens are merged and pruned; all integers, so every shape is known at export.
+
+    Attributes:
+        ratio: baseline language-model prefill FLOPs / compressed, as asked for.
+        vision: OIM steps, in order of layer.
+        language: SPU stages, in order of layer, keeps not rising.
+        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1].
+        signal: "normed" scores the layer's normalised input, "raw" the hidden states.
+        scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
+        match: OIM merges the most similar neighbours instead of fixed groups.
+    """
+
+    ratio: float = Field(default=1.0, ge=1)
+    vision: tuple[Merge, ...] = ()
+    language: tuple[Prune, ...] = ()
+    cutoff: float = Field(default=0.25, gt=0, le=1)
+    signal: Signal = "normed"
+    scope: Scope = "prompt"
+    match: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Schedule":
+        layers = [p.layer for p in self.language]
+        if layers != sorted(set(layers)):
+            raise ValueError(f"language layers must rise, got {layers}")
+        keeps = [p.keep for p in self.language]
+        if keeps != sorted(keeps, reverse=True):
+            raise ValueError(f"language keeps must not rise, got {keeps}")
+        steps = [m.layer for m in self.vision]
+        if steps != sorted(steps):
+            raise ValueError(f"vision layers must not fall, got {steps}")
+        return self
+
+    def visual_per_layer(self, layers: int, visual: int) -> tuple[int, ...]:
+        """V_l for l = 0 .. layers-1, given V = `visual` tokens at the input."""
+        keep = {p.layer: p.keep for p in self.language}
+        counts = []
+        for layer in range(layers):
+            visual = keep.get(layer, visual)
+            counts.append(visual)
+        return tuple(counts)
+
+
+class Stage(Frozen):
+    """A run of language layers that sees the same number of visual tokens."""
+
+    first: int
+    last: int
+    visual: int
+
+
+class Ratios(Frozen):
+    """Baseline / compressed FLOPs: vision tower, language prefill, both together."""
+
+    vision: float
+    prefill: float
+    both: float
+
+
+class Graphs(Frozen):
+    """Paths of one layout's graphs inside the bundle."""
+
+    vision: str
+    prefill: str
+    step: str
+
+
+class Layout(Frozen):
+    """What one image size and image count fix.
+
+    Attributes:
+        name: unique in the bundle, e.g. "448x448" or "448x448-2images".
+        image_size: (height, width) the layout was made for, in pixels.
+        images: images in one prompt.
+        tiles: tiles the processor makes of one image.
+        tile_size: (height, width) of pixel_values, in pixels.
+        grid: vision tokens per tile before merging, (rows, columns).
+        merged_grid: the same after OIM.
+        tokens_per_tile: visual tokens one tile gives the language model.
+        visual_tokens: V of a prompt, images * tiles * tokens_per_tile.
+        baseline_visual_tokens: V at ratio 1.
+        expansion: what one image becomes in the prompt, as (text, repeats) pairs.
+        processor_options: keywords for the image processor that give exactly `tiles` tiles.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    images: int
+    tiles: int
+    tile_size: tuple[int, int]
+    grid: tuple[int, int]
+    merged_grid: tuple[int, int]
+    tokens_per_tile: int
+    visual_tokens: int
+    baseline_visual_tokens: int
+    expansion: tuple[tuple[str, int], ...]
+    processor_options: dict[str, int | bool]
+    schedule: Schedule
+    stages: tuple[Stage, ...]
+    ratios: Ratios
+    graphs: Graphs
+
+
+class LanguageModel(Frozen):
+    """What the runtime must know of the decoder: cache shapes, special tokens, limits."""
+
+    model_type: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    image_token: str
+    image_token_id: int
+    max_positions: int
+
+
+class File(Frozen):
+    """Size in bytes and SHA-256 of one file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(Frozen):
+    """`manifest.json` of a bundle.
+
+    Attributes:
+        model: the checkpoint as it was named at export.
+        family: Hugging Face model_type.
+        text_capacity: text tokens (prompt and generated) one conversation can hold.
+        reference_text: text tokens of the reference prompt that the ratios are computed at.
+        files: every file of the bundle but the manifest, by relative path.
+        versions: library versions at export.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    model: str
+    family: str
+    dtype: Dtype
+    language: LanguageModel
+    layouts: tuple[Layout, ...] = Field(min_length=1)
+    text_capacity: int = Field(gt=0)
+    reference_text: int
+    parameters: int
+    files: dict[str, File] = {}
+    versions: dict[str, str] = {}
+    validated: bool = False
+
+    def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
+        """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity)."""
+        text = self.text_capacity if text is None else text
+        visual = layout.schedule.visual_per_layer(self.language.layers, layout.visual_tokens)
+        item = 4 if self.dtype == "float32" else 2
+        width = 2 * self.language.kv_heads * self.language.head_dim * item
+        return width * sum(text + v for v in visual)
+
+
+def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Group layers with equal V_l into stages."""
+    stages: list[Stage] = []
+    for layer, count in enumerate(visual):
+        if stages and stages[-1].visual == count:
+            stages[-1] = stages[-1].model_copy(update={"last": layer})
+        else:
+            stages.append(Stage(first=layer, last=layer, visual=count))
+    return tuple(stages)

@@ -1,0 +1,267 @@
+"""VLM: load a bundle, generate, stream, chat."""
+
+import json
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..errors import LuvcError
+from .backends import backend as load_backend
+from .backends.base import PrefillResult, Runner
+from .bundle import Bundle
+from .decoding import Row, Rows
+from .manifest import Layout
+from .processing import Message, Processor, Prompt
+from .sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: image processor, vision graph, prefill graph, decoding per token."""
+
+    pixels_ms: float = 0.0
+    vision_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms_per_token: float = 0.0
+
+    @property
+    def first_token_ms(self) -> float:
+        """Time to first token, from pictures to the first token's logits."""
+        return self.pixels_ms + self.vision_ms + self.prefill_ms
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and what it cost.
+
+    Attributes:
+        text: decoded, without special tokens.
+        token_ids: generated ids, the end token included.
+        finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full) or "cancelled".
+        prompt_tokens: text tokens of the prompt.
+        visual_tokens: visual tokens that entered the language model.
+        stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
+        reused_tokens: tokens taken from the caches of earlier turns.
+        timing: milliseconds per part.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    visual_tokens: int
+    stages: dict[int, int]
+    reused_tokens: int
+    timing: Timing
+
+
+class Stream:
+    """An answer as it is made: iterate for pieces of text; `answer` is complete at the end.
+
+    Args:
+        events: yields text pieces and returns the answer.
+        cancelled: set by `cancel`.
+    """
+
+    def __init__(self, events: Iterator[str], cancelled: threading.Event):
+        self._events, self._cancelled = events, cancelled
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        self._answer = yield from self._events  # type: ignore[misc]
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; runs what is left of it."""
+        if self._answer is None:
+            for _ in self:
+                pass
+        assert self._answer is not None
+        return self._answer
+
+    def cancel(self) -> None:
+        """End the answer before its next token; safe from another thread."""
+        self._cancelled.set()
+
+
+class VLM:
+    """A bundle, ready to answer.
+
+    Args:
+        bundle: a loaded bundle.
+        runner: a backend's runner for it.
+    """
+
+    def __init__(self, bundle: Bundle, runner: Runner):
+        self.bundle, self.manifest, self.runner = bundle, bundle.manifest, runner
+        self.processor = Processor(bundle)
+        self.sampling = _default_sampling(bundle)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike, backend: str = "auto", threads: int = 0, verify: bool = False
+    ) -> "VLM":
+        """Load a bundle.
+
+        Args:
+            path: the bundle folder.
+            backend: "ort", or "auto" for the best that is installed.
+            threads: threads inside one operator; 0 lets the backend choose.
+            verify: compare all SHA-256 sums first.
+
+        Raises:
+            LuvcError: not a bundle, damaged, or no backend installed.
+        """
+        bundle = Bundle.load(path, verify=verify)
+        return cls(bundle, load_backend(backend).runner(bundle, threads=threads))
+
+    def generate(self, messages: Sequence[Any], *, stream: bool = False, **options: Any) -> Any:
+        """Answer a conversation, or a list of conversations as one batch.
+
+        Args:
+            messages: a list of {"role", "content"}; content is a text or a list of parts
+                {"type": "image", "image": path | bytes | array | PIL} and {"type": "text", "text"}.
+                A list of such lists is a batch; its rows may have unequal lengths.
+            stream: return a `Stream` of text pieces instead of waiting (one conversation).
+            options: fields of `Sampling`; the rest comes from the generation config.
+
+        Returns:
+            An Answer, a list of them for a batch, or a Stream.
+
+        Raises:
+            LuvcError: bad messages, images or options; prompt longer than the text capacity.
+        """
+        sampling = self.sampling.override(**options)
+        batch = bool(messages) and not isinstance(messages[0], Mapping)
+        if batch and stream:
+            raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
+        prompts = [self.processor.prompt(m) for m in (messages if batch else [messages])]
+        if batch:
+            return _drain(self._answers(prompts, sampling))
+        cancelled = threading.Event()
+        result = Stream(_single(self._answers(prompts, sampling, cancelled)), cancelled)
+        return result if stream else result.answer
+
+    def chat(self, **options: Any) -> "Chat":
+        """A conversation that keeps its caches: the image is compressed once."""
+        from .chat import Chat
+
+        return Chat(self, self.sampling.override(**options))
+
+    # ---- the work
+    def embed(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Timing]:
+        """Visual embeddings [B, V, D] of prompts of one layout."""
+        start = perf_counter()
+        pixels = [self.processor.pixels(p) for p in prompts]
+        middle = perf_counter()
+        layout = prompts[0].layout
+        embeds = self.runner.vision(layout, np.concatenate(pixels))
+        embeds = embeds.reshape(len(prompts), -1, embeds.shape[-1])
+        if embeds.shape[1] != layout.visual_tokens:
+            raise RuntimeError(f"vision gave {embeds.shape[1]} tokens, not {layout.visual_tokens}")
+        end = perf_counter()
+        return embeds, Timing(pixels_ms=(middle - start) * 1e3, vision_ms=(end - middle) * 1e3)
+
+    def prefill(self, prompts: Sequence[Prompt]) -> tuple[Rows, PrefillResult, Timing]:
+        """Images and prompts into fresh caches."""
+        layout = _one_layout(prompts)
+        embeds, timing = self.embed(prompts)
+        rows = Rows(self.runner, self.manifest, layout, len(prompts))
+        start = perf_counter()
+        result = rows.prefill([p.input_ids for p in prompts], embeds)
+        return rows, result, replace(timing, prefill_ms=(perf_counter() - start) * 1e3)
+
+    def _answers(self, prompts, sampling: Sampling, cancelled: threading.Event | None = None):
+        """Yields a list of text pieces per step, returns the list of answers."""
+        rows, result, timing = self.prefill(prompts)
+        states = [Row(self.processor.tokenizer, sampling, p.input_ids) for p in prompts]
+        per_token = yield from self.decode(rows, states, result.logits, cancelled)
+        timing = replace(timing, decode_ms_per_token=per_token)
+        stages = self.stage_counts(rows.layout, result)
+        return [
+            self.answer(rows.layout, state, len(prompt.input_ids), stages, timing)
+            for state, prompt in zip(states, prompts, strict=True)
+        ]
+
+    def decode(self, rows: Rows, states: list[Row], logits, cancelled=None):
+        """Decode until every row has finished; yields text pieces, returns ms per step."""
+        steps, spent = 0, 0.0
+        while True:
+            yield [
+                s.accept(row) if s.finish_reason is None else ""
+                for s, row in zip(states, logits, strict=True)
+            ]
+            ended = [self._ended(rows, i, s, cancelled) for i, s in enumerate(states)]
+            if any(ended):
+                yield ended
+            if all(s.finish_reason for s in states):
+                return spent / steps * 1e3 if steps else 0.0
+            start = perf_counter()
+            logits = rows.step([[] if s.finish_reason else s.ids[-1:] for s in states])
+            spent, steps = spent + perf_counter() - start, steps + 1
+
+    def _ended(self, rows: Rows, i: int, state: Row, cancelled) -> str:
+        """End a row that cannot or must not go on -> its last text."""
+        if state.finish_reason is None and cancelled is not None and cancelled.is_set():
+            return state.finish("cancelled")
+        if state.finish_reason is None and rows.room(i) < 1:
+            return state.finish("capacity")
+        return ""
+
+    def stage_counts(self, layout: Layout, result: PrefillResult) -> dict[int, int]:
+        """Visual tokens left from each pruned layer on, read off the graph's outputs."""
+        scored = {layer: stage.kept.shape[1] for layer, stage in result.stages.items()}
+        return {p.layer: scored.get(p.layer, 0) for p in layout.schedule.language}
+
+    def answer(self, layout: Layout, state: Row, length: int, stages, timing, reused: int = 0) -> Answer:
+        """The Answer of a finished row; `length` is the prompt's, image tokens included."""
+        return Answer(
+            text=state.text,
+            token_ids=state.ids,
+            finish_reason=state.finish_reason or "stop",
+            prompt_tokens=length - layout.visual_tokens,
+            visual_tokens=layout.visual_tokens,
+            stages=stages,
+            reused_tokens=reused,
+            timing=timing,
+        )
+
+
+def _one_layout(prompts: Sequence[Prompt]) -> Layout:
+    names = {p.layout.name for p in prompts}
+    if len(names) > 1:
+        raise LuvcError(
+            f"the conversations of one batch need the same number of images; got layouts "
+            f"{', '.join(sorted(names))}: generate them apart"
+        )
+    return prompts[0].layout
+
+
+def _default_sampling(bundle: Bundle) -> Sampling:
+    path = bundle.processor / "generation_config.json"
+    return Sampling.from_generation_config(json.loads(path.read_text()) if path.is_file() else {})
+
+
+def _drain(events) -> Any:
+    """Run a generator to its end -> what it returns."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
+def _single(events):
+    """The pieces and the answer of a batch of one."""
+    while True:
+        try:
+            (piece,) = next(events)
+        except StopIteration as end:
+            return end.value[0]
+        if piece:
+            yield piece

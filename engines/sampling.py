@@ -1,0 +1,131 @@
+"""From logits to the next token: greedy or sampled, with the standard transformations.
+
+Order and meaning are those of Hugging Face's generation: repetition penalty, temperature, top-k,
+top-p. Letters: B batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import LuvcError
+from .bundle import first_error
+
+
+class Sampling(BaseModel):
+    """How tokens are chosen and when to stop; names and meaning as in transformers' generation.
+
+    Attributes:
+        max_new_tokens: longest answer, in tokens.
+        do_sample: sample instead of taking the most likely token.
+        temperature: divides the logits when sampling.
+        top_k: sample from the k most likely tokens (0 = all).
+        top_p: sample from the smallest set of tokens with this probability.
+        repetition_penalty: divides positive and multiplies negative logits of tokens already seen.
+        eos_token_id: ids that end the answer.
+        stop: texts that end the answer; they are not part of it.
+        seed: of the sampling; None draws one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    do_sample: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int = Field(default=50, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    eos_token_id: tuple[int, ...] = ()
+    stop: tuple[str, ...] = ()
+    seed: int | None = Field(default=None, ge=0)
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("eos_token_id", mode="before")
+    @classmethod
+    def _one_eos(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else (value or ())
+
+    @classmethod
+    def from_generation_config(cls, config: dict[str, Any]) -> "Sampling":
+        """The fields of a generation_config.json that are known here; the others are not used."""
+        known = {k: v for k, v in config.items() if k in cls.model_fields and v is not None}
+        return cls(**known)
+
+    def override(self, **changes: Any) -> "Sampling":
+        """A copy with some fields changed; None leaves a field as it is.
+
+        Raises:
+            LuvcError: an unknown name or a value out of range.
+        """
+        given = {k: v for k, v in changes.items() if v is not None}
+        if "temperature" in given and given["temperature"] == 0:
+            given |= {"temperature": 1.0, "do_sample": False}
+        elif {"temperature", "top_k", "top_p", "seed"} & set(given):
+            given.setdefault("do_sample", True)
+        try:
+            return Sampling(**(self.model_dump() | given))
+        except ValidationError as e:
+            raise LuvcError(f"generation option {first_error(e)}") from e
+
+
+class Sampler:
+    """Chooses tokens for one conversation.
+
+    Args:
+        sampling: how.
+        prompt: token ids already seen, for the repetition penalty.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Sequence[int]):
+        self.sampling = sampling
+        self.random = np.random.default_rng(sampling.seed)
+        self._seen = set(prompt)
+
+    def choose(self, logits: np.ndarray) -> int:
+        """The next token for logits float32 [vocabulary]."""
+        s = self.sampling
+        scores = logits.astype(np.float64)
+        if s.repetition_penalty != 1:
+            seen = np.fromiter(self._seen, np.int64)
+            value = scores[seen]
+            p = s.repetition_penalty
+            scores[seen] = np.where(value > 0, value / p, value * p)
+        if s.do_sample:
+            token = self._sample(scores)
+        else:
+            token = int(scores.argmax())
+        self._seen.add(token)
+        return token
+
+    def _sample(self, scores: np.ndarray) -> int:
+        p = probabilities(scores, self.sampling)
+        return int(self.random.choice(len(p), p=p))
+
+
+def probabilities(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
+    """Distribution over the vocabulary after temperature, top-k and top-p.
+
+    Args:
+        scores: float64 [vocabulary].
+        sampling: temperature, top_k, top_p.
+
+    Returns:
+        float64 [vocabulary], sums to 1.
+    """
+    scores = scores / sampling.temperature
+    if 0 < sampling.top_k < len(scores):
+        scores = np.where(scores < np.partition(scores, -sampling.top_k)[-sampling.top_k], -np.inf, scores)
+    p = np.exp(scores - scores.max())
+    p /= p.sum()
+    if sampling.top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]  # probability of all likelier tokens
+        p[order[before >= sampling.top_p]] = 0
+        p /= p.sum()
+    return p

@@ -1,0 +1,308 @@
+"""Two runners, one feed: how far a backend is from PyTorch, per stage, and whether that passes.
+
+Errors are relative to the stage's scale (largest magnitude of the reference). A kept token may
+differ only where the scores decide nothing: inside the tie margin around the k-th score. Letters:
+B batch, V visual tokens, V_l those entering layer l, k kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from .backends.base import PrefillResult, Runner
+from .decoding import Rows
+from .manifest import Layout, Manifest
+from .processing import Processor, Prompt
+
+QUESTIONS = (
+    "Describe the picture.",
+    "What is in the upper left corner, and which colours does it have?",
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What passes, for one dtype.
+
+    Attributes:
+        error: largest absolute error / scale of the stage.
+        cosine: least cosine similarity.
+        norm: largest |norm ratio - 1|.
+        overlap: least share of kept tokens in common, ties aside.
+        tie: a score within this share of the k-th score is a tie.
+        tokens: greedy tokens compared; all must be equal, unless logits tie.
+        logit_tie: two logits within this share of their scale are a tie.
+    """
+
+    error: float
+    cosine: float
+    norm: float
+    overlap: float
+    tie: float
+    logit_tie: float
+    tokens: int = 32
+
+
+LIMITS = {
+    "float32": Limits(
+        error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4
+    ),
+    "float16": Limits(error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2),
+}
+
+
+class StageReport(BaseModel):
+    """One stage compared. `visual` is what it sees of the visual tokens, None outside the LLM."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    visual: int | None = None
+    max_abs_error: float
+    relative_error: float
+    cosine: float
+    norm_ratio: float
+    passed: bool
+
+
+class KeptReport(BaseModel):
+    """One SPU stage compared: overlap of kept tokens, and how many differ inside the tie margin."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: int
+    keep: int
+    overlap: float
+    overlap_without_ties: float
+    ties: int
+    passed: bool
+
+
+class Report(BaseModel):
+    """All that was compared for one layout."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layout: str
+    backend: str
+    dtype: str
+    stages: tuple[StageReport, ...]
+    kept: tuple[KeptReport, ...]
+    greedy_tokens: int
+    greedy_equal: int
+    greedy_tie: bool
+    passed: bool
+
+    def failures(self) -> list[str]:
+        """What did not pass, one line each."""
+        lines = [
+            f"{s.name}: relative error {s.relative_error:.1e}, cosine {s.cosine:.6f}, "
+            f"norm ratio {s.norm_ratio:.6f}"
+            for s in self.stages
+            if not s.passed
+        ]
+        lines += [
+            f"SPU before layer {k.layer}: {k.overlap_without_ties:.4f} of {k.keep} kept tokens equal"
+            for k in self.kept
+            if not k.passed
+        ]
+        if self.greedy_equal < self.greedy_tokens and not self.greedy_tie:
+            lines.append(f"greedy tokens: {self.greedy_equal} of {self.greedy_tokens} equal")
+        return lines
+
+
+@dataclass
+class _Run:
+    """What one runner made of the feed."""
+
+    embeds: np.ndarray
+    rows: Rows
+    result: PrefillResult
+    caches: list[np.ndarray]
+    tokens: list[list[int]]
+    gaps: list[list[float]]
+
+
+def validate(
+    manifest: Manifest,
+    processor: Processor,
+    layout: Layout,
+    reference: Runner,
+    candidate: Runner,
+    backend: str,
+    limits: Limits | None = None,
+) -> Report:
+    """Compare two runners on a ragged batch of two prompts about generated pictures.
+
+    Args:
+        manifest: of the bundle.
+        processor: of the bundle.
+        layout: the layout to run.
+        reference: PyTorch in float32.
+        candidate: the backend.
+        backend: its name, for the report.
+        limits: what passes; default by the bundle's dtype.
+    """
+    limits = limits or LIMITS[manifest.dtype]
+    prompts = [_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
+    pixels = np.concatenate([processor.pixels(p) for p in prompts])
+    ours = _run(candidate, manifest, layout, prompts, pixels, limits.tokens)
+    theirs = _run(reference, manifest, layout, prompts, pixels, limits.tokens)
+    kept = tuple(_compare_kept(theirs.result, ours.result, limits))
+    stages = [_compare("vision", theirs.embeds, ours.embeds, limits, None)]
+    stages += _compare_stages(manifest, layout, prompts, theirs, ours, limits)
+    logits = (theirs.result.logits, ours.result.logits)
+    stages.append(_compare("logits", *logits, limits, None))
+    equal, tie = _compare_tokens(theirs, ours, limits)
+    total = sum(map(len, theirs.tokens))
+    return Report(
+        layout=layout.name,
+        backend=backend,
+        dtype=manifest.dtype,
+        stages=tuple(stages),
+        kept=kept,
+        greedy_tokens=total,
+        greedy_equal=equal,
+        greedy_tie=tie,
+        passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
+    )
+
+
+def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> Prompt:
+    images: list[dict[str, Any]] = [
+        {"type": "image", "image": sample_picture(layout.image_size, seed * layout.images + i)}
+        for i in range(layout.images)
+    ]
+    content = [*images, {"type": "text", "text": question}]
+    return processor.prompt([{"role": "user", "content": content}])
+
+
+def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
+    """A generated picture with smooth and sharp parts, uint8 [height, width, 3]."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:1:size[0] * 1j, 0:1:size[1] * 1j][..., None]
+    phase, pace = random.uniform(0, 6, 3), random.uniform(3, 14, (2, 3))
+    picture = 0.5 + 0.3 * np.sin(phase + pace[0] * x + pace[1] * y)
+    for _ in range(6):
+        top, left = random.uniform(0, 0.8, 2)
+        height, width = random.uniform(0.05, 0.4, 2)
+        inside = (y > top) & (y < top + height) & (x > left) & (x < left + width)
+        picture = np.where(inside, random.uniform(0, 1, 3), picture)
+    picture = picture + random.normal(0, 0.05, picture.shape)
+    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+
+
+def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens: int) -> _Run:
+    embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
+    rows = Rows(runner, manifest, layout, len(prompts))
+    result = rows.prefill([p.input_ids for p in prompts], embeds)
+    caches = [c.astype(np.float32) for c in runner.read_caches(rows.caches)]
+    run = _Run(embeds, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
+    logits = result.logits
+    room = min(rows.room(i) for i in range(len(prompts)))
+    for n in range(min(tokens, room)):
+        for row, line in enumerate(logits):
+            best = np.partition(line, -2)[-2:]
+            run.gaps[row].append(float((best[1] - best[0]) / max(np.abs(line).max(), 1e-9)))
+            run.tokens[row].append(int(line.argmax()))
+        if n + 1 < min(tokens, room):
+            logits = rows.step([t[-1:] for t in run.tokens])
+    return run
+
+
+def _compare(name: str, reference, candidate, limits: Limits, visual: int | None) -> StageReport:
+    a = np.asarray(reference, np.float64).ravel()
+    b = np.asarray(candidate, np.float64).ravel()
+    scale = max(float(np.abs(a).max()), 1e-30)
+    error = float(np.abs(a - b).max())
+    norms = max(float(np.linalg.norm(a)), 1e-30), max(float(np.linalg.norm(b)), 1e-30)
+    cosine, ratio = float(a @ b) / (norms[0] * norms[1]), norms[1] / norms[0]
+    passed = (
+        bool(np.isfinite(b).all())
+        and error / scale <= limits.error
+        and cosine >= limits.cosine
+        and abs(ratio - 1) <= limits.norm
+    )
+    return StageReport(
+        name=name,
+        visual=visual,
+        max_abs_error=error,
+        relative_error=error / scale,
+        cosine=cosine,
+        norm_ratio=ratio,
+        passed=passed,
+    )
+
+
+def _compare_kept(
+    reference: PrefillResult, candidate: PrefillResult, limits: Limits
+) -> Iterator[KeptReport]:
+    """Later stages are compared by what they did with their own input (ordinals of the stage)."""
+    for layer, a in reference.stages.items():
+        b = candidate.stages[layer]
+        shared, decided, ties = 0, 0, 0
+        for row in range(len(a.kept)):
+            x, y = set(a.kept[row].tolist()), set(b.kept[row].tolist())
+            threshold = a.energies[row][a.kept[row]].min()
+            near = np.abs(a.energies[row] - threshold) <= limits.tie * threshold
+            excused = sum(bool(near[n]) for n in x - y)
+            shared, decided, ties = shared + len(x & y), decided + len(x) - excused, ties + excused
+        total = a.kept.size
+        yield KeptReport(
+            layer=layer,
+            keep=a.kept.shape[1],
+            overlap=shared / total,
+            overlap_without_ties=shared / max(decided, 1),
+            ties=ties,
+            passed=shared / max(decided, 1) >= limits.overlap,
+        )
+
+
+def survivors(layout: Layout, result: PrefillResult, prompt: list[int], image: int, row: int):
+    """Original positions of the tokens in the caches, for each layer where they change.
+
+    Returns:
+        {layer: positions}, layer 0 always present.
+    """
+    visual = np.flatnonzero(np.equal(prompt, image))
+    text = np.flatnonzero(np.not_equal(prompt, image))
+    found = {0: np.sort(np.concatenate([visual, text]))}
+    for prune in layout.schedule.language:
+        if prune.keep:
+            visual = visual[result.stages[prune.layer].kept[row]]
+        else:
+            visual = visual[:0]
+        found[prune.layer] = np.sort(np.concatenate([visual, text]))
+    return found
+
+
+def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, limits):
+    """Keys and values of each stage's layers, on the tokens both runners kept."""
+    image = manifest.language.image_token_id
+    for stage in layout.stages:
+        a, b = [], []
+        for row, prompt in enumerate(prompts):
+            p = survivors(layout, theirs.result, prompt.input_ids, image, row)
+            q = survivors(layout, ours.result, prompt.input_ids, image, row)
+            key = max(layer for layer in p if layer <= stage.first)
+            _, i, j = np.intersect1d(p[key], q[key], return_indices=True)
+            for layer in range(2 * stage.first, 2 * stage.last + 2):
+                a.append(theirs.caches[layer][row][:, i].ravel())
+                b.append(ours.caches[layer][row][:, j].ravel())
+        name = f"layers {stage.first}-{stage.last}"
+        yield _compare(name, np.concatenate(a), np.concatenate(b), limits, stage.visual)
+
+
+def _compare_tokens(theirs: _Run, ours: _Run, limits: Limits) -> tuple[int, bool]:
+    """Equal greedy tokens, and whether every first difference is a tie of the reference's logits."""
+    equal, tie = 0, True
+    for a, b, gaps in zip(theirs.tokens, ours.tokens, theirs.gaps, strict=True):
+        same = np.equal(a, b)
+        first = int(np.argmin(same)) if not same.all() else len(a)
+        equal += first
+        if first < len(a) and gaps[first] > limits.logit_tie:
+            tie = False
+    return equal, tie

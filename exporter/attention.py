@@ -1,0 +1,54 @@
+"""The attention function registered with transformers as "luvc".
+
+Every attention layer of the traced model becomes one ONNX `Attention` node (opset 23 and later),
+which ONNX Runtime and TensorRT map to fused kernels. Masking has one style: causal without a mask
+when every query sees itself and what came before (prefill), a boolean mask otherwise (step), nothing
+at all in vision towers.
+"""
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+NAME = "luvc"
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # by this name: some towers pass it by keyword
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """Scaled dot-product attention in the form transformers expects.
+
+    Args:
+        module: the attention layer; its `is_causal` counts when the argument is None.
+        query: [B, H_q, S, d].
+        key: [B, H_kv, C, d].
+        value: [B, H_kv, C, d].
+        attention_mask: bool [B or 1, 1, S, C], True where a query may look, or None.
+        scaling: factor on the scores.
+        is_causal: upper-left causal; used only without a mask and with S == C.
+
+    Returns:
+        [B, S, H_q, d] and None (no attention weights: scores are never needed).
+    """
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    causal = bool(causal) and attention_mask is None
+    if torch.onnx.is_in_onnx_export():
+        out = torch.onnx.ops.attention(
+            query, key, value, attention_mask, is_causal=causal, scale=scaling
+        )[0]
+    else:
+        out = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )  # fmt: skip
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, attention)

@@ -1,0 +1,100 @@
+"""What an export was asked for."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..engines.bundle import first_error
+from ..engines.manifest import Dtype, Schedule, Scope, Signal
+from ..errors import LuvcError
+from .schedule import Options
+
+Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+
+
+class ExportConfig(BaseModel):
+    """All options of one export.
+
+    Attributes:
+        model: checkpoint directory or hub id.
+        output: bundle folder; replaced when it is a bundle, refused when it is anything else.
+        ratio: baseline / compressed language prefill FLOPs.
+        image_sizes: (height, width) in pixels of each layout; empty = one tile.
+        images: images per prompt of each layout.
+        dtype: of weights and computation.
+        backend: what runs the bundle.
+        text_capacity: text tokens (prompt and answers) of one conversation.
+        reference_text: text tokens of the prompt that the ratio is computed at.
+        cutoff, signal, scope, match: see Schedule.
+        schedule: a schedule of one's own instead of a solved one.
+        validate: compare with PyTorch before the bundle gets its name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    output: Path = Path("bundle")
+    ratio: float = Field(default=2.0, ge=1)
+    image_sizes: tuple[Size, ...] = ()
+    images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    dtype: Dtype = "float32"
+    backend: Literal["ort"] = "ort"
+    text_capacity: int = Field(default=1024, ge=16)
+    reference_text: int = Field(default=64, ge=1)
+    cutoff: float = Field(default=0.25, gt=0, le=1)
+    signal: Signal = "normed"
+    scope: Scope = "prompt"
+    match: bool = False
+    schedule: Schedule | None = None
+    check: bool = True
+
+    @classmethod
+    def make(cls, **options: Any) -> "ExportConfig":
+        """Build and check.
+
+        Raises:
+            LuvcError: an option is out of range; names it.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as e:
+            raise LuvcError(f"option {first_error(e)}") from e
+
+    @property
+    def options(self) -> Options:
+        """The solver's options."""
+        return Options(self.cutoff, self.signal, self.scope, self.match)
+
+
+def read_schedule(path: Path) -> Schedule:
+    """A schedule file.
+
+    Raises:
+        LuvcError: unreadable, not JSON, or not a schedule; says where.
+    """
+    try:
+        return Schedule.model_validate(json.loads(path.read_text()))
+    except OSError as e:
+        raise LuvcError(f"schedule {path} cannot be read: {e.strerror}") from e
+    except ValidationError as e:
+        raise LuvcError(f"schedule {path}: {first_error(e)}") from e
+    except ValueError as e:
+        raise LuvcError(f"schedule {path} is not valid JSON: {e}") from e
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """An image size as people type it: "448x672" is height 448, width 672; "448" is square.
+
+    Raises:
+        LuvcError: not a size.
+    """
+    parts = text.lower().split("x")
+    try:
+        numbers = [int(p) for p in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) <= 0:
+        raise LuvcError(f"image size {text!r} is not HEIGHTxWIDTH in pixels, such as 448x448")
+    return numbers[0], numbers[-1]

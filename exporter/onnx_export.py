@@ -1,0 +1,104 @@
+"""From a graph module to an ONNX file: trace, passes, function bodies, shared external weights."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript
+import torch
+from onnxscript.onnx_opset import opset24 as op
+from torch import nn
+
+from ..plugins.spectrum import contract, reference
+from ..plugins.spectrum.onnx_function import SCHEMAS, luvc
+from . import language
+from .passes import attach_spu, simplify, static_reshape
+from .weights import WeightsFile
+
+OPSET = 24
+
+
+def _spectrum_score(signal, visual_index, twiddle, cutoff: int, groups: int):
+    call = onnxscript.values.Op(luvc, contract.SCORE.name, SCHEMAS[contract.SCORE.name])
+    return call(signal, visual_index, twiddle, cutoff=cutoff, groups=groups)
+
+
+def _spectrum_select(energies, visual_index, positions, keep: int, groups: int):
+    call = onnxscript.values.Op(luvc, contract.SELECT.name, SCHEMAS[contract.SELECT.name])
+    return call(energies, visual_index, positions, keep=keep, groups=groups)
+
+
+def _gather_tokens(hidden, positions, keep_index):
+    call = onnxscript.values.Op(luvc, contract.GATHER.name, SCHEMAS[contract.GATHER.name])
+    return call(hidden, positions, keep_index)
+
+
+def _tensor_scatter(cache, update, index):
+    return op.TensorScatter(cache, update, index, axis=2)
+
+
+TRANSLATIONS = {
+    reference.spectrum_score._opoverload: _spectrum_score,
+    reference.spectrum_select._opoverload: _spectrum_select,
+    reference.gather_tokens._opoverload: _gather_tokens,
+    language.tensor_scatter._opoverload: _tensor_scatter,
+}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One graph to trace: the module, example arguments, names and dynamic dimensions."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    dynamic: dict[str, Any]
+
+
+def trace(request: Trace) -> ir.Model:
+    """Trace to onnx_ir and run all passes."""
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            request.module, request.args, dynamo=True, opset_version=OPSET, optimize=False,
+            input_names=list(request.inputs), output_names=list(request.outputs),
+            dynamic_shapes=request.dynamic, custom_translation_table=TRANSLATIONS, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    model = program.model
+    simplify(model)
+    static_reshape(model)
+    attach_spu(model)
+    return model
+
+
+def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
+    """Write `path`; parameters become references into the bundle's one weights file.
+
+    Initializers that are no parameters of the checkpoint (tables, scalars) stay inside the file.
+    """
+    for name, value in model.graph.initializers.items():
+        if name in weights:
+            value.const_value = weights.reference(name, path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ir.save(model, path)
+
+
+class _quiet:
+    """Silence the tracer's progress lines and version warnings; errors still raise."""
+
+    def __enter__(self):
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.simplefilter("ignore")
+        self._disabled = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *exc):
+        logging.disable(self._disabled)
+        self._warnings.__exit__(*exc)

@@ -1,0 +1,214 @@
+"""One export from start to end: plan, load, trace, write, validate, swap in."""
+
+import datetime
+import json
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..engines.backends import backend as load_backend
+from ..engines.bundle import (
+    MANIFEST,
+    PROCESSOR,
+    REPORT,
+    WEIGHTS,
+    Bundle,
+    check_space,
+    check_target,
+    list_files,
+    replacing,
+)
+from ..engines.manifest import LanguageModel, Layout, Manifest
+from ..engines.processing import Processor
+from ..engines.validate import Report, validate
+from ..errors import LuvcError
+from .attention import NAME
+from .checkpoint import load_model
+from .config import ExportConfig
+from .family import Family
+from .onnx_export import Trace, save, trace
+from .requests import prefill_request, step_request, vision_request
+from .schedule import check_schedule, solve
+from .torch_runner import TorchRunner
+from .weights import WeightsFile
+
+Progress = Callable[[str], None]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
+
+
+def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ...]:
+    """The layouts of an export: sizes, schedules, ratios. Reads configs, no weights.
+
+    Raises:
+        LuvcError: unsupported model, size or ratio.
+    """
+    family = family or Family.load(config.model)
+    layouts = []
+    for size in config.image_sizes or (None,):
+        for images in config.images:
+            problem = family.problem(family.geometry(size), images, config.reference_text)
+            if config.schedule is None:
+                schedule = solve(problem, config.ratio, config.options)
+            else:
+                schedule = check_schedule(problem, config.schedule)
+            layouts.append(family.layout(size, images, config.reference_text, schedule))
+    names = [layout.name for layout in layouts]
+    if len(set(names)) < len(names):
+        raise LuvcError(f"layouts are named twice: {', '.join(names)}; give each size and count once")
+    _check_positions(config, family, layouts)
+    return tuple(layouts)
+
+
+def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bundle:
+    """Write a bundle; it gets its name only when everything has passed.
+
+    Args:
+        config: what is asked for.
+        progress: called with the name of each step as it starts.
+
+    Raises:
+        LuvcError: the request cannot be met, or validation failed; an earlier bundle stays.
+    """
+    check_target(config.output)
+    if config.check:
+        load_backend(config.backend)
+    progress("reading the config and solving the schedule")
+    family = Family.load(config.model)
+    layouts = plan(config, family)
+    progress("loading the weights")
+    model = load_model(family, DTYPES[config.dtype])
+    model.set_attn_implementation(NAME)
+    parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    with replacing(config.output) as folder:
+        weights = WeightsFile(folder / WEIGHTS, parameters)
+        check_space(config.output, weights.bytes)
+        for layout in layouts:
+            _write_graphs(model, family, config, layout, folder, weights, progress)
+        progress("writing the weights")
+        weights.write()
+        progress("writing the processor files")
+        _write_processor(family, model, folder / PROCESSOR)
+        manifest = _manifest(config, family, layouts, sum(p.numel() for p in model.parameters()))
+        _write_manifest(folder, manifest)
+        if config.check:
+            for layout in layouts:
+                progress(f"validating {layout.name} against PyTorch")
+                _validate(Bundle.load(folder), family, model, layout, config, folder)
+            manifest = manifest.model_copy(update={"validated": True})
+            _write_manifest(folder, manifest)
+    return Bundle.load(config.output)
+
+
+def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]) -> None:
+    """Rotary positions must not run past what the text model was made for."""
+    limit = family.config.text_config.max_position_embeddings
+    for layout in layouts:
+        longest = layout.visual_tokens + config.text_capacity
+        if longest > limit:
+            raise LuvcError(
+                f"layout {layout.name} has {layout.visual_tokens} visual tokens and a text capacity of "
+                f"{config.text_capacity}: together more than the model's {limit} positions; lower "
+                "--text-capacity or use a smaller image"
+            )
+
+
+def _write_graphs(model, family, config, layout, folder, weights, progress: Progress) -> None:
+    requests: dict[str, Callable[[], Trace]] = {
+        layout.graphs.vision: lambda: vision_request(model, family, layout),
+        layout.graphs.prefill: lambda: prefill_request(model, family, layout, config.text_capacity),
+        layout.graphs.step: lambda: step_request(model, family, layout, config.text_capacity),
+    }
+    for name, request in requests.items():
+        progress(f"tracing {Path(name).stem}")
+        save(trace(request()), folder / name, weights)
+
+
+def _write_processor(family: Family, model: Any, folder: Path) -> None:
+    """Tokenizer, image processor, chat template and generation config, as Hugging Face saves them."""
+    family.tokenizer.save_pretrained(folder)
+    family.image_processor.save_pretrained(folder)
+    family.config.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        data = model.generation_config.to_diff_dict()
+        folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
+
+
+def _manifest(
+    config: ExportConfig, family: Family, layouts: tuple[Layout, ...], parameters: int
+) -> Manifest:
+    d, token = family.decoder, family.adapter.image_token(family.tokenizer)
+    return Manifest(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model=config.model,
+        family=family.config.model_type,
+        dtype=config.dtype,
+        language=LanguageModel(
+            model_type=family.config.text_config.model_type,
+            layers=d.layers,
+            kv_heads=d.kv_heads,
+            head_dim=d.head_dim,
+            vocab_size=d.vocab,
+            image_token=token,
+            image_token_id=family.tokenizer.convert_tokens_to_ids(token),
+            max_positions=family.config.text_config.max_position_embeddings,
+        ),
+        layouts=layouts,
+        text_capacity=config.text_capacity,
+        reference_text=config.reference_text,
+        parameters=parameters,
+        versions=versions(),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a bundle."""
+    found = {"luvc-export": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    manifest = manifest.model_copy(update={"files": list_files(folder)})
+    folder.joinpath(MANIFEST).write_text(manifest.model_dump_json(indent=1))
+
+
+def _validate(bundle: Bundle, family: Family, model: nn.Module, layout: Layout, config, folder):
+    """Compare with PyTorch, keep the report, refuse the bundle when it does not pass."""
+    runner = load_backend(config.backend).runner(bundle)
+    reference = TorchRunner(model, family, config.text_capacity)
+    report = validate(
+        bundle.manifest, Processor(bundle), layout, reference, runner, config.backend
+    )
+    target = folder / REPORT / f"validation-{layout.name}-{config.backend}.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(report.model_dump_json(indent=1))
+    if not report.passed:
+        kept = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
+        shutil.copy(target, kept)
+        raise LuvcError(
+            f"layout {layout.name} does not match PyTorch, so no bundle was written "
+            f"(report: {kept}): " + "; ".join(report.failures())
+        )
+
+
+def reports(bundle: Bundle) -> list[Report]:
+    """The validation reports inside a bundle."""
+    folder = bundle.path / REPORT
+    return [
+        Report.model_validate_json(path.read_text())
+        for path in sorted(folder.glob("validation-*.json"))
+    ]
+
+

@@ -1,0 +1,337 @@
+"""The schedule solver: from a ratio to integers that say where tokens vanish.
+
+The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
+largest set of steps whose token factor is at most sqrt(ratio); the SPU stands at L/4, L/2, 3L/4 with
+keeps V r, V r^2, V r^3 and removes the rest before the last layer; r is found by search, so that the
+achieved ratio is in [ratio, 1.02 ratio]. No torch here, so a plan needs no weights.
+"""
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from ..engines.manifest import Merge, Prune, Ratios, Schedule, Scope, Signal
+from ..errors import LuvcError
+from ..plugins.spectrum.contract import cutoff_bin
+from . import cost
+from .grid import Grid, merge_grid, merged_grids, merged_length
+
+TOLERANCE = 1.02
+SAMPLES = 400
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the solver does not decide (design: every choice is an option)."""
+
+    cutoff: float = 0.25
+    signal: Signal = "normed"
+    scope: Scope = "prompt"
+    match: bool = False
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layout of one model, as the solver sees it.
+
+    Attributes:
+        decoder: language model shape.
+        encoder: vision tower shape.
+        grid: vision tokens of a tile before merging.
+        multiple: lengths the merged grid must be multiples of, for the projector.
+        tiles: tiles in one prompt, images * tiles per image.
+        images: images in one prompt.
+        text: text tokens of the reference prompt.
+    """
+
+    decoder: cost.DecoderShape
+    encoder: cost.EncoderShape
+    grid: Grid
+    multiple: Grid
+    tiles: int
+    images: int = 1
+    text: int = 64
+
+    def visual_tokens(self, grid: Grid) -> int:
+        """V of a prompt whose tiles leave the vision tower with this grid."""
+        return self.tiles * grid.tokens // self.encoder.shuffle
+
+    def grids(self, vision: tuple[Merge, ...]) -> tuple[Grid, ...]:
+        """The grid inside each vision layer."""
+        return merged_grids(self.grid, vision, self.multiple, self.encoder.layers)
+
+    def prefill_flops(self, schedule: Schedule) -> float:
+        """FLOPs of the language prefill under a schedule, scoring included."""
+        V = self.visual_tokens(self.grids(schedule.vision)[-1])
+        visual = schedule.visual_per_layer(self.decoder.layers, V)
+        return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
+
+    def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
+        groups = self.images if schedule.scope == "image" else 1
+        stages = []
+        for prune in schedule.language:
+            if prune.keep:
+                length = V // groups
+                stages.append(cost.SpuCost(length, cutoff_bin(schedule.cutoff, length), groups))
+            V = prune.keep
+        return tuple(stages)
+
+    def vision_flops(self, schedule: Schedule) -> float:
+        """FLOPs of the vision tower and projector for all tiles of a prompt."""
+        tokens = tuple(g.tokens for g in self.grids(schedule.vision))
+        return self.tiles * cost.vision(self.encoder, self.grid.tokens, tokens)
+
+    def ratios(self, schedule: Schedule) -> Ratios:
+        """Baseline / compressed FLOPs."""
+        vision = [self.vision_flops(s) for s in (Schedule(), schedule)]
+        prefill = [self.prefill_flops(s) for s in (Schedule(), schedule)]
+        both = [v + p for v, p in zip(vision, prefill, strict=True)]
+        return Ratios(
+            vision=vision[0] / vision[1], prefill=prefill[0] / prefill[1], both=both[0] / both[1]
+        )
+
+
+def parse_ratio(text: str) -> float:
+    """A ratio as people type it: "2x", "2", "1.5x".
+
+    Raises:
+        LuvcError: not a finite number of at least 1.
+    """
+    try:
+        ratio = float(text.strip().lower().removesuffix("x"))
+    except ValueError:
+        ratio = math.nan
+    if not math.isfinite(ratio):
+        raise LuvcError(f"ratio {text!r} is not a number: write it as 2x, 2 or 1.5x")
+    if ratio < 1:
+        raise LuvcError(f"ratio {text} is below 1, which would add work: use 1 (no compression) or more")
+    return ratio
+
+
+def solve(problem: Problem, ratio: float, options: Options = Options()) -> Schedule:  # noqa: B008
+    """The schedule for a ratio.
+
+    Raises:
+        LuvcError: no schedule lands in [ratio, 1.02 ratio]; names what is feasible.
+    """
+    if ratio == 1:
+        return Schedule(ratio=1, cutoff=options.cutoff, signal=options.signal, scope=options.scope)
+    solver = _Solver(problem, ratio, options)
+    for eliminate in (True, False):
+        for vision in solver.vision_steps():
+            found = solver.fit(vision, eliminate)
+            if found is not None:
+                return found
+    raise LuvcError(solver.refusal())
+
+
+def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
+    """A schedule of one's own, held against the model; returned with the ratio it achieves.
+
+    Raises:
+        LuvcError: a layer, group or keep that this model and layout do not have.
+    """
+    layers = problem.decoder.layers, problem.encoder.layers
+    for prune in schedule.language:
+        if prune.layer >= layers[0]:
+            raise LuvcError(
+                f"schedule: language layer {prune.layer} does not exist, the model has {layers[0]} "
+                f"(0 to {layers[0] - 1})"
+            )
+    grid = problem.grid
+    for merge in schedule.vision:
+        if merge.layer >= layers[1]:
+            raise LuvcError(
+                f"schedule: vision layer {merge.layer} does not exist, the tower has {layers[1]} "
+                f"(0 to {layers[1] - 1})"
+            )
+        length = grid.length(merge.axis)
+        after = merge_grid(grid, merge, problem.multiple)
+        if merge.group > length or after == grid:
+            raise LuvcError(
+                f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "
+                "changes nothing; use a smaller group"
+            )
+        grid = after
+    V = problem.visual_tokens(grid)
+    groups = problem.images if schedule.scope == "image" else 1
+    for prune in schedule.language:
+        if prune.keep >= V:
+            raise LuvcError(
+                f"schedule: keep {prune.keep} before layer {prune.layer} prunes nothing, {V} visual "
+                "tokens arrive there; keep fewer or drop the entry"
+            )
+        if prune.keep % groups:
+            raise LuvcError(
+                f"schedule: keep {prune.keep} is not a multiple of {groups} images, which scope "
+                "'image' needs"
+            )
+        V = prune.keep
+    ratio = problem.ratios(schedule).prefill
+    return schedule.model_copy(update={"ratio": max(1.0, ratio)})
+
+
+@cache
+def smooth_counts(limit: int) -> tuple[int, ...]:
+    """0 and all numbers up to `limit` with no prime factor above 7 (fast FFT lengths)."""
+    counts = {1}
+    for prime in (2, 3, 5, 7):
+        powers = [prime**e for e in range(int(math.log(max(limit, 1), prime)) + 2)]
+        counts = {c * p for c in counts for p in powers if c * p <= limit}
+    return (0, *sorted(c for c in counts if c <= limit))
+
+
+class _Solver:
+    """The search for one problem and ratio; keeps the costs it has seen."""
+
+    def __init__(self, problem: Problem, ratio: float, options: Options):
+        self.problem, self.ratio, self.options = problem, ratio, options
+        self.baseline = problem.prefill_flops(Schedule())
+        self.groups = problem.images if options.scope == "image" else 1
+
+    # ---- vision
+    def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
+        """Step sets whose token factor is at most sqrt(ratio), largest factor first, then fewest."""
+        limit = math.sqrt(self.ratio) * (1 + 1e-9)
+        for factor, steps in self._all_vision_steps():
+            if factor <= limit:
+                yield steps
+
+    @cache  # noqa: B019
+    def _all_vision_steps(self) -> list[tuple[float, tuple[Merge, ...]]]:
+        count = 4 if self.ratio > 16 else 2
+        sets: list[tuple[float, tuple[Merge, ...]]] = [(1.0, ())]
+        for n in range(1, count + 1):
+            axes = ["width", "height", "width", "height"][:n]
+            sets += self._sequences(tuple(axes))
+        return sorted(sets, key=lambda s: (-s[0], len(s[1])))
+
+    def _sequences(self, axes) -> Iterator[tuple[float, tuple[Merge, ...]]]:
+        """All step sequences along the axes, one for each distinct set of lengths."""
+        layers = _vision_layers(self.problem.encoder.layers, len(axes))
+
+        def extend(grid: Grid, i: int, merges: tuple[Merge, ...]):
+            if i == len(axes):
+                yield self.problem.grid.tokens / grid.tokens, merges
+                return
+            length, seen = grid.length(axes[i]), set()
+            for group in range(2, length + 1):
+                new = merged_length(length, group, self.problem.multiple.length(axes[i]))
+                if new < length and new not in seen:
+                    seen.add(new)
+                    merge = Merge(layer=layers[i], axis=axes[i], group=group)
+                    yield from extend(grid.with_length(axes[i], new), i + 1, (*merges, merge))
+
+        return extend(self.problem.grid, 0, ())
+
+    # ---- language
+    def stage_layers(self) -> tuple[int, ...]:
+        """Layers L/4, L/2, 3L/4 that lie between the first and the last."""
+        L = self.problem.decoder.layers
+        return tuple(sorted({L // 4, L // 2, 3 * L // 4} - {0, L - 1, L}))
+
+    def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
+        """Schedule with these keeps; stages that would drop nothing are left out."""
+        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        layers = self.stage_layers()
+        wanted = list(zip(layers, keeps, strict=True))
+        if eliminate and self.problem.decoder.layers > 1:
+            wanted.append((self.problem.decoder.layers - 1, 0))
+        stages = []
+        for layer, keep in wanted:
+            if keep < V:
+                stages.append(Prune(layer=layer, keep=keep))
+                V = keep
+        o = self.options
+        return Schedule(
+            ratio=self.ratio, vision=vision, language=tuple(stages), cutoff=o.cutoff,
+            signal=o.signal, scope=o.scope, match=o.match and bool(vision),
+        )  # fmt: skip
+
+    def achieved(self, schedule: Schedule) -> float:
+        """Baseline / compressed prefill FLOPs."""
+        return self.baseline / self.problem.prefill_flops(schedule)
+
+    def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
+        """The schedule nearest above the ratio for these vision steps, or None."""
+        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        n = len(self.stage_layers())
+        lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
+        highest = self.achieved(self.schedule(vision, (0,) * n, eliminate))
+        if not lowest <= self.ratio * TOLERANCE or highest < self.ratio:
+            return None
+        for counts in self._counts(V):
+            fitting = []
+            for keeps in self._cascades(V, n, counts):
+                candidate = self.schedule(vision, keeps, eliminate)
+                ratio = self.achieved(candidate)
+                if self.ratio <= ratio <= self.ratio * TOLERANCE:
+                    fitting.append((ratio, candidate))
+            if fitting:
+                return min(fitting, key=lambda f: f[0])[1]
+        return None
+
+    def _counts(self, V: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Keeps to choose from, per group: smooth ones first, any if those are too coarse."""
+        per_group = V // self.groups
+        return smooth_counts(per_group), range(per_group + 1)
+
+    def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
+        """Keeps V r, V r^2, ... for r from 0 to 1, rounded to the given counts."""
+        per_group = V // self.groups
+        return {
+            tuple(
+                self.groups * _nearest(counts, per_group * (i / SAMPLES) ** j)
+                for j in range(1, n + 1)
+            )
+            for i in range(SAMPLES + 1)
+        }
+
+    # ---- refusal
+    def refusal(self) -> str:
+        """Why nothing fits, with what does."""
+        largest = 1.0
+        for factor, vision in self._all_vision_steps():
+            n = len(self.stage_layers())
+            highest = self.achieved(self.schedule(vision, (0,) * n, True))
+            if highest >= factor**2:
+                largest = max(largest, highest)
+        asked, V = f"{self.ratio:g}x", self.problem.visual_tokens(self.problem.grid)
+        where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"
+        if self.ratio > largest:
+            return (
+                f"ratio {asked} is not feasible for {where}: the largest feasible ratio is "
+                f"{math.floor(largest * 100) / 100:g}x; ask for that or less, or give a --schedule"
+            )
+        near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
+        return (
+            f"no schedule lands within 2 % above {asked} for {where}: token counts are too coarse. "
+            f"The nearest that exist are {near}; the largest feasible ratio is {largest:.2f}x"
+        )
+
+    def _neighbours(self) -> list[float]:
+        """Achievable ratios just below and just above the one asked for."""
+        seen: set[float] = set()
+        for vision in self.vision_steps():
+            V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+            cascades = self._cascades(V, len(self.stage_layers()), self._counts(V)[1])
+            for eliminate, keeps in itertools.product((True, False), cascades):
+                seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))
+        below = max((r for r in seen if r < self.ratio), default=1.0)
+        above = min((r for r in seen if r > self.ratio), default=None)
+        return [below] if above is None else [below, above]
+
+
+def _nearest(counts: Sequence[int], value: float) -> int:
+    """The count nearest to value; `counts` ascends."""
+    i = bisect.bisect_left(counts, value)
+    around = counts[max(0, i - 1) : i + 1] or counts[-1:]
+    return min(around, key=lambda c: abs(c - value))
+
+
+def _vision_layers(layers: int, steps: int) -> list[int]:
+    """Evenly spaced over the first half of the tower, the first at L/4: 24 layers -> 6, 12."""
+    return [min(layers - 1, round(layers / 2 * (i + 1) / max(steps, 2))) for i in range(steps)]

@@ -1,0 +1,74 @@
+"""The bundle's stages in PyTorch, in float32: what every backend is validated against."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..engines.backends.base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+from ..engines.manifest import Layout
+from .attention import NAME
+from .family import Family
+from .graphs import PrefillGraph, StepGraph
+from .vision.core import VisionGraph
+
+
+class TorchRunner:
+    """The same verbs as a backend's runner, on the graph modules themselves.
+
+    Args:
+        model: the Hugging Face model, with the weights rounded to the bundle's dtype; it is
+            converted to float32 here.
+        family: of the model.
+        text_capacity: of the bundle.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: nn.Module, family: Family, text_capacity: int):
+        self.model: Any = model.float().eval()
+        self.model.set_attn_implementation(NAME)
+        self.family, self.text_capacity = family, text_capacity
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        graph = VisionGraph(
+            self.model, self.family.adapter, self.family.grid(layout), layout.schedule
+        )
+        with torch.inference_mode():
+            return graph(torch.from_numpy(pixel_values)).numpy()
+
+    def new_caches(self, layout: Layout, batch: int) -> list[torch.Tensor]:
+        """Zeroed buffers, key and value of each layer in turn."""
+        d = self.family.decoder
+        shapes = cache_shapes(d.layers, d.kv_heads, d.head_dim, self.text_capacity, layout, batch)
+        return [torch.zeros(s) for s in shapes]
+
+    def prefill(
+        self, layout: Layout, feed: PrefillFeed, caches: list[torch.Tensor]
+    ) -> PrefillResult:
+        """Run prompts and fill the caches in place."""
+        graph = PrefillGraph(self.model, layout.visual_tokens, layout.images, layout.schedule)
+        logits, *rest = self._run(graph, feed, caches)
+        stages = {
+            layer: StageResult(rest[2 * i].numpy(), rest[2 * i + 1].numpy())
+            for i, layer in enumerate(graph.scored)
+        }
+        return PrefillResult(logits[:, 0].numpy(), stages)
+
+    def step(self, layout: Layout, feed: StepFeed, caches: list[torch.Tensor]) -> np.ndarray:
+        """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
+        graph = StepGraph(self.model, layout.visual_tokens, layout.images, layout.schedule)
+        return self._run(graph, feed, caches)[0][:, 0].numpy()
+
+    def read_caches(self, caches: list[torch.Tensor]) -> list[np.ndarray]:
+        """Host views."""
+        return [c.numpy() for c in caches]
+
+    def _run(self, graph, feed, caches: list[torch.Tensor]) -> list[torch.Tensor]:
+        args = [torch.from_numpy(np.asarray(getattr(feed, name))) for name in graph.inputs]
+        with torch.inference_mode():
+            logits, *rest = graph(*args, *caches)
+        caches[:] = rest[: len(caches)]
+        return [logits, *rest[len(caches) :]]

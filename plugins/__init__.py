@@ -1,0 +1,1 @@
+"""TensorRT plugins of luvc-export and their references."""

@@ -1,0 +1,123 @@
+"""The SPU in plain torch: the definition every other form is held to, and the exporter's operators.
+
+The three functions are registered with `torch.library`, so `torch.onnx.export` keeps each call as
+one node instead of tracing its inside. Letters: contract.py. Source: LUVC, arXiv 2512.09010, as read
+in the design (the ideal low-pass, the squared norm as score; ties go to the lower position).
+"""
+
+import math
+
+import torch
+
+from .contract import DOMAIN
+
+
+def twiddle(tokens: int) -> torch.Tensor:
+    """Cosines and sines of the DFT of length `tokens`, rounded once from float64.
+
+    Returns:
+        float32 [tokens, 2], row n = (cos, sin) of 2 pi n / tokens.
+    """
+    angle = torch.arange(tokens, dtype=torch.float64) * (2 * math.pi / tokens)
+    return torch.stack([angle.cos(), angle.sin()], 1).float()
+
+
+def take_rows(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows of x [B, S, D] at index [B, n] -> [B, n, D]."""
+    return torch.gather(x, 1, index[..., None].expand(-1, -1, x.shape[2]))
+
+
+def true_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions of the `count` True entries in each row of mask [B, S] -> [B, count], ascending."""
+    return torch.argsort(~mask, dim=1, stable=True)[:, :count]
+
+
+@torch.library.custom_op(f"{DOMAIN}::spectrum_score", mutates_args=())
+def spectrum_score(
+    signal: torch.Tensor, visual_index: torch.Tensor, twiddle: torch.Tensor, cutoff: int, groups: int
+) -> torch.Tensor:
+    """Energy of each visual token after an ideal low-pass along the tokens.
+
+    Args:
+        signal: [B, S, D] float.
+        visual_index: [B, V] int64, ascending.
+        twiddle: float32 [V / groups, 2]; unused here, torch.fft has its own.
+        cutoff: highest frequency bin kept.
+        groups: equal runs of V that are filtered apart.
+
+    Returns:
+        float32 [B, 1, V], the sum over channels of the squared filtered signal.
+    """
+    x = take_rows(signal, visual_index).float()
+    B, V, D = x.shape
+    x = x.reshape(B * groups, V // groups, D)
+    spectrum = torch.fft.rfft(x, dim=1)
+    spectrum[:, cutoff + 1 :] = 0
+    low = torch.fft.irfft(spectrum, n=V // groups, dim=1)
+    return low.square().sum(-1).reshape(B, 1, V)
+
+
+@spectrum_score.register_fake
+def _(signal, visual_index, twiddle, cutoff, groups):
+    B, V = visual_index.shape
+    return signal.new_empty((B, 1, V), dtype=torch.float32)
+
+
+@torch.library.custom_op(f"{DOMAIN}::spectrum_select", mutates_args=())
+def spectrum_select(
+    energies: torch.Tensor, visual_index: torch.Tensor, positions: torch.Tensor, keep: int, groups: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The `keep` visual tokens of highest energy; ties go to the lower position.
+
+    Args:
+        energies: float32 [B, C, V], summed over C.
+        visual_index: [B, V] int64, ascending.
+        positions: [B, S, P]; only S is read.
+        keep: visual tokens kept of all V; each of `groups` keeps keep / groups.
+        groups: equal runs of V.
+
+    Returns:
+        keep_index [B, S-V+keep], next_visual_index [B, keep], kept [B, keep] (contract.py).
+    """
+    B, V = visual_index.shape
+    S = positions.shape[1]
+    scores = energies.sum(1).reshape(B * groups, V // groups)
+    best = torch.argsort(scores, dim=1, descending=True, stable=True)[:, : keep // groups]
+    stays = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True).reshape(B, V)
+    kept = true_positions(stays, keep)
+    survives = torch.ones(B, S, dtype=torch.bool).scatter(1, visual_index, stays)
+    new_position = torch.cumsum(survives, 1) - 1
+    next_visual_index = torch.gather(new_position, 1, torch.gather(visual_index, 1, kept))
+    return true_positions(survives, S - V + keep), next_visual_index, kept
+
+
+@spectrum_select.register_fake
+def _(energies, visual_index, positions, keep, groups):
+    B, V = visual_index.shape
+    rows = visual_index.new_empty((B, positions.shape[1] - V + keep))
+    return rows, visual_index.new_empty((B, keep)), visual_index.new_empty((B, keep))
+
+
+@torch.library.custom_op(f"{DOMAIN}::gather_tokens", mutates_args=())
+def gather_tokens(
+    hidden: torch.Tensor, positions: torch.Tensor, keep_index: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The surviving rows of the hidden states and of their position ids.
+
+    Args:
+        hidden: [B, S, D] float.
+        positions: [B, S, P] int64.
+        keep_index: [B, S'] int64, ascending.
+
+    Returns:
+        hidden [B, S', D] and positions [B, S', P].
+    """
+    return take_rows(hidden, keep_index), take_rows(positions, keep_index)
+
+
+@gather_tokens.register_fake
+def _(hidden, positions, keep_index):
+    B, kept = keep_index.shape
+    return hidden.new_empty((B, kept, hidden.shape[2])), positions.new_empty(
+        (B, kept, positions.shape[2])
+    )

@@ -1,0 +1,1 @@
+"""Commands people run around export: run, validate, demo model."""
