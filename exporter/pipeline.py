@@ -203,6 +203,25 @@ def _validate(bundle: Bundle, family: Family, model: nn.Module, layout: Layout, 
         )
 
 
+def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunner:
+    """PyTorch for a bundle: its checkpoint in float32, weights rounded to the bundle's dtype.
+
+    Args:
+        manifest: of the bundle.
+        model: checkpoint directory or hub id; default the one named in the manifest.
+
+    Raises:
+        LuvcError: the checkpoint cannot be read, or is another architecture.
+    """
+    family = Family.load(model or manifest.model)
+    d, lm = family.decoder, manifest.language
+    if (d.layers, d.kv_heads, d.head_dim, d.vocab) != (
+        lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,
+    ):  # fmt: skip
+        raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
+    return TorchRunner(load_model(family, DTYPES[manifest.dtype]), family, manifest.text_capacity)
+
+
 def reports(bundle: Bundle) -> list[Report]:
     """The validation reports inside a bundle."""
     folder = bundle.path / REPORT

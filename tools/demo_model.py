@@ -72,7 +72,8 @@ def tokenizer(vocabulary: int = 1024) -> Any:
 
 def config(
     tokens: Any, *, text: str = "qwen2", layers: int = 8, hidden: int = 256, head_dim: int = 64,
-    vision_layers: int = 8, vision_hidden: int = 128, image: int = 336, tied: bool = True,
+    kv_heads: int | None = None, intermediate: int | None = None, vision_layers: int = 8,
+    vision_hidden: int = 128, image: int = 336, tied: bool = True,
 ) -> Any:  # fmt: skip
     """An InternVLConfig; `text` is qwen2, qwen3 or llama, `image` the tile's side in pixels."""
     from transformers import InternVLConfig
@@ -91,10 +92,10 @@ def config(
             "model_type": text,
             "vocab_size": len(tokens),
             "hidden_size": hidden,
-            "intermediate_size": 2 * hidden,
+            "intermediate_size": intermediate or 2 * hidden,
             "num_hidden_layers": layers,
             "num_attention_heads": heads,
-            "num_key_value_heads": max(1, heads // 2),
+            "num_key_value_heads": kv_heads or max(1, heads // 2),
             "head_dim": head_dim,
             "max_position_embeddings": 8192,
             "tie_word_embeddings": tied,

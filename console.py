@@ -1,0 +1,61 @@
+"""What all commands share on the terminal: errors without a trace, steps with their time."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import typer
+from rich.console import Console
+
+from .errors import LuvcError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def run_command(function: Callable[..., None]) -> None:
+    """Run a function as a command line; a LuvcError is printed without a trace, exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(function)
+    try:
+        app()
+    except LuvcError as e:
+        err.print("error:", style="bold red", end=" ")
+        err.print(str(e), markup=False, soft_wrap=True)
+        sys.exit(2)
+
+
+class Steps:
+    """Long steps as they happen: a spinner on a terminal, one line with the time when done.
+
+    Args:
+        quiet: print nothing (for --json).
+    """
+
+    def __init__(self, quiet: bool = False):
+        self._quiet, self._name, self._start = quiet, "", 0.0
+        self._status = err.status("")
+
+    def __call__(self, name: str) -> None:
+        """Start the next step; the one before is done."""
+        self._done()
+        self._name, self._start = name, time.perf_counter()
+        if not self._quiet:
+            self._status.update(f"{name} ...")
+
+    def __enter__(self) -> "Steps":
+        if not self._quiet:
+            self._status.start()
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        self._status.stop()
+        if kind is None:
+            self._done()
+        elif self._name and not self._quiet:
+            err.print(f"  [red]failed[/red] {self._name}")
+
+    def _done(self) -> None:
+        if self._name and not self._quiet:
+            err.print(f"  [green]done[/green] {self._name} [dim]{time.perf_counter() - self._start:.1f} s")
+        self._name = ""

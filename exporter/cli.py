@@ -1,0 +1,61 @@
+"""luvc-export: a Hugging Face vision-language model becomes a compressed bundle."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import console
+from . import options as o
+
+
+def export(
+    model: o.Model,
+    ratio: Annotated[str, typer.Option(help="Baseline / compressed prefill work, such as 2x.")] = "2x",
+    output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
+    image_size: o.ImageSize = None,
+    images: o.Images = None,
+    dtype: o.Dtype = "fp32",
+    backend: Annotated[str, typer.Option(help="What the bundle is validated on: ort.")] = "ort",
+    text_capacity: o.TextCapacity = 1024,
+    text_tokens: o.TextTokens = 64,
+    schedule: o.ScheduleFile = None,
+    cutoff: o.Cutoff = 0.25,
+    signal: o.Signal = "normed",
+    scope: o.Scope = "prompt",
+    oim_match: o.OimMatch = False,
+    validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
+) -> None:
+    """Compile a vision-language model with LUVC visual-token compression baked in."""
+    config = o.make_config(
+        model, ratio, image_size, images, dtype, schedule, output=output, backend=backend,
+        text_capacity=text_capacity, reference_text=text_tokens, cutoff=cutoff, signal=signal,
+        scope=scope, match=oim_match, check=validate,
+    )  # fmt: skip
+    from ..engines.bundle import check_target
+    from .family import Family
+    from .pipeline import export as run
+    from .pipeline import plan, reports
+    from .report import human, plan_table, validation_table
+
+    check_target(output)
+    family = Family.load(model)
+    for layout in plan(config, family):
+        console.out.print(plan_table(family, layout, text_tokens, config.dtype))
+    with console.Steps() as steps:
+        bundle = run(config, steps)
+    for report in reports(bundle):
+        console.out.print(validation_table(report))
+    size = human(sum(f.bytes for f in bundle.manifest.files.values()))
+    verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
+    console.out.print(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
+    console.out.print(f'  luvc-run {output} --image photo.jpg "What is in the picture?"', markup=False)
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(export)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""luvc-plan: what a ratio means for a model, from its config alone."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from .. import console
+from ..errors import LuvcError
+from . import options as o
+
+
+def plan(
+    model: o.Model,
+    ratio: Annotated[
+        list[str] | None, typer.Option(help="One or several ratios, such as 2x; default 2x.")
+    ] = None,
+    image_size: o.ImageSize = None,
+    images: o.Images = None,
+    dtype: o.Dtype = "fp32",
+    text_tokens: o.TextTokens = 64,
+    schedule: o.ScheduleFile = None,
+    cutoff: o.Cutoff = 0.25,
+    signal: o.Signal = "normed",
+    scope: o.Scope = "prompt",
+    oim_match: o.OimMatch = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where tokens would vanish, and what that saves; reads no weights."""
+    from .family import Family
+    from .pipeline import plan as make
+    from .report import plan_json, plan_table
+
+    family = Family.load(model)
+    found, refused = [], {}
+    for text in ratio or ["2x"]:
+        config = o.make_config(
+            model, text, image_size, images, dtype, schedule, reference_text=text_tokens,
+            cutoff=cutoff, signal=signal, scope=scope, match=oim_match,
+        )  # fmt: skip
+        try:
+            found += [(layout, config) for layout in make(config, family)]
+        except LuvcError as e:
+            if len(ratio or ()) < 2:
+                raise
+            refused[text] = str(e)
+    if as_json:
+        plans = [plan_json(family, layout, text_tokens, c.dtype) for layout, c in found]
+        typer.echo(json.dumps({"plans": plans, "refused": refused}, indent=1))
+    else:
+        for layout, config in found:
+            console.out.print(f"[bold]asked {config.ratio:g}x")
+            console.out.print(plan_table(family, layout, text_tokens, config.dtype))
+        for text, reason in refused.items():
+            console.out.print(f"refused {text}: {reason}", markup=False)
+    if not found:
+        raise LuvcError("every ratio was refused")
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(plan)
+
+
+if __name__ == "__main__":
+    main()

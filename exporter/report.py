@@ -1,0 +1,182 @@
+"""Plans and validation reports as tables for people."""
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..engines.manifest import Layout, Schedule
+from ..engines.validate import Report
+from . import cost
+from .family import Family
+from .grid import merge_grid, merged_length
+from .schedule import Problem, smooth_counts
+
+ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+def human(value: float) -> str:
+    """1.23e9 -> "1.23 G"."""
+    for unit in ("", "k", "M", "G", "T"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}".rstrip()
+        value /= 1000
+    return f"{value:.3g} P"
+
+
+def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[dict]:
+    """Per stage of the language model: layers, visual tokens, FLOPs and KV bytes beside the baseline."""
+    d = family.decoder
+    kv = 2 * d.kv_heads * d.head_dim * ITEM_BYTES[dtype]
+    rows = []
+    for stage in layout.stages:
+        n = stage.last - stage.first + 1
+        before = layout.baseline_visual_tokens + text
+        rows.append(
+            {
+                "layers": f"{stage.first}-{stage.last}" if n > 1 else str(stage.first),
+                "visual_tokens": stage.visual,
+                "flops": n * cost.decoder_layer(d, stage.visual + text),
+                "baseline_flops": n * cost.decoder_layer(d, before),
+                "kv_bytes": n * kv * (stage.visual + text),
+                "baseline_kv_bytes": n * kv * before,
+            }
+        )
+    return rows
+
+
+def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
+    """A plan as data."""
+    return {
+        "layout": layout.model_dump(mode="json", exclude={"graphs", "processor_options", "expansion"}),
+        "reference_text_tokens": text,
+        "stages": stage_rows(family, layout, text, dtype),
+        "notes": notes(family.problem(family.geometry(layout.image_size), layout.images, text), layout),
+    }
+
+
+def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> Group:
+    """A plan as a table: one row a stage, sums below, then ratios and notes."""
+    table = Table(title=_title(layout, text), title_justify="left", title_style="bold")
+    table.add_column("stage")
+    table.add_column("layers", justify="right")
+    for name in ("visual tokens", "FLOPs", "of baseline", f"KV bytes ({dtype})", "of baseline"):
+        table.add_column(name, justify="right")
+    for step in _vision_rows(family, layout):
+        table.add_row(*step)
+    table.add_section()
+    rows = stage_rows(family, layout, text, dtype)
+    for row in rows:
+        table.add_row(
+            "language", row["layers"], str(row["visual_tokens"]),
+            human(row["flops"]), f"{row['flops'] / row['baseline_flops']:.0%}",
+            human(row["kv_bytes"]), f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
+        )  # fmt: skip
+    table.add_section()
+    flops, base = sum(r["flops"] for r in rows), sum(r["baseline_flops"] for r in rows)
+    kv, kv_base = sum(r["kv_bytes"] for r in rows), sum(r["baseline_kv_bytes"] for r in rows)
+    table.add_row(
+        "all layers", "", "", human(flops), f"{flops / base:.0%}", human(kv), f"{kv / kv_base:.0%}"
+    )
+    r = layout.ratios
+    ratios = Text(
+        f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
+        f"{r.prefill:.2f}x, both {r.both:.2f}x"
+    )
+    problem = family.problem(family.geometry(layout.image_size), layout.images, text)
+    return Group(table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout)))
+
+
+def _title(layout: Layout, text: int) -> str:
+    images = f"{layout.images} image{'s' if layout.images > 1 else ''}"
+    tiles = f"{layout.tiles} tile{'s' if layout.tiles > 1 else ''} each"
+    return (
+        f"{layout.name}: {images}, {tiles}, {layout.baseline_visual_tokens} -> "
+        f"{layout.visual_tokens} visual tokens at the language model, {text} text tokens"
+    )
+
+
+def _vision_rows(family: Family, layout: Layout):
+    """One row per run of vision layers with the same grid."""
+    problem = family.problem(family.geometry(layout.image_size), layout.images, 0)
+    grids = problem.grids(layout.schedule.vision)
+    start = 0
+    for i in range(1, len(grids) + 1):
+        if i == len(grids) or grids[i] != grids[start]:
+            flops = (i - start) * cost.encoder_layer(family.encoder, grids[start].tokens)
+            base = (i - start) * cost.encoder_layer(family.encoder, problem.grid.tokens)
+            g = grids[start]
+            layers = f"{start}-{i - 1}" if i - start > 1 else str(start)
+            tokens = f"{problem.tiles} x {g.h}x{g.w}"
+            yield "vision", layers, tokens, human(problem.tiles * flops), f"{flops / base:.0%}", "", ""
+            start = i
+
+
+def notes(problem: Problem, layout: Layout) -> list[str]:
+    """What the plan left out or could not do, so that nothing is silent."""
+    s, found = layout.schedule, []
+    if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
+        return ["no compression: the bundle equals the unmodified model"]
+    grid = problem.grid
+    for merge, after in zip(s.vision, _after_each(problem, s), strict=True):
+        length = grid.length(merge.axis)
+        left = after.length(merge.axis)
+        exact = length - length // merge.group
+        multiple = problem.multiple.length(merge.axis)
+        if left != exact:
+            found.append(
+                f"OIM before vision layer {merge.layer}: {left} of {length} tokens along the "
+                f"{merge.axis} stay instead of {exact}, the projector needs a multiple of {multiple}"
+            )
+        elif merged_length(length, merge.group, 1) * merge.group != length * (merge.group - 1):
+            found.append(
+                f"OIM before vision layer {merge.layer}: {length} is not a multiple of "
+                f"{merge.group}, the surplus along the {merge.axis} stays unmerged"
+            )
+        grid = after
+    if not s.vision:
+        found.append("OIM refused: no merge of this grid stays within sqrt(ratio)")
+    rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
+    if rough:
+        found.append(
+            f"keeps {', '.join(map(str, rough))} are not 7-smooth (slower FFT plugins): smooth counts "
+            "are too coarse for this ratio"
+        )
+    if not s.language or s.language[-1].keep:
+        found.append("visual tokens are not removed before the last layer: that would exceed the ratio")
+    return found
+
+
+def _after_each(problem: Problem, schedule: Schedule):
+    grid, grids = problem.grid, []
+    for merge in schedule.vision:
+        grid = merge_grid(grid, merge, problem.multiple)
+        grids.append(grid)
+    return grids
+
+
+def validation_table(report: Report) -> Group:
+    """A validation report as two tables and a verdict."""
+    title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("stage", "visual tokens", "max abs error", "relative", "cosine", "norm ratio", ""):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for s in report.stages:
+        table.add_row(
+            s.name, "" if s.visual is None else str(s.visual), f"{s.max_abs_error:.1e}",
+            f"{s.relative_error:.1e}", f"{s.cosine:.6f}", f"{s.norm_ratio:.6f}", _verdict(s.passed),
+        )  # fmt: skip
+    lines = [
+        Text.from_markup(
+            f"kept tokens before layer {k.layer}: {k.overlap:.4f} of {k.keep} in common, "
+            f"{k.overlap_without_ties:.4f} with {k.ties} ties aside {_verdict(k.passed)}"
+        )
+        for k in report.kept
+    ]
+    equal = f"{report.greedy_equal} of {report.greedy_tokens} greedy tokens equal"
+    if report.greedy_equal < report.greedy_tokens and report.greedy_tie:
+        equal += " (then tied logits)"
+    return Group(table, *lines, Text.from_markup(f"{equal} {_verdict(report.passed)}"))
+
+
+def _verdict(passed: bool) -> str:
+    return "[green]pass[/green]" if passed else "[bold red]FAIL[/bold red]"

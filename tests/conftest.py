@@ -1,0 +1,96 @@
+"""Small checkpoints and bundles, made once for the whole run."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import pytest
+import torch
+from luvc.engines import VLM, Bundle
+from luvc.exporter import ExportConfig, export
+from luvc.tools import demo_model
+
+TINY = {"layers": 5, "vision_layers": 4, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
+
+
+@dataclass(frozen=True)
+class Case:
+    """One checkpoint shape and how it is exported."""
+
+    name: str
+    shape: dict
+    options: dict
+
+
+CASES = {
+    c.name: c
+    for c in (
+        Case("qwen2", TINY | {"text": "qwen2"}, {"cutoff": 0.5}),
+        Case(
+            "qwen3-128-untied-tiles",
+            {"layers": 5, "vision_layers": 4, "image": 112, "text": "qwen3", "head_dim": 128,
+             "tied": False},
+            {"cutoff": 0.5, "image_sizes": ((112, 224),)},  # 2 tiles + thumbnail, V = 48
+        ),
+        Case("llama-untied", TINY | {"text": "llama", "tied": False}, {"cutoff": 0.1}),
+        Case(
+            "qwen2-two-images",
+            TINY | {"head_dim": 128},
+            {"images": (2,), "scope": "image", "cutoff": 0.1, "match": True},
+        ),
+        Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
+    )
+}  # fmt: skip
+
+
+class Workshop:
+    """Makes checkpoints and bundles on demand and keeps them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def checkpoint(self, **shape) -> Path:
+        """A checkpoint directory of this shape."""
+        name = "-".join(f"{k}_{v}" for k, v in sorted(shape.items())) or "default"
+        folder = self.root / "checkpoints" / name
+        if not folder.exists():
+            demo_model.write(folder, **shape)
+        return folder
+
+    def bundle(self, case: str = "qwen2", ratio: float = 2.0) -> Bundle:
+        """A bundle of a case; validated against PyTorch while it is made."""
+        folder = self.root / "bundles" / f"{case}-{ratio:g}"
+        if folder.exists():
+            return Bundle.load(folder)
+        c = CASES[case]
+        options = {"reference_text": 8, "text_capacity": 96} | c.options
+        config = ExportConfig.make(
+            model=str(self.checkpoint(**c.shape)), output=folder, ratio=ratio, **options
+        )
+        return export(config)
+
+    def vlm(self, case: str = "qwen2", ratio: float = 2.0) -> VLM:
+        """A loaded bundle of a case."""
+        return VLM.load(self.bundle(case, ratio).path, threads=1)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory) -> Workshop:
+    torch.set_num_threads(2)
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def picture() -> np.ndarray:
+    from luvc.engines.validate import sample_picture
+
+    return sample_picture((200, 260), seed=7)
+
+
+def ask(text: str, *images) -> list[dict]:
+    """A conversation of one turn."""
+    parts = [{"type": "image", "image": image} for image in images]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]

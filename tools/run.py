@@ -1,0 +1,83 @@
+"""luvc-run: ask a bundle about pictures."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import console
+from ..engines.manifest import Layout
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    image: Annotated[list[Path], typer.Option(help="Picture; repeat for several.")],
+    backend: Annotated[str, typer.Option(help="auto or ort.")] = "auto",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Sample from this share.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print token counts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+) -> None:
+    """Answer a question about one or several pictures; streams as it goes."""
+    from ..engines import VLM
+
+    vlm = VLM.load(bundle, backend=backend, threads=threads)
+    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+    stream = vlm.generate(
+        messages, stream=True, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
+        top_p=top_p, seed=seed, stop=stop,
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(asdict(stream.answer), indent=1))
+        return
+    for piece in stream:
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    answer = stream.answer
+    if answer.finish_reason == "capacity":
+        console.err.print(
+            f"[yellow]stopped: the bundle holds {vlm.manifest.text_capacity} text tokens; "
+            "export with a larger --text-capacity for longer answers"
+        )
+    if verbose:
+        layout = vlm.processor.layout_for(len(image))
+        _print_counts(vlm.runner.description, layout, answer)
+
+
+def _print_counts(runner: str, layout: Layout, answer) -> None:
+    t = answer.timing
+    console.err.print(f"{runner}, layout {layout.name}", style="dim")
+    steps = " -> ".join(str(n) for n in (answer.visual_tokens, *answer.stages.values()))
+    layers = ", ".join(str(layer) for layer in answer.stages)
+    console.err.print(
+        f"visual tokens: {layout.baseline_visual_tokens} at ratio 1, {answer.visual_tokens} enter the "
+        f"language model" + (f", then {steps} (pruned before layers {layers})" if layers else "")
+    )
+    console.err.print(
+        f"text tokens: {answer.prompt_tokens} in the prompt, {len(answer.token_ids)} generated "
+        f"({answer.finish_reason})"
+    )
+    console.err.print(
+        f"time: pixels {t.pixels_ms:.0f} ms, vision {t.vision_ms:.0f} ms, prefill {t.prefill_ms:.0f} ms, "
+        f"first token {t.first_token_ms:.0f} ms, then {t.decode_ms_per_token:.1f} ms a token"
+    )
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""luvc-validate: compare a bundle with PyTorch on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import console
+from ..errors import LuvcError
+
+
+def validate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint; default the one the bundle was made from.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto or ort.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
+    from ..engines.backends import backend as load_backend
+    from ..engines.bundle import Bundle
+    from ..engines.processing import Processor
+    from ..engines.validate import validate as compare
+    from ..exporter.pipeline import reference_runner
+    from ..exporter.report import validation_table
+
+    with console.Steps(quiet=as_json) as steps:
+        steps("checking files")
+        loaded = Bundle.load(bundle, verify=True)
+        module = load_backend(backend)
+        steps("loading the checkpoint")
+        reference = reference_runner(loaded.manifest, model)
+        runner, processor = module.runner(loaded), Processor(loaded)
+        reports = []
+        for layout in loaded.manifest.layouts:
+            steps(f"validating {layout.name}")
+            reports.append(
+                compare(loaded.manifest, processor, layout, reference, runner, module.NAME)
+            )
+    if as_json:
+        typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
+    else:
+        for report in reports:
+            console.out.print(validation_table(report))
+    failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
+    if failures:
+        raise LuvcError("the bundle does not match PyTorch: " + "; ".join(failures))
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(validate)
+
+
+if __name__ == "__main__":
+    main()
