@@ -7,6 +7,11 @@ sines, which equals the FFT form; the basis is gathered from the exact twiddle t
 constant when the graph is loaded. Letters: contract.py.
 """
 
+# The bodies below are traced, not run: Python's types say nothing of them.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportOptionalOperand=false
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false, reportIndexIssue=false
+# pyright: reportReturnType=false, reportGeneralTypeIssues=false
+
 import onnx
 import onnxscript
 from onnxscript import script

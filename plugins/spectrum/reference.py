@@ -34,7 +34,11 @@ def true_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
 
 @torch.library.custom_op(f"{DOMAIN}::spectrum_score", mutates_args=())
 def spectrum_score(
-    signal: torch.Tensor, visual_index: torch.Tensor, twiddle: torch.Tensor, cutoff: int, groups: int
+    signal: torch.Tensor,
+    visual_index: torch.Tensor,
+    twiddle: torch.Tensor,
+    cutoff: int,
+    groups: int,
 ) -> torch.Tensor:
     """Energy of each visual token after an ideal low-pass along the tokens.
 
@@ -65,7 +69,11 @@ def _(signal, visual_index, twiddle, cutoff, groups):
 
 @torch.library.custom_op(f"{DOMAIN}::spectrum_select", mutates_args=())
 def spectrum_select(
-    energies: torch.Tensor, visual_index: torch.Tensor, positions: torch.Tensor, keep: int, groups: int
+    energies: torch.Tensor,
+    visual_index: torch.Tensor,
+    positions: torch.Tensor,
+    keep: int,
+    groups: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The `keep` visual tokens of highest energy; ties go to the lower position.
 

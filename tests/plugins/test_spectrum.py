@@ -75,8 +75,8 @@ def test_ties_go_to_the_lower_position():
 
 def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=None):
     """The three function bodies in ONNX Runtime; given energies replace the scored ones."""
-    B, V = visual_index.shape
-    S, D = signal.shape[1:]
+    _B, V = visual_index.shape
+    _S, D = signal.shape[1:]
     info = h.make_tensor_value_info
     plugin = {"plugin_namespace": "luvc", "plugin_version": "1", "aot": 1}
     nodes = [
