@@ -57,5 +57,7 @@ class Steps:
 
     def _done(self) -> None:
         if self._name and not self._quiet:
-            err.print(f"  [green]done[/green] {self._name} [dim]{time.perf_counter() - self._start:.1f} s")
+            err.print(
+                f"  [green]done[/green] {self._name} [dim]{time.perf_counter() - self._start:.1f} s"
+            )
         self._name = ""

@@ -23,7 +23,9 @@ from .manifest import SCHEMA_VERSION, File, Manifest
 
 MANIFEST = "manifest.json"
 GRAPHS = "onnx"
-WEIGHTS = "onnx/weights.safetensors"  # beside the graphs: runtimes refuse paths that leave their folder
+WEIGHTS = (
+    "onnx/weights.safetensors"  # beside the graphs: runtimes refuse paths that leave their folder
+)
 PROCESSOR = "processor"
 REPORT = "report"
 
@@ -55,7 +57,9 @@ class Bundle:
         for layout in manifest.layouts:
             for graph in layout.graphs.model_dump().values():
                 if graph not in manifest.files:
-                    raise LuvcError(f"{root}: layout {layout.name} names {graph}, which is not listed")
+                    raise LuvcError(
+                        f"{root}: layout {layout.name} names {graph}, which is not listed"
+                    )
         return bundle
 
     def file(self, name: str) -> Path:

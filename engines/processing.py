@@ -64,6 +64,10 @@ class Processor:
             self.bundle.processor, local_files_only=True, backend="pil"
         )
 
+    def prepare(self) -> None:
+        """Load tokenizer and image processor now rather than with the first prompt."""
+        _ = self.tokenizer, self.image_processor
+
     def prompt(self, messages: Sequence[Message]) -> Prompt:
         """Render and tokenise a conversation that ends with the user's turn.
 
@@ -114,7 +118,9 @@ class Processor:
         """
         layout = prompt.layout
         tiles = [
-            self.image_processor(image, return_tensors="np", **layout.processor_options).pixel_values
+            self.image_processor(
+                image, return_tensors="np", **layout.processor_options
+            ).pixel_values
             for image in prompt.images
         ]
         wanted = (layout.tiles, 3, *layout.tile_size)
@@ -127,7 +133,9 @@ class Processor:
 
     def _render(self, messages: list[dict], images: list[Any], layout: Layout) -> str:
         if not self.tokenizer.chat_template:
-            raise LuvcError("the checkpoint has no chat template; add chat_template.jinja and export")
+            raise LuvcError(
+                "the checkpoint has no chat template; add chat_template.jinja and export"
+            )
         text = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
@@ -151,7 +159,9 @@ class Processor:
 def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
     """Messages with bare image parts, and the opened images in order."""
     if not messages or isinstance(messages, (str, bytes, Mapping)):
-        raise LuvcError("messages must be a list of {'role': ..., 'content': ...}, with a user's turn last")
+        raise LuvcError(
+            "messages must be a list of {'role': ..., 'content': ...}, with a user's turn last"
+        )
     plain, images = [], []
     for message in messages:
         if not isinstance(message, Mapping) or {"role", "content"} - set(message):

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,8 +16,11 @@ from .backends.base import PrefillResult, Runner
 from .bundle import Bundle
 from .decoding import Row, Rows
 from .manifest import Layout
-from .processing import Message, Processor, Prompt
+from .processing import Processor, Prompt
 from .sampling import Sampling
+
+if TYPE_CHECKING:
+    from .chat import Chat
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,10 @@ class VLM:
             LuvcError: not a bundle, damaged, or no backend installed.
         """
         bundle = Bundle.load(path, verify=verify)
-        return cls(bundle, load_backend(backend).runner(bundle, threads=threads))
+        vlm = cls(bundle, load_backend(backend).runner(bundle, threads=threads))
+        vlm.runner.prepare(bundle.manifest.layouts[0])
+        vlm.processor.prepare()
+        return vlm
 
     def generate(self, messages: Sequence[Any], *, stream: bool = False, **options: Any) -> Any:
         """Answer a conversation, or a list of conversations as one batch.
@@ -218,7 +224,9 @@ class VLM:
         scored = {layer: stage.kept.shape[1] for layer, stage in result.stages.items()}
         return {p.layer: scored.get(p.layer, 0) for p in layout.schedule.language}
 
-    def answer(self, layout: Layout, state: Row, length: int, stages, timing, reused: int = 0) -> Answer:
+    def answer(
+        self, layout: Layout, state: Row, length: int, stages, timing, reused: int = 0
+    ) -> Answer:
         """The Answer of a finished row; `length` is the prompt's, image tokens included."""
         return Answer(
             text=state.text,

@@ -96,10 +96,7 @@ class Sampler:
             value = scores[seen]
             p = s.repetition_penalty
             scores[seen] = np.where(value > 0, value / p, value * p)
-        if s.do_sample:
-            token = self._sample(scores)
-        else:
-            token = int(scores.argmax())
+        token = self._sample(scores) if s.do_sample else int(scores.argmax())
         self._seen.add(token)
         return token
 
@@ -120,7 +117,9 @@ def probabilities(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
     """
     scores = scores / sampling.temperature
     if 0 < sampling.top_k < len(scores):
-        scores = np.where(scores < np.partition(scores, -sampling.top_k)[-sampling.top_k], -np.inf, scores)
+        scores = np.where(
+            scores < np.partition(scores, -sampling.top_k)[-sampling.top_k], -np.inf, scores
+        )
     p = np.exp(scores - scores.max())
     p /= p.sum()
     if sampling.top_p < 1:

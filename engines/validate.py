@@ -47,9 +47,7 @@ class Limits:
 
 
 LIMITS = {
-    "float32": Limits(
-        error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4
-    ),
+    "float32": Limits(error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4),
     "float16": Limits(error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2),
 }
 
@@ -183,7 +181,7 @@ def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> P
 def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
     """A generated picture with smooth and sharp parts, uint8 [height, width, 3]."""
     random = np.random.default_rng(seed)
-    y, x = np.mgrid[0:1:size[0] * 1j, 0:1:size[1] * 1j][..., None]
+    y, x = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j][..., None]
     phase, pace = random.uniform(0, 6, 3), random.uniform(3, 14, (2, 3))
     picture = 0.5 + 0.3 * np.sin(phase + pace[0] * x + pace[1] * y)
     for _ in range(6):
@@ -271,10 +269,7 @@ def survivors(layout: Layout, result: PrefillResult, prompt: list[int], image: i
     text = np.flatnonzero(np.not_equal(prompt, image))
     found = {0: np.sort(np.concatenate([visual, text]))}
     for prune in layout.schedule.language:
-        if prune.keep:
-            visual = visual[result.stages[prune.layer].kept[row]]
-        else:
-            visual = visual[:0]
+        visual = visual[result.stages[prune.layer].kept[row]] if prune.keep else visual[:0]
         found[prune.layer] = np.sort(np.concatenate([visual, text]))
     return found
 

@@ -21,9 +21,10 @@ def load_model(family: Family, dtype: torch.dtype) -> Any:
 
     try:
         with _quiet():
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 family.source, dtype=dtype, output_loading_info=True
             )
+            model, info = loaded
     except Exception as e:  # the loader raises whatever its readers raise
         if isinstance(e, (MemoryError, KeyboardInterrupt)):
             raise

@@ -11,7 +11,9 @@ from . import options as o
 
 def export(
     model: o.Model,
-    ratio: Annotated[str, typer.Option(help="Baseline / compressed prefill work, such as 2x.")] = "2x",
+    ratio: Annotated[
+        str, typer.Option(help="Baseline / compressed prefill work, such as 2x.")
+    ] = "2x",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
@@ -49,7 +51,9 @@ def export(
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))
     verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
     console.out.print(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    console.out.print(f'  luvc-run {output} --image photo.jpg "What is in the picture?"', markup=False)
+    console.out.print(
+        f'  luvc-run {output} --image photo.jpg "What is in the picture?"', markup=False
+    )
 
 
 def main() -> None:

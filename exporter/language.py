@@ -29,9 +29,7 @@ def check_text_config(text: Any) -> None:
         LuvcError: unsupported text model, rotary kind or layer type; names it and what is supported.
     """
     if text.model_type not in SUPPORTED:
-        raise LuvcError(
-            f"text model {text.model_type!r} is not supported: {', '.join(SUPPORTED)}"
-        )
+        raise LuvcError(f"text model {text.model_type!r} is not supported: {', '.join(SUPPORTED)}")
     kind = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
     if kind not in ROTARY:
         raise LuvcError(f"rotary positions of kind {kind!r} are not supported: {', '.join(ROTARY)}")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import onnxscript
 import torch
+from onnxscript import values
 from onnxscript.onnx_opset import opset24 as op
 from torch import nn
 
@@ -23,17 +23,17 @@ OPSET = 24
 
 
 def _spectrum_score(signal, visual_index, twiddle, cutoff: int, groups: int):
-    call = onnxscript.values.Op(luvc, contract.SCORE.name, SCHEMAS[contract.SCORE.name])
+    call = values.Op(luvc, contract.SCORE.name, SCHEMAS[contract.SCORE.name])
     return call(signal, visual_index, twiddle, cutoff=cutoff, groups=groups)
 
 
 def _spectrum_select(energies, visual_index, positions, keep: int, groups: int):
-    call = onnxscript.values.Op(luvc, contract.SELECT.name, SCHEMAS[contract.SELECT.name])
+    call = values.Op(luvc, contract.SELECT.name, SCHEMAS[contract.SELECT.name])
     return call(energies, visual_index, positions, keep=keep, groups=groups)
 
 
 def _gather_tokens(hidden, positions, keep_index):
-    call = onnxscript.values.Op(luvc, contract.GATHER.name, SCHEMAS[contract.GATHER.name])
+    call = values.Op(luvc, contract.GATHER.name, SCHEMAS[contract.GATHER.name])
     return call(hidden, positions, keep_index)
 
 

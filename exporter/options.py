@@ -22,7 +22,9 @@ Dtype = Annotated[str, typer.Option(help="fp32 or fp16.")]
 TextCapacity = Annotated[
     int, typer.Option(help="Text tokens (prompts and answers) one conversation can hold.")
 ]
-TextTokens = Annotated[int, typer.Option(help="Text tokens of the prompt the ratio is computed at.")]
+TextTokens = Annotated[
+    int, typer.Option(help="Text tokens of the prompt the ratio is computed at.")
+]
 ScheduleFile = Annotated[
     Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
 ]

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 
-from ..plugins.spectrum.contract import DOMAIN, VERSION
+from ..plugins.spectrum.contract import DOMAIN, OPERATORS, VERSION
 from ..plugins.spectrum.onnx_function import FUNCTIONS
 
 
@@ -71,7 +71,10 @@ def _reshape_target(node: ir.Node) -> tuple[int, ...] | None:
 def _constant(model: ir.Model, name: str, values: tuple[int, ...]) -> ir.Value:
     tensor = ir.tensor(np.array(values, np.int64), name=name)
     value = ir.Value(
-        name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape([len(values)])
+        name=name,
+        const_value=tensor,
+        type=ir.TensorType(tensor.dtype),
+        shape=ir.Shape([len(values)]),
     )
     model.graph.register_initializer(value)
     return value
@@ -88,6 +91,7 @@ def attach_spu(model: ir.Model) -> None:
     for node in model.graph:
         if node.domain == DOMAIN:
             used.add(node.op_type)
+            _order_attributes(node)
             node.attributes.add(ir.AttrString("plugin_namespace", DOMAIN))
             node.attributes.add(ir.AttrString("plugin_version", str(VERSION)))
             node.attributes.add(ir.AttrInt64("aot", 1))
@@ -97,3 +101,10 @@ def attach_spu(model: ir.Model) -> None:
     if used:
         model.opset_imports[DOMAIN] = VERSION
 
+
+def _order_attributes(node: ir.Node) -> None:
+    """The contract's order: TensorRT hands attributes to ahead-of-time plugins by position."""
+    operator = next(o for o in OPERATORS if o.name == node.op_type)
+    values = {name: node.attributes.pop(name) for name in operator.attributes}
+    for name in operator.attributes:
+        node.attributes.add(values[name])

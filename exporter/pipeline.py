@@ -62,7 +62,9 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
             layouts.append(family.layout(size, images, config.reference_text, schedule))
     names = [layout.name for layout in layouts]
     if len(set(names)) < len(names):
-        raise LuvcError(f"layouts are named twice: {', '.join(names)}; give each size and count once")
+        raise LuvcError(
+            f"layouts are named twice: {', '.join(names)}; give each size and count once"
+        )
     _check_positions(config, family, layouts)
     return tuple(layouts)
 
@@ -188,9 +190,7 @@ def _validate(bundle: Bundle, family: Family, model: nn.Module, layout: Layout, 
     """Compare with PyTorch, keep the report, refuse the bundle when it does not pass."""
     runner = load_backend(config.backend).runner(bundle)
     reference = TorchRunner(model, family, config.text_capacity)
-    report = validate(
-        bundle.manifest, Processor(bundle), layout, reference, runner, config.backend
-    )
+    report = validate(bundle.manifest, Processor(bundle), layout, reference, runner, config.backend)
     target = folder / REPORT / f"validation-{layout.name}-{config.backend}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(report.model_dump_json(indent=1))
@@ -229,5 +229,3 @@ def reports(bundle: Bundle) -> list[Report]:
         Report.model_validate_json(path.read_text())
         for path in sorted(folder.glob("validation-*.json"))
     ]
-
-

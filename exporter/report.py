@@ -47,10 +47,14 @@ def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[di
 def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
     """A plan as data."""
     return {
-        "layout": layout.model_dump(mode="json", exclude={"graphs", "processor_options", "expansion"}),
+        "layout": layout.model_dump(
+            mode="json", exclude={"graphs", "processor_options", "expansion"}
+        ),
         "reference_text_tokens": text,
         "stages": stage_rows(family, layout, text, dtype),
-        "notes": notes(family.problem(family.geometry(layout.image_size), layout.images, text), layout),
+        "notes": notes(
+            family.problem(family.geometry(layout.image_size), layout.images, text), layout
+        ),
     }
 
 
@@ -107,7 +111,15 @@ def _vision_rows(family: Family, layout: Layout):
             g = grids[start]
             layers = f"{start}-{i - 1}" if i - start > 1 else str(start)
             tokens = f"{problem.tiles} x {g.h}x{g.w}"
-            yield "vision", layers, tokens, human(problem.tiles * flops), f"{flops / base:.0%}", "", ""
+            yield (
+                "vision",
+                layers,
+                tokens,
+                human(problem.tiles * flops),
+                f"{flops / base:.0%}",
+                "",
+                "",
+            )
             start = i
 
 
@@ -142,7 +154,9 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
             "are too coarse for this ratio"
         )
     if not s.language or s.language[-1].keep:
-        found.append("visual tokens are not removed before the last layer: that would exceed the ratio")
+        found.append(
+            "visual tokens are not removed before the last layer: that would exceed the ratio"
+        )
     return found
 
 

@@ -107,11 +107,13 @@ def parse_ratio(text: str) -> float:
     if not math.isfinite(ratio):
         raise LuvcError(f"ratio {text!r} is not a number: write it as 2x, 2 or 1.5x")
     if ratio < 1:
-        raise LuvcError(f"ratio {text} is below 1, which would add work: use 1 (no compression) or more")
+        raise LuvcError(
+            f"ratio {text} is below 1, which would add work: use 1 (no compression) or more"
+        )
     return ratio
 
 
-def solve(problem: Problem, ratio: float, options: Options = Options()) -> Schedule:  # noqa: B008
+def solve(problem: Problem, ratio: float, options: Options = Options()) -> Schedule:
     """The schedule for a ratio.
 
     Raises:

@@ -24,12 +24,18 @@ class TorchRunner:
         text_capacity: of the bundle.
     """
 
-    name = "torch"
-
     def __init__(self, model: nn.Module, family: Family, text_capacity: int):
         self.model: Any = model.float().eval()
         self.model.set_attn_implementation(NAME)
         self.family, self.text_capacity = family, text_capacity
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        return f"PyTorch {torch.__version__} float32"
+
+    def prepare(self, layout: Layout) -> None:
+        """Nothing to load: the model is there."""
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""

@@ -71,7 +71,7 @@ class WeightsFile:
             f.write(struct.pack("<Q", len(self._text)) + self._text)
             for name in self._written:
                 flat = self.tensors[name].detach().contiguous().reshape(-1).view(torch.uint8)
-                f.write(memoryview(flat.numpy()))
+                f.write(flat.numpy().data)
             f.flush()
             os.fsync(f.fileno())
 

@@ -9,11 +9,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+
 from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
 from luvc.tools import demo_model
 
-TINY = {"layers": 5, "vision_layers": 4, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
+TINY = {"layers": 4, "vision_layers": 2, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ CASES = {
         Case("qwen2", TINY | {"text": "qwen2"}, {"cutoff": 0.5}),
         Case(
             "qwen3-128-untied-tiles",
-            {"layers": 5, "vision_layers": 4, "image": 112, "text": "qwen3", "head_dim": 128,
-             "tied": False},
+            TINY | {"image": 112, "text": "qwen3", "head_dim": 128, "tied": False},
             {"cutoff": 0.5, "image_sizes": ((112, 224),)},  # 2 tiles + thumbnail, V = 48
         ),
         Case("llama-untied", TINY | {"text": "llama", "tied": False}, {"cutoff": 0.1}),
@@ -56,21 +57,21 @@ class Workshop:
         """A checkpoint directory of this shape."""
         name = "-".join(f"{k}_{v}" for k, v in sorted(shape.items())) or "default"
         folder = self.root / "checkpoints" / name
-        if not folder.exists():
-            demo_model.write(folder, **shape)
+        with FileLock(self.root / f"{name}.lock"):  # test processes share the workshop
+            if not folder.exists():
+                demo_model.write(folder, **shape)
         return folder
 
     def bundle(self, case: str = "qwen2", ratio: float = 2.0) -> Bundle:
         """A bundle of a case; validated against PyTorch while it is made."""
         folder = self.root / "bundles" / f"{case}-{ratio:g}"
-        if folder.exists():
-            return Bundle.load(folder)
-        c = CASES[case]
-        options = {"reference_text": 8, "text_capacity": 96} | c.options
-        config = ExportConfig.make(
-            model=str(self.checkpoint(**c.shape)), output=folder, ratio=ratio, **options
-        )
-        return export(config)
+        with FileLock(self.root / f"{folder.name}.lock"):
+            if not folder.exists():
+                c = CASES[case]
+                options = {"reference_text": 8, "text_capacity": 96} | c.options
+                model = str(self.checkpoint(**c.shape))
+                export(ExportConfig.make(model=model, output=folder, ratio=ratio, **options))
+        return Bundle.load(folder)
 
     def vlm(self, case: str = "qwen2", ratio: float = 2.0) -> VLM:
         """A loaded bundle of a case."""
@@ -79,8 +80,13 @@ class Workshop:
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory) -> Workshop:
-    torch.set_num_threads(2)
-    return Workshop(tmp_path_factory.mktemp("workshop"))
+    torch.set_num_threads(1)
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    root = root / "workshop"
+    root.mkdir(exist_ok=True)
+    return Workshop(root)
 
 
 @pytest.fixture(scope="session")

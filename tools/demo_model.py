@@ -127,7 +127,9 @@ def randomise(model: Any, seed: int) -> None:
                 p.normal_(0, 0.1, generator=generator)
 
 
-def write(folder: Path, *, seed: int = 0, max_patches: int = 12, shard: str = "5GB", **shape) -> Path:
+def write(
+    folder: Path, *, seed: int = 0, max_patches: int = 12, shard: str = "5GB", **shape
+) -> Path:
     """Write the checkpoint.
 
     Args:
@@ -176,7 +178,9 @@ def main(folder: Annotated[Path, typer.Argument(help="Where to write the checkpo
 
     write(folder)
     shutil.copy(photograph(), folder.parent / "photo.png")
-    typer.echo(f"wrote {folder} (random weights: answers are noise) and {folder.parent / 'photo.png'}")
+    typer.echo(
+        f"wrote {folder} (random weights: answers are noise) and {folder.parent / 'photo.png'}"
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def run(
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print token counts.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole answer as JSON.")
+    ] = False,
 ) -> None:
     """Answer a question about one or several pictures; streams as it goes."""
     from ..engines import VLM

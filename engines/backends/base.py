@@ -67,6 +67,15 @@ class PrefillResult:
 class Runner(Protocol):
     """Runs one bundle's graphs. Caches are opaque: made, filled and read by the same runner."""
 
+    @property
+    def description(self) -> str:
+        """Library, version and device, for people."""
+        ...
+
+    def prepare(self, layout: Layout) -> None:
+        """Load what the layout needs, so that the first answer is not slower than the next."""
+        ...
+
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
         ...

@@ -51,6 +51,11 @@ class OrtRunner:
 
         return f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
 
+    def prepare(self, layout: Layout) -> None:
+        """Make the layout's sessions."""
+        for graph in (layout.graphs.vision, layout.graphs.prefill, layout.graphs.step):
+            self.session(graph)
+
     def session(self, graph: str) -> Any:
         """The session of a graph file, made once."""
         if graph not in self._sessions:
@@ -77,9 +82,7 @@ class OrtRunner:
         import onnxruntime
 
         lm, m = self.bundle.manifest.language, self.bundle.manifest
-        shapes = cache_shapes(
-            lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch
-        )
+        shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         return [make(np.zeros(s, self._dtype), self.device, 0) for s in shapes]
 

@@ -44,7 +44,9 @@ class InternVLAdapter(VisionAdapter):
             )
         height, width = config.vision_config.image_size
         if height != width:
-            raise LuvcError(f"a vision tower for {height}x{width} pixels is not supported: only square")
+            raise LuvcError(
+                f"a vision tower for {height}x{width} pixels is not supported: only square"
+            )
 
     @classmethod
     def default_size(cls, config: Any, processor: Any) -> tuple[int, int]:

@@ -127,7 +127,9 @@ def mirror(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
 class VisionGraph(nn.Module):
     """pixel_values [N, 3, H, W] float32 -> visual_embeds [N, n, D], merging on the way."""
 
-    def __init__(self, model: nn.Module, adapter: type[VisionAdapter], grid: Grid, schedule: Schedule):
+    def __init__(
+        self, model: nn.Module, adapter: type[VisionAdapter], grid: Grid, schedule: Schedule
+    ):
         super().__init__()
         part = mirror(model, adapter.modules)
         for name, child in part.named_children():

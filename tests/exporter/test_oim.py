@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from luvc.engines.manifest import Merge, Schedule
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_axis, merge_similar, merge_tokens
@@ -88,7 +89,10 @@ def test_merges_equal_hand_merged_hidden_states(workshop, layer):
     """Hugging Face's forward with hooks that merge by hand; a square result, as its reshape needs."""
     m, pixels = model(workshop), torch.randn(2, 3, 168, 168)
     schedule = Schedule(
-        vision=(Merge(layer=layer, axis="width", group=2), Merge(layer=layer, axis="height", group=2))
+        vision=(
+            Merge(layer=layer, axis="width", group=2),
+            Merge(layer=layer, axis="height", group=2),
+        )
     )
 
     def merge_by_hand(module, args):
@@ -113,4 +117,8 @@ def test_rectangles_go_through_the_projector(workshop):
     m, pixels = model(workshop), torch.randn(1, 3, 168, 168)
     merge = (Merge(layer=1, axis="width", group=4),)
     with torch.no_grad():
-        assert tower(m, Schedule(vision=merge))(pixels).shape == (1, 30, 256)  # 12 columns: 9 rounded up to 10
+        assert tower(m, Schedule(vision=merge))(pixels).shape == (
+            1,
+            30,
+            256,
+        )  # 12 columns: 9 rounded up to 10

@@ -1,0 +1,177 @@
+"""Bundles: damaged, foreign, interrupted."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from luvc.engines import Bundle
+from luvc.engines.bundle import MANIFEST, check_space, check_target, replacing
+from luvc.errors import LuvcError
+
+
+@pytest.fixture
+def copy(workshop, tmp_path):
+    """A bundle that a test may damage."""
+    target = tmp_path / "bundle"
+    shutil.copytree(workshop.bundle("qwen2").path, target)
+    return target
+
+
+def edit(bundle, change):
+    path = bundle / MANIFEST
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_loads_and_verifies(copy):
+    bundle = Bundle.load(copy, verify=True)
+    listed = {copy / n for n in bundle.manifest.files} | {copy / MANIFEST}
+    assert listed == {p for p in copy.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (shutil.rmtree, "is not a folder"),
+        (lambda b: (b / MANIFEST).unlink(), "not a bundle"),
+        (lambda b: (b / MANIFEST).write_text("{"), "not a readable manifest"),
+        (lambda b: edit(b, lambda d: d.update(schema_version=99)), "upgrade luvc-export"),
+        (lambda b: edit(b, lambda d: d.update(schema_version=0)), "export the bundle again"),
+        (lambda b: edit(b, lambda d: d.pop("layouts")), "layouts"),
+        (lambda b: edit(b, lambda d: d.update(surprise=1)), "surprise"),
+        (lambda b: (b / "onnx/weights.safetensors").unlink(), "weights.safetensors is missing"),
+        (lambda b: os.truncate(b / "onnx/weights.safetensors", 1000), "has 1000 bytes"),
+        (lambda b: edit(b, lambda d: d["files"].update(
+            {"../evil": {"bytes": 1, "sha256": ""}})), "leaves the bundle"),
+        (lambda b: edit(b, lambda d: d["files"].update(
+            {"/etc/hostname": {"bytes": 1, "sha256": ""}})), "leaves the bundle"),
+        (lambda b: edit(b, lambda d: d["layouts"][0]["graphs"].update(step="onnx/x.onnx")),
+         "not listed"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(copy, damage, message):
+    damage(copy)
+    with pytest.raises(LuvcError, match=message):
+        Bundle.load(copy)
+
+
+def test_a_link_out_of_the_bundle_is_refused(copy, tmp_path):
+    outside = tmp_path / "outside.jinja"
+    file = copy / "processor/chat_template.jinja"
+    outside.write_bytes(file.read_bytes())
+    file.unlink()
+    file.symlink_to(outside)
+    with pytest.raises(LuvcError, match="leaves the bundle"):
+        Bundle.load(copy)
+
+
+def test_a_changed_byte_is_found_by_hash(copy):
+    path = copy / "onnx/weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    Bundle.load(copy)
+    with pytest.raises(LuvcError, match="SHA-256"):
+        Bundle.load(copy, verify=True)
+
+
+def test_targets(tmp_path):
+    check_target(tmp_path / "new" / "bundle")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LuvcError, match="is a file"):
+        check_target(tmp_path / "file")
+    (tmp_path / "folder").mkdir()
+    check_target(tmp_path / "folder")
+    (tmp_path / "folder/letter.txt").write_text("dear")
+    with pytest.raises(LuvcError, match="not a bundle"):
+        check_target(tmp_path / "folder")
+    with pytest.raises(LuvcError, match="cannot be written"):
+        check_target(tmp_path / "file" / "bundle")
+
+
+def test_space(tmp_path):
+    check_space(tmp_path / "a" / "b", 1000)
+    with pytest.raises(LuvcError, match="MiB free"):
+        check_space(tmp_path, 1 << 60)
+
+
+def test_a_failed_block_leaves_everything_as_it_was(tmp_path):
+    target = tmp_path / "bundle"
+    with replacing(target) as work:
+        (work / "a").write_text("first")
+    with pytest.raises(RuntimeError), replacing(target) as work:
+        (work / "a").write_text("second")
+        raise RuntimeError
+    assert (target / "a").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_full_disk_is_said(tmp_path):
+    with pytest.raises(LuvcError, match="disk is full"), replacing(tmp_path / "bundle"):
+        raise OSError(28, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from luvc.engines.bundle import replacing
+n = 0
+print("ready", flush=True)
+while True:
+    n += 1
+    with replacing(Path(sys.argv[1])) as work:
+        for i in range(20):
+            (work / str(i)).write_text(str(n))
+"""
+
+
+def test_kill_at_random_moments_leaves_a_whole_folder(tmp_path):
+    """kill -9 of a process that replaces the folder in a loop: all files are of one generation."""
+    target, generations = tmp_path / "bundle", set()
+    for seed in range(15):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE
+        )
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(random.Random(seed).uniform(0.01, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if target.exists():
+            seen = {(target / str(i)).read_text() for i in range(20)}
+            assert len(seen) == 1
+            generations |= seen
+    assert len(generations) > 1
+    with replacing(target) as work:
+        (work / "0").write_text("last")
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "leftovers are removed"
+
+
+def test_killed_export_leaves_the_earlier_bundle(copy, workshop):
+    """kill -9 of a real export while it writes over an existing bundle."""
+    before = (copy / MANIFEST).read_bytes()
+    command = [
+        sys.executable, "-m", "luvc.exporter.cli", "--model", Bundle.load(copy).manifest.model,
+        "--output", str(copy), "--ratio", "1", "--text-tokens", "8", "--no-validate",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "tracing vision" in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (copy / MANIFEST).read_bytes() == before
+    Bundle.load(copy, verify=True)
+    leftovers = [p for p in copy.parent.iterdir() if p.name.startswith(".bundle.luvc-")]
+    assert leftovers, "the killed export was in the middle of its work"
+    with pytest.raises(LuvcError), replacing(copy):
+        raise LuvcError("only to clean up")
+    assert not [p for p in copy.parent.iterdir() if p.name.startswith(".bundle.luvc-")]

@@ -1,0 +1,110 @@
+"""Messages and images to prompts: what Hugging Face's processor would give, and refusals."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luvc.engines.processing import open_image
+from luvc.errors import LuvcError
+from tests.conftest import ask
+
+
+def test_prompt_is_the_templates_with_the_reduced_run(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    prompt = vlm.processor.prompt(ask("Why?", picture))
+    run = "<IMG_CONTEXT>" * vlm.manifest.layouts[0].visual_tokens
+    assert prompt.text == (
+        f"<|im_start|>user\n<img>{run}</img>\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert vlm.processor.tokenizer.decode(prompt.input_ids) == prompt.text
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles"])
+def test_pixels_equal_the_image_processors(workshop, picture, case):
+    from transformers import GotOcr2ImageProcessorPil
+
+    vlm = workshop.vlm(case, 1.0)
+    prompt = vlm.processor.prompt(ask("Why?", picture))
+    layout = prompt.layout
+    processor = GotOcr2ImageProcessorPil.from_pretrained(vlm.manifest.model)
+    options = {"crop_to_patches": False}
+    if layout.tiles == 3:
+        options = {"crop_to_patches": True, "min_patches": 2, "max_patches": 2}
+    wanted = processor(Image.fromarray(picture), return_tensors="np", **options).pixel_values
+    assert wanted.shape[0] == layout.tiles
+    np.testing.assert_array_equal(vlm.processor.pixels(prompt), wanted)
+
+
+def test_images_come_in_every_form(picture, tmp_path):
+    image = Image.fromarray(picture)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    path = tmp_path / "a.png"
+    path.write_bytes(buffer.getvalue())
+    forms = [image, picture, buffer.getvalue(), path, str(path), f"file://{path}"]
+    for form in forms:
+        assert np.array_equal(np.asarray(open_image(form)), picture)
+    grey = Image.fromarray(picture[..., 0])
+    assert open_image(grey).mode == "RGB"
+
+
+def test_a_turned_photograph_is_set_upright(picture, tmp_path):
+    image = Image.fromarray(picture)
+    exif = image.getexif()
+    exif[0x0112] = 6  # taken with the camera on its side
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert open_image(tmp_path / "a.jpg").size == (picture.shape[0], picture.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("nowhere.png", "nowhere.png"),
+        (b"not an image", "cannot be read"),
+        ("https://example.com/a.png", "remote"),
+        (7, "got int"),
+        (np.zeros((2, 2, 9)), "cannot be read"),
+    ],
+)
+def test_unreadable_images(source, message):
+    with pytest.raises(LuvcError, match=message):
+        open_image(source)
+
+
+def test_a_truncated_photograph(picture):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG")
+    with pytest.raises(LuvcError, match="cannot be read"):
+        open_image(buffer.getvalue()[:2000])
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "list of"),
+        ("hello", "list of"),
+        ([{"role": "user"}], "'role' and 'content'"),
+        (ask("no picture"), "no image"),
+        ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "type"),
+        ([{"role": "user", "content": [{"type": "image"}]}], "needs 'image'"),
+    ],
+)
+def test_bad_messages(workshop, messages, message):
+    vlm = workshop.vlm("qwen2")
+    with pytest.raises(LuvcError, match=message):
+        vlm.generate(messages)
+
+
+def test_prompts_that_do_not_fit(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    with pytest.raises(LuvcError, match="2 images, this bundle holds 1"):
+        vlm.generate(ask("Compare", picture, picture))
+    with pytest.raises(LuvcError, match=r"text tokens, the bundle holds 96"):
+        vlm.generate(ask("word " * 200, picture))
+    with pytest.raises(LuvcError, match="remove <IMG_CONTEXT>"):
+        vlm.generate(ask("what is <IMG_CONTEXT>?", picture))
+    two = workshop.vlm("qwen2-two-images")
+    with pytest.raises(LuvcError, match="1 images, this bundle holds 2"):
+        two.generate(ask("Compare", picture))

@@ -1,0 +1,158 @@
+"""The runtime: batches, streams, stops, chats."""
+
+import pytest
+
+from luvc.engines.decoding import Rows
+from luvc.errors import LuvcError
+from tests.conftest import ask
+
+QUESTIONS = ("Why?", "What is in the upper left corner of the picture?", "Describe the colours.")
+
+
+def test_a_ragged_batch_equals_each_row_alone(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    pictures = [picture, picture[:, ::-1].copy(), 255 - picture]
+    batch = [ask(q, p) for q, p in zip(QUESTIONS, pictures, strict=True)]
+    together = vlm.generate(batch, max_new_tokens=24)
+    assert len({a.prompt_tokens for a in together}) == 3
+    for messages, answer in zip(batch, together, strict=True):
+        alone = vlm.generate(messages, max_new_tokens=24)
+        assert alone.token_ids == answer.token_ids
+        assert alone.text == answer.text
+
+
+def test_batch_rows_stop_on_their_own(workshop, picture):
+    """A row that ends early must not disturb the others."""
+    vlm = workshop.vlm("qwen2")
+    batch = [ask(q, picture) for q in QUESTIONS]
+    full = vlm.generate(batch, max_new_tokens=12)
+    end = full[0].token_ids[3]
+    cut = vlm.generate(batch, max_new_tokens=12, eos_token_id=(end,))
+    for a, b in zip(full, cut, strict=True):
+        n = a.token_ids.index(end) + 1 if end in a.token_ids else 12
+        assert b.token_ids == a.token_ids[:n]
+        assert b.finish_reason == ("stop" if end in a.token_ids else "length")
+
+
+def test_streaming_gives_the_same_text(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    whole = vlm.generate(ask("Why?", picture), max_new_tokens=30)
+    stream = vlm.generate(ask("Why?", picture), max_new_tokens=30, stream=True)
+    pieces = list(stream)
+    assert len(pieces) > 5
+    assert "".join(pieces) == whole.text == stream.answer.text
+    assert stream.answer.token_ids == whole.token_ids
+    assert vlm.processor.tokenizer.decode(whole.token_ids, skip_special_tokens=True) == whole.text
+
+
+def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    text = vlm.generate(ask("Why?", picture), max_new_tokens=30).text
+    stop = text[20:26]
+    stream = vlm.generate(ask("Why?", picture), max_new_tokens=30, stop=[stop, "~~~"], stream=True)
+    assert "".join(stream) == text[: text.index(stop)]
+    assert stream.answer.finish_reason == "stop"
+
+
+def test_cancel_ends_between_tokens(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    stream = vlm.generate(ask("Why?", picture), max_new_tokens=80, stream=True)
+    seen = []
+    for piece in stream:
+        seen.append(piece)
+        if len(seen) == 3:
+            stream.cancel()
+    assert stream.answer.finish_reason == "cancelled"
+    assert len(stream.answer.token_ids) < 10
+    assert "".join(seen) == stream.answer.text
+
+
+def test_generation_stops_at_the_capacity(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    answer = vlm.generate(ask("Why?", picture), max_new_tokens=5000)
+    assert answer.finish_reason == "capacity"
+    assert answer.prompt_tokens + len(answer.token_ids) == vlm.manifest.text_capacity + 1
+    shorter = vlm.generate(ask("Why?", picture), max_new_tokens=40)
+    assert answer.token_ids[:40] == shorter.token_ids
+
+
+def test_sampling_repeats_by_seed(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    options = {"max_new_tokens": 20, "temperature": 1.5, "top_p": 0.95}
+    first = vlm.generate(ask("Why?", picture), seed=5, **options)
+    assert first == vlm.generate(ask("Why?", picture), seed=5, **options) or (
+        first.token_ids == vlm.generate(ask("Why?", picture), seed=5, **options).token_ids
+    )
+    assert first.token_ids != vlm.generate(ask("Why?", picture), seed=6, **options).token_ids
+
+
+def test_several_images_in_one_prompt(workshop, picture):
+    vlm = workshop.vlm("qwen2-two-images")
+    there = vlm.generate(ask("Compare.", picture, 255 - picture), max_new_tokens=16)
+    back = vlm.generate(ask("Compare.", 255 - picture, picture), max_new_tokens=16)
+    assert there.token_ids != back.token_ids, "both images reach the model, in order"
+
+
+def test_a_batch_cannot_be_streamed(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    with pytest.raises(LuvcError, match="batch cannot be streamed"):
+        vlm.generate([ask("Why?", picture)] * 2, stream=True)
+
+
+# ---- chat
+
+
+def test_a_second_turn_equals_a_fresh_prefill(workshop, picture):
+    """It must: the image is in the first turn and the template only appends (chat.py)."""
+    vlm = workshop.vlm("qwen2")
+    chat = vlm.chat(max_new_tokens=6)
+    first = chat.ask("Why?", images=[picture])
+    cached = list(chat._cached)
+    second = chat.ask("And the colours?", stream=False)
+    assert first.reused_tokens == 0 and second.reused_tokens == len(cached)
+    conversation = chat._cached[: len(chat._cached) - 5]  # without the answer's fed tokens
+    layout = vlm.manifest.layouts[0]
+    embeds, _ = vlm.embed([vlm.processor.prompt(ask("Why?", picture))])
+    rows = Rows(vlm.runner, vlm.manifest, layout, 1)
+    logits = rows.prefill([conversation], embeds).logits
+    tokens = []
+    for _ in range(6):
+        tokens.append(int(logits[0].argmax()))
+        logits = rows.step([tokens[-1:]])
+    assert second.token_ids == tokens
+
+
+def test_a_chat_runs_only_the_new_tokens(workshop, picture, monkeypatch):
+    vlm = workshop.vlm("qwen2")
+    chat = vlm.chat(max_new_tokens=4)
+    chat.ask("Why?", images=[picture])
+    monkeypatch.setattr(
+        vlm.runner, "vision", lambda *a: pytest.fail("the image is compressed once")
+    )
+    monkeypatch.setattr(vlm.runner, "prefill", lambda *a: pytest.fail("the caches are reused"))
+    answer = chat.ask("And now?")
+    assert answer.reused_tokens > vlm.manifest.layouts[0].visual_tokens
+    assert [m["role"] for m in chat.messages] == ["user", "assistant"] * 2
+
+
+def test_a_template_that_rewrites_history_runs_afresh(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    chat = vlm.chat(max_new_tokens=4)
+    chat.ask("Why?", images=[picture])
+    template = vlm.processor.tokenizer.chat_template
+    vlm.processor.tokenizer.chat_template = template.replace("{%- endfor -%}{%- endif -%}",
+        "{%- endfor -%}{%- endif -%}{%- if not loop.last -%}{{- '!' -}}{%- endif -%}", 1)  # fmt: skip
+    answer = chat.ask("And now?")
+    assert answer.reused_tokens == 0
+
+
+def test_a_failed_question_is_not_added(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    chat = vlm.chat(max_new_tokens=4)
+    chat.ask("Why?", images=[picture])
+    with pytest.raises(LuvcError, match="2 images"):
+        chat.ask("And this?", images=[picture])
+    with pytest.raises(LuvcError, match="text tokens"):
+        chat.ask("word " * 200)
+    assert len(chat.messages) == 2
+    assert chat.ask("And now?").reused_tokens > 0

@@ -1,0 +1,163 @@
+"""Exported bundles against PyTorch and against the unmodified Hugging Face model."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from luvc.exporter.pipeline import reports
+from luvc.plugins.spectrum import contract
+from tests.conftest import CASES, ask
+
+FP32 = [name for name in CASES if "fp16" not in name]
+
+
+@pytest.mark.parametrize("case", FP32)
+def test_fp32_bundle_equals_pytorch(workshop, case):
+    bundle = workshop.bundle(case)
+    (report,) = reports(bundle)
+    assert report.passed and bundle.manifest.validated
+    assert max(s.relative_error for s in report.stages) <= 1e-4
+    assert all(k.overlap_without_ties == 1.0 for k in report.kept) and report.kept
+    assert report.greedy_equal == report.greedy_tokens == 64  # two rows of 32
+    names = [s.name for s in report.stages]
+    assert names[0] == "vision" and names[-1] == "logits"
+    assert [s.visual for s in report.stages[1:-1]] == [
+        s.visual for s in bundle.manifest.layouts[0].stages
+    ]
+
+
+def test_fp16_weights(workshop):
+    (report,) = reports(workshop.bundle("qwen2-fp16"))
+    assert report.passed
+    assert all(k.overlap_without_ties >= 0.99 for k in report.kept)
+    assert max(s.relative_error for s in report.stages) <= 5e-2
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "llama-untied"])
+def test_ratio_1_equals_unmodified_hugging_face(workshop, picture, case):
+    """The whole path: processor, prompt expansion, vision, prefill, 32 greedy tokens."""
+    from transformers import AutoModelForImageTextToText
+
+    vlm = workshop.vlm(case, 1.0)
+    messages = ask("What colour is the largest shape?", picture)
+    answer = vlm.generate(messages, max_new_tokens=32)
+    prompt = vlm.processor.prompt(messages)
+    model = AutoModelForImageTextToText.from_pretrained(vlm.manifest.model, dtype=torch.float32)
+    with torch.no_grad():
+        wanted = model.generate(
+            input_ids=torch.tensor([prompt.input_ids]),
+            attention_mask=torch.ones(1, len(prompt.input_ids), dtype=torch.long),
+            pixel_values=torch.from_numpy(vlm.processor.pixels(prompt)),
+            max_new_tokens=32,
+            do_sample=False,
+        )[0, len(prompt.input_ids) :]
+    assert answer.token_ids == wanted.tolist()
+    assert answer.stages == {}
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "qwen2-two-images"])
+def test_counts_equal_the_manifest(workshop, picture, case):
+    vlm = workshop.vlm(case)
+    layout = vlm.manifest.layouts[0]
+    images = [picture, picture[::-1].copy()][: layout.images]
+    answer = vlm.generate(ask("Compare.", *images), max_new_tokens=2)
+    prompt = vlm.processor.prompt(ask("Compare.", *images))
+    image = vlm.manifest.language.image_token_id
+    assert answer.visual_tokens == layout.visual_tokens == prompt.input_ids.count(image)
+    assert answer.prompt_tokens == len(prompt.input_ids) - layout.visual_tokens
+    visual = layout.schedule.visual_per_layer(4, layout.visual_tokens)
+    assert answer.stages == {p.layer: visual[p.layer] for p in layout.schedule.language}
+    assert list(answer.stages.values())[-1] == 0
+    assert layout.visual_tokens < layout.baseline_visual_tokens
+
+
+@pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "qwen2-fp16"])
+def test_graphs_are_valid_and_share_one_weights_file(workshop, case):
+    bundle = workshop.bundle(case)
+    layout = bundle.manifest.layouts[0]
+    shared = []
+    for path in layout.graphs.model_dump().values():
+        onnx.checker.check_model(str(bundle.file(path)), full_check=True)
+        model = onnx.load(bundle.file(path), load_external_data=False)
+        external = {
+            t.name: {e.key: e.value for e in t.external_data}
+            for t in model.graph.initializer
+            if t.data_location == onnx.TensorProto.EXTERNAL
+        }
+        assert {e["location"] for e in external.values()} == {"weights.safetensors"}
+        inside = [t for t in model.graph.initializer if t.name not in external]
+        assert sum(len(t.raw_data) for t in inside) < 200_000
+        shared.append({n for n in external if "language_model" in n})
+    assert shared[1] == shared[2] and shared[1]
+
+
+@pytest.mark.parametrize("case", ["llama-untied", "qwen2"])
+def test_weights_keep_the_models_names(workshop, case):
+    from safetensors import safe_open
+    from transformers import AutoModelForImageTextToText
+
+    bundle = workshop.bundle(case)
+    model = AutoModelForImageTextToText.from_pretrained(bundle.manifest.model, dtype=torch.float32)
+    wanted = dict(model.named_parameters())  # tied weights once
+    with safe_open(str(bundle.file("onnx/weights.safetensors")), "pt") as ours:
+        names = set(ours.keys())
+        assert names == set(wanted)
+        for name in names:
+            assert torch.equal(ours.get_tensor(name), wanted[name]), name
+
+
+def test_spu_nodes_name_their_plugin(workshop):
+    bundle = workshop.bundle("qwen2")
+    layout = bundle.manifest.layouts[0]
+    model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)
+    nodes = [n for n in model.graph.node if n.domain == contract.DOMAIN]
+    scored = sum(1 for p in layout.schedule.language if p.keep)
+    counts = {o.name: sum(n.op_type == o.name for n in nodes) for o in contract.OPERATORS}
+    assert counts == {
+        "SpectrumScore": scored,
+        "SpectrumSelect": scored,
+        "GatherTokens": len(layout.schedule.language),
+    }
+    for node in nodes:
+        values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        assert values["plugin_namespace"] == b"luvc" and values["plugin_version"] == b"1"
+        assert values["aot"] == 1
+        operator = next(o for o in contract.OPERATORS if o.name == node.op_type)
+        assert [a for a in values if a in operator.attributes] == list(operator.attributes)
+    assert {f.name for f in model.functions} == {o.name for o in contract.OPERATORS}
+
+
+def test_validation_fails_when_a_weight_is_changed(workshop, tmp_path):
+    """The validator must be able to fail: one changed weight in the bundle."""
+    import shutil
+
+    from luvc.engines import Bundle
+    from luvc.engines.backends import ort
+    from luvc.engines.processing import Processor
+    from luvc.engines.validate import validate
+    from luvc.exporter.pipeline import reference_runner
+
+    bundle = workshop.bundle("qwen2")
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    weights = copy / "onnx" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    name = "model.language_model.layers.1.mlp.down_proj.weight"
+    start, end = header[name]["data_offsets"]
+    offset = 8 + int.from_bytes(data[:8], "little")
+    values = np.frombuffer(data[offset + start : offset + end], np.float32) * 1.01
+    data[offset + start : offset + end] = values.astype(np.float32).tobytes()
+    weights.write_bytes(data)
+    changed = Bundle.load(copy)
+    layout = changed.manifest.layouts[0]
+    report = validate(
+        changed.manifest, Processor(changed), layout, reference_runner(changed.manifest),
+        ort.runner(changed), "ort",
+    )  # fmt: skip
+    assert not report.passed
+    assert any(line.startswith("layers 2") for line in report.failures())
+    assert next(s for s in report.stages if s.name.startswith("layers 1")).passed
