@@ -10,7 +10,7 @@ from rich.console import Console
 from .errors import LuvcError
 
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def run_command(function: Callable[..., None]) -> None:
@@ -21,7 +21,7 @@ def run_command(function: Callable[..., None]) -> None:
         app()
     except LuvcError as e:
         err.print("error:", style="bold red", end=" ")
-        err.print(str(e), markup=False, soft_wrap=True)
+        err.print(str(e), markup=False)
         sys.exit(2)
 
 

@@ -117,10 +117,13 @@ def _read_manifest(root: Path) -> Manifest:
 
 
 def first_error(error: ValidationError) -> str:
-    """The first finding of a validation error, as `where: what`."""
+    """The first finding of a validation error, as `where: what, got value`."""
     finding = error.errors()[0]
     where = ".".join(map(str, finding["loc"]))
     what = finding["msg"].removeprefix("Value error, ")
+    got = finding.get("input")
+    if isinstance(got, (str, int, float)):
+        what += f", got {got!r}"
     return f"{where}: {what}" if where else what
 
 

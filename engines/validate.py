@@ -114,8 +114,6 @@ class Report(BaseModel):
 
 @dataclass
 class _Run:
-    """What one runner made of the feed."""
-
     embeds: np.ndarray
     rows: Rows
     result: PrefillResult
@@ -152,8 +150,7 @@ def validate(
     kept = tuple(_compare_kept(theirs.result, ours.result, limits))
     stages = [_compare("vision", theirs.embeds, ours.embeds, limits, None)]
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, limits)
-    logits = (theirs.result.logits, ours.result.logits)
-    stages.append(_compare("logits", *logits, limits, None))
+    stages.append(_compare("logits", theirs.result.logits, ours.result.logits, limits, None))
     equal, tie = _compare_tokens(theirs, ours, limits)
     total = sum(map(len, theirs.tokens))
     return Report(

@@ -1,6 +1,7 @@
 """What an export was asked for."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..engines.bundle import first_error
 from ..engines.manifest import Dtype, Schedule, Scope, Signal
 from ..errors import LuvcError
-from .schedule import Options
+from .problem import Options
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
@@ -98,3 +99,22 @@ def parse_size(text: str) -> tuple[int, int]:
     if len(numbers) not in (1, 2) or min(numbers) <= 0:
         raise LuvcError(f"image size {text!r} is not HEIGHTxWIDTH in pixels, such as 448x448")
     return numbers[0], numbers[-1]
+
+
+def parse_ratio(text: str) -> float:
+    """A ratio as people type it: "2x", "2", "1.5x".
+
+    Raises:
+        LuvcError: not a finite number of at least 1.
+    """
+    try:
+        ratio = float(text.strip().lower().removesuffix("x"))
+    except ValueError:
+        ratio = math.nan
+    if not math.isfinite(ratio):
+        raise LuvcError(f"ratio {text!r} is not a number: write it as 2x, 2 or 1.5x")
+    if ratio < 1:
+        raise LuvcError(
+            f"ratio {text} is below 1, which would add work: use 1 (no compression) or more"
+        )
+    return ratio

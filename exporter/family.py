@@ -10,7 +10,7 @@ from ..engines.manifest import Layout, Schedule, stages_of
 from ..errors import LuvcError
 from . import cost, language
 from .grid import Grid, merged_grids
-from .schedule import Problem
+from .problem import Problem
 from .vision import ADAPTERS, adapter_class
 from .vision.core import TileGeometry, VisionAdapter
 

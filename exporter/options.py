@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import ExportConfig, parse_size, read_schedule
-from .schedule import parse_ratio
+from .config import ExportConfig, parse_ratio, parse_size, read_schedule
 
 DTYPES = {"fp32": "float32", "fp16": "float16"}
 

@@ -34,8 +34,9 @@ from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
 from .onnx_export import Trace, save, trace
+from .problem import check_schedule
 from .requests import prefill_request, step_request, vision_request
-from .schedule import check_schedule, solve
+from .schedule import solve
 from .torch_runner import TorchRunner
 from .weights import WeightsFile
 

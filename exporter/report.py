@@ -9,7 +9,8 @@ from ..engines.validate import Report
 from . import cost
 from .family import Family
 from .grid import merge_grid, merged_length
-from .schedule import Problem, smooth_counts
+from .problem import Problem
+from .schedule import smooth_counts
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -33,7 +34,8 @@ def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[di
         before = layout.baseline_visual_tokens + text
         rows.append(
             {
-                "layers": f"{stage.first}-{stage.last}" if n > 1 else str(stage.first),
+                "first": stage.first,
+                "last": stage.last,
                 "visual_tokens": stage.visual,
                 "flops": n * cost.decoder_layer(d, stage.visual + text),
                 "baseline_flops": n * cost.decoder_layer(d, before),
@@ -71,7 +73,7 @@ def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> Group:
     rows = stage_rows(family, layout, text, dtype)
     for row in rows:
         table.add_row(
-            "language", row["layers"], str(row["visual_tokens"]),
+            "language", _span(row["first"], row["last"]), str(row["visual_tokens"]),
             human(row["flops"]), f"{row['flops'] / row['baseline_flops']:.0%}",
             human(row["kv_bytes"]), f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
         )  # fmt: skip
@@ -88,6 +90,10 @@ def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> Group:
     )
     problem = family.problem(family.geometry(layout.image_size), layout.images, text)
     return Group(table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout)))
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}-{last}" if last > first else str(first)
 
 
 def _title(layout: Layout, text: int) -> str:
@@ -109,7 +115,7 @@ def _vision_rows(family: Family, layout: Layout):
             flops = (i - start) * cost.encoder_layer(family.encoder, grids[start].tokens)
             base = (i - start) * cost.encoder_layer(family.encoder, problem.grid.tokens)
             g = grids[start]
-            layers = f"{start}-{i - 1}" if i - start > 1 else str(start)
+            layers = _span(start, i - 1)
             tokens = f"{problem.tiles} x {g.h}x{g.w}"
             yield (
                 "vision",

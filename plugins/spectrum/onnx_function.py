@@ -49,15 +49,22 @@ def SpectrumSelect(energies, visual_index, positions, keep: int, groups: int):  
     V = op.Shape(visual_index, start=1, end=2)
     k = op.Reshape(op.Constant(value_int=keep), [1])
     parts = op.Reshape(op.Constant(value_int=groups), [1])
-    scores = op.Reshape(op.ReduceSum(energies, [1], keepdims=0), op.Concat([-1], V / parts, axis=0))
-    best_score, best = op.TopK(scores, k / parts, axis=1)
-    zeros = op.CastLike(scores * 0.0, visual_index)
-    ones = op.CastLike(best_score * 0.0 + 1.0, visual_index)
-    stays = op.Reshape(op.ScatterElements(zeros, best, ones, axis=1), shape)
-    # A stable partition by cumulative sums puts the kept ordinals first, in order: TopK would do,
-    # but TensorRT's ends at 3840. The scatter must be a permutation there.
+    split = op.Concat([-1], V / parts, axis=0)
+    scores = op.Reshape(op.ReduceSum(energies, [1], keepdims=0), split)
+    scores = op.Where(op.IsNaN(scores), float("inf"), scores)  # as the kernel orders them
+    # A token's rank is the number of tokens before it: higher, or equal and at a lower position.
+    # TopK would do, but TensorRT's ends at 3840 and leaves the order of ties open. The V * V
+    # comparisons are fewer than the attention scores of one head.
+    ones = visual_index * 0 + 1
+    token = op.CumSum(op.Reshape(ones, split), 1)
+    one, other = op.Unsqueeze(scores, [1]), op.Unsqueeze(scores, [2])
+    tie = op.And(one == other, op.Unsqueeze(token, [1]) < op.Unsqueeze(token, [2]))
+    rank = op.ReduceSum(op.Cast(op.Or(one > other, tie), to=1), [2], keepdims=0)
+    stays = op.CastLike(op.Reshape(rank, shape) < op.Cast(k / parts, to=1), visual_index)
+    # A stable partition by cumulative sums puts the kept ordinals first, in order. The scatter must
+    # be a permutation in TensorRT.
     seen = op.CumSum(stays, 1)
-    ordinal = op.CumSum(stays * 0 + 1, 1) - 1
+    ordinal = op.CumSum(ones, 1) - 1
     slot = op.Where(stays == 1, seen - 1, k + (ordinal - seen))
     kept = op.Slice(op.ScatterElements(ordinal, slot, ordinal, axis=1), [0], k, [1])
     # The same for the whole sequence, text included

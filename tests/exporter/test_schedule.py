@@ -7,15 +7,10 @@ from hypothesis import strategies as st
 from luvc.engines.manifest import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
 from luvc.exporter import cost
+from luvc.exporter.config import parse_ratio
 from luvc.exporter.grid import Grid, merge_grid, merged_length
-from luvc.exporter.schedule import (
-    Options,
-    Problem,
-    check_schedule,
-    parse_ratio,
-    smooth_counts,
-    solve,
-)
+from luvc.exporter.problem import Options, Problem, check_schedule
+from luvc.exporter.schedule import smooth_counts, solve
 
 
 def encoder(hidden, layers, out, shuffle=4):

@@ -1,0 +1,296 @@
+"""The commands as people type them: what they print, and what bad input gets."""
+
+import json
+import shutil
+import sys
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luvc.engines import Bundle
+from luvc.exporter import cli
+from luvc.exporter import cli_plan as plan
+from luvc.tools import run as run_tool
+from luvc.tools import validate as validate_tool
+
+Result = namedtuple("Result", "code out err")
+SMALL = ("--text-tokens", "8", "--text-capacity", "96")
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command's main() with arguments -> exit code and output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(module, *args) -> Result:
+        monkeypatch.setattr(sys, "argv", ["luvc", *map(str, args)])
+        try:
+            module.main()
+            code = 0
+        except SystemExit as e:
+            code = e.code or 0
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def photo(tmp_path, picture):
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+@pytest.fixture
+def broken(workshop, tmp_path):
+    """A copy of a sharded checkpoint that a test may break."""
+    source = workshop.checkpoint(layers=3, vision_layers=1, image=112, shard="400KB")
+    target = tmp_path / "checkpoint"
+    shutil.copytree(source, target)
+    assert len(list(target.glob("*.safetensors"))) > 2
+    return target
+
+
+def config(folder, **data):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(data))
+
+
+# ---- export
+def test_export_prints_plan_steps_and_validation(command, workshop, tmp_path):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    target = tmp_path / "bundle"
+    result = command(cli, "--model", model, "--ratio", "1.23x", "--output", target, *SMALL)
+    assert result.code == 0, result.err
+    assert "112x112: 1 image, 1 tile each, 16 -> " in result.out
+    assert "greedy tokens equal pass" in result.out and f"wrote {target}" in result.out
+    assert "done tracing prefill-112x112" in result.err
+    bundle = Bundle.load(target, verify=True)
+    assert bundle.manifest.validated
+    assert 1.23 <= bundle.manifest.layouts[0].ratios.prefill <= 1.23 * 1.02
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--ratio", "0.5"), "below 1"),
+        (("--ratio", "fast"), "not a number"),
+        (("--ratio", "50x"), "largest feasible ratio is"),
+        (("--image-size", "big"), "HEIGHTxWIDTH"),
+        (("--image-size", "100x100"), "whole number of 112x112 tiles"),
+        (("--image-size", "112x2240"), "the processor stops at 12"),
+        (("--dtype", "int8"), "option dtype"),
+        (("--backend", "teletype"), "teletype"),
+        (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
+        (("--text-capacity", "3"), "option text_capacity"),
+        (("--cutoff", "0"), "option cutoff"),
+        (("--signal", "loud"), "option signal"),
+        (("--ratio", "1", "--images", "1", "--images", "1"), "named twice"),
+        (("--schedule", "nowhere.json"), "nowhere.json cannot be read"),
+    ],
+)
+def test_export_refuses_and_writes_nothing(command, workshop, tmp_path, options, message):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    target = tmp_path / "bundle"
+    result = command(cli, "--model", model, "--output", target, *options)
+    assert result.code == 2
+    assert result.err.startswith("error: ") and message in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ("{", "not valid JSON"),
+        ('{"language": [{"layer": 7, "keep": 1}]}', "language layer 7 does not exist"),
+        ('{"language": [{"layer": 1, "keep": 400}]}', "prunes nothing"),
+        ('{"vision": [{"layer": 0, "axis": "sideways", "group": 2}]}', "vision.0.axis"),
+    ],
+)
+def test_schedule_files_are_checked(command, workshop, tmp_path, schedule, message):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    file = tmp_path / "schedule.json"
+    file.write_text(schedule)
+    result = command(cli, "--model", model, "--output", tmp_path / "b", "--schedule", file)
+    assert result.code == 2 and message in result.err
+    assert [p.name for p in tmp_path.iterdir()] == ["schedule.json"]
+
+
+def test_models_that_are_not_supported(command, tmp_path):
+    folder = tmp_path / "model"
+    cases = [
+        ({"model_type": "llava", "vision_config": {}, "text_config": {}}, "'llava' is not"),
+        ({"model_type": "martian"}, "'martian' is not"),
+        ({"model_type": "qwen2"}, "without a vision tower"),
+        ({"model_type": "internvl_chat", "auto_map": {"AutoConfig": "x.y"}}, "never run"),
+    ]
+    for data, message in cases:
+        config(folder, **data)
+        result = command(cli, "--model", folder, "--output", tmp_path / "b")
+        assert result.code == 2 and message in result.err, result.err
+        assert "internvl" in result.err
+    (folder / "config.json").write_text("{nonsense")
+    assert "not valid JSON" in command(plan, "--model", folder).err
+    (folder / "config.json").unlink()
+    assert "no config.json" in command(plan, "--model", folder).err
+    assert "no checkpoint can be read" in command(plan, "--model", "no/such-model").err
+
+
+def test_a_missing_shard(command, broken, tmp_path):
+    sorted(broken.glob("model-*.safetensors"))[1].unlink()
+    result = command(cli, "--model", broken, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
+    assert result.code == 2 and "weights cannot be loaded" in result.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_truncated_shard(command, broken, tmp_path):
+    shard = sorted(broken.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    result = command(cli, "--model", broken, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
+    assert result.code == 2 and "weights cannot be loaded" in result.err
+
+
+def test_a_weight_that_is_absent(command, broken, tmp_path):
+    index = broken / "model.safetensors.index.json"
+    data = json.loads(index.read_text())
+    gone = next(n for n in data["weight_map"] if "layers.1.mlp.up_proj" in n)
+    from safetensors.numpy import load_file, save_file
+
+    file = broken / data["weight_map"].pop(gone)
+    tensors = load_file(file)
+    del tensors[gone]
+    save_file(tensors, file, metadata={"format": "pt"})
+    index.write_text(json.dumps(data))
+    result = command(cli, "--model", broken, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
+    assert result.code == 2 and "up_proj" in result.err and "missing" in result.err
+
+
+def test_processor_files_that_are_absent(command, broken):
+    (broken / "preprocessor_config.json").unlink()
+    result = command(plan, "--model", broken, "--ratio", "1")
+    assert result.code == 2 and "preprocessor_config.json cannot be read" in result.err
+
+
+def test_a_full_disk(command, workshop, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    result = command(cli, "--model", model, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
+    assert result.code == 2 and "make room" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_output_that_is_something_else(command, workshop, tmp_path):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    (tmp_path / "notes.txt").write_text("mine")
+    result = command(cli, "--model", model, "--output", tmp_path, "--ratio", "1", *SMALL)
+    assert result.code == 2 and "not a bundle" in result.err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+# ---- plan
+def test_plan_reads_no_weights_and_gives_json(command, broken):
+    for shard in broken.glob("*.safetensors"):
+        shard.unlink()
+    result = command(
+        plan, "--model", broken, "--ratio", "1.23", "--ratio", "90", "--text-tokens", "8", "--json"
+    )
+    assert result.code == 0, result.err
+    data = json.loads(result.out)
+    assert "largest feasible" in data["refused"]["90"]
+    (found,) = data["plans"]
+    assert found["layout"]["ratios"]["prefill"] == pytest.approx(1.23, rel=0.021)
+    kv = sum(s["kv_bytes"] for s in found["stages"])
+    layers = [n for s in found["stages"] for n in range(s["first"], s["last"] + 1)]
+    assert layers == [0, 1, 2]
+    # 2 (K and V) x kv heads x head_dim x 4 bytes x tokens, counted here again
+    tokens = [
+        s["visual_tokens"] + 8 for s in found["stages"] for _ in range(s["first"], s["last"] + 1)
+    ]
+    assert kv == sum(2 * 2 * 64 * 4 * t for t in tokens)
+
+
+def test_plan_shows_what_was_left_out(command, workshop):
+    model = workshop.checkpoint(layers=4, vision_layers=2, image=168)
+    result = command(plan, "--model", model, "--text-tokens", "8")
+    assert result.code == 0
+    assert "ratios (baseline / compressed FLOPs)" in result.out
+    assert "note: OIM before vision layer" in result.out
+    same = command(plan, "--model", model, "--ratio", "1")
+    assert "the bundle equals the unmodified model" in same.out
+
+
+# ---- run and validate
+def test_run_streams_and_prints_counts(command, workshop, photo):
+    bundle = workshop.bundle("qwen2")
+    result = command(run_tool, bundle.path, "Why?", "--image", photo, "-v", "--max-new-tokens", "8")
+    assert result.code == 0, result.err
+    layout = bundle.manifest.layouts[0]
+    assert f"{layout.baseline_visual_tokens} at ratio 1, {layout.visual_tokens} enter" in result.err
+    layers = ", ".join(str(p.layer) for p in layout.schedule.language)
+    assert f"-> 0 (pruned before layers {layers})" in result.err
+    data = json.loads(
+        command(
+            run_tool, bundle.path, "Why?", "--image", photo, "--json", "--max-new-tokens", "8"
+        ).out
+    )
+    assert data["text"] == result.out[:-1]
+    assert data["visual_tokens"] == layout.visual_tokens
+
+
+def test_run_says_when_the_capacity_ends_it(command, workshop, photo):
+    bundle = workshop.bundle("qwen2")
+    result = command(run_tool, bundle.path, "Why?", "--image", photo, "--max-new-tokens", "900")
+    assert result.code == 0 and "stopped: the bundle holds 96 text tokens" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("nowhere", "Why?", "--image", "photo.png"), "is not a folder"),
+        (("BUNDLE", "Why?", "--image", "nowhere.png"), "nowhere.png cannot be read"),
+        (
+            ("BUNDLE", "Why?", "--image", "PHOTO", "--image", "PHOTO"),
+            "2 images, this bundle holds 1",
+        ),
+        (("BUNDLE", "Why?", "--image", "PHOTO", "--backend", "abacus"), "abacus"),
+        (("BUNDLE", "Why?", "--image", "PHOTO", "--top-p", "7"), "top_p"),
+    ],
+)
+def test_run_refuses(command, workshop, photo, args, message):
+    names = {"BUNDLE": workshop.bundle("qwen2").path, "PHOTO": photo}
+    result = command(run_tool, *(names.get(a, a) for a in args))
+    assert result.code == 2 and message in result.err
+
+
+def test_validate(command, workshop, tmp_path):
+    bundle = workshop.bundle("qwen2")
+    result = command(validate_tool, bundle.path, "--json")
+    assert result.code == 0, result.err
+    (report,) = json.loads(result.out)
+    assert report["passed"] and report["greedy_equal"] == 64
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.path, copy)
+    weights = copy / "onnx" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-4:] = np.float32(9).tobytes()
+    weights.write_bytes(data)
+    assert "SHA-256" in command(validate_tool, copy).err
+    other = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    wrong = command(validate_tool, bundle.path, "--model", other)
+    assert wrong.code == 2 and "not the model this bundle was made from" in wrong.err
+
+
+def test_a_missing_onnx_runtime_is_a_clear_message(command, workshop, photo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = command(run_tool, workshop.bundle("qwen2").path, "Why?", "--image", photo)
+    assert result.code == 2 and "pip install 'luvc-export[cpu]'" in result.err
+
+
+def test_bugs_keep_their_trace(command, workshop, monkeypatch):
+    monkeypatch.setattr("luvc.exporter.family.Family.load", lambda source: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        command(plan, "--model", "x")
