@@ -20,6 +20,7 @@ from onnxscript.onnx_opset import opset24 as op
 from .contract import DOMAIN, OPERATORS, VERSION, Operator
 
 luvc = onnxscript.values.Opset(DOMAIN, VERSION)
+INFINITY = float("inf")
 
 
 @script(luvc, default_opset=op)
@@ -51,15 +52,15 @@ def SpectrumSelect(energies, visual_index, positions, keep: int, groups: int):  
     parts = op.Reshape(op.Constant(value_int=groups), [1])
     split = op.Concat([-1], V / parts, axis=0)
     scores = op.Reshape(op.ReduceSum(energies, [1], keepdims=0), split)
-    scores = op.Where(op.IsNaN(scores), float("inf"), scores)  # as the kernel orders them
+    scores = op.Where(op.IsNaN(scores), INFINITY, scores)  # ordered as in the kernel
     # A token's rank is the number of tokens before it: higher, or equal and at a lower position.
     # TopK would do, but TensorRT's ends at 3840 and leaves the order of ties open. The V * V
     # comparisons are fewer than the attention scores of one head.
     ones = visual_index * 0 + 1
     token = op.CumSum(op.Reshape(ones, split), 1)
-    one, other = op.Unsqueeze(scores, [1]), op.Unsqueeze(scores, [2])
-    tie = op.And(one == other, op.Unsqueeze(token, [1]) < op.Unsqueeze(token, [2]))
-    rank = op.ReduceSum(op.Cast(op.Or(one > other, tie), to=1), [2], keepdims=0)
+    own, rival = op.Unsqueeze(scores, [2]), op.Unsqueeze(scores, [1])
+    tie = op.And(rival == own, op.Unsqueeze(token, [1]) < op.Unsqueeze(token, [2]))
+    rank = op.ReduceSum(op.Cast(op.Or(rival > own, tie), to=1), [2], keepdims=0)
     stays = op.CastLike(op.Reshape(rank, shape) < op.Cast(k / parts, to=1), visual_index)
     # A stable partition by cumulative sums puts the kept ordinals first, in order. The scatter must
     # be a permutation in TensorRT.

@@ -1,0 +1,92 @@
+"""Draws the documentation's pictures from the project's own plans.
+
+    python -m luvc.tools.pictures docs
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..exporter.cost import DecoderShape, EncoderShape
+from ..exporter.grid import Grid
+from ..exporter.problem import Problem
+from ..exporter.schedule import solve
+
+# Widths of InternVL2.5-8B from its published config: InternViT-300M and a 32-layer decoder.
+SHAPE = Problem(
+    decoder=DecoderShape(32, 4096, 32, 8, 128, 14336, 92553),
+    encoder=EncoderShape(24, 1024, 4096, 1, 588, 4, (4096, 4096, 4096)),
+    grid=Grid(32, 32),
+    multiple=Grid(2, 2),
+    tiles=1,
+)
+BLUE, GREY, INK = "#2563eb", "#cbd5e1", "#1e293b"
+
+
+def token_flow(path: Path, ratio: float = 2.0) -> None:
+    """Visual tokens per layer, from the first vision layer to the last language layer."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    schedule = solve(SHAPE, ratio)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 3.4), gridspec_kw={"width_ratios": [24, 32]}, layout="constrained"
+    )
+    grids = [g.tokens for g in SHAPE.grids(schedule.vision)]
+    V = SHAPE.visual_tokens(SHAPE.grids(schedule.vision)[-1])
+    visual = list(schedule.visual_per_layer(32, V))
+    _panel(left, grids, SHAPE.grid.tokens, "vision tower", "vision tokens")
+    _panel(right, visual, SHAPE.visual_tokens(SHAPE.grid), "language model", "visual tokens")
+    for merge in schedule.vision:
+        _mark(left, merge.layer, grids[merge.layer], f"OIM\n{merge.axis}", SHAPE.grid.tokens)
+    for prune in schedule.language:
+        name = f"SPU\n{prune.keep}" if prune.keep else "gone"
+        _mark(right, prune.layer, visual[prune.layer], name, SHAPE.visual_tokens(SHAPE.grid))
+    ratios = SHAPE.ratios(schedule)
+    figure.suptitle(
+        f"InternVL2.5-8B shape at {ratio:g}x: vision {ratios.vision:.2f}x, language prefill "
+        f"{ratios.prefill:.2f}x less work",
+        color=INK,
+        fontsize=12,
+    )
+    figure.savefig(path, facecolor="white", dpi=200)
+    plt.close(figure)
+
+
+def _panel(axes: Any, counts: list[int], baseline: int, title: str, label: str) -> None:
+    edges = range(len(counts) + 1)
+    axes.stairs([baseline] * len(counts), edges, fill=True, color=GREY)
+    axes.stairs(counts, edges, fill=True, color=BLUE)
+    axes.set_xlim(0, len(counts))
+    axes.set_ylim(0, baseline * 1.3)
+    axes.set_yticks([0, baseline // 2, baseline])
+    axes.set_xlabel(f"{title}, layer", color=INK)
+    axes.set_ylabel(label, color=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _mark(axes: Any, layer: int, height: int, text: str, baseline: int) -> None:
+    axes.annotate(
+        text,
+        (layer, height),
+        (layer, baseline * 1.06),
+        ha="center",
+        va="bottom",
+        fontsize=8,
+        color=INK,
+        arrowprops={"arrowstyle": "-", "color": INK, "linewidth": 0.7},
+    )
+
+
+def main(folder: Annotated[Path, typer.Argument(help="Where the pictures go.")]) -> None:
+    """Draw all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token_flow(folder / "token-flow.png")
+
+
+if __name__ == "__main__":
+    typer.run(main)
