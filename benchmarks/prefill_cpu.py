@@ -10,7 +10,7 @@ benchmarks/results/prefill_cpu.json.
 import datetime
 import json
 import platform
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -114,7 +114,8 @@ def run(
 
     if peak_of:
         VLM.load(peak_of, threads=threads).generate(messages(), max_new_tokens=4)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        status = Path("/proc/self/status").read_text()
+        print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)  # type: ignore[index]
         return
     with tempfile.TemporaryDirectory() as folder:
         bundles = make_bundles(Path(folder))

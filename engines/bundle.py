@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -60,6 +60,9 @@ class Bundle:
                     raise LuvcError(
                         f"{root}: layout {layout.name} names {graph}, which is not listed"
                     )
+        for plan in (p.file for engine in manifest.engines for p in engine.graphs):
+            if plan not in manifest.files:
+                raise LuvcError(f"{root}: engine {plan} is not listed; run luvc-build again")
         return bundle
 
     def file(self, name: str) -> Path:
@@ -79,6 +82,15 @@ class Bundle:
     def processor(self) -> Path:
         """Folder of tokenizer, image processor and chat template."""
         return self.path / PROCESSOR
+
+    def with_manifest(self, manifest: Manifest) -> "Bundle":
+        """The bundle with another manifest, which replaces the one on disk in one step."""
+        target = self.path / MANIFEST
+        draft = target.with_name(f".{MANIFEST}-{os.getpid()}")
+        draft.write_text(manifest.model_dump_json(indent=1))
+        _flush(draft)
+        os.replace(draft, target)
+        return replace(self, manifest=manifest)
 
     def _check(self, name: str, file: File, verify: bool) -> None:
         path = self.file(name)
@@ -225,11 +237,15 @@ def _alive(pid: int) -> bool:
 def _sync(folder: Path) -> None:
     """Flush the folder's files, so that a crash after the swap finds them whole."""
     for path in (*folder.rglob("*"), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _swap(work: Path, target: Path) -> None:

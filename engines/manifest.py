@@ -161,6 +161,48 @@ class File(Frozen):
     sha256: str
 
 
+Range = tuple[int, int, int]  # minimum, optimum, maximum
+
+
+class EngineFile(Frozen):
+    """The compiled form of one graph; its size and hash stand in Manifest.files.
+
+    Attributes:
+        graph: path of the ONNX graph.
+        file: path of the plan.
+        key: SHA-256 of all that shaped the plan; a build with an equal key is not repeated.
+        profiles: sizes the engine takes, by dimension symbol, e.g. {"B": (1, 1, 8), "T": (1, 1, 1)}.
+    """
+
+    graph: str
+    file: str
+    key: str
+    profiles: tuple[dict[str, Range], ...]
+
+
+class Engine(Frozen):
+    """A bundle's graphs compiled by one library for one kind of GPU.
+
+    Attributes:
+        backend: "tensorrt" or "tensorrt-rtx".
+        arch: GPUs it runs on: "sm90", "sm86+sm89", or "portable" (compute capability 8.0 and up).
+        version: of the library; engines run with the version that built them.
+        plugins: how the SPU operators are in it: "aot", "library" or "body".
+        graphs: one for each graph of each layout.
+    """
+
+    backend: str
+    arch: str
+    version: str
+    plugins: Literal["aot", "library", "body"]
+    graphs: tuple[EngineFile, ...]
+
+    @property
+    def folder(self) -> str:
+        """Where its plans lie in the bundle."""
+        return f"engines/{self.backend}-{self.arch}-{self.version}"
+
+
 class Manifest(Frozen):
     """`manifest.json` of a bundle.
 
@@ -171,6 +213,7 @@ class Manifest(Frozen):
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
+        engines: compiled forms of the graphs, added by luvc-build.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -186,6 +229,7 @@ class Manifest(Frozen):
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     validated: bool = False
+    engines: tuple[Engine, ...] = ()
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
         """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity)."""

@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+class Cuda:
+    arch = "sm90"
