@@ -1,6 +1,6 @@
 """Draws the documentation's pictures from the project's own plans.
 
-    python -m luvc.tools.pictures docs
+python -m luvc.tools.pictures docs
 """
 
 from pathlib import Path

@@ -1,0 +1,1 @@
+"""PocketVQA, generated questions about pictures, and the small model that learns them."""

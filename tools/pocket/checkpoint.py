@@ -1,0 +1,182 @@
+"""The pocket VLM's architecture and its checkpoint directory in Hugging Face form."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import LuvcError
+from .tokenizer import IMAGE, VOCABULARY, build_tokenizer
+from .vocabulary import SIZE
+
+if TYPE_CHECKING:
+    from transformers import (
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        PreTrainedTokenizerFast,
+    )
+
+PATCH = 8
+VISUAL_TOKENS = (SIZE // PATCH // 2) ** 2
+"""Visual tokens of a picture after pixel shuffle: 144."""
+MAX_BYTES = 16 << 20
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Per-channel normalisation of pixels in 0 .. 1."""
+
+HEAD = 64
+LAYERS = 8
+WIDTHS = (128, 192)
+"""Widths that keep heads of 64 and a checkpoint within 16 MiB: 3.2 and 7.2 million parameters."""
+
+
+def vision_config(width: int) -> dict[str, object]:
+    """Settings of the vision tower."""
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": width // HEAD,
+        "intermediate_size": 4 * width,
+        "attention_bias": True,
+        "image_size": [SIZE, SIZE],
+        "patch_size": [PATCH, PATCH],
+        "layer_scale_init_value": 1.0,
+        "use_mean_pooling": True,
+    }
+
+
+def language_config(width: int) -> dict[str, object]:
+    """Settings of the language model."""
+    return {
+        "model_type": "qwen2",
+        "hidden_size": width,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": width // HEAD,
+        "num_key_value_heads": 1,
+        "intermediate_size": 8 * width // 3 // HEAD * HEAD,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
+        "tie_word_embeddings": True,
+    }
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast, width: int = WIDTHS[-1]) -> InternVLConfig:
+    """Describe the pocket VLM: 8 vision and 8 language layers of one width, heads of 64.
+
+    Raises:
+        LuvcError: the width is not one of WIDTHS.
+    """
+    from transformers import InternVLConfig
+
+    if width not in WIDTHS:
+        raise LuvcError(f"Width {width} is not offered; choose one of {WIDTHS}.")
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    return InternVLConfig.from_dict(
+        {
+            "vision_config": vision_config(width),
+            "text_config": language_config(width) | ends,
+            "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
+            "image_seq_length": VISUAL_TOKENS,
+            "downsample_ratio": 0.5,
+            "tie_word_embeddings": True,
+        }
+        | ends
+    )
+
+
+def build_model(config: InternVLConfig, seed: int = 0) -> InternVLForConditionalGeneration:
+    """Build the model with random weights, float32, position embeddings away from zero."""
+    import torch
+    from transformers import InternVLForConditionalGeneration
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = InternVLForConditionalGeneration(config)
+        embeddings = model.model.vision_tower.embeddings
+        # Hugging Face starts both at zero, which leaves the patches without places for long.
+        torch.nn.init.normal_(embeddings.position_embeddings, std=0.02)
+        torch.nn.init.normal_(embeddings.cls_token, std=0.02)
+    return model
+
+
+def image_processor_config() -> dict[str, object]:
+    """preprocessor_config.json: one tile of 192 x 192, normalised per channel."""
+    return {
+        "image_processor_type": "GotOcr2ImageProcessor",
+        "processor_class": "InternVLProcessor",
+        "crop_to_patches": False,
+        "min_patches": 1,
+        "max_patches": 12,
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": SIZE, "width": SIZE},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+    }
+
+
+def save_processor(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write the tokenizer, chat template, image processor and processor files."""
+    tokenizer.save_pretrained(directory)
+    _write_json(directory / "preprocessor_config.json", image_processor_config())
+    _write_json(
+        directory / "processor_config.json",
+        {"processor_class": "InternVLProcessor", "image_seq_length": VISUAL_TOKENS},
+    )
+
+
+def save_checkpoint(
+    model: InternVLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, directory: Path
+) -> int:
+    """Write a directory that `from_pretrained` of transformers loads, with fp16 weights.
+
+    Args:
+        model: the model; a half-precision copy is written, the model itself is left as it is.
+        tokenizer: its tokenizer.
+        directory: folder to write to, created if missing.
+
+    Returns:
+        Size of the weights file in bytes.
+
+    Raises:
+        LuvcError: the weights are larger than 16 MiB.
+    """
+    import copy
+
+    from transformers import GenerationConfig
+
+    directory.mkdir(parents=True, exist_ok=True)
+    half = copy.deepcopy(model).half()
+    half.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=16,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    half.save_pretrained(directory)
+    save_processor(tokenizer, directory)
+    size = (directory / "model.safetensors").stat().st_size
+    if size > MAX_BYTES:
+        raise LuvcError(
+            f"The checkpoint takes {size} bytes, more than the {MAX_BYTES} that the repository "
+            "holds; choose a smaller width."
+        )
+    return size
+
+
+def load_tokenizer(directory: Path | None = None) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a checkpoint directory, or learn it anew (the result is the same)."""
+    if directory is None:
+        return build_tokenizer()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(directory)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")

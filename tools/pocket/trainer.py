@@ -1,0 +1,250 @@
+"""The training loop: steps, log, validation, and a state that a run resumes from exactly."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+
+import torch
+from torch import Tensor
+
+from ...errors import LuvcError
+from .checkpoint import build_config, build_model, save_checkpoint
+from .dataset import TEST_QUESTIONS, chance_levels
+from .evaluate import exact_match, prepare, text_only
+from .learner import PLAIN_ATTENTION, Learner, answer_loss, to_device
+from .loader import BatchShape, Group, Loader
+from .optim import Average, optimizers, rate_factor
+from .packing import IGNORE, Packer
+from .plots import plot_losses
+from .tokenizer import build_tokenizer
+
+STATE = "state.pt"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training run; written beside its log."""
+
+    steps: int = 20_000
+    minutes: float | None = None
+    """Time limit: the schedule ends with the steps or with the time, whichever is nearer."""
+    device: str = "cpu"
+    width: int = 128
+    """Width of the model, one of checkpoint.WIDTHS."""
+    singles: int = 8
+    """One-picture records of a step."""
+    pairs: int = 1
+    """Two-picture records of a step."""
+    rate: float = 3e-3
+    warmup: int = 200
+    decay: float = 0.05
+    muon: bool = True
+    patch_weight: float = 2.0
+    """Weight of the patch labels in the loss; it falls to zero over the run."""
+    average: float = 0.999
+    clip: float = 1.0
+    workers: int = 1
+    log_every: int = 25
+    validate_every: int = 500
+    save_every: int = 200
+    validation: int = 300
+    test: int = TEST_QUESTIONS
+    seed: int = 0
+    half: bool = True
+    """Run matrix products in bfloat16."""
+    compile: bool = False
+
+
+class Trainer:
+    """One run in one directory.
+
+    Args:
+        config: the run's settings.
+        directory: where the log, the state and the checkpoint go; a state found there is resumed.
+        echo: prints a line of progress.
+    """
+
+    def __init__(self, config: TrainConfig, directory: Path, echo: Callable[[str], None] = print):
+        self.config, self.directory, self.echo = config, directory, echo
+        directory.mkdir(parents=True, exist_ok=True)
+        self.device = torch.device(config.device)
+        self.batch = 32 if self.device.type == "cpu" else 250
+        self.tokenizer = build_tokenizer()
+        self.packer = Packer(self.tokenizer)
+        state = self._read_state()
+        self.step, self.spent = (state["step"], state["spent"]) if state else (0, 0.0)
+        # Workers are forked here, before the device is first used: a CUDA context does not fork.
+        shape = BatchShape(config.singles, config.pairs)
+        self.loader = Loader(shape, self.packer, config.workers, self.step)
+        model = build_model(build_config(self.tokenizer, config.width), config.seed)
+        if self.device.type == "cpu" and config.half:
+            model.set_attn_implementation(PLAIN_ATTENTION)
+        torch.manual_seed(config.seed)
+        self.learner = Learner(model).to(self.device)
+        self.optimizers = optimizers(self.learner, config.rate, config.decay, config.muon)
+        self.average = Average(self.learner, config.average)
+        self.sums: list[Tensor] = []
+        self.stopped = False
+        if state:
+            self._resume(state)
+        self.forward = torch.compile(self.learner) if config.compile else self.learner
+
+    def progress(self) -> float:
+        """Part of the run that is over, 0 .. 1."""
+        of_time = self.spent / (60 * self.config.minutes) if self.config.minutes else 0
+        return max(self.step / self.config.steps, of_time)
+
+    def run(self) -> bool:
+        """Train to the end of the schedule, logging and validating on the way.
+
+        Returns:
+            False if a signal to stop came first; the state is saved and can be resumed.
+        """
+        config = self.config
+        handlers = {kind: signal.signal(kind, self._stop) for kind in (SIGTERM, SIGINT)}
+        validation = prepare("validation", config.validation, self.packer, self.batch)
+        since = time.monotonic()
+        try:
+            for groups in self.loader:
+                self.train_step(groups)
+                now = time.monotonic()
+                self.spent, since = self.spent + now - since, now
+                over = self.progress() >= 1
+                if self.step % config.log_every == 0 or over:
+                    self._log_losses()
+                if (self.step % config.validate_every == 0 or over) and validation:
+                    self._validate(validation)
+                if self.step % config.save_every == 0 or over or self.stopped:
+                    self.save_state()
+                if over or self.stopped:
+                    break
+        finally:
+            self.loader.close()
+            for kind, handler in handlers.items():
+                signal.signal(kind, handler)
+        return not self.stopped
+
+    def _stop(self, *_: object) -> None:
+        """Note a signal; the step under way is finished, so that the saved state is exact."""
+        self.stopped = True
+
+    def train_step(self, groups: list[Group]) -> None:
+        """Take one optimiser step on a batch."""
+        config = self.config
+        factor = rate_factor(self.step, config.warmup, self.progress())
+        patch_weight = config.patch_weight * max(0.0, 1 - self.progress())
+        pictures = sum(group["pixels"].shape[0] * group["pixels"].shape[1] for group in groups)
+        answers = sum(int((group["targets"] != IGNORE).sum()) for group in groups)
+        sums = torch.zeros(3, device=self.device)
+        for arrays in groups:
+            group = to_device(arrays, self.device)
+            share = group["pixels"].shape[0] * group["pixels"].shape[1] / pictures
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.half):
+                logits, patch_loss = self.forward(group)
+                loss = answer_loss(logits, arrays["targets"]) / answers
+            (loss + share * patch_weight * patch_loss).backward()
+            sums[0] += loss.detach()
+            sums[1] += share * patch_loss.detach()
+        sums[2] = torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.clip)
+        for optimizer in self.optimizers:
+            for options in optimizer.param_groups:
+                options["lr"] = config.rate * factor
+            optimizer.step()
+            optimizer.zero_grad()
+        self.average.update(self.step)
+        self.sums.append(sums)
+        self.step += 1
+
+    def _log_losses(self) -> None:
+        answers, patches, norm = torch.stack(self.sums).mean(0).tolist()
+        self.sums = []
+        if not math.isfinite(answers):
+            raise LuvcError(
+                f"The loss is {answers} at step {self.step}; resume with a lower --rate than "
+                f"{self.config.rate}."
+            )
+        records = self.step * (self.config.singles + self.config.pairs)
+        self._log(
+            step=self.step,
+            minutes=round(self.spent / 60, 3),
+            records=records,
+            answer_loss=round(answers, 4),
+            patch_loss=round(patches, 4),
+            gradient_norm=round(norm, 3),
+            rate=self.optimizers[0].param_groups[0]["lr"],
+        )
+        self.echo(
+            f"{self.spent / 60:7.1f} min  step {self.step}  records {records}  "
+            f"answers {answers:.3f}  patches {patches:.3f}  {records / self.spent:.1f} records/s"
+        )
+
+    def _validate(self, batches: list) -> None:
+        self.average.swap()
+        scores = exact_match(self.learner, batches, self.device, self.config.half)
+        self.average.swap()
+        self._log(step=self.step, minutes=round(self.spent / 60, 3), validation=scores)
+        line = "  ".join(f"{task} {score:.2f}" for task, score in scores.items() if ":" not in task)
+        self.echo(f"validation at step {self.step}: {line}")
+
+    def _log(self, **entry: object) -> None:
+        with (self.directory / LOG).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def save_state(self) -> None:
+        """Write what a resumed run needs to continue exactly."""
+        state = {
+            "learner": self.learner.state_dict(),
+            "average": self.average.values,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "spent": self.spent,
+        }
+        draft = self.directory / f"{STATE}.tmp"
+        torch.save(state, draft)
+        os.replace(draft, self.directory / STATE)
+
+    def _read_state(self) -> dict | None:
+        path = self.directory / STATE
+        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+    def _resume(self, state: dict) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.average.values = [value.to(self.device) for value in state["average"]]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.echo(f"resumed at step {self.step}")
+
+    def finish(self) -> dict[str, object]:
+        """Save the averaged weights as a checkpoint, and score it on the test set.
+
+        Returns:
+            What results.json holds.
+        """
+        self.average.swap()
+        size = save_checkpoint(self.learner.model, self.tokenizer, self.directory / "model")
+        test = prepare("test", self.config.test, self.packer, self.batch)
+        records = [entry for part, _ in test for entry in part]
+        results: dict[str, object] = {
+            "config": asdict(self.config),
+            "steps": self.step,
+            "minutes": round(self.spent / 60, 1),
+            "parameters": sum(p.numel() for p in self.learner.model.parameters()),
+            "checkpoint_bytes": size,
+            "questions": len(records),
+            "exact_match": exact_match(self.learner, test, self.device, half=False),
+            "chance": chance_levels(records),
+            "text_only": text_only(records),
+        }
+        self.average.swap()
+        (self.directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        plot_losses(self.directory / LOG, self.directory / "loss.png")
+        return results
