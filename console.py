@@ -5,12 +5,19 @@ import time
 from collections.abc import Callable
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.table import Table
 
 from .errors import LuvcError
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show(*parts: RenderableType) -> None:
+    """Print tables as wide as the terminal, everything else without breaking its lines."""
+    for part in parts:
+        out.print(part, soft_wrap=not isinstance(part, Table))
 
 
 def run_command(function: Callable[..., None]) -> None:

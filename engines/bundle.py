@@ -201,7 +201,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target)
+    remove_leftovers(target)
     work = target.parent / f".{target.name}.luvc-{os.getpid()}-{secrets.token_hex(4)}"
     work.mkdir()
     try:
@@ -216,7 +216,8 @@ def replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _remove_leftovers(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary folders of killed processes beside `target`."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.luvc-(\d+)-[0-9a-f]+")
     for path in target.parent.iterdir():
         match = pattern.fullmatch(path.name)

@@ -3,14 +3,13 @@
 import contextlib
 import errno
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
-from .bundle import Bundle, sha256
+from .bundle import Bundle, remove_leftovers, sha256
 from .manifest import Engine, File, Manifest
 
 
@@ -27,12 +26,9 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
     Raises:
         LuvcError: the bundle is not writable, or the disk is full.
     """
-    pattern = re.compile(r"\.engines-\d+-[0-9a-f]+")
-    work = bundle.path / f".engines-{os.getpid()}-{secrets.token_hex(4)}"
+    work = bundle.path / f".engines.luvc-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        for old in bundle.path.iterdir():  # of a build that was killed
-            if pattern.fullmatch(old.name):
-                shutil.rmtree(old, ignore_errors=True)
+        remove_leftovers(bundle.path / "engines")
         work.mkdir()
         yield work
     except PermissionError as error:
@@ -59,7 +55,9 @@ def store(bundle: Bundle, engine: Engine, work: Path) -> Bundle:
         work: holds NAME.plan for each new one.
     """
     manifest = bundle.manifest
-    kept = {p.file: manifest.files[p.file] for p in engine.graphs if not _new(work, p.file).exists()}
+    kept = {
+        p.file: manifest.files[p.file] for p in engine.graphs if not _new(work, p.file).exists()
+    }
     fresh = {}
     for plan in (p.file for p in engine.graphs if p.file not in kept):
         path = _new(work, plan)
@@ -69,7 +67,9 @@ def store(bundle: Bundle, engine: Engine, work: Path) -> Bundle:
     files = {n: f for n, f in manifest.files.items() if n not in old}
     others = tuple(e for e in manifest.engines if e.folder != engine.folder)
     if old:
-        bundle = bundle.with_manifest(manifest.model_copy(update={"files": files, "engines": others}))
+        bundle = bundle.with_manifest(
+            manifest.model_copy(update={"files": files, "engines": others})
+        )
     bundle.path.joinpath(engine.folder).mkdir(parents=True, exist_ok=True)
     for plan in fresh:
         os.replace(_new(work, plan), bundle.file(plan))

@@ -113,7 +113,7 @@ class VLM:
 
         Args:
             path: the bundle folder.
-            backend: "ort", or "auto" for the best that is installed.
+            backend: "ort", "tensorrt", "tensorrt-rtx", or "auto" for the best that can run it here.
             threads: threads inside one operator; 0 lets the backend choose.
             verify: compare all SHA-256 sums first.
 
@@ -121,7 +121,7 @@ class VLM:
             LuvcError: not a bundle, damaged, or no backend installed.
         """
         bundle = Bundle.load(path, verify=verify)
-        vlm = cls(bundle, load_backend(backend).runner(bundle, threads=threads))
+        vlm = cls(bundle, load_backend(backend, bundle).runner(bundle, threads=threads))
         vlm.runner.prepare(bundle.manifest.layouts[0])
         vlm.processor.prepare()
         return vlm

@@ -17,8 +17,10 @@ def export(
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
-    dtype: o.Dtype = "fp32",
-    backend: Annotated[str, typer.Option(help="What the bundle is validated on: ort.")] = "ort",
+    dtype: o.Dtype = None,
+    backend: Annotated[
+        str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
+    ] = "ort",
     text_capacity: o.TextCapacity = 1024,
     text_tokens: o.TextTokens = 64,
     schedule: o.ScheduleFile = None,
@@ -34,6 +36,7 @@ def export(
         text_capacity=text_capacity, reference_text=text_tokens, cutoff=cutoff, signal=signal,
         scope=scope, match=oim_match, check=validate,
     )  # fmt: skip
+    from ..engines.backends import engine_note
     from ..engines.bundle import check_target
     from .family import Family
     from .pipeline import export as run
@@ -43,17 +46,22 @@ def export(
     check_target(output)
     family = Family.load(model)
     for layout in plan(config, family):
-        console.out.print(plan_table(family, layout, text_tokens, config.dtype))
+        console.show(*plan_table(family, layout, text_tokens, config.dtype))
     with console.Steps() as steps:
         bundle = run(config, steps)
     for report in reports(bundle):
-        console.out.print(validation_table(report))
+        console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))
     verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
-    console.out.print(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    console.out.print(
-        f'  luvc-run {output} --image photo.jpg "What is in the picture?"', markup=False
-    )
+    if config.check and not config.validates:
+        console.show(
+            "[yellow]not validated[/yellow]: ONNX Runtime does not run bfloat16; the same export with "
+            "--dtype fp16 is validated"
+        )
+    if config.backend != "ort":
+        console.show(engine_note(bundle, config.backend))
+    console.show(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
+    console.show(f'  luvc-run {output} --image photo.jpg "What is in the picture?"')
 
 
 def main() -> None:

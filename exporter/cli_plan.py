@@ -4,6 +4,7 @@ import json
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from .. import console
 from ..errors import LuvcError
@@ -17,7 +18,7 @@ def plan(
     ] = None,
     image_size: o.ImageSize = None,
     images: o.Images = None,
-    dtype: o.Dtype = "fp32",
+    dtype: o.Dtype = None,
     text_tokens: o.TextTokens = 64,
     schedule: o.ScheduleFile = None,
     cutoff: o.Cutoff = 0.25,
@@ -49,10 +50,10 @@ def plan(
         typer.echo(json.dumps({"plans": plans, "refused": refused}, indent=1))
     else:
         for layout, config in found:
-            console.out.print(f"[bold]asked {config.ratio:g}x")
-            console.out.print(plan_table(family, layout, text_tokens, config.dtype))
+            console.show(f"[bold]asked {config.ratio:g}x")
+            console.show(*plan_table(family, layout, text_tokens, config.dtype))
         for text, reason in refused.items():
-            console.out.print(f"refused {text}: {reason}", markup=False)
+            console.show(Text(f"refused {text}: {reason}"))
     if not found:
         raise LuvcError("every ratio was refused")
 

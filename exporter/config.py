@@ -25,7 +25,7 @@ class ExportConfig(BaseModel):
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
         images: images per prompt of each layout.
         dtype: of weights and computation.
-        backend: what runs the bundle.
+        backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
         cutoff, signal, scope, match: see Schedule.
@@ -41,7 +41,7 @@ class ExportConfig(BaseModel):
     image_sizes: tuple[Size, ...] = ()
     images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
     dtype: Dtype = "float32"
-    backend: Literal["ort"] = "ort"
+    backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=16)
     reference_text: int = Field(default=64, ge=1)
     cutoff: float = Field(default=0.25, gt=0, le=1)
@@ -62,6 +62,28 @@ class ExportConfig(BaseModel):
             return cls(**options)
         except ValidationError as e:
             raise LuvcError(f"option {first_error(e)}") from e
+
+    def check_backend(self) -> None:
+        """Refuse a dtype that the backend does not run.
+
+        Raises:
+            LuvcError: says which dtypes it runs.
+        """
+        if self.backend == "ort" and self.dtype == "bfloat16":
+            raise LuvcError(
+                "--dtype bf16 does not run on ONNX Runtime: give --backend tensorrt or tensorrt-rtx, or "
+                "--dtype fp16"
+            )
+        if self.backend != "ort" and self.dtype == "float32":
+            raise LuvcError(
+                f"--backend {self.backend} needs --dtype fp16 or bf16: it has no fused attention for "
+                "float32 prompts"
+            )
+
+    @property
+    def validates(self) -> bool:
+        """Whether ONNX Runtime can compare the bundle with PyTorch."""
+        return self.check and self.dtype != "bfloat16"
 
     @property
     def options(self) -> Options:

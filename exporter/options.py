@@ -7,7 +7,7 @@ import typer
 
 from .config import ExportConfig, parse_ratio, parse_size, read_schedule
 
-DTYPES = {"fp32": "float32", "fp16": "float16"}
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Model = Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
 ImageSize = Annotated[
@@ -17,7 +17,10 @@ ImageSize = Annotated[
 Images = Annotated[
     list[int] | None, typer.Option(help="Images per prompt, one layout each; default 1.", min=1)
 ]
-Dtype = Annotated[str, typer.Option(help="fp32 or fp16.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(help="fp32, fp16 or bf16; default fp32, and fp16 for a TensorRT backend."),
+]
 TextCapacity = Annotated[
     int, typer.Option(help="Text tokens (prompts and answers) one conversation can hold.")
 ]
@@ -40,7 +43,7 @@ def make_config(
     ratio: str,
     image_size: list[str] | None,
     images: list[int] | None,
-    dtype: str,
+    dtype: str | None,
     schedule: Path | None,
     **options: Any,
 ) -> ExportConfig:
@@ -49,6 +52,8 @@ def make_config(
     Raises:
         LuvcError: an option cannot be read or is out of range.
     """
+    if dtype is None:
+        dtype = "fp32" if options.get("backend", "ort") == "ort" else "fp16"
     return ExportConfig.make(
         model=model,
         ratio=parse_ratio(ratio),

@@ -42,6 +42,7 @@ from .weights import WeightsFile
 
 Progress = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CHECKED_ON = "ort"  # the backend that needs no GPU
 LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
 
 
@@ -78,11 +79,15 @@ def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bund
         progress: called with the name of each step as it starts.
 
     Raises:
-        LuvcError: the request cannot be met, or validation failed; an earlier bundle stays.
+        LuvcError: the request cannot be met, or validation failed; an earlier bundle stays. Engines
+            that cannot be built leave the new bundle, which runs on ONNX Runtime.
     """
     check_target(config.output)
-    if config.check:
-        load_backend(config.backend)
+    config.check_backend()
+    if config.validates:
+        load_backend(CHECKED_ON)
+    if config.backend != CHECKED_ON:
+        load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
     family = Family.load(config.model)
     layouts = plan(config, family)
@@ -101,13 +106,17 @@ def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bund
         _write_processor(family, model, folder / PROCESSOR)
         manifest = _manifest(config, family, layouts, sum(p.numel() for p in model.parameters()))
         _write_manifest(folder, manifest)
-        if config.check:
+        if config.validates:
             for layout in layouts:
                 progress(f"validating {layout.name} against PyTorch")
                 _validate(Bundle.load(folder), family, model, layout, config, folder)
             manifest = manifest.model_copy(update={"validated": True})
             _write_manifest(folder, manifest)
-    return Bundle.load(config.output)
+    bundle = Bundle.load(config.output)
+    if config.backend == CHECKED_ON:
+        return bundle
+    progress(f"building the {config.backend} engines")
+    return load_backend(config.backend).build(bundle)[0]
 
 
 def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]) -> None:
@@ -139,9 +148,12 @@ def _write_processor(family: Family, model: Any, folder: Path) -> None:
     family.tokenizer.save_pretrained(folder)
     family.image_processor.save_pretrained(folder)
     family.config.save_pretrained(folder)
-    if getattr(model, "generation_config", None) is not None:
-        data = model.generation_config.to_diff_dict()
-        folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
+    generation = getattr(model, "generation_config", None)
+    data = generation.to_diff_dict() if generation is not None else {}
+    if data.get("eos_token_id") is None:  # as transformers does: what ends a text ends an answer
+        text = family.config.text_config.eos_token_id
+        data["eos_token_id"] = family.tokenizer.eos_token_id if text is None else text
+    folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
 
 
 def _manifest(
@@ -189,10 +201,10 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def _validate(bundle: Bundle, family: Family, model: nn.Module, layout: Layout, config, folder):
     """Compare with PyTorch, keep the report, refuse the bundle when it does not pass."""
-    runner = load_backend(config.backend).runner(bundle)
+    runner = load_backend(CHECKED_ON).runner(bundle)
     reference = TorchRunner(model, family, config.text_capacity)
-    report = validate(bundle.manifest, Processor(bundle), layout, reference, runner, config.backend)
-    target = folder / REPORT / f"validation-{layout.name}-{config.backend}.json"
+    report = validate(bundle.manifest, Processor(bundle), layout, reference, runner, CHECKED_ON)
+    target = folder / REPORT / f"validation-{layout.name}-{CHECKED_ON}.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(report.model_dump_json(indent=1))
     if not report.passed:

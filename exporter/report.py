@@ -1,6 +1,6 @@
 """Plans and validation reports as tables for people."""
 
-from rich.console import Group
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -60,7 +60,7 @@ def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
     }
 
 
-def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> Group:
+def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> list[RenderableType]:
     """A plan as a table: one row a stage, sums below, then ratios and notes."""
     table = Table(title=_title(layout, text), title_justify="left", title_style="bold")
     table.add_column("stage")
@@ -89,7 +89,7 @@ def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> Group:
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
     problem = family.problem(family.geometry(layout.image_size), layout.images, text)
-    return Group(table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout)))
+    return [table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout))]
 
 
 def _span(first: int, last: int) -> str:
@@ -174,7 +174,7 @@ def _after_each(problem: Problem, schedule: Schedule):
     return grids
 
 
-def validation_table(report: Report) -> Group:
+def validation_table(report: Report) -> list[RenderableType]:
     """A validation report as two tables and a verdict."""
     title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -187,15 +187,15 @@ def validation_table(report: Report) -> Group:
         )  # fmt: skip
     lines = [
         Text.from_markup(
-            f"kept tokens before layer {k.layer}: {k.overlap:.4f} of {k.keep} in common, "
-            f"{k.overlap_without_ties:.4f} with {k.ties} ties aside {_verdict(k.passed)}"
+            f"kept before layer {k.layer}: {k.overlap:.2%} of {k.keep} in common, "
+            f"{k.overlap_without_ties:.2%} with {k.ties} ties aside {_verdict(k.passed)}"
         )
         for k in report.kept
     ]
     equal = f"{report.greedy_equal} of {report.greedy_tokens} greedy tokens equal"
     if report.greedy_equal < report.greedy_tokens and report.greedy_tie:
         equal += " (then tied logits)"
-    return Group(table, *lines, Text.from_markup(f"{equal} {_verdict(report.passed)}"))
+    return [table, *lines, Text.from_markup(f"{equal} {_verdict(report.passed)}")]
 
 
 def _verdict(passed: bool) -> str:

@@ -16,7 +16,7 @@ def run(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
     image: Annotated[list[Path], typer.Option(help="Picture; repeat for several.")],
-    backend: Annotated[str, typer.Option(help="auto or ort.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,

@@ -14,7 +14,7 @@ def validate(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint; default the one the bundle was made from.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto or ort.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
@@ -28,7 +28,7 @@ def validate(
     with console.Steps(quiet=as_json) as steps:
         steps("checking files")
         loaded = Bundle.load(bundle, verify=True)
-        module = load_backend(backend)
+        module = load_backend(backend, loaded)
         steps("loading the checkpoint")
         reference = reference_runner(loaded.manifest, model)
         runner, processor = module.runner(loaded), Processor(loaded)
@@ -42,7 +42,7 @@ def validate(
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:
         for report in reports:
-            console.out.print(validation_table(report))
+            console.show(*validation_table(report))
     failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
     if failures:
         raise LuvcError("the bundle does not match PyTorch: " + "; ".join(failures))

@@ -1,0 +1,267 @@
+"""The TensorRT runner on a fake device: all of it but the CUDA and TensorRT calls themselves."""
+
+import gc
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from luvc.engines import VLM
+from luvc.engines.backends import backend, trt_graph, trt_run
+from luvc.engines.backends.cuda import Cuda
+from luvc.engines.backends.trt_library import TENSORRT, TENSORRT_RTX
+from luvc.engines.backends.trt_session import JIT_CACHE, Session, Sessions
+from luvc.engines.manifest import Engine, EngineFile
+from luvc.errors import LuvcError
+from tests.conftest import ask
+from tests.engines.fake_device import FakeCuda, FakeSession
+
+CASE = "qwen2-fp16"
+
+
+def entry(bundle, **change) -> Engine:
+    """A manifest entry whose plans are the graphs themselves."""
+    (layout,) = bundle.manifest.layouts
+    files = [
+        EngineFile(
+            graph=graph,
+            file=graph,
+            key="",
+            profiles=trt_graph.profiles(bundle.manifest, layout, graph, (1, 1, 4), 4),
+        )
+        for graph in layout.graphs.model_dump().values()
+    ]
+    about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot"} | change
+    return Engine(graphs=tuple(files), **about)
+
+
+def make(bundle, cuda) -> trt_run.TrtRunner:
+    def open_session(plan):
+        return FakeSession(cuda, plan, 1000 if "step" in plan.name else 500)
+
+    return trt_run.TrtRunner(bundle, entry(bundle), cuda, open_session, "fake")
+
+
+@pytest.fixture(scope="module")
+def both(workshop):
+    """The same bundle on the fake device and on ONNX Runtime."""
+    bundle, cuda = workshop.bundle(CASE), FakeCuda()
+    return VLM(bundle, make(bundle, cuda)), VLM.load(bundle.path, backend="ort", threads=1), cuda
+
+
+def test_answers_equal_onnx_runtime(both, picture):
+    ours, theirs, cuda = both
+    messages = ask("What is this?", picture)
+    cuda.captures = cuda.launches = 0
+    a, b = (vlm.generate(messages, max_new_tokens=12) for vlm in (ours, theirs))
+    assert a.token_ids == b.token_ids and a.stages == b.stages
+    steps = len(a.token_ids) - 1
+    # the first step runs as it is, the second is recorded, and all from then on are replayed
+    assert (cuda.captures, cuda.launches) == (1, steps - 1)
+
+
+def test_batches_and_turns_equal_onnx_runtime(both, picture):
+    ours, theirs, _ = both
+    batch = [ask("Hello", picture), ask("Which colours does the whole picture have?", picture)]
+    answers = [vlm.generate(batch, max_new_tokens=6) for vlm in (ours, theirs)]
+    assert [a.token_ids for a in answers[0]] == [a.token_ids for a in answers[1]]
+    turns = []
+    for vlm in (ours, theirs):
+        chat = vlm.chat(max_new_tokens=5)
+        turns.append([chat.ask("Hello", [picture]), chat.ask("And then?")])
+    assert [t.token_ids for t in turns[0]] == [t.token_ids for t in turns[1]]
+
+
+def test_caches_stay_on_the_device(both, picture):
+    ours, _, cuda = both
+    cuda.moved.clear()
+    ours.generate(ask("What is this?", picture), max_new_tokens=4)
+    layout = ours.manifest.layouts[0]
+    smallest = np.prod(ours.runner.new_caches(layout, 1).shapes[-1]) * 2
+    pixels = 3 * np.prod(layout.tile_size) * 4
+    embeds = layout.visual_tokens * 256 * 2
+    assert [m for m in cuda.moved if m >= smallest] == [pixels, embeds, embeds]
+
+
+def test_memory_goes_back_with_the_caches(both):
+    ours, _, cuda = both
+    layout = ours.manifest.layouts[0]
+    gc.collect()
+    before = cuda.memory()[0]
+    caches = ours.runner.new_caches(layout, 2)
+    assert all(not c.any() for c in ours.runner.read_caches(caches))
+    assert before - cuda.memory()[0] >= 2 * ours.manifest.kv_bytes(layout)
+    del caches
+    gc.collect()
+    assert cuda.memory()[0] == before
+
+
+def test_prepare_runs_everything_once(workshop):
+    bundle, cuda = workshop.bundle(CASE), FakeCuda()
+    runner = make(bundle, cuda)
+    runner.prepare(bundle.manifest.layouts[0])
+    assert [s.runs for s in runner._sessions.values()] == [1, 1, 1]
+    assert not cuda.queue
+
+
+def test_other_shapes_are_recorded_again(both, picture):
+    """A batch in between changes the context's shapes: the old recording must not be replayed."""
+    ours, theirs, cuda = both
+    chats = [vlm.chat(max_new_tokens=6) for vlm in (ours, theirs)]
+    first = [c.ask("Hello", [picture]).token_ids for c in chats]
+    for vlm in (ours, theirs):
+        vlm.generate([ask("Hello", picture)] * 2, max_new_tokens=4)
+    cuda.captures = 0
+    second = [c.ask("Go on").token_ids for c in chats]
+    assert first[0] == first[1] and second[0] == second[1]
+    assert cuda.captures == 1
+
+
+def test_short_memory_is_said_in_numbers(both):
+    ours, _, _ = both
+    runner = make(ours.bundle, FakeCuda(total=2**19))
+    with pytest.raises(LuvcError, match=r"caches of 4 conversations need 1 MiB .* 0 of 0 MiB"):
+        runner.new_caches(ours.manifest.layouts[0], 4)
+
+
+def test_a_batch_outside_the_engine(both):
+    ours, _, _ = both
+    with pytest.raises(LuvcError, match=r"batch of 5 .* 1 to 4: luvc-build --batch 1,1,5"):
+        ours.runner.new_caches(ours.manifest.layouts[0], 5)
+
+
+def test_an_engine_that_copies_caches_is_refused(both, monkeypatch):
+    ours, _, _ = both
+    monkeypatch.setattr(FakeSession, "in_place", lambda *_: False)
+    runner = make(ours.bundle, FakeCuda())
+    with pytest.raises(LuvcError, match="does not update cache_key_0 in place"):
+        runner.prepare(ours.manifest.layouts[0])
+
+
+@pytest.mark.parametrize(
+    ("entries", "version", "arch", "message"),
+    [
+        ([], "11.4", "sm90", "holds no TensorRT engines: run luvc-build"),
+        ([{"backend": "tensorrt-rtx"}], "11.4", "sm90", "holds no TensorRT engines"),
+        ([{"version": "11.2"}], "11.4", "sm90", "built with TensorRT 11.2, this machine has 11.4"),
+        ([{"arch": "sm86"}], "11.4", "sm90", "engines are for sm86, the GPU .* is sm90"),
+        ([{"arch": "portable"}], "11.4", "sm75", "for portable, the GPU .* is sm75"),
+    ],
+)
+def test_no_engine_for_this_machine(workshop, entries, version, arch, message):
+    bundle = workshop.bundle(CASE)
+    engines = tuple(entry(bundle, **e) for e in entries)
+    manifest = bundle.manifest.model_copy(update={"engines": engines})
+    with pytest.raises(LuvcError, match=message):
+        trt_run.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, version, arch)
+
+
+@pytest.mark.parametrize(("arch", "gpu"), [("sm90", "sm90"), ("sm86+sm89", "sm89"), ("portable", "sm120")])
+def test_the_engine_for_this_machine(workshop, arch, gpu):
+    bundle = workshop.bundle(CASE)
+    engines = tuple(entry(bundle, arch=a) for a in ("sm75", arch))
+    manifest = bundle.manifest.model_copy(update={"engines": engines})
+    found = trt_run.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, "11.4", gpu)
+    assert found.arch == arch
+
+
+def test_no_gpu_is_a_clear_error(workshop):
+    try:
+        Cuda()
+    except LuvcError as error:
+        assert "no NVIDIA GPU can be used" in str(error) or "cuda-bindings" in str(error)
+    else:
+        pytest.skip("this machine has a GPU")
+    bundle = workshop.bundle(CASE)
+    with pytest.raises(LuvcError, match="GPU"):
+        trt_run.make_runner(TENSORRT_RTX, bundle)
+    assert backend("auto", bundle).NAME == "ort"
+
+
+# ---- the session, on a stand-in for TensorRT
+
+
+class Engine_:
+    """A deserialized engine with two profiles."""
+
+    num_optimization_profiles, device_memory_size_v2 = 2, 4096
+
+    def __init__(self):
+        self.contexts, self.configs = [], []
+
+    def create_runtime_config(self):
+        cache = SimpleNamespace(deserialize=self.loaded.append, serialize=lambda: b"kernels")
+        config = SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: None)
+        config.set_execution_context_allocation_strategy = lambda strategy: None
+        self.configs.append(config)
+        return config
+
+    loaded: list = []  # noqa: RUF012
+
+    def create_execution_context(self, how):
+        calls = []
+        context = SimpleNamespace(calls=calls, runs=True)
+        context.set_optimization_profile_async = lambda p, s: calls.append(("profile", p))
+        context.set_input_shape = lambda n, s: calls.append((n, s)) or s[0] < 9
+        context.set_tensor_address = lambda n, a: calls.append((n, a))
+        context.set_device_memory = lambda a, s: calls.append(("memory", a, s))
+        context.execute_async_v3 = lambda s: context.runs
+        self.contexts.append(context)
+        return context
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A library whose runtime loads Engine_, and nothing when a plan is empty."""
+    engine = Engine_()
+    engine.loaded.clear()
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if plan else None)
+    trt = SimpleNamespace(
+        ILogger=type("ILogger", (), {"ERROR": 1}),
+        Runtime=lambda log: runtime,
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
+    )
+    library = SimpleNamespace(load=lambda: trt, title="TensorRT-RTX", name="tensorrt-rtx", plugins=False)
+    (tmp_path / "x.plan").write_bytes(b"plan")
+    (tmp_path / "empty.plan").write_bytes(b"")
+    return library, engine, tmp_path
+
+
+def test_a_session_sets_shapes_once_and_runs(stand_in):
+    library, engine, folder = stand_in
+    session = Sessions(library, FakeCuda(), folder)(folder / "x.plan")
+    assert isinstance(session, Session) and session.workspace == 4096
+    assert [c.calls for c in engine.contexts] == [[("profile", 0)], [("profile", 1)]]
+    for _ in range(2):
+        session.set_shapes(0, {"x": (2, 3)})
+    session.enqueue(0, {"x": 11, "y": 12}, 77, 5000)
+    assert engine.contexts[0].calls[1:] == [("x", (2, 3)), ("x", 11), ("y", 12), ("memory", 77, 5000)]
+    assert session.epochs == [1, 0] and session.capturable(0)
+    with pytest.raises(RuntimeError, match="outside profile 1"):
+        session.set_shapes(1, {"x": (9, 3)})
+    engine.contexts[0].runs = False
+    with pytest.raises(RuntimeError, match="execution failed"):
+        session.enqueue(0, {}, 77, 5000)
+
+
+def test_compiled_kernels_are_kept(stand_in):
+    library, engine, folder = stand_in
+    sessions = Sessions(library, FakeCuda(), folder)
+    sessions(folder / "x.plan")
+    sessions.save()
+    assert (folder / JIT_CACHE).read_bytes() == b"kernels" and not engine.loaded
+    Sessions(library, FakeCuda(), folder)(folder / "x.plan")
+    assert engine.loaded == [b"kernels"]
+    decoding, others = engine.configs[:2]
+    assert decoding.dynamic_shapes_kernel_specialization_strategy == "eager"
+    assert not hasattr(others, "dynamic_shapes_kernel_specialization_strategy")
+
+
+def test_a_plan_that_does_not_load(stand_in):
+    library, _, folder = stand_in
+    with pytest.raises(LuvcError, match=r"does not load .*empty.plan.* luvc-build --backend"):
+        Sessions(library, FakeCuda(), folder)(Path(folder / "empty.plan"))
+    with pytest.raises(LuvcError, match="weights of x.plan need"):
+        Sessions(library, FakeCuda(total=1), folder)(folder / "x.plan")
