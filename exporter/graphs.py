@@ -4,14 +4,16 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, C_l cache slot
 H_kv key/value heads, d head size, N tiles.
 """
 
+from collections.abc import Iterable
+
 import torch
 
-from .language import Decoder, ScatterCache, Tokens
+from .language import Buffers, Decoder, ScatterCache, Tokens
 
 
-def cache_names(layers: int) -> list[str]:
+def cache_names(layers: Iterable[int]) -> list[str]:
     """Key and value buffers of each layer in turn; a graph's outputs add "_out"."""
-    return [f"cache_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]
+    return [f"cache_{kind}_{i}" for i in layers for kind in ("key", "value")]
 
 
 class PrefillGraph(Decoder):
@@ -30,7 +32,7 @@ class PrefillGraph(Decoder):
 
     def output_names(self) -> list[str]:
         """logits, buffers, then energies [B, V_l] and kept [B, k] of every scored stage."""
-        caches = [f"{n}_out" for n in cache_names(len(self.text.layers))]
+        caches = [f"{n}_out" for n in cache_names(self.layers)]
         stages = [f"{n}_{i}" for i in self.scored for n in ("energies", "kept")]
         return ["logits", *caches, *stages]
 
@@ -50,9 +52,11 @@ class PrefillGraph(Decoder):
         hidden = hidden.index_put((rows, visual_index), visual_embeds.to(hidden.dtype))
         tokens = Tokens(hidden, position_ids[..., None], visual_index, last_index)
         start = torch.zeros_like(last_index)
-        cache = ScatterCache(caches, [start] * len(self.text.layers), fresh=True)
+        cache = ScatterCache(
+            self.cache_buffers(caches), dict.fromkeys(self.layers, start), fresh=True
+        )
         rotary, stages = self.rotary(hidden, tokens.positions), []
-        for i in range(len(self.text.layers)):
+        for i in self.layers:
             if str(i) in self.pruners:
                 norm = self.text.layers[i].input_layernorm
                 tokens, seen = self.pruners[str(i)](tokens, norm)
@@ -73,7 +77,7 @@ class StepGraph(Decoder):
 
     def output_names(self) -> list[str]:
         """logits and buffers."""
-        return ["logits", *(f"{n}_out" for n in cache_names(len(self.text.layers)))]
+        return ["logits", *(f"{n}_out" for n in cache_names(self.layers))]
 
     def forward(self, input_ids, position_ids, text_len, last_index, *caches):
         """New tokens.
@@ -88,22 +92,22 @@ class StepGraph(Decoder):
         hidden = self.text.embed_tokens(input_ids)
         empty = position_ids[:, :0]
         tokens = Tokens(hidden, position_ids[..., None], empty, last_index)
-        slots, masks = self._slots_and_masks(text_len, input_ids.shape[1], caches)
-        cache = ScatterCache(caches, slots, fresh=False)
+        buffers = self.cache_buffers(caches)
+        slots, masks = self._slots_and_masks(text_len, input_ids.shape[1], buffers)
+        cache = ScatterCache(buffers, slots, fresh=False)
         rotary = self.rotary(hidden, tokens.positions)
-        for i in range(len(self.text.layers)):
+        for i in self.layers:
             tokens.hidden = self.layer(i, tokens, rotary, masks[i], cache)
         return (self.logits(tokens), *cache.outputs())
 
-    def _slots_and_masks(self, text_len, T, caches):
+    def _slots_and_masks(self, text_len: torch.Tensor, T: int, buffers: Buffers):
         """Slot [B] and mask [B, 1, T, C_l] of each layer; layers of equal V_l share them."""
-        shared, slots, masks = {}, [], []
-        for i, visual in enumerate(self.visual):
+        shared, slots, masks = {}, {}, {}
+        for i, (key, _) in buffers.items():
+            visual = self.visual[i]
             if visual not in shared:
                 slot = text_len + visual
                 query = slot[:, None, None, None] + torch.arange(T)[None, None, :, None]
-                capacity = caches[2 * i].shape[2]
-                shared[visual] = slot, torch.arange(capacity)[None, None, None] <= query
-            slots.append(shared[visual][0])
-            masks.append(shared[visual][1])
+                shared[visual] = slot, torch.arange(key.shape[2])[None, None, None] <= query
+            slots[i], masks[i] = shared[visual]
         return slots, masks

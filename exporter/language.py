@@ -4,16 +4,18 @@ Letters: B batch, S sequence, T new tokens, V visual tokens, V_l those entering 
 slots of layer l, D hidden size, H_kv key/value heads, d head size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..engines.manifest import Schedule
+from ..engines.manifest import Schedule, stages_of
 from ..errors import LuvcError
 from ..plugins.spectrum import contract, reference
 from .cost import DecoderShape
+from .stamp import Run, mark
 
 SUPPORTED = ("llama", "qwen2", "qwen3")
 # Rotary kinds whose frequencies do not change with the prompt. "dynamic" changes them only beyond
@@ -69,26 +71,30 @@ class ScatterCache:
     """Fixed-capacity key/value buffers in the form decoder layers expect as `past_key_values`.
 
     Args:
-        buffers: key and value of each layer in turn, [B, H_kv, C_l, d].
-        slots: first slot to write, [B] for each layer.
+        buffers: key and value [B, H_kv, C_l, d] of each layer that runs.
+        slots: first slot to write, [B], for the same layers.
         fresh: attend to the new keys only (prefill) instead of the whole buffer (step).
     """
 
-    def __init__(self, buffers, slots: list[torch.Tensor], fresh: bool):
+    def __init__(self, buffers: "Buffers", slots: dict[int, torch.Tensor], fresh: bool):
         self.buffers, self.slots, self.fresh = buffers, slots, fresh
         self.written: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args, **kwargs):
         """Write [B, H_kv, T, d] and return what this call's queries attend to."""
         write, slot = torch.ops.luvc.tensor_scatter, self.slots[layer]
-        k = write(self.buffers[2 * layer], key, slot)
-        v = write(self.buffers[2 * layer + 1], value, slot)
+        k, v = (
+            write(b, new, slot) for b, new in zip(self.buffers[layer], (key, value), strict=True)
+        )
         self.written[layer] = k, v
         return (key, value) if self.fresh else (k, v)
 
     def outputs(self) -> tuple[torch.Tensor, ...]:
         """Buffers after this call, key and value of each layer in turn."""
         return tuple(t for layer in sorted(self.written) for t in self.written[layer])
+
+
+Buffers = dict[int, tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass
@@ -178,10 +184,21 @@ class Decoder(nn.Module):
         self.lm_head = model.get_submodule("lm_head")
         groups = images if schedule.scope == "image" else 1
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
+        self.layers: Sequence[int] = range(len(self.text.layers))
         self.pruners = nn.ModuleDict()
         for prune in schedule.language:
             self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, schedule)
             visual = prune.keep
+
+    def trace_once(self) -> tuple[Run, ...]:
+        """Run only the first layer of each stage from now on -> the runs to stamp (stamp.py)."""
+        stages = stages_of(self.visual)
+        self.layers = [s.first for s in stages]
+        return tuple(Run(s.first, s.last, f"{MODULES[0]}.layers") for s in stages)
+
+    def cache_buffers(self, caches: Sequence[torch.Tensor]) -> Buffers:
+        """Key and value by layer, from the graph's cache inputs."""
+        return dict(zip(self.layers, zip(caches[::2], caches[1::2], strict=True), strict=True))
 
     @property
     def text(self) -> Any:
@@ -203,10 +220,10 @@ class Decoder(nn.Module):
     def layer(self, i: int, tokens: Tokens, rotary, mask, cache: ScatterCache) -> torch.Tensor:
         """One decoder layer: hidden [B, S, D] -> [B, S, D]."""
         out = self.text.layers[i](
-            tokens.hidden, attention_mask=mask, position_embeddings=rotary,
+            mark(tokens.hidden, i, end=False), attention_mask=mask, position_embeddings=rotary,
             position_ids=tokens.positions[..., 0], past_key_values=cache, use_cache=True,
         )  # fmt: skip
-        return out[0] if isinstance(out, tuple) else out
+        return mark(out[0] if isinstance(out, tuple) else out, i, end=True)
 
     def logits(self, tokens: Tokens) -> torch.Tensor:
         """float32 [B, 1, vocabulary] of the last real token of each row."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import values
@@ -16,10 +17,20 @@ from torch import nn
 from ..plugins.spectrum import contract, reference
 from ..plugins.spectrum.onnx_function import SCHEMAS, luvc
 from . import language
+from . import stamp as stamping
 from .passes import attach_spu, simplify, static_reshape
+from .stamp import Run, stamp
 from .weights import WeightsFile
 
 OPSET = 24
+_S = onnx.defs.OpSchema
+MARK_SCHEMA = _S(
+    stamping.MARK, contract.DOMAIN, contract.VERSION,
+    inputs=[_S.FormalParameter("x", "T")],
+    outputs=[_S.FormalParameter("y", "T")],
+    type_constraints=[("T", [f"tensor({t})" for t in ("float", "float16", "bfloat16")], "")],
+    attributes=[_S.Attribute(n, _S.AttrType.INT, "", required=True) for n in ("layer", "end")],
+)  # fmt: skip
 
 
 def _spectrum_score(signal, visual_index, twiddle, cutoff: int, groups: int):
@@ -37,6 +48,10 @@ def _gather_tokens(hidden, positions, keep_index):
     return call(hidden, positions, keep_index)
 
 
+def _layer_mark(x, layer: int, end: bool):
+    return values.Op(luvc, stamping.MARK, MARK_SCHEMA)(x, layer=layer, end=int(end))
+
+
 def _tensor_scatter(cache, update, index):
     return op.TensorScatter(cache, update, index, axis=2)
 
@@ -46,18 +61,20 @@ TRANSLATIONS = {
     reference.spectrum_select._opoverload: _spectrum_select,
     reference.gather_tokens._opoverload: _gather_tokens,
     language.tensor_scatter._opoverload: _tensor_scatter,
+    stamping.layer_mark._opoverload: _layer_mark,
 }
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One graph to trace: the module, example arguments, names and dynamic dimensions."""
+    """One graph to trace: module, example arguments, names, dynamic dimensions, runs of layers."""
 
     module: nn.Module
     args: tuple[Any, ...]
     inputs: Sequence[str]
     outputs: Sequence[str]
     dynamic: dict[str, Any]
+    runs: tuple[Run, ...] = ()
 
 
 def trace(request: Trace) -> ir.Model:
@@ -71,8 +88,9 @@ def trace(request: Trace) -> ir.Model:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model
-    simplify(model)
+    simplify(model, dict(request.module.named_parameters(remove_duplicate=False)))
     static_reshape(model)
+    stamp(model, request.runs)
     attach_spu(model)
     return model
 

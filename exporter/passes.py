@@ -1,5 +1,7 @@
 """Passes between tracing and saving; each docstring says what a graph looks like before and after."""
 
+from collections.abc import Container
+
 import numpy as np
 import onnx_ir as ir
 import onnxscript.optimizer
@@ -9,17 +11,22 @@ from ..plugins.spectrum.contract import DOMAIN, OPERATORS, VERSION
 from ..plugins.spectrum.onnx_function import FUNCTIONS
 
 
-def simplify(model: ir.Model) -> None:
+def simplify(model: ir.Model, weights: Container[str]) -> None:
     """Given: the traced graph. Result: inlined, constants folded, common subexpressions shared.
 
-    Transposes of weights are not folded, so initializers stay the checkpoint's parameters. The
-    exporter's default optimiser does more, but in time quadratic in the nodes.
+    Nothing is folded into weights, so initializers stay the checkpoint's parameters. The exporter's
+    default optimiser does more, but in time quadratic in the nodes.
+
+    Args:
+        model: changed in place.
+        weights: names of the parameters.
     """
 
     def keep_weights(node: ir.Node) -> bool | None:
-        source = node.inputs[0] if node.inputs else None
-        stays = node.op_type == "Transpose" and source is not None and source.is_initializer()
-        return False if stays else None
+        reads = any(
+            v is not None and v.is_initializer() and str(v.name) in weights for v in node.inputs
+        )
+        return False if reads else None
 
     onnxscript.optimizer.inline(model)
     onnxscript.optimizer.fold_constants(model, should_fold=keep_weights)

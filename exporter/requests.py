@@ -11,6 +11,7 @@ from ..engines.backends.base import cache_shapes
 from ..engines.manifest import Layout
 from .family import Family
 from .graphs import PrefillGraph, StepGraph, cache_names
+from .language import Decoder
 from .onnx_export import Trace
 from .vision.core import VisionGraph
 
@@ -26,6 +27,7 @@ def vision_request(model: nn.Module, family: Family, layout: Layout) -> Trace:
     """pixel_values [N, 3, H, W] -> visual_embeds [N, n, D]; N is dynamic."""
     graph = VisionGraph(model, family.adapter, family.grid(layout), layout.schedule)
     return Trace(
+        runs=graph.trace_once(),
         module=graph,
         args=(torch.zeros(2, 3, *layout.tile_size),),
         inputs=["pixel_values"],
@@ -34,19 +36,24 @@ def vision_request(model: nn.Module, family: Family, layout: Layout) -> Trace:
     )
 
 
-def _caches(model: nn.Module, family: Family, layout: Layout, capacity: int):
+def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int):
+    """Empty buffers of the layers that are traced."""
     d = family.decoder
     shapes = cache_shapes(d.layers, d.kv_heads, d.head_dim, capacity, layout, BATCH)
-    return tuple(torch.zeros(s, dtype=_dtype(model)) for s in shapes)
+    dtype = _dtype(graph)
+    return tuple(
+        torch.zeros(shapes[2 * i + kind], dtype=dtype) for i in graph.layers for kind in (0, 1)
+    )
 
 
 def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
     """The prompt graph; B and S are dynamic, V is fixed."""
     V, rows = layout.visual_tokens, {0: Dim("B", min=1, max=MAX_BATCH)}
     graph = PrefillGraph(model, V, layout.images, layout.schedule)
+    runs = graph.trace_once()
     length = V + TEXT
     sequence = {**rows, 1: Dim("S", min=V + 2, max=V + capacity)}
-    caches = _caches(model, family, layout, capacity)
+    caches = _caches(graph, family, layout, capacity)
     args = (
         torch.zeros(BATCH, length, dtype=torch.long),
         torch.zeros(BATCH, V, family.decoder.hidden, dtype=_dtype(model)),
@@ -56,9 +63,10 @@ def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: 
         *caches,
     )
     return Trace(
+        runs=runs,
         module=graph,
         args=args,
-        inputs=[*graph.inputs, *cache_names(family.decoder.layers)],
+        inputs=[*graph.inputs, *cache_names(graph.layers)],
         outputs=graph.output_names(),
         dynamic={
             "input_ids": sequence,
@@ -75,8 +83,9 @@ def step_request(model: nn.Module, family: Family, layout: Layout, capacity: int
     """The new-text graph; B and T are dynamic."""
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}
     graph = StepGraph(model, layout.visual_tokens, layout.images, layout.schedule)
+    runs = graph.trace_once()
     sequence = {**rows, 1: Dim("T", min=1, max=capacity)}
-    caches = _caches(model, family, layout, capacity)
+    caches = _caches(graph, family, layout, capacity)
     args = (
         torch.zeros(BATCH, NEW, dtype=torch.long),
         torch.arange(NEW).expand(BATCH, -1).contiguous(),
@@ -85,9 +94,10 @@ def step_request(model: nn.Module, family: Family, layout: Layout, capacity: int
         *caches,
     )
     return Trace(
+        runs=runs,
         module=graph,
         args=args,
-        inputs=[*graph.inputs, *cache_names(family.decoder.layers)],
+        inputs=[*graph.inputs, *cache_names(graph.layers)],
         outputs=graph.output_names(),
         dynamic={
             "input_ids": sequence,

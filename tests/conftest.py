@@ -16,6 +16,8 @@ from luvc.exporter import ExportConfig, export
 from luvc.tools import demo_model
 
 TINY = {"layers": 4, "vision_layers": 2, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
+WIDE = TINY | {"text": "qwen3", "hidden": 512, "head_dim": 128, "tied": False}
+RTX = {"backend": "tensorrt-rtx", "cutoff": 0.5}
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ CASES = {
             {"images": (2,), "scope": "image", "cutoff": 0.1, "match": True},
         ),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
+        Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
+        Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
+        Case("qwen3-128-bf16", WIDE, RTX | {"dtype": "bfloat16"}),
     )
 }  # fmt: skip
 

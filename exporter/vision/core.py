@@ -4,6 +4,7 @@ Letters: N tiles, h rows and w columns of the token grid, n visual tokens of a t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ from torch import nn
 
 from ...engines.manifest import Schedule
 from ..cost import EncoderShape
-from ..grid import Grid, merge_grid
+from ..grid import Grid, merge_grid, merged_grids
 from ..oim import merge_tokens
+from ..stamp import Run, mark
 
 
 @dataclass(frozen=True)
@@ -137,17 +139,30 @@ class VisionGraph(nn.Module):
         self.adapter = adapter(model)
         self.grid, self.schedule = grid, schedule
         self.multiple = adapter.multiple(model.config)
+        self.layers: Sequence[int] = range(len(self.adapter.layers))
+
+    def trace_once(self) -> tuple[Run, ...]:
+        """Run only the first layer of each grid from now on -> the runs to stamp (stamp.py)."""
+        grids = merged_grids(
+            self.grid, self.schedule.vision, self.multiple, len(self.adapter.layers)
+        )
+        merging = {merge.layer for merge in self.schedule.vision}
+        self.layers = [i for i in range(len(grids)) if not i or i in merging]
+        lasts = [*(i - 1 for i in self.layers[1:]), len(grids) - 1]
+        names = {id(m): name for name, m in self.named_modules()}
+        name = names[id(self.adapter.layers)]
+        return tuple(Run(a, b, name) for a, b in zip(self.layers, lasts, strict=True))
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Run the tower; merges stand before their layer."""
         tower, grid = self.adapter, self.grid
         dtype = next(tower.layers.parameters()).dtype
         x = tower.embed(pixel_values.to(dtype))
-        for layer in range(len(tower.layers)):
+        for layer in self.layers:
             for merge in self.schedule.vision:
                 if merge.layer == layer:
                     after = merge_grid(grid, merge, self.multiple)
                     x = merge_tokens(x, grid, after, merge, tower.prefix, self.schedule.match)
                     grid = after
-            x = tower.block(layer, x)
+            x = mark(tower.block(layer, mark(x, layer, end=False)), layer, end=True)
         return tower.project(x, grid)

@@ -80,8 +80,7 @@ def test_caches_stay_on_the_device(both, picture):
     layout = ours.manifest.layouts[0]
     smallest = np.prod(ours.runner.new_caches(layout, 1).shapes[-1]) * 2
     pixels = 3 * np.prod(layout.tile_size) * 4
-    embeds = layout.visual_tokens * 256 * 2
-    assert [m for m in cuda.moved if m >= smallest] == [pixels, embeds, embeds]
+    assert [m for m in cuda.moved if m >= smallest] == [pixels]
 
 
 def test_memory_goes_back_with_the_caches(both):
@@ -116,6 +115,19 @@ def test_other_shapes_are_recorded_again(both, picture):
     second = [c.ask("Go on").token_ids for c in chats]
     assert first[0] == first[1] and second[0] == second[1]
     assert cuda.captures == 1
+
+
+def test_a_step_that_cannot_be_recorded_runs_without_a_graph(both, picture, monkeypatch):
+    ours, theirs, cuda = both
+
+    def refuse(work):
+        raise RuntimeError("not permitted")
+
+    monkeypatch.setattr(cuda, "capture", refuse)
+    messages = ask("What is this?", picture)
+    with pytest.warns(UserWarning, match="without a CUDA graph: not permitted"):
+        answer = ours.generate(messages, max_new_tokens=6)
+    assert answer.token_ids == theirs.generate(messages, max_new_tokens=6).token_ids
 
 
 def test_short_memory_is_said_in_numbers(both):
@@ -157,7 +169,9 @@ def test_no_engine_for_this_machine(workshop, entries, version, arch, message):
         trt_run.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, version, arch)
 
 
-@pytest.mark.parametrize(("arch", "gpu"), [("sm90", "sm90"), ("sm86+sm89", "sm89"), ("portable", "sm120")])
+@pytest.mark.parametrize(
+    ("arch", "gpu"), [("sm90", "sm90"), ("sm86+sm89", "sm89"), ("portable", "sm120")]
+)
 def test_the_engine_for_this_machine(workshop, arch, gpu):
     bundle = workshop.bundle(CASE)
     engines = tuple(entry(bundle, arch=a) for a in ("sm75", arch))
@@ -192,7 +206,9 @@ class Engine_:
 
     def create_runtime_config(self):
         cache = SimpleNamespace(deserialize=self.loaded.append, serialize=lambda: b"kernels")
-        config = SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: None)
+        config = SimpleNamespace(
+            create_runtime_cache=lambda: cache, set_runtime_cache=lambda c: None
+        )
         config.set_execution_context_allocation_strategy = lambda strategy: None
         self.configs.append(config)
         return config
@@ -223,7 +239,9 @@ def stand_in(tmp_path):
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="ours"),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
     )
-    library = SimpleNamespace(load=lambda: trt, title="TensorRT-RTX", name="tensorrt-rtx", plugins=False)
+    library = SimpleNamespace(
+        load=lambda: trt, title="TensorRT-RTX", name="tensorrt-rtx", plugins=False
+    )
     (tmp_path / "x.plan").write_bytes(b"plan")
     (tmp_path / "empty.plan").write_bytes(b"")
     return library, engine, tmp_path
@@ -237,7 +255,12 @@ def test_a_session_sets_shapes_once_and_runs(stand_in):
     for _ in range(2):
         session.set_shapes(0, {"x": (2, 3)})
     session.enqueue(0, {"x": 11, "y": 12}, 77, 5000)
-    assert engine.contexts[0].calls[1:] == [("x", (2, 3)), ("x", 11), ("y", 12), ("memory", 77, 5000)]
+    assert engine.contexts[0].calls[1:] == [
+        ("x", (2, 3)),
+        ("x", 11),
+        ("y", 12),
+        ("memory", 77, 5000),
+    ]
     assert session.epochs == [1, 0] and session.capturable(0)
     with pytest.raises(RuntimeError, match="outside profile 1"):
         session.set_shapes(1, {"x": (9, 3)})
@@ -263,5 +286,5 @@ def test_a_plan_that_does_not_load(stand_in):
     library, _, folder = stand_in
     with pytest.raises(LuvcError, match=r"does not load .*empty.plan.* luvc-build --backend"):
         Sessions(library, FakeCuda(), folder)(Path(folder / "empty.plan"))
-    with pytest.raises(LuvcError, match="weights of x.plan need"):
+    with pytest.raises(LuvcError, match=r"weights of x\.plan need"):
         Sessions(library, FakeCuda(total=1), folder)(folder / "x.plan")

@@ -11,7 +11,7 @@ from luvc.exporter.pipeline import reports
 from luvc.plugins.spectrum import contract
 from tests.conftest import CASES, ask
 
-FP32 = [name for name in CASES if "fp16" not in name]
+FP32 = [name for name, case in CASES.items() if "dtype" not in case.options]
 
 
 @pytest.mark.parametrize("case", FP32)
