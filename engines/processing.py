@@ -5,6 +5,7 @@ prompt whose count differs is an error, never a guess. Letters: N tiles, V visua
 """
 
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ class Processor:
                 text, prompt longer than the text capacity.
         """
         messages, images = _split_images(messages)
-        layout = self.layout_for(len(images))
+        layout = self.layout_for(images)
         text = self._render(messages, images, layout)
         ids = self.tokenise(text)
         lm = self.manifest.language
@@ -94,20 +95,21 @@ class Processor:
             )
         return Prompt(layout, text, ids, tuple(images))
 
-    def layout_for(self, images: int) -> Layout:
-        """The layout for a number of images.
+    def layout_for(self, images: Sequence[Any]) -> Layout:
+        """The layout for these PIL images: their number decides, then the nearest size.
 
         Raises:
             LuvcError: none fits; says what the bundle holds.
         """
-        for layout in self.manifest.layouts:
-            if layout.images == images:
-                return layout
+        fitting = [x for x in self.manifest.layouts if x.images == len(images)]
+        if fitting:
+            return min(fitting, key=lambda x: sum(_distance(x.image_size, i.size) for i in images))
         counts = " or ".join(str(n) for n in sorted({x.images for x in self.manifest.layouts}))
         if not images:
             raise LuvcError(f"the prompt has no image; this bundle answers about {counts} image(s)")
         raise LuvcError(
-            f"the prompt has {images} images, this bundle holds {counts}: export with --images {images}"
+            f"the prompt has {len(images)} images, this bundle holds {counts}: export with "
+            f"--images {len(images)}"
         )
 
     def pixels(self, prompt: Prompt) -> np.ndarray:
@@ -168,6 +170,8 @@ def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
             raise LuvcError(f"a message needs 'role' and 'content', got {message!r:.80}")
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        if not isinstance(parts, Sequence):
+            raise LuvcError(f"content is a text or a list of parts, got {content!r:.80}")
         kept = []
         for part in parts:
             kind = part.get("type") if isinstance(part, Mapping) else None
@@ -182,6 +186,12 @@ def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
     if plain[-1]["role"] == "assistant":
         raise LuvcError("the last message is the assistant's; the user's turn must come last")
     return plain, images
+
+
+def _distance(layout: tuple[int, int], image: tuple[int, int]) -> float:
+    """How far an image's (width, height) is from a layout's (height, width), in octaves."""
+    height, width = layout
+    return abs(math.log2(width / image[0])) + abs(math.log2(height / image[1]))
 
 
 def _source(part: Mapping) -> Any:

@@ -9,11 +9,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ..errors import LuvcError
 from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
-from .bundle import Bundle
+from .bundle import Bundle, first_error
 from .decoding import Row, Rows
 from .manifest import Layout
 from .processing import Processor, Prompt
@@ -48,6 +49,7 @@ class Answer:
         finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full) or "cancelled".
         prompt_tokens: text tokens of the prompt.
         visual_tokens: visual tokens that entered the language model.
+        layout: name of the layout that was used.
         stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
         reused_tokens: tokens taken from the caches of earlier turns.
         timing: milliseconds per part.
@@ -58,12 +60,13 @@ class Answer:
     finish_reason: str
     prompt_tokens: int
     visual_tokens: int
+    layout: str
     stages: dict[int, int]
     reused_tokens: int
     timing: Timing
 
 
-class Stream:
+class Stream(Iterator[str]):
     """An answer as it is made: iterate for pieces of text; `answer` is complete at the end.
 
     Args:
@@ -75,8 +78,14 @@ class Stream:
         self._events, self._cancelled = events, cancelled
         self._answer: Answer | None = None
 
-    def __iter__(self) -> Iterator[str]:
-        self._answer = yield from self._events  # type: ignore[misc]
+    def __next__(self) -> str:
+        """The next piece; a loop may be left and taken up again."""
+        try:
+            return next(self._events)
+        except StopIteration as end:
+            if end.value is not None:
+                self._answer = end.value
+            raise
 
     @property
     def answer(self) -> Answer:
@@ -234,6 +243,7 @@ class VLM:
             finish_reason=state.finish_reason or "stop",
             prompt_tokens=length - layout.visual_tokens,
             visual_tokens=layout.visual_tokens,
+            layout=layout.name,
             stages=stages,
             reused_tokens=reused,
             timing=timing,
@@ -252,7 +262,12 @@ def _one_layout(prompts: Sequence[Prompt]) -> Layout:
 
 def _default_sampling(bundle: Bundle) -> Sampling:
     path = bundle.processor / "generation_config.json"
-    return Sampling.from_generation_config(json.loads(path.read_text()) if path.is_file() else {})
+    if not path.is_file():
+        return Sampling()
+    try:
+        return Sampling.from_generation_config(json.loads(path.read_text()))
+    except ValidationError as e:
+        raise LuvcError(f"{path}: {first_error(e)}; mend it in the checkpoint and export") from e
 
 
 def _drain(events) -> Any:

@@ -55,6 +55,8 @@ class Sampling(BaseModel):
     def from_generation_config(cls, config: dict[str, Any]) -> "Sampling":
         """The fields of a generation_config.json that are known here; the others are not used."""
         known = {k: v for k, v in config.items() if k in cls.model_fields and v is not None}
+        if known.get("temperature") == 0:  # some checkpoints write greedy like this
+            known |= {"temperature": 1.0, "do_sample": False}
         return cls(**known)
 
     def override(self, **changes: Any) -> "Sampling":

@@ -49,6 +49,8 @@ class Limits:
 LIMITS = {
     "float32": Limits(error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4),
     "float16": Limits(error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2),
+    # 8 bits of mantissa against 11: not measured yet, no backend without a GPU runs it
+    "bfloat16": Limits(error=2e-1, cosine=0.99, norm=5e-2, overlap=0.95, tie=1e-1, logit_tie=1e-1),
 }
 
 

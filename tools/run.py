@@ -53,7 +53,7 @@ def run(
             "export with a larger --text-capacity for longer answers"
         )
     if verbose:
-        layout = vlm.processor.layout_for(len(image))
+        layout = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
         _print_counts(vlm.runner.description, layout, answer)
 
 

@@ -86,6 +86,7 @@ def test_a_truncated_photograph(picture):
         ([], "list of"),
         ("hello", "list of"),
         ([{"role": "user"}], "'role' and 'content'"),
+        ([{"role": "user", "content": None}], "text or a list of parts"),
         (ask("no picture"), "no image"),
         ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "type"),
         ([{"role": "user", "content": [{"type": "image"}]}], "needs 'image'"),

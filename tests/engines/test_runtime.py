@@ -45,6 +45,20 @@ def test_streaming_gives_the_same_text(workshop, picture):
     assert vlm.processor.tokenizer.decode(whole.token_ids, skip_special_tokens=True) == whole.text
 
 
+def test_a_stream_may_be_left_and_taken_up_again(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    whole = vlm.generate(ask("Why?", picture), max_new_tokens=20)
+    stream = vlm.generate(ask("Why?", picture), max_new_tokens=20, stream=True)
+    pieces = []
+    for piece in stream:
+        pieces.append(piece)
+        break
+    assert pieces[0] + next(stream) + "".join(stream) == whole.text
+    again = vlm.generate(ask("Why?", picture), max_new_tokens=20, stream=True)
+    next(again)
+    assert again.answer.text == whole.text
+
+
 def test_a_stop_text_ends_the_answer_and_is_not_part_of_it(workshop, picture):
     vlm = workshop.vlm("qwen2")
     text = vlm.generate(ask("Why?", picture), max_new_tokens=30).text
@@ -156,3 +170,28 @@ def test_a_failed_question_is_not_added(workshop, picture):
         chat.ask("word " * 200)
     assert len(chat.messages) == 2
     assert chat.ask("And now?").reused_tokens > 0
+
+
+def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture, tmp_path):
+    from luvc.engines import VLM
+    from luvc.exporter import ExportConfig, export
+
+    model = workshop.checkpoint(layers=2, vision_layers=1, image=56)
+    config = ExportConfig.make(
+        model=str(model), output=tmp_path / "b", ratio=1, text_capacity=64, check=False,
+        images=(1, 2), image_sizes=((56, 56), (56, 112)),
+    )  # fmt: skip
+    export(config)
+    assert len(list((tmp_path / "b").rglob("*.safetensors"))) == 1
+    vlm = VLM.load(tmp_path / "b")
+    wide = picture[:56, :112]
+    cases = {
+        "56x56": [picture[:50, :60]],
+        "56x112": [wide],
+        "56x56-2images": [picture[:50, :60], picture[:60, :50]],
+        "56x112-2images": [wide, wide],
+    }
+    for name, images in cases.items():
+        answer = vlm.generate(ask("Why?", *images), max_new_tokens=2)
+        assert answer.layout == name
+        assert answer.visual_tokens == 4 * len(images) * (3 if "112" in name else 1)

@@ -3,19 +3,15 @@
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
-import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import torch
-from onnx import helper as h
 
 from luvc.engines import Bundle
 from luvc.engines.backends import tensorrt_rtx, trt_build
 from luvc.engines.backends.trt_build import BuildOptions
 from luvc.errors import LuvcError
-from luvc.plugins.spectrum import onnx_function, reference
 from tests.conftest import TINY
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -145,71 +141,6 @@ def test_an_interrupted_build_changes_nothing(copy):
     assert not list(copy.path.glob(".engines*"))
 
 
-# ---- the selection body
-
-
-def select_model(V, keep, groups) -> onnx.ModelProto:
-    info = h.make_tensor_value_info
-    node = h.make_node(
-        "SpectrumSelect", ["energies", "index", "positions"], ["rows", "next", "kept"],
-        domain="luvc", keep=keep, groups=groups, plugin_namespace="luvc", plugin_version="1",
-    )  # fmt: skip
-    inputs = [info("energies", 1, ["B", 1, V]), info("index", 7, ["B", V]),
-              info("positions", 7, ["B", "S", 1])]  # fmt: skip
-    outputs = [
-        info("rows", 7, ["B", "R"]),
-        info("next", 7, ["B", keep]),
-        info("kept", 7, ["B", keep]),
-    ]
-    return h.make_model(
-        h.make_graph([node], "select", inputs, outputs),
-        opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
-        ir_version=11,
-        functions=[onnx_function.FUNCTIONS["SpectrumSelect"].to_function_proto()],
-    )
-
-
-@pytest.mark.parametrize(
-    ("V", "keep", "groups"), [(5000, 2500, 1), (9000, 4500, 1), (9000, 6000, 3)]
-)
-def test_selection_builds_at_any_size_and_equals_the_reference(tmp_path, V, keep, groups):
-    path = tmp_path / "select.onnx"
-    onnx.save(select_model(V, keep, groups), path)
-    assert "TOPK" not in layer_types(path)
-    log = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    trt.OnnxParser(network, log).parse_from_file(str(path))
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    for name, shape in {"energies": (1, V), "index": (V,)}.items():
-        profile.set_shape(name, (1, *shape), (1, *shape), (4, *shape))
-    profile.set_shape("positions", (1, V + 2, 1), (1, V + 30, 1), (4, V + 99, 1))
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
-
-    energies = torch.rand(1, 1, V, generator=torch.Generator().manual_seed(V))
-    energies[..., ::3] = 0.5  # ties: the lower positions win
-    index, positions = torch.arange(V)[None] + 7, torch.arange(V + 30)[None, :, None]
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    feed = {"energies": energies.numpy(), "index": index.numpy(), "positions": positions.numpy()}
-    wanted = reference.spectrum_select(energies, index, positions, keep, groups)
-    for ours, theirs in zip(session.run(None, feed), wanted, strict=True):
-        assert np.array_equal(ours, theirs.numpy())
-
-
-def test_selection_of_broken_energies_still_keeps_as_many(tmp_path):
-    """NaN and infinity must not send the scatter out of bounds."""
-    session = onnxruntime.InferenceSession(select_model(8, 5, 1).SerializeToString())
-    energies = np.array([1, np.nan, np.inf, 0, np.nan, np.inf, -1, 2], np.float32)[None, None]
-    feed = {
-        "energies": energies,
-        "index": np.arange(8)[None],
-        "positions": np.zeros((1, 9, 1), int),
-    }
-    rows, _, kept = session.run(None, feed)
-    assert kept.tolist() == [[1, 2, 4, 5, 7]] and rows.tolist() == [[1, 2, 4, 5, 7, 8]]
-
-
 # ---- what is refused
 
 
@@ -311,6 +242,17 @@ def test_float32_is_refused(copy):
     bundle = copy.with_manifest(copy.manifest.model_copy(update={"dtype": "float32"}))
     with pytest.raises(LuvcError, match="export with --dtype fp16"):
         tensorrt_rtx.build(bundle)
+
+
+def test_the_documented_trtexec_commands(copy, monkeypatch, capsys):
+    text = Path(__file__).parents[2].joinpath("docs/tensorrt.md").read_text()
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "trtexec" in b]
+    monkeypatch.chdir(copy.path.parent)
+    exec(compile(code, "docs/tensorrt.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and all("--loadEngine=bundle/engines/tensorrt-rtx-" in x for x in lines)
+    assert "--useProfile=0 --shapes=pixel_values:1x3x168x168" in lines[0]
+    assert "input_ids:1x1," in lines[2] and "input_ids:1x8," in lines[3]
 
 
 def test_few_heads_get_a_profile_of_two_tokens(copy):

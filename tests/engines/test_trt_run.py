@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends import backend, trt_graph, trt_run
+from luvc.engines.backends import backend, trt_graph, trt_pick, trt_run
 from luvc.engines.backends.cuda import Cuda
 from luvc.engines.backends.trt_library import TENSORRT, TENSORRT_RTX
 from luvc.engines.backends.trt_session import JIT_CACHE, Session, Sessions
@@ -166,7 +166,7 @@ def test_no_engine_for_this_machine(workshop, entries, version, arch, message):
     engines = tuple(entry(bundle, **e) for e in entries)
     manifest = bundle.manifest.model_copy(update={"engines": engines})
     with pytest.raises(LuvcError, match=message):
-        trt_run.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, version, arch)
+        trt_pick.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, version, arch)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,9 @@ def test_the_engine_for_this_machine(workshop, arch, gpu):
     bundle = workshop.bundle(CASE)
     engines = tuple(entry(bundle, arch=a) for a in ("sm75", arch))
     manifest = bundle.manifest.model_copy(update={"engines": engines})
-    found = trt_run.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, "11.4", gpu)
+    found = trt_pick.pick_engine(
+        SimpleNamespace(manifest=manifest, path="B"), TENSORRT, "11.4", gpu
+    )
     assert found.arch == arch
 
 
