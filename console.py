@@ -8,6 +8,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from . import __version__
 from .errors import LuvcError
 
 out = Console(highlight=False)
@@ -22,6 +23,9 @@ def show(*parts: RenderableType) -> None:
 
 def run_command(function: Callable[..., None]) -> None:
     """Run a function as a command line; a LuvcError is printed without a trace, exit code 2."""
+    if "--version" in sys.argv[1:]:
+        out.print(f"luvc-export {__version__}")
+        return
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(function)
     try:

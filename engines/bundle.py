@@ -3,16 +3,9 @@
 Loading runs no code from the bundle and follows no path out of it.
 """
 
-import contextlib
-import ctypes
-import errno
 import hashlib
 import json
 import os
-import re
-import secrets
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -38,12 +31,13 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def load(cls, path: str | os.PathLike, verify: bool = False) -> "Bundle":
+    def load(cls, path: str | os.PathLike, verify: bool = False, engines: bool = True) -> "Bundle":
         """Read and check a bundle.
 
         Args:
             path: the bundle folder.
             verify: also compare SHA-256 sums (reads every byte).
+            engines: check the engines too; False is for building them again.
 
         Raises:
             LuvcError: not a bundle, made by a newer version, or a file is missing, truncated, changed
@@ -52,15 +46,17 @@ class Bundle:
         root = Path(path)
         manifest = _read_manifest(root)
         bundle = cls(root, manifest)
+        plans = {p.file for engine in manifest.engines for p in engine.graphs}
         for name, file in manifest.files.items():
-            bundle._check(name, file, verify)
+            if engines or name not in plans:
+                bundle._check(name, file, verify, "luvc-build" if name in plans else "")
         for layout in manifest.layouts:
             for graph in layout.graphs.model_dump().values():
                 if graph not in manifest.files:
                     raise LuvcError(
                         f"{root}: layout {layout.name} names {graph}, which is not listed"
                     )
-        for plan in (p.file for engine in manifest.engines for p in engine.graphs):
+        for plan in sorted(plans):
             if plan not in manifest.files:
                 raise LuvcError(f"{root}: engine {plan} is not listed; run luvc-build again")
         return bundle
@@ -88,22 +84,27 @@ class Bundle:
         target = self.path / MANIFEST
         draft = target.with_name(f".{MANIFEST}-{os.getpid()}")
         draft.write_text(manifest.model_dump_json(indent=1))
-        _flush(draft)
+        flush(draft)
         os.replace(draft, target)
         return replace(self, manifest=manifest)
 
-    def _check(self, name: str, file: File, verify: bool) -> None:
+    def intact(self, name: str) -> bool:
+        """Whether a listed file is there in its size."""
         path = self.file(name)
+        return path.is_file() and path.stat().st_size == self.manifest.files[name].bytes
+
+    def _check(self, name: str, file: File, verify: bool, command: str) -> None:
+        path = self.file(name)
+        mend = f"run {command} again" if command else "export or copy the bundle again"
         if not path.is_file():
-            raise LuvcError(f"{self.path}: {name} is missing; export or copy the bundle again")
+            raise LuvcError(f"{self.path}: {name} is missing; {mend}")
         size = path.stat().st_size
         if size != file.bytes:
             raise LuvcError(
-                f"{self.path}: {name} has {size} bytes, the manifest says {file.bytes}; "
-                "export or copy the bundle again"
+                f"{self.path}: {name} has {size} bytes, the manifest says {file.bytes}; " + mend
             )
         if verify and sha256(path) != file.sha256:
-            raise LuvcError(f"{self.path}: {name} was changed (SHA-256 differs); export it again")
+            raise LuvcError(f"{self.path}: {name} was changed (SHA-256 differs); {mend}")
 
 
 def _read_manifest(root: Path) -> Manifest:
@@ -114,7 +115,7 @@ def _read_manifest(root: Path) -> Manifest:
         raise LuvcError(f"{root} is not a bundle: it has no {MANIFEST}")
     try:
         data = json.loads(path.read_text())
-        version = data["schema_version"]
+        version = int(data["schema_version"] + 0)
     except (ValueError, KeyError, TypeError) as e:
         raise LuvcError(f"{path} is not a readable manifest ({e}); export the bundle again") from e
     if version != SCHEMA_VERSION:
@@ -139,6 +140,15 @@ def first_error(error: ValidationError) -> str:
     return f"{where}: {what}" if where else what
 
 
+def flush(path: Path) -> None:
+    """Have the system write a file or folder to its disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as f:
@@ -153,118 +163,3 @@ def list_files(root: Path) -> dict[str, File]:
         if name != MANIFEST:
             found[name] = File(bytes=path.stat().st_size, sha256=sha256(path))
     return found
-
-
-def check_target(target: Path) -> None:
-    """Refuse a target that a bundle cannot be written to, before any work is done.
-
-    Raises:
-        LuvcError: the target is a file or a folder that is no bundle, or its parent is not writable.
-    """
-    parent = target.absolute().parent
-    if target.exists():
-        if not target.is_dir():
-            raise LuvcError(f"output {target} is a file; give the name of a folder")
-        if not (target / MANIFEST).is_file() and any(target.iterdir()):
-            raise LuvcError(
-                f"output {target} exists and is not a bundle; give another name or empty it"
-            )
-    existing = next(p for p in (parent, *parent.parents) if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise LuvcError(f"output {target} cannot be written: no write access to {existing}")
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse to start what the disk cannot hold.
-
-    Raises:
-        LuvcError: less than `needed` bytes are free below `folder`.
-    """
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise LuvcError(
-            f"the bundle needs {needed / 2**20:.0f} MiB, {existing} has {free / 2**20:.0f} MiB free; "
-            "make room or choose another --output"
-        )
-
-
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary folder that takes the target's name when the block succeeds.
-
-    An earlier bundle stays whole and loadable until that moment, and when the block fails or the
-    process is killed; leftovers of killed processes are removed by the next call.
-
-    Raises:
-        LuvcError: the disk is full.
-    """
-    target = target.absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    work = target.parent / f".{target.name}.luvc-{os.getpid()}-{secrets.token_hex(4)}"
-    work.mkdir()
-    try:
-        yield work
-        _sync(work)
-        _swap(work, target)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LuvcError(f"the disk is full while writing {target}; nothing was changed") from e
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of killed processes beside `target`."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.luvc-(\d+)-[0-9a-f]+")
-    for path in target.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match and not _alive(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync(folder: Path) -> None:
-    """Flush the folder's files, so that a crash after the swap finds them whole."""
-    for path in (*folder.rglob("*"), folder):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _swap(work: Path, target: Path) -> None:
-    """Give `work` the target's name; an existing target is exchanged in one step."""
-    if not target.exists():
-        os.rename(work, target)
-    elif not _exchange(work, target):
-        old = work.with_name(work.name + "-old")
-        os.rename(target, old)
-        os.rename(work, target)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Exchange two names atomically (Linux renameat2); False where the system cannot."""
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0

@@ -1,10 +1,11 @@
 """A conversation that keeps its caches: a later turn runs only its own tokens.
 
-A later turn equals a fresh prefill of the whole conversation exactly when all images stand in the
-first turn and the chat template only appends: visual tokens come before any later text, attention
-is causal and the SPU scores visual tokens alone, so later text can change neither which tokens are
-kept nor what they hold. Where the template rewrites earlier turns, or a new image arrives, the whole
-conversation is run afresh, and `Answer.reused_tokens` is 0.
+A later turn equals a fresh prefill of the whole conversation when all images stand in the first turn,
+the chat template only appends, and the ids in the caches say what the conversation says: visual tokens
+come before any later text, attention is causal and the SPU scores visual tokens alone, so later text
+can change neither which tokens are kept nor what they hold. Where the template rewrites earlier turns,
+a new image arrives, or the last answer's ids say more than its text (a stop text was cut off, a special
+token was generated), the whole conversation is run afresh, and `Answer.reused_tokens` is 0.
 """
 
 import threading
@@ -13,9 +14,9 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from .answer import Stream, Timing, single
 from .decoding import Row, Rows
 from .processing import Prompt, open_image
-from .runtime import Stream, Timing, _single
 from .sampling import Sampling
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Chat:
         self._rows: Rows | None = None
         self._stages: dict[int, int] = {}
         self._cached: list[int] = []  # ids whose keys and values are in the caches
-        self._text = ""  # the conversation so far, rendered, the last answer included
+        # the conversation so far, rendered, the last answer included; None: not what is cached
+        self._text: str | None = None
         self._pending: list[int] = []  # generated ids that are not in the caches yet
         self._running: Stream | None = None
 
@@ -46,7 +48,8 @@ class Chat:
         Args:
             text: the question.
             images: pictures that come before it.
-            stream: return a Stream instead of the Answer.
+            stream: return a Stream instead of the Answer; read it before the next question, which
+                cancels an unread one and takes what there is of it as the answer.
 
         Raises:
             LuvcError: as `VLM.generate`; the turn is not added then.
@@ -58,7 +61,7 @@ class Chat:
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         prompt = self.vlm.processor.prompt([*self.messages, turn])
         cancelled = threading.Event()
-        self._running = Stream(_single(self._answer(turn, prompt, cancelled)), cancelled)
+        self._running = Stream(single(self._answer(turn, prompt, cancelled)), cancelled)
         return self._running if stream else self._running.answer
 
     def _answer(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
@@ -90,7 +93,7 @@ class Chat:
         rows = self._rows
         if rows is None or rows.layout.name != prompt.layout.name:
             return []
-        if not prompt.text.startswith(self._text):
+        if self._text is None or not prompt.text.startswith(self._text):
             return []
         rest = self.vlm.processor.tokenise(prompt.text[len(self._text) :], start=False)
         new = self._pending + rest
@@ -103,7 +106,8 @@ class Chat:
         self._cached += state.ids[:fed]
         ends = self.sampling.eos_token_id
         self._pending = [t for t in state.ids[fed:] if t not in ends]  # the template writes the end
-        self._text = prompt.text + state.text
+        said = self.vlm.processor.tokenizer.decode([t for t in state.ids if t not in ends])
+        self._text = prompt.text + state.text if said == state.text else None
         answer = {"role": "assistant", "content": [{"type": "text", "text": state.text}]}
         self.messages += [turn, answer]
         self._running = None

@@ -34,12 +34,15 @@ class Rows:
         """Text tokens the row can still take."""
         return int(self.manifest.text_capacity - self.text_len[row])
 
-    def prefill(self, prompts: Sequence[Sequence[int]], visual_embeds: np.ndarray) -> PrefillResult:
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], visual_embeds: np.ndarray, **options: Any
+    ) -> PrefillResult:
         """Run whole prompts.
 
         Args:
             prompts: token ids of each row, image tokens in place.
             visual_embeds: [B, V, D].
+            options: of the runner's prefill.
         """
         lengths = np.array([len(p) for p in prompts])
         ids = right_pad(prompts)
@@ -53,7 +56,7 @@ class Rows:
             position_ids=np.ascontiguousarray(positions),
             last_index=lengths - 1,
         )
-        result = self.runner.prefill(self.layout, feed, self.caches)
+        result = self.runner.prefill(self.layout, feed, self.caches, **options)
         self.text_len = lengths - self.layout.visual_tokens
         self.position = lengths.copy()
         return result
@@ -104,13 +107,14 @@ class Row:
         tokenizer: the Hugging Face tokenizer.
         sampling: how tokens are chosen and when to stop.
         prompt: the prompt's token ids.
+        row: place in the batch; rows of one seed draw differently.
     """
 
-    def __init__(self, tokenizer: Any, sampling: Sampling, prompt: Sequence[int]):
+    def __init__(self, tokenizer: Any, sampling: Sampling, prompt: Sequence[int], row: int = 0):
         from tokenizers.decoders import DecodeStream
 
         self.tokenizer, self.sampling = tokenizer, sampling
-        self.sampler = Sampler(sampling, prompt)
+        self.sampler = Sampler(sampling, prompt, row)
         self.ids: list[int] = []
         self.text = ""
         self.finish_reason: str | None = None

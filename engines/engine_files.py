@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
-from .bundle import Bundle, remove_leftovers, sha256
+from .bundle import Bundle, sha256
 from .manifest import Engine, File, Manifest
+from .replace import remove_leftovers
 
 
 def find(manifest: Manifest, engine: Engine) -> Engine | None:
@@ -31,11 +32,11 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
         remove_leftovers(bundle.path / "engines")
         work.mkdir()
         yield work
-    except PermissionError as error:
-        raise LuvcError(
-            f"{bundle.path} is not writable, so engines cannot be added; copy the bundle first"
-        ) from error
     except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise LuvcError(
+                f"{bundle.path} is not writable, so engines cannot be added; copy the bundle first"
+            ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LuvcError(f"the disk is full while building engines for {bundle.path}") from error
         raise

@@ -54,7 +54,9 @@ class Processor:
         """The Hugging Face tokenizer (no code of the bundle is run)."""
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.bundle.processor, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            self.bundle.processor, local_files_only=True, trust_remote_code=False
+        )
 
     @cached_property
     def image_processor(self) -> Any:
@@ -62,30 +64,34 @@ class Processor:
         from transformers import AutoImageProcessor
 
         return AutoImageProcessor.from_pretrained(
-            self.bundle.processor, local_files_only=True, backend="pil"
+            self.bundle.processor, local_files_only=True, trust_remote_code=False, backend="pil"
         )
 
     def prepare(self) -> None:
         """Load tokenizer and image processor now rather than with the first prompt."""
         _ = self.tokenizer, self.image_processor
 
-    def prompt(self, messages: Sequence[Message]) -> Prompt:
+    def prompt(self, messages: Sequence[Message], layout: str | None = None) -> Prompt:
         """Render and tokenise a conversation that ends with the user's turn.
+
+        Args:
+            messages: the conversation.
+            layout: name of the layout to use; None picks by the images' number and size.
 
         Raises:
             LuvcError: malformed messages, wrong number of images, unreadable image, image token in a
                 text, prompt longer than the text capacity.
         """
         messages, images = _split_images(messages)
-        layout = self.layout_for(images)
-        text = self._render(messages, images, layout)
+        chosen = self.layout_for(images, layout)
+        text = self._render(messages, images, chosen)
         ids = self.tokenise(text)
         lm = self.manifest.language
         visual = ids.count(lm.image_token_id)
-        if visual != layout.visual_tokens:
+        if visual != chosen.visual_tokens:
             raise LuvcError(
-                f"the prompt holds {visual} image tokens, layout {layout.name} needs "
-                f"{layout.visual_tokens}: is {lm.image_token} in one of the texts?"
+                f"the prompt holds {visual} image tokens, layout {chosen.name} needs "
+                f"{chosen.visual_tokens}: is {lm.image_token} in one of the texts?"
             )
         words, capacity = len(ids) - visual, self.manifest.text_capacity
         if words >= capacity:
@@ -93,15 +99,19 @@ class Processor:
                 f"the prompt has {words} text tokens, the bundle holds {capacity} for prompt and answer: "
                 f"shorten it or export with a larger --text-capacity"
             )
-        return Prompt(layout, text, ids, tuple(images))
+        return Prompt(chosen, text, ids, tuple(images))
 
-    def layout_for(self, images: Sequence[Any]) -> Layout:
-        """The layout for these PIL images: their number decides, then the nearest size.
+    def layout_for(self, images: Sequence[Any], name: str | None = None) -> Layout:
+        """The layout for these PIL images: the named one, or by their number, then by size.
 
         Raises:
             LuvcError: none fits; says what the bundle holds.
         """
-        fitting = [x for x in self.manifest.layouts if x.images == len(images)]
+        layouts = self.manifest.layouts
+        if name is not None and name not in {x.name for x in layouts}:
+            known = ", ".join(x.name for x in layouts)
+            raise LuvcError(f"there is no layout {name!r} in this bundle, only {known}")
+        fitting = [x for x in layouts if x.images == len(images) and name in (None, x.name)]
         if fitting:
             return min(fitting, key=lambda x: sum(_distance(x.image_size, i.size) for i in images))
         counts = " or ".join(str(n) for n in sorted({x.images for x in self.manifest.layouts}))
@@ -138,9 +148,15 @@ class Processor:
             raise LuvcError(
                 "the checkpoint has no chat template; add chat_template.jinja and export"
             )
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as e:  # a template raises what it likes
+            raise LuvcError(
+                f"the checkpoint's chat template cannot render these messages ({e}); it must take "
+                "content as a list of parts"
+            ) from e
         token = self.manifest.language.image_token
         pieces = text.split(token)
         if len(pieces) - 1 != len(images):
@@ -189,9 +205,13 @@ def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
 
 
 def _distance(layout: tuple[int, int], image: tuple[int, int]) -> float:
-    """How far an image's (width, height) is from a layout's (height, width), in octaves."""
+    """How far an image's (width, height) is from a layout's (height, width), in octaves of area.
+
+    Tiles adapt to the image's orientation, so the shape only decides between equal areas.
+    """
     height, width = layout
-    return abs(math.log2(width / image[0])) + abs(math.log2(height / image[1]))
+    area = abs(math.log2(width * height / (image[0] * image[1])))
+    return area + 1e-3 * abs(math.log2(width / height * image[1] / image[0]))
 
 
 def _source(part: Mapping) -> Any:

@@ -3,8 +3,8 @@
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ..errors import LuvcError
+from .answer import Answer, Stream, Timing, drain, single
 from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
 from .bundle import Bundle, first_error
@@ -22,83 +23,6 @@ from .sampling import Sampling
 
 if TYPE_CHECKING:
     from .chat import Chat
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds: image processor, vision graph, prefill graph, decoding per token."""
-
-    pixels_ms: float = 0.0
-    vision_ms: float = 0.0
-    prefill_ms: float = 0.0
-    decode_ms_per_token: float = 0.0
-
-    @property
-    def first_token_ms(self) -> float:
-        """Time to first token, from pictures to the first token's logits."""
-        return self.pixels_ms + self.vision_ms + self.prefill_ms
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer and what it cost.
-
-    Attributes:
-        text: decoded, without special tokens.
-        token_ids: generated ids, the end token included.
-        finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full) or "cancelled".
-        prompt_tokens: text tokens of the prompt.
-        visual_tokens: visual tokens that entered the language model.
-        layout: name of the layout that was used.
-        stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
-        reused_tokens: tokens taken from the caches of earlier turns.
-        timing: milliseconds per part.
-    """
-
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    prompt_tokens: int
-    visual_tokens: int
-    layout: str
-    stages: dict[int, int]
-    reused_tokens: int
-    timing: Timing
-
-
-class Stream(Iterator[str]):
-    """An answer as it is made: iterate for pieces of text; `answer` is complete at the end.
-
-    Args:
-        events: yields text pieces and returns the answer.
-        cancelled: set by `cancel`.
-    """
-
-    def __init__(self, events: Iterator[str], cancelled: threading.Event):
-        self._events, self._cancelled = events, cancelled
-        self._answer: Answer | None = None
-
-    def __next__(self) -> str:
-        """The next piece; a loop may be left and taken up again."""
-        try:
-            return next(self._events)
-        except StopIteration as end:
-            if end.value is not None:
-                self._answer = end.value
-            raise
-
-    @property
-    def answer(self) -> Answer:
-        """The whole answer; runs what is left of it."""
-        if self._answer is None:
-            for _ in self:
-                pass
-        assert self._answer is not None
-        return self._answer
-
-    def cancel(self) -> None:
-        """End the answer before its next token; safe from another thread."""
-        self._cancelled.set()
 
 
 class VLM:
@@ -135,7 +59,14 @@ class VLM:
         vlm.processor.prepare()
         return vlm
 
-    def generate(self, messages: Sequence[Any], *, stream: bool = False, **options: Any) -> Any:
+    def generate(
+        self,
+        messages: Sequence[Any],
+        *,
+        stream: bool = False,
+        layout: str | None = None,
+        **options: Any,
+    ) -> Any:
         """Answer a conversation, or a list of conversations as one batch.
 
         Args:
@@ -143,6 +74,7 @@ class VLM:
                 {"type": "image", "image": path | bytes | array | PIL} and {"type": "text", "text"}.
                 A list of such lists is a batch; its rows may have unequal lengths.
             stream: return a `Stream` of text pieces instead of waiting (one conversation).
+            layout: name of a layout of the bundle; default by the images' number and size.
             options: fields of `Sampling`; the rest comes from the generation config.
 
         Returns:
@@ -152,14 +84,16 @@ class VLM:
             LuvcError: bad messages, images or options; prompt longer than the text capacity.
         """
         sampling = self.sampling.override(**options)
+        if isinstance(messages, Mapping):
+            raise LuvcError("messages must be a list of messages; put this one into a list")
         batch = bool(messages) and not isinstance(messages[0], Mapping)
         if batch and stream:
             raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
-        prompts = [self.processor.prompt(m) for m in (messages if batch else [messages])]
+        prompts = [self.processor.prompt(m, layout) for m in (messages if batch else [messages])]
         if batch:
-            return _drain(self._answers(prompts, sampling))
+            return drain(self._answers(prompts, sampling))
         cancelled = threading.Event()
-        result = Stream(_single(self._answers(prompts, sampling, cancelled)), cancelled)
+        result = Stream(single(self._answers(prompts, sampling, cancelled)), cancelled)
         return result if stream else result.answer
 
     def chat(self, **options: Any) -> "Chat":
@@ -194,7 +128,10 @@ class VLM:
     def _answers(self, prompts, sampling: Sampling, cancelled: threading.Event | None = None):
         """Yields a list of text pieces per step, returns the list of answers."""
         rows, result, timing = self.prefill(prompts)
-        states = [Row(self.processor.tokenizer, sampling, p.input_ids) for p in prompts]
+        states = [
+            Row(self.processor.tokenizer, sampling, p.input_ids, row)
+            for row, p in enumerate(prompts)
+        ]
         per_token = yield from self.decode(rows, states, result.logits, cancelled)
         timing = replace(timing, decode_ms_per_token=per_token)
         stages = self.stage_counts(rows.layout, result)
@@ -204,13 +141,19 @@ class VLM:
         ]
 
     def decode(self, rows: Rows, states: list[Row], logits, cancelled=None):
-        """Decode until every row has finished; yields text pieces, returns ms per step."""
+        """Decode until every row has finished; yields text pieces, returns ms per step.
+
+        A step counts with its sampling and detokenising, without the caller's own work.
+        """
         steps, spent = 0, 0.0
         while True:
-            yield [
+            start = perf_counter()
+            pieces = [
                 s.accept(row) if s.finish_reason is None else ""
                 for s, row in zip(states, logits, strict=True)
             ]
+            spent += perf_counter() - start if steps else 0.0
+            yield pieces
             ended = [self._ended(rows, i, s, cancelled) for i, s in enumerate(states)]
             if any(ended):
                 yield ended
@@ -254,8 +197,8 @@ def _one_layout(prompts: Sequence[Prompt]) -> Layout:
     names = {p.layout.name for p in prompts}
     if len(names) > 1:
         raise LuvcError(
-            f"the conversations of one batch need the same number of images; got layouts "
-            f"{', '.join(sorted(names))}: generate them apart"
+            f"the conversations of one batch need one layout, these fit {', '.join(sorted(names))}: "
+            "name one with layout=..., or generate them apart"
         )
     return prompts[0].layout
 
@@ -268,23 +211,3 @@ def _default_sampling(bundle: Bundle) -> Sampling:
         return Sampling.from_generation_config(json.loads(path.read_text()))
     except ValidationError as e:
         raise LuvcError(f"{path}: {first_error(e)}; mend it in the checkpoint and export") from e
-
-
-def _drain(events) -> Any:
-    """Run a generator to its end -> what it returns."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            return end.value
-
-
-def _single(events):
-    """The pieces and the answer of a batch of one."""
-    while True:
-        try:
-            (piece,) = next(events)
-        except StopIteration as end:
-            return end.value[0]
-        if piece:
-            yield piece

@@ -54,6 +54,7 @@ class Sampling(BaseModel):
     @classmethod
     def from_generation_config(cls, config: dict[str, Any]) -> "Sampling":
         """The fields of a generation_config.json that are known here; the others are not used."""
+        config = {"stop": config.get("stop_strings")} | config
         known = {k: v for k, v in config.items() if k in cls.model_fields and v is not None}
         if known.get("temperature") == 0:  # some checkpoints write greedy like this
             known |= {"temperature": 1.0, "do_sample": False}
@@ -66,6 +67,8 @@ class Sampling(BaseModel):
             LuvcError: an unknown name or a value out of range.
         """
         given = {k: v for k, v in changes.items() if v is not None}
+        if "stop_strings" in given:  # the name transformers uses
+            given.setdefault("stop", given.pop("stop_strings"))
         if "temperature" in given and given["temperature"] == 0:
             given |= {"temperature": 1.0, "do_sample": False}
         elif {"temperature", "top_k", "top_p", "seed"} & set(given):
@@ -82,11 +85,13 @@ class Sampler:
     Args:
         sampling: how.
         prompt: token ids already seen, for the repetition penalty.
+        row: place in a batch; rows of one seed draw differently, row 0 as a batch of one.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int]):
+    def __init__(self, sampling: Sampling, prompt: Sequence[int], row: int = 0):
         self.sampling = sampling
-        self.random = np.random.default_rng(sampling.seed)
+        seed = sampling.seed
+        self.random = np.random.default_rng([seed, row] if seed is not None and row else seed)
         self._seen = set(prompt)
 
     def choose(self, logits: np.ndarray) -> int:
@@ -103,25 +108,25 @@ class Sampler:
         return token
 
     def _sample(self, scores: np.ndarray) -> int:
-        p = probabilities(scores, self.sampling)
-        return int(self.random.choice(len(p), p=p))
+        tokens, p = distribution(scores, self.sampling)
+        return int(tokens[self.random.choice(len(p), p=p)])
 
 
-def probabilities(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
-    """Distribution over the vocabulary after temperature, top-k and top-p.
+def distribution(scores: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates after temperature, top-k and top-p.
 
     Args:
         scores: float64 [vocabulary].
         sampling: temperature, top_k, top_p.
 
     Returns:
-        float64 [vocabulary], sums to 1.
+        Token ids and their probabilities, which sum to 1; ids ascend.
     """
-    scores = scores / sampling.temperature
-    if 0 < sampling.top_k < len(scores):
-        scores = np.where(
-            scores < np.partition(scores, -sampling.top_k)[-sampling.top_k], -np.inf, scores
-        )
+    tokens = np.arange(len(scores))
+    if 0 < sampling.top_k < len(scores):  # cut first: a vocabulary is large, top_k is small
+        least = np.partition(scores, -sampling.top_k)[-sampling.top_k]
+        tokens = np.flatnonzero(scores >= least)
+    scores = scores[tokens] / sampling.temperature
     p = np.exp(scores - scores.max())
     p /= p.sum()
     if sampling.top_p < 1:
@@ -129,4 +134,4 @@ def probabilities(scores: np.ndarray, sampling: Sampling) -> np.ndarray:
         before = np.cumsum(p[order]) - p[order]  # probability of all likelier tokens
         p[order[before >= sampling.top_p]] = 0
         p /= p.sum()
-    return p
+    return tokens, p

@@ -1,8 +1,9 @@
 """Two runners, one feed: how far a backend is from PyTorch, per stage, and whether that passes.
 
 Errors are relative to the stage's scale (largest magnitude of the reference). A kept token may
-differ only where the scores decide nothing: inside the tie margin around the k-th score. Letters:
-B batch, V visual tokens, V_l those entering layer l, k kept.
+differ only where the scores decide nothing: inside the tie margin around the k-th score. After each
+stage the reference goes on with the tokens the backend kept, so one tie does not hide what follows.
+Letters: B batch, V visual tokens, V_l those entering layer l, k kept.
 """
 
 from collections.abc import Iterator
@@ -148,7 +149,8 @@ def validate(
     prompts = [_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
     pixels = np.concatenate([processor.pixels(p) for p in prompts])
     ours = _run(candidate, manifest, layout, prompts, pixels, limits.tokens)
-    theirs = _run(reference, manifest, layout, prompts, pixels, limits.tokens)
+    chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
+    theirs = _run(reference, manifest, layout, prompts, pixels, limits.tokens, kept=chosen)
     kept = tuple(_compare_kept(theirs.result, ours.result, limits))
     stages = [_compare("vision", theirs.embeds, ours.embeds, limits, None)]
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, limits)
@@ -192,10 +194,11 @@ def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
     return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
-def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens: int) -> _Run:
+def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens, **options):
+    """Prefill (with the runner's options) and greedy tokens of all prompts -> _Run."""
     embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
     rows = Rows(runner, manifest, layout, len(prompts))
-    result = rows.prefill([p.input_ids for p in prompts], embeds)
+    result = rows.prefill([p.input_ids for p in prompts], embeds, **options)
     caches = [c.astype(np.float32) for c in runner.read_caches(rows.caches)]
     run = _Run(embeds, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
     logits = result.logits
@@ -237,7 +240,7 @@ def _compare(name: str, reference, candidate, limits: Limits, visual: int | None
 def _compare_kept(
     reference: PrefillResult, candidate: PrefillResult, limits: Limits
 ) -> Iterator[KeptReport]:
-    """Later stages are compared by what they did with their own input (ordinals of the stage)."""
+    """What each would keep of the same tokens, as ordinals of the stage."""
     for layer, a in reference.stages.items():
         b = candidate.stages[layer]
         shared, decided, ties = 0, 0, 0
@@ -258,34 +261,15 @@ def _compare_kept(
         )
 
 
-def survivors(layout: Layout, result: PrefillResult, prompt: list[int], image: int, row: int):
-    """Original positions of the tokens in the caches, for each layer where they change.
-
-    Returns:
-        {layer: positions}, layer 0 always present.
-    """
-    visual = np.flatnonzero(np.equal(prompt, image))
-    text = np.flatnonzero(np.not_equal(prompt, image))
-    found = {0: np.sort(np.concatenate([visual, text]))}
-    for prune in layout.schedule.language:
-        visual = visual[result.stages[prune.layer].kept[row]] if prune.keep else visual[:0]
-        found[prune.layer] = np.sort(np.concatenate([visual, text]))
-    return found
-
-
 def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, limits):
-    """Keys and values of each stage's layers, on the tokens both runners kept."""
-    image = manifest.language.image_token_id
+    """Keys and values of each stage's layers, padding aside."""
     for stage in layout.stages:
         a, b = [], []
         for row, prompt in enumerate(prompts):
-            p = survivors(layout, theirs.result, prompt.input_ids, image, row)
-            q = survivors(layout, ours.result, prompt.input_ids, image, row)
-            key = max(layer for layer in p if layer <= stage.first)
-            _, i, j = np.intersect1d(p[key], q[key], return_indices=True)
-            for layer in range(2 * stage.first, 2 * stage.last + 2):
-                a.append(theirs.caches[layer][row][:, i].ravel())
-                b.append(ours.caches[layer][row][:, j].ravel())
+            filled = len(prompt.input_ids) - layout.visual_tokens + stage.visual
+            for cache in range(2 * stage.first, 2 * stage.last + 2):
+                a.append(theirs.caches[cache][row][:, :filled].ravel())
+                b.append(ours.caches[cache][row][:, :filled].ravel())
         name = f"layers {stage.first}-{stage.last}"
         yield _compare(name, np.concatenate(a), np.concatenate(b), limits, stage.visual)
 

@@ -22,7 +22,7 @@ def load_model(family: Family, dtype: torch.dtype) -> Any:
     try:
         with _quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                family.source, dtype=dtype, output_loading_info=True
+                family.source, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
             model, info = loaded
     except Exception as e:  # the loader raises whatever its readers raise

@@ -12,8 +12,8 @@ from . import options as o
 def export(
     model: o.Model,
     ratio: Annotated[
-        str, typer.Option(help="Baseline / compressed prefill work, such as 2x.")
-    ] = "2x",
+        str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
@@ -24,20 +24,20 @@ def export(
     text_capacity: o.TextCapacity = 1024,
     text_tokens: o.TextTokens = 64,
     schedule: o.ScheduleFile = None,
-    cutoff: o.Cutoff = 0.25,
-    signal: o.Signal = "normed",
-    scope: o.Scope = "prompt",
+    cutoff: o.Cutoff = None,
+    signal: o.Signal = None,
+    scope: o.Scope = None,
     oim_match: o.OimMatch = False,
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
-        model, ratio, image_size, images, dtype, schedule, output=output, backend=backend,
-        text_capacity=text_capacity, reference_text=text_tokens, cutoff=cutoff, signal=signal,
-        scope=scope, match=oim_match, check=validate,
+        model, ratio, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+        output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
+        check=validate,
     )  # fmt: skip
     from ..engines.backends import engine_note
-    from ..engines.bundle import check_target
+    from ..engines.replace import check_target
     from .family import Family
     from .pipeline import export as run
     from .pipeline import plan, reports
@@ -61,7 +61,8 @@ def export(
     if config.backend != "ort":
         console.show(engine_note(bundle, config.backend))
     console.show(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    console.show(f'  luvc-run {output} --image photo.jpg "What is in the picture?"')
+    pictures = " --image photo.jpg" * bundle.manifest.layouts[0].images
+    console.show(f'  luvc-run {output}{pictures} "What is in the picture?"')
 
 
 def main() -> None:

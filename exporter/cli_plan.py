@@ -19,11 +19,12 @@ def plan(
     image_size: o.ImageSize = None,
     images: o.Images = None,
     dtype: o.Dtype = None,
+    text_capacity: o.TextCapacity = 1024,
     text_tokens: o.TextTokens = 64,
     schedule: o.ScheduleFile = None,
-    cutoff: o.Cutoff = 0.25,
-    signal: o.Signal = "normed",
-    scope: o.Scope = "prompt",
+    cutoff: o.Cutoff = None,
+    signal: o.Signal = None,
+    scope: o.Scope = None,
     oim_match: o.OimMatch = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -34,23 +35,24 @@ def plan(
 
     family = Family.load(model)
     found, refused = [], {}
-    for text in ratio or ["2x"]:
+    for text in ratio or [None]:
         config = o.make_config(
-            model, text, image_size, images, dtype, schedule, reference_text=text_tokens,
-            cutoff=cutoff, signal=signal, scope=scope, match=oim_match,
+            model, text, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+            reference_text=text_tokens, text_capacity=text_capacity,
         )  # fmt: skip
         try:
             found += [(layout, config) for layout in make(config, family)]
         except LuvcError as e:
             if len(ratio or ()) < 2:
                 raise
-            refused[text] = str(e)
+            refused[str(text)] = str(e)
     if as_json:
         plans = [plan_json(family, layout, text_tokens, c.dtype) for layout, c in found]
         typer.echo(json.dumps({"plans": plans, "refused": refused}, indent=1))
     else:
         for layout, config in found:
-            console.show(f"[bold]asked {config.ratio:g}x")
+            source = schedule or f"{config.ratio:g}x"
+            console.show(f"[bold]asked {source}")
             console.show(*plan_table(family, layout, text_tokens, config.dtype))
         for text, reason in refused.items():
             console.show(Text(f"refused {text}: {reason}"))

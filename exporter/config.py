@@ -42,7 +42,7 @@ class ExportConfig(BaseModel):
     images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
     dtype: Dtype = "float32"
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
-    text_capacity: int = Field(default=1024, ge=16)
+    text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
     cutoff: float = Field(default=0.25, gt=0, le=1)
     signal: Signal = "normed"

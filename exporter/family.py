@@ -62,7 +62,10 @@ class Family:
         """The checkpoint's tokenizer."""
         from transformers import AutoTokenizer
 
-        return self._read(AutoTokenizer, "tokenizer files")
+        tokenizer = self._read(AutoTokenizer, "tokenizer files")
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = self._separate_chat_template()
+        return tokenizer
 
     @cached_property
     def image_processor(self) -> Any:
@@ -123,11 +126,32 @@ class Family:
             graphs={kind: f"onnx/{kind}-{name}.onnx" for kind in ("vision", "prefill", "step")},  # type: ignore[arg-type]
         )
 
+    def _separate_chat_template(self) -> str:
+        """The template of checkpoints that keep it in chat_template.json.
+
+        Raises:
+            LuvcError: there is none anywhere.
+        """
+        from transformers.utils.hub import cached_file
+
+        file = cached_file(
+            self.source, "chat_template.json", _raise_exceptions_for_missing_entries=False
+        )
+        if file is None:
+            raise LuvcError(f"{self.source} has no chat template; add a chat_template.jinja file")
+        return json.loads(Path(file).read_text())["chat_template"]
+
     def _read(self, auto: Any, what: str, **options: Any) -> Any:
         try:
-            return auto.from_pretrained(self.source, **options)
+            return auto.from_pretrained(self.source, trust_remote_code=False, **options)
         except (OSError, ValueError) as e:
             raise LuvcError(f"{self.source}: {what} cannot be read: {brief(e)}") from e
+
+
+_REMOTE = (
+    "{source} needs code of its own (auto_map in config.json), which is never run; use the "
+    "checkpoint in Hugging Face's own format (often named -hf); supported: {known}"
+)
 
 
 def _load_config(source: str) -> Any:
@@ -137,17 +161,18 @@ def _load_config(source: str) -> Any:
     path = Path(source)
     if path.is_dir() and not (path / "config.json").is_file():
         raise LuvcError(f"{source} is not a checkpoint: it has no config.json")
+    if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise LuvcError(f"there is no directory {source}")
     if path.is_file():
         raise LuvcError(f"{source} is a file; give the checkpoint's directory or a hub id")
     raw = _raw_config(path)
     if raw.get("auto_map") and raw.get("model_type") not in ADAPTERS:
-        raise LuvcError(
-            f"{source} needs code of its own (auto_map in config.json), which is never run; use the "
-            f"checkpoint in Hugging Face's own format (often named -hf); supported: {known}"
-        )
+        raise LuvcError(_REMOTE.format(source=source, known=known))
     try:
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as e:  # whatever the hub client and the config classes raise
+        if "trust_remote_code" in str(e):
+            raise LuvcError(_REMOTE.format(source=source, known=known)) from e
         kind = raw.get("model_type")
         if kind and kind not in ADAPTERS:
             raise LuvcError(
@@ -173,5 +198,6 @@ def _raw_config(path: Path) -> dict[str, Any]:
 
 
 def brief(error: Exception) -> str:
-    """The first line of an error's text."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of an error's text, at most 200 characters of it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."

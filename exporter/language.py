@@ -130,6 +130,7 @@ class Pruner(nn.Module):
         self.visual, self.keep, self.groups = visual, keep, groups
         self.cutoff = contract.cutoff_bin(schedule.cutoff, length)
         self.normed = schedule.signal == "normed"
+        self.forced: torch.Tensor | None = None  # ordinals [B, k] to keep whatever the scores say
         self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
 
     def forward(self, tokens: Tokens, norm: nn.Module):
@@ -147,6 +148,10 @@ class Pruner(nn.Module):
                 energies, tokens.visual_index, tokens.positions, self.keep, self.groups
             )
             seen = energies.sum(1), kept
+            if self.forced is not None:
+                keep_index, visual_index = reference.indices_of(
+                    self.forced, tokens.visual_index, tokens.positions.shape[1]
+                )
         hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         return Tokens(hidden, positions, visual_index, last), seen

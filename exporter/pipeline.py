@@ -20,13 +20,11 @@ from ..engines.bundle import (
     REPORT,
     WEIGHTS,
     Bundle,
-    check_space,
-    check_target,
     list_files,
-    replacing,
 )
 from ..engines.manifest import LanguageModel, Layout, Manifest
 from ..engines.processing import Processor
+from ..engines.replace import check_space, check_target, replacing
 from ..engines.validate import Report, validate
 from ..errors import LuvcError
 from .attention import NAME
@@ -86,6 +84,11 @@ def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bund
     config.check_backend()
     if config.validates:
         load_backend(CHECKED_ON)
+        if config.match and config.dtype != "float32":
+            raise LuvcError(
+                "--oim-match picks the most similar neighbours, and half precision picks others where "
+                "two are nearly as similar, so it cannot be validated: use --dtype fp32 or --no-validate"
+            )
     if config.backend != CHECKED_ON:
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
@@ -162,7 +165,7 @@ def _manifest(
     d, token = family.decoder, family.adapter.image_token(family.tokenizer)
     return Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        model=config.model,
+        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
         family=family.config.model_type,
         dtype=config.dtype,
         language=LanguageModel(

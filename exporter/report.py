@@ -132,8 +132,10 @@ def _vision_rows(family: Family, layout: Layout):
 def notes(problem: Problem, layout: Layout) -> list[str]:
     """What the plan left out or could not do, so that nothing is silent."""
     s, found = layout.schedule, []
+    if layout.tiles == 1:
+        found.append("one tile per picture; the model's own processor may cut large ones into more")
     if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
-        return ["no compression: the bundle equals the unmodified model"]
+        return [*found, "no compression: the bundle equals the unmodified model"]
     grid = problem.grid
     for merge, after in zip(s.vision, _after_each(problem, s), strict=True):
         length = grid.length(merge.axis)

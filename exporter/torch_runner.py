@@ -52,10 +52,24 @@ class TorchRunner:
         return [torch.zeros(s) for s in shapes]
 
     def prefill(
-        self, layout: Layout, feed: PrefillFeed, caches: list[torch.Tensor]
+        self,
+        layout: Layout,
+        feed: PrefillFeed,
+        caches: list[torch.Tensor],
+        kept: dict[int, np.ndarray] | None = None,
     ) -> PrefillResult:
-        """Run prompts and fill the caches in place."""
+        """Run prompts and fill the caches in place.
+
+        Args:
+            layout: the layout.
+            feed: the prompts.
+            caches: buffers.
+            kept: ordinals [B, k] to go on with after each scored stage, so that a run can be
+                compared with another one's; the result still tells what this one would keep.
+        """
         graph = PrefillGraph(self.model, layout.visual_tokens, layout.images, layout.schedule)
+        for layer, ordinals in (kept or {}).items():
+            graph.pruners[str(layer)].forced = torch.from_numpy(ordinals)
         logits, *rest = self._run(graph, feed, caches)
         stages = {
             layer: StageResult(rest[2 * i].numpy(), rest[2 * i + 1].numpy())

@@ -1,7 +1,9 @@
 """The commands as people type them: what they print, and what bad input gets."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections import namedtuple
 
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from luvc.engines import Bundle
+from luvc.engines.bundle import sha256
 from luvc.exporter import cli
 from luvc.exporter import cli_plan as plan
 from luvc.tools import run as run_tool
@@ -85,6 +88,7 @@ def test_export_prints_plan_steps_and_validation(command, workshop, tmp_path):
         (("--backend", "teletype"), "teletype"),
         (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
         (("--text-capacity", "3"), "option text_capacity"),
+        (("--ratio", "1", "--dtype", "fp16", "--oim-match"), "cannot be validated"),
         (("--cutoff", "0"), "option cutoff"),
         (("--signal", "loud"), "option signal"),
         (("--ratio", "1", "--images", "1", "--images", "1"), "named twice"),
@@ -137,6 +141,28 @@ def test_models_that_are_not_supported(command, tmp_path):
     (folder / "config.json").unlink()
     assert "no config.json" in command(plan, "--model", folder).err
     assert "no checkpoint can be read" in command(plan, "--model", "no/such-model").err
+    assert "there is no directory ./nowhere" in command(plan, "--model", "./nowhere").err
+
+
+def test_code_of_a_hub_checkpoint_is_never_run(command, tmp_path, monkeypatch):
+    """A hub id with code of its own, as a cached snapshot; the answer to any prompt would be yes."""
+    snapshot = tmp_path / "hub" / "models--someone--model" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("abc")
+    config(snapshot, model_type="internvl_chat", auto_map={"AutoConfig": "code.Config"})
+    (snapshot / "code.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+        "from transformers import PretrainedConfig\n"
+        "class Config(PretrainedConfig):\n    model_type = 'internvl_chat'\n"
+    )
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "luvc.exporter.cli_plan", "--model", "someone/model"],
+        input="y\n", capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2 and "never run" in result.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_shard(command, broken, tmp_path):
@@ -279,9 +305,31 @@ def test_validate(command, workshop, tmp_path):
     data[-4:] = np.float32(9).tobytes()
     weights.write_bytes(data)
     assert "SHA-256" in command(validate_tool, copy).err
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"]["onnx/weights.safetensors"]["sha256"] = sha256(weights)
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    differs = command(validate_tool, copy)
+    assert differs.code == 1 and "differs" in differs.err and "Traceback" not in differs.err
     other = workshop.checkpoint(layers=3, vision_layers=1, image=112)
     wrong = command(validate_tool, bundle.path, "--model", other)
     assert wrong.code == 2 and "not the model this bundle was made from" in wrong.err
+
+
+def test_a_schedule_file_says_everything_itself(command, workshop, tmp_path):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    file = tmp_path / "schedule.json"
+    file.write_text('{"language": [{"layer": 1, "keep": 5}], "cutoff": 0.5}')
+    result = command(plan, "--model", model, "--schedule", file)
+    assert result.code == 0 and f"asked {file}" in result.out
+    for extra in (("--ratio", "3x"), ("--cutoff", "0.9"), ("--oim-match",)):
+        refused = command(plan, "--model", model, "--schedule", file, *extra)
+        assert refused.code == 2 and "--schedule says" in refused.err
+
+
+def test_version(command):
+    from luvc import __version__
+
+    assert command(cli, "--version").out == f"luvc-export {__version__}\n"
 
 
 def test_a_missing_onnx_runtime_is_a_clear_message(command, workshop, photo, monkeypatch):

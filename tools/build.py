@@ -1,13 +1,18 @@
 """luvc-build: compile a bundle's graphs into TensorRT engines."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import console
 from ..errors import LuvcError
+
+if TYPE_CHECKING:
+    from ..engines.backends.trt_build import Built
 
 
 def build(
@@ -50,15 +55,18 @@ def build(
         memory_gib=memory_gib,
         targets=tuple(target or ()),
     )
-    module, loaded = load_backend(backend), Bundle.load(bundle)
+    module, loaded = load_backend(backend), Bundle.load(bundle, engines=False)
     with Bars(quiet=as_json) as bars:
         loaded, built = module.build(loaded, options, bars)
     note = engine_note(loaded, backend)
-    if as_json:
-        from dataclasses import asdict
-        from json import dumps
+    _show(built, note, as_json)
 
-        typer.echo(dumps({"engines": [asdict(b) for b in built], "note": note}, indent=1))
+
+def _show(built: list["Built"], note: str, as_json: bool) -> None:
+    """What was built, and whether it can be run here."""
+    if as_json:
+        engines = [asdict(b) for b in built]
+        typer.echo(json.dumps({"engines": engines, "note": note}, indent=1))
         return
     for b in built:
         time = "up to date, not built again" if b.seconds is None else f"built in {b.seconds:.1f} s"

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from .. import console
-from ..errors import LuvcError
 
 
 def validate(
@@ -44,8 +43,10 @@ def validate(
         for report in reports:
             console.show(*validation_table(report))
     failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
+    for failure in failures:
+        console.err.print(f"[bold red]differs[/bold red] {failure}")
     if failures:
-        raise LuvcError("the bundle does not match PyTorch: " + "; ".join(failures))
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
 from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
@@ -23,6 +24,16 @@ def available() -> str | None:
             "(or [gpu] on a machine with an NVIDIA GPU)"
         )
     return None
+
+
+def usable(bundle: Bundle) -> str | None:
+    """None, or why this bundle cannot be run here."""
+    if bundle.manifest.dtype not in NUMPY:
+        return (
+            f"{bundle.path} holds {bundle.manifest.dtype} weights, which ONNX Runtime does not run: use "
+            "--backend tensorrt or tensorrt-rtx on a GPU, or export with --dtype fp16"
+        )
+    return available()
 
 
 class OrtRunner:
@@ -125,5 +136,12 @@ class OrtRunner:
 
 
 def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
-    """A runner for the bundle."""
+    """A runner for the bundle.
+
+    Raises:
+        LuvcError: its dtype is not one ONNX Runtime runs.
+    """
+    problem = usable(bundle)
+    if problem is not None:
+        raise LuvcError(problem)
     return OrtRunner(bundle, threads)

@@ -108,8 +108,8 @@ class InternVLAdapter(VisionAdapter):
         from transformers import InternVLProcessor
 
         fields = SimpleNamespace(
-            start_image_token=tokenizer.start_image_token,
-            end_image_token=tokenizer.end_image_token,
+            start_image_token=cls.special_token(tokenizer, "start_image_token"),
+            end_image_token=cls.special_token(tokenizer, "end_image_token"),
             image_token=cls.image_token(tokenizer),
             image_seq_length=tokens_per_tile,
         )
@@ -119,7 +119,7 @@ class InternVLAdapter(VisionAdapter):
     @classmethod
     def image_token(cls, tokenizer: Any) -> str:
         """`<IMG_CONTEXT>` in the published checkpoints."""
-        return tokenizer.context_image_token
+        return cls.special_token(tokenizer, "context_image_token")
 
     @property
     def layers(self) -> nn.ModuleList:

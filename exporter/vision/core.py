@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...engines.manifest import Schedule
+from ...errors import LuvcError
 from ..cost import EncoderShape
 from ..grid import Grid, merge_grid, merged_grids
 from ..oim import merge_tokens
@@ -88,6 +89,21 @@ class VisionAdapter(ABC):
     @abstractmethod
     def image_token(cls, tokenizer: Any) -> str:
         """The token that stands once for each visual token."""
+
+    @staticmethod
+    def special_token(tokenizer: Any, name: str) -> str:
+        """A token that the family's tokenizers name.
+
+        Raises:
+            LuvcError: the tokenizer does not name it.
+        """
+        token = getattr(tokenizer, name, None)
+        if not token:
+            raise LuvcError(
+                f"the tokenizer names no {name}; add it to extra_special_tokens in "
+                "tokenizer_config.json, as the family's published checkpoints do"
+            )
+        return str(token)
 
     # ---- on the modules
     def __init__(self, model: nn.Module):

@@ -11,6 +11,7 @@ One stage is three calls:
     hidden, positions = GatherTokens(hidden, positions, keep_index)
 """
 
+import math
 from dataclasses import dataclass
 
 DOMAIN = "luvc"
@@ -93,4 +94,4 @@ def cutoff_bin(cutoff: float, tokens: int) -> int:
         cutoff: share of the spectrum kept, 0 to 1 (rho in the design; 1 keeps every bin).
         tokens: length of the transformed axis, V / groups.
     """
-    return int(cutoff * tokens / 2)
+    return math.floor(round(cutoff * tokens / 2, 9))  # 0.29 * 200 / 2 is 29, not 28.999...

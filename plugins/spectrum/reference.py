@@ -32,6 +32,27 @@ def true_positions(mask: torch.Tensor, count: int) -> torch.Tensor:
     return torch.argsort(~mask, dim=1, stable=True)[:, :count]
 
 
+def indices_of(
+    kept: torch.Tensor, visual_index: torch.Tensor, length: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where everything stands once the visual tokens `kept` remain.
+
+    Args:
+        kept: ordinals [B, k], ascending.
+        visual_index: [B, V].
+        length: S.
+
+    Returns:
+        keep_index [B, S-V+k] and next_visual_index [B, k] (contract.py).
+    """
+    B, V = visual_index.shape
+    stays = torch.zeros(B, V, dtype=torch.bool).scatter(1, kept, True)
+    survives = torch.ones(B, length, dtype=torch.bool).scatter(1, visual_index, stays)
+    new_position = torch.cumsum(survives, 1) - 1
+    next_visual_index = torch.gather(new_position, 1, torch.gather(visual_index, 1, kept))
+    return true_positions(survives, length - V + kept.shape[1]), next_visual_index
+
+
 @torch.library.custom_op(f"{DOMAIN}::spectrum_score", mutates_args=())
 def spectrum_score(
     signal: torch.Tensor,
@@ -88,15 +109,11 @@ def spectrum_select(
         keep_index [B, S-V+keep], next_visual_index [B, keep], kept [B, keep] (contract.py).
     """
     B, V = visual_index.shape
-    S = positions.shape[1]
     scores = energies.sum(1).reshape(B * groups, V // groups)
     best = torch.argsort(scores, dim=1, descending=True, stable=True)[:, : keep // groups]
     stays = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True).reshape(B, V)
     kept = true_positions(stays, keep)
-    survives = torch.ones(B, S, dtype=torch.bool).scatter(1, visual_index, stays)
-    new_position = torch.cumsum(survives, 1) - 1
-    next_visual_index = torch.gather(new_position, 1, torch.gather(visual_index, 1, kept))
-    return true_positions(survives, S - V + keep), next_visual_index, kept
+    return *indices_of(kept, visual_index, positions.shape[1]), kept
 
 
 @spectrum_select.register_fake

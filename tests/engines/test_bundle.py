@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from luvc.engines import Bundle
-from luvc.engines.bundle import MANIFEST, check_space, check_target, replacing
+from luvc.engines.bundle import MANIFEST
+from luvc.engines.replace import check_space, check_target, replacing
 from luvc.errors import LuvcError
 
 
@@ -44,6 +46,7 @@ def test_loads_and_verifies(copy):
         (lambda b: (b / MANIFEST).unlink(), "not a bundle"),
         (lambda b: (b / MANIFEST).write_text("{"), "not a readable manifest"),
         (lambda b: edit(b, lambda d: d.update(schema_version=99)), "upgrade luvc-export"),
+        (lambda b: edit(b, lambda d: d.update(schema_version="2")), "not a readable manifest"),
         (lambda b: edit(b, lambda d: d.update(schema_version=0)), "export the bundle again"),
         (lambda b: edit(b, lambda d: d.pop("layouts")), "layouts"),
         (lambda b: edit(b, lambda d: d.update(surprise=1)), "surprise"),
@@ -97,6 +100,48 @@ def test_targets(tmp_path):
         check_target(tmp_path / "file" / "bundle")
 
 
+def test_targets_that_hold_something_else(tmp_path, monkeypatch, copy):
+    app = tmp_path / "app"
+    app.mkdir()
+    (app / MANIFEST).write_text('{"name": "a web application"}')
+    (app / "index.html").write_text("mine")
+    with pytest.raises(LuvcError, match="not a bundle"):
+        check_target(app)
+    check_target(copy)
+    (copy / "notes.txt").write_text("mine")
+    with pytest.raises(LuvcError, match="not a bundle"):
+        check_target(copy)
+    (tmp_path / "here" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "below")
+    for place in (".", "..", tmp_path / "here"):
+        with pytest.raises(LuvcError, match="current folder"):
+            check_target(Path(place))
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with replacing(tmp_path / "link") as work:
+        (work / "a").write_text("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real" / "a").read_text() == "new"
+    assert {p.name for p in tmp_path.iterdir()} == {"link", "real"}
+
+
+def test_without_an_atomic_exchange(tmp_path, monkeypatch):
+    """Systems without renameat2: replaced all the same, and restored after a kill in between."""
+    from luvc.engines import replace
+
+    monkeypatch.setattr(replace, "_exchange", lambda a, b: False)
+    target = tmp_path / "bundle"
+    for text in ("first", "second"):
+        with replacing(target) as work:
+            (work / "a").write_text(text)
+    assert (target / "a").read_text() == "second"
+    os.rename(target, tmp_path / ".bundle.luvc-999999999-abcd-old")  # killed between two renames
+    replace.remove_leftovers(target)
+    assert (target / "a").read_text() == "second"
+
+
 def test_space(tmp_path):
     check_space(tmp_path / "a" / "b", 1000)
     with pytest.raises(LuvcError, match="MiB free"):
@@ -123,7 +168,7 @@ def test_a_full_disk_is_said(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from luvc.engines.bundle import replacing
+from luvc.engines.replace import replacing
 n = 0
 print("ready", flush=True)
 while True:
@@ -142,7 +187,7 @@ def test_kill_at_random_moments_leaves_a_whole_folder(tmp_path):
             [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE
         )
         assert process.stdout.readline() == b"ready\n"
-        time.sleep(random.Random(seed).uniform(0.01, 0.15))
+        time.sleep(random.Random(seed).uniform(0.05, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
         if target.exists():
@@ -155,21 +200,27 @@ def test_kill_at_random_moments_leaves_a_whole_folder(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"], "leftovers are removed"
 
 
-def test_killed_export_leaves_the_earlier_bundle(copy, workshop):
-    """kill -9 of a real export while it writes over an existing bundle."""
+@pytest.mark.parametrize("moment", ["tracing vision", "writing the weights", "any"])
+def test_killed_export_leaves_the_earlier_bundle(copy, workshop, moment):
+    """kill -9 of a real export that replaces a bundle, at two known moments and at a random one."""
     before = (copy / MANIFEST).read_bytes()
     command = [
         sys.executable, "-m", "luvc.exporter.cli", "--model", Bundle.load(copy).manifest.model,
         "--output", str(copy), "--ratio", "1", "--text-tokens", "8", "--no-validate",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for line in process.stderr:
-        if "tracing vision" in line:
-            break
+    if moment == "any":
+        time.sleep(random.uniform(1, 20))
+    else:
+        for line in process.stderr:
+            if moment in line:
+                break
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (copy / MANIFEST).read_bytes() == before
     Bundle.load(copy, verify=True)
+    if moment == "any":
+        return
+    assert (copy / MANIFEST).read_bytes() == before
     leftovers = [p for p in copy.parent.iterdir() if p.name.startswith(".bundle.luvc-")]
     assert leftovers, "the killed export was in the middle of its work"
     with pytest.raises(LuvcError), replacing(copy):

@@ -94,9 +94,7 @@ def test_sampling_repeats_by_seed(workshop, picture):
     vlm = workshop.vlm("qwen2")
     options = {"max_new_tokens": 20, "temperature": 1.5, "top_p": 0.95}
     first = vlm.generate(ask("Why?", picture), seed=5, **options)
-    assert first == vlm.generate(ask("Why?", picture), seed=5, **options) or (
-        first.token_ids == vlm.generate(ask("Why?", picture), seed=5, **options).token_ids
-    )
+    assert first.token_ids == vlm.generate(ask("Why?", picture), seed=5, **options).token_ids
     assert first.token_ids != vlm.generate(ask("Why?", picture), seed=6, **options).token_ids
 
 
@@ -160,6 +158,28 @@ def test_a_template_that_rewrites_history_runs_afresh(workshop, picture):
     assert answer.reused_tokens == 0
 
 
+def test_a_stop_text_is_not_continued_from_the_caches(workshop, picture):
+    """The caches hold the stop text, the conversation does not: the second turn runs afresh."""
+    vlm = workshop.vlm("qwen2")
+    text = vlm.generate(ask("Why?", picture), max_new_tokens=20).text
+    chat = vlm.chat(max_new_tokens=20, stop=text[10:13])
+    first = chat.ask("Why?", images=[picture])
+    assert first.finish_reason == "stop"
+    second = chat.ask("And?")
+    assert second.reused_tokens == 0
+    fresh = vlm.generate([*chat.messages[:2], {"role": "user", "content": "And?"}],
+                         max_new_tokens=20, stop=text[10:13])  # fmt: skip
+    assert fresh.token_ids == second.token_ids
+
+
+def test_rows_of_a_batch_sample_on_their_own(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    options = {"max_new_tokens": 12, "temperature": 1.5, "seed": 1}
+    answers = vlm.generate([ask("Why?", picture)] * 3, **options)
+    assert len({tuple(a.token_ids) for a in answers}) == 3
+    assert answers[0].token_ids == vlm.generate(ask("Why?", picture), **options).token_ids
+
+
 def test_a_failed_question_is_not_added(workshop, picture):
     vlm = workshop.vlm("qwen2")
     chat = vlm.chat(max_new_tokens=4)
@@ -191,6 +211,14 @@ def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, pictur
         "56x56-2images": [picture[:50, :60], picture[:60, :50]],
         "56x112-2images": [wide, wide],
     }
+    with pytest.raises(LuvcError, match="one layout, these fit 56x112, 56x56"):
+        vlm.generate([ask("Why?", wide), ask("Why?", picture[:50, :60])])
+    with pytest.raises(LuvcError, match="no layout '9x9'"):
+        vlm.generate(ask("Why?", wide), layout="9x9")
+    tall = vlm.generate(ask("Why?", picture[:112, :56]), max_new_tokens=2)
+    assert tall.layout == "56x112", "tiles adapt to the orientation"
+    forced = vlm.generate(ask("Why?", wide), max_new_tokens=2, layout="56x56")
+    assert forced.layout == "56x56"
     for name, images in cases.items():
         answer = vlm.generate(ask("Why?", *images), max_new_tokens=2)
         assert answer.layout == name

@@ -10,7 +10,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from luvc.engines.sampling import Sampler, Sampling, probabilities
+from luvc.engines.sampling import Sampler, Sampling, distribution
 from luvc.errors import LuvcError
 
 LOGITS = np.random.default_rng(0).normal(size=500).astype(np.float32) * 4
@@ -33,6 +33,14 @@ def test_probabilities_equal_hugging_face(temperature, top_k, top_p):
     np.testing.assert_allclose(
         probabilities(LOGITS.astype(np.float64), sampling), wanted, atol=1e-12
     )
+
+
+def probabilities(scores, sampling):
+    """Over the whole vocabulary."""
+    p = np.zeros(len(scores))
+    tokens, values = distribution(scores, sampling)
+    p[tokens] = values
+    return p
 
 
 def test_repetition_penalty_equals_hugging_face():
@@ -76,7 +84,9 @@ def test_overrides():
     assert base.eos_token_id == (2,) and base.temperature == 0.6 and not base.do_sample
     assert base.override(temperature=0.2).do_sample
     assert not base.override(temperature=0).do_sample
-    assert base.override(stop="END").stop == ("END",)
+    assert base.override(stop="END").stop == base.override(stop_strings=["END"]).stop == ("END",)
+    assert Sampling.from_generation_config({"stop_strings": "END"}).stop == ("END",)
+    assert not Sampling.from_generation_config({"temperature": 0.0, "do_sample": True}).do_sample
     assert base.override(seed=None, max_new_tokens=5).max_new_tokens == 5
 
 

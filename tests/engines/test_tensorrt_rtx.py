@@ -130,6 +130,18 @@ def test_other_settings_build_again_and_other_gpus_beside(copy):
     assert Bundle.load(copy.path, verify=True).manifest == both.manifest
 
 
+def test_lost_and_damaged_plans_are_named_and_built_again(copy):
+    (engine,) = copy.manifest.engines
+    lost, damaged, _ = (copy.file(p.file) for p in engine.graphs)
+    lost.unlink()
+    damaged.write_bytes(b"short")
+    with pytest.raises(LuvcError, match=r"vision.*plan is missing; run luvc-build again"):
+        Bundle.load(copy.path)
+    _, built = tensorrt_rtx.build(Bundle.load(copy.path, engines=False))
+    assert [b.seconds is None for b in built] == [False, False, True]
+    Bundle.load(copy.path, verify=True)
+
+
 def test_an_interrupted_build_changes_nothing(copy):
     def interrupt(graph, phase, share):
         if "step" in graph and share > 0.3:

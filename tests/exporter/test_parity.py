@@ -58,6 +58,31 @@ def test_ratio_1_equals_unmodified_hugging_face(workshop, picture, case):
     assert answer.stages == {}
 
 
+def test_prompt_and_pixels_equal_hugging_faces_processor(workshop, picture, monkeypatch):
+    """InternVLProcessor itself, on its own prompt expansion; it insists on a video processor."""
+    import transformers
+    from transformers import AutoImageProcessor, AutoTokenizer, InternVLProcessor
+
+    vlm = workshop.vlm("qwen2", 1.0)
+    source = vlm.manifest.model
+    monkeypatch.setattr(
+        transformers.processing_utils.transformers_module, "VideoProcessorMixin", type(None)
+    )
+    processor = InternVLProcessor(
+        AutoImageProcessor.from_pretrained(source, backend="pil"),
+        AutoTokenizer.from_pretrained(source),
+        None,
+        image_seq_length=vlm.manifest.layouts[0].visual_tokens,
+    )
+    messages = ask("What colour is the largest shape?", picture)
+    prompt = vlm.processor.prompt(messages)
+    bare = [{"role": "user", "content": [{"type": "image"}, messages[0]["content"][1]]}]
+    text = processor.tokenizer.apply_chat_template(bare, tokenize=False, add_generation_prompt=True)
+    wanted = processor(images=[picture], text=[text], return_tensors="np", crop_to_patches=False)
+    assert wanted["input_ids"][0].tolist() == prompt.input_ids
+    np.testing.assert_array_equal(wanted["pixel_values"], vlm.processor.pixels(prompt))
+
+
 @pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "qwen2-two-images"])
 def test_counts_equal_the_manifest(workshop, picture, case):
     vlm = workshop.vlm(case)

@@ -53,7 +53,9 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
         assert names[0] == names[1]
     if kind != "vision":
         assert [v.name for v in stamped.graph.inputs][-6:] == cache_names(range(3))
-    weights = [{n for n in m.graph.initializers if n.startswith("model.")} for m in (stamped, traced)]
+    weights = [
+        {n for n in m.graph.initializers if n.startswith("model.")} for m in (stamped, traced)
+    ]
     assert weights[0] == weights[1]
     kinds = [Counter(n.op_type for n in m.graph) for m in (stamped, traced)]
     for op in ("MatMul", "Attention", "TensorScatter", "LayerNormalization", "SpectrumScore"):

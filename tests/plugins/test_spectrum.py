@@ -148,6 +148,8 @@ def test_bodies_and_contract_agree():
         assert list(proto.attribute) == list(operator.attributes)
 
 
-@pytest.mark.parametrize(("cutoff", "tokens", "wanted"), [(0.25, 256, 32), (1, 9, 4), (0.1, 36, 1)])
+@pytest.mark.parametrize(
+    ("cutoff", "tokens", "wanted"), [(0.25, 256, 32), (1, 9, 4), (0.1, 36, 1), (0.29, 200, 29)]
+)
 def test_cutoff_bin(cutoff, tokens, wanted):
     assert contract.cutoff_bin(cutoff, tokens) == wanted

@@ -86,17 +86,16 @@ def build_config(tokenizer: PreTrainedTokenizerFast, width: int = WIDTHS[-1]) ->
 
 
 def build_model(config: InternVLConfig, seed: int = 0) -> InternVLForConditionalGeneration:
-    """Build the model with random weights, float32, position embeddings away from zero."""
+    """Build the model with random weights that suit its width, float32."""
     import torch
     from transformers import InternVLForConditionalGeneration
+
+    from .initial import initialise
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = InternVLForConditionalGeneration(config)
-        embeddings = model.model.vision_tower.embeddings
-        # Hugging Face starts both at zero, which leaves the patches without places for long.
-        torch.nn.init.normal_(embeddings.position_embeddings, std=0.02)
-        torch.nn.init.normal_(embeddings.cls_token, std=0.02)
+        initialise(model)
     return model
 
 

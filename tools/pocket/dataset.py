@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import LuvcError
-from . import backgrounds, charts, objects, pairs, texts
+from . import backgrounds, charts, lists, objects, pairs, texts
 from .drawing import Canvas
 from .render import render
 from .scene import Box, Question, Scene
@@ -124,9 +124,10 @@ def _build(rng: Random, task: str) -> tuple[Scene, ...]:
 
 
 def _ask(rng: Random, task: str, scenes: tuple[Scene, ...]) -> Question | None:
-    if task == "multi":
-        return pairs.ask_pair(rng, (scenes[0], scenes[1]))
-    return ASKERS[task](rng, scenes[0])
+    if len(scenes) == 2:
+        ask = lists.ask_pair_list if task == lists.LIST else pairs.ask_pair
+        return ask(rng, (scenes[0], scenes[1]))
+    return lists.ask_list(rng, scenes[0]) if task == lists.LIST else ASKERS[task](rng, scenes[0])
 
 
 def _check(seed: int, split: str) -> None:
@@ -158,7 +159,10 @@ def record(seed: int, task: str, limit: int = 12) -> Record:
         scenes = _build(rng, task)
         questions = _ask_all(rng, task, scenes, limit)
     rng.shuffle(questions)
-    return Record(seed, scenes, tuple(questions[:limit]))
+    listed = [_ask(rng, lists.LIST, scenes) for _ in range(2)] if task != "needle" else []
+    # First, so that packing cuts others off.
+    kept = {question.text: question for question in listed if question}
+    return Record(seed, scenes, (*kept.values(), *questions)[:limit])
 
 
 def _ask_all(rng: Random, task: str, scenes: tuple[Scene, ...], limit: int) -> list[Question]:

@@ -35,8 +35,10 @@ class BatchShape:
 
     singles: int
     pairs: int
-    single_length: int = 320
-    pair_length: int = 384
+    pair_every: int = 1
+    """One batch in so many has pairs: a small batch could otherwise not have few of them."""
+    single_length: int = 352
+    pair_length: int = 416
 
     def arrays(self) -> list[dict[str, tuple[tuple[int, ...], np.dtype]]]:
         """Shape and type of every array of the two groups."""
@@ -89,10 +91,15 @@ def batch_bytes(shape: BatchShape) -> int:
     )
 
 
-def fill(groups: list[Group], number: int, shape: BatchShape, packer: Packer) -> None:
-    """Generate batch `number` into its arrays."""
+def fill(groups: list[Group], number: int, shape: BatchShape, packer: Packer) -> list[Group]:
+    """Generate batch `number` into its arrays.
+
+    Returns:
+        The groups that this batch has.
+    """
     seed = number * (shape.singles + shape.pairs)
-    for group in groups:
+    used = present(groups, number, shape)
+    for group in used:
         pictures = group["pixels"].shape[1]
         length = group["ids"].shape[1]
         for row in range(len(group["ids"])):
@@ -104,6 +111,14 @@ def fill(groups: list[Group], number: int, shape: BatchShape, packer: Packer) ->
             for name in ("ids", "segments", "positions", "targets"):
                 group[name][row] = getattr(packed, name)
             seed += 1
+    return used
+
+
+def present(groups: list[Group], number: int, shape: BatchShape) -> list[Group]:
+    """Those of the allocated groups that batch `number` has."""
+    if number % shape.pair_every == 0:
+        return groups
+    return [group for group in groups if group["pixels"].shape[1] == 1]
 
 
 class Loader:
@@ -148,15 +163,13 @@ class Loader:
         while True:
             index = number - self.start
             if not workers:
-                groups = allocate(self.shape)
-                fill(groups, number, self.shape, self.packer)
-                yield groups
+                yield fill(allocate(self.shape), number, self.shape, self.packer)
             else:
                 worker, turn = index % workers, index // workers
                 while not self.ready[worker].acquire(timeout=_TIMEOUT):
                     if not self.processes[worker].is_alive():
                         raise RuntimeError(f"Worker {worker} ended; see its error above.")
-                yield self.slots[worker][turn % _SLOTS]
+                yield present(self.slots[worker][turn % _SLOTS], number, self.shape)
                 self.free[worker].release()
             number += 1
 

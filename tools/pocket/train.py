@@ -24,6 +24,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "width": 192,
         "singles": 224,
         "pairs": 16,
+        "pair_every": 1,
         "workers": 14,
         "validate_every": 1000,
         "validation": 1000,

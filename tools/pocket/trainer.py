@@ -40,10 +40,12 @@ class TrainConfig:
     device: str = "cpu"
     width: int = 128
     """Width of the model, one of checkpoint.WIDTHS."""
-    singles: int = 8
+    singles: int = 4
     """One-picture records of a step."""
     pairs: int = 1
-    """Two-picture records of a step."""
+    """Two-picture records of a step that has them."""
+    pair_every: int = 2
+    """One step in so many has two-picture records."""
     rate: float = 3e-3
     warmup: int = 200
     decay: float = 0.05
@@ -53,9 +55,9 @@ class TrainConfig:
     average: float = 0.999
     clip: float = 1.0
     workers: int = 1
-    log_every: int = 25
-    validate_every: int = 500
-    save_every: int = 200
+    log_every: int = 50
+    validate_every: int = 1000
+    save_every: int = 500
     validation: int = 300
     test: int = TEST_QUESTIONS
     seed: int = 0
@@ -83,7 +85,7 @@ class Trainer:
         state = self._read_state()
         self.step, self.spent = (state["step"], state["spent"]) if state else (0, 0.0)
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
-        shape = BatchShape(config.singles, config.pairs)
+        shape = BatchShape(config.singles, config.pairs, config.pair_every)
         self.loader = Loader(shape, self.packer, config.workers, self.step)
         model = build_model(build_config(self.tokenizer, config.width), config.seed)
         if self.device.type == "cpu" and config.half:
@@ -172,7 +174,8 @@ class Trainer:
                 f"The loss is {answers} at step {self.step}; resume with a lower --rate than "
                 f"{self.config.rate}."
             )
-        records = self.step * (self.config.singles + self.config.pairs)
+        config = self.config
+        records = self.step * config.singles + self.step // config.pair_every * config.pairs
         self._log(
             step=self.step,
             minutes=round(self.spent / 60, 3),

@@ -1,0 +1,103 @@
+"""What an answer is, whole or as it is made."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: image processor, vision graph, prefill graph, decoding per token."""
+
+    pixels_ms: float = 0.0
+    vision_ms: float = 0.0
+    prefill_ms: float = 0.0
+    decode_ms_per_token: float = 0.0
+
+    @property
+    def first_token_ms(self) -> float:
+        """Time to first token, from pictures to the first token's logits."""
+        return self.pixels_ms + self.vision_ms + self.prefill_ms
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and what it cost.
+
+    Attributes:
+        text: decoded, without special tokens.
+        token_ids: generated ids, the end token included.
+        finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full) or "cancelled".
+        prompt_tokens: text tokens of the prompt.
+        visual_tokens: visual tokens that entered the language model.
+        layout: name of the layout that was used.
+        stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
+        reused_tokens: tokens taken from the caches of earlier turns.
+        timing: milliseconds per part.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    prompt_tokens: int
+    visual_tokens: int
+    layout: str
+    stages: dict[int, int]
+    reused_tokens: int
+    timing: Timing
+
+
+class Stream(Iterator[str]):
+    """An answer as it is made: iterate for pieces of text; `answer` is complete at the end.
+
+    Args:
+        events: yields text pieces and returns the answer.
+        cancelled: set by `cancel`.
+    """
+
+    def __init__(self, events: Iterator[str], cancelled: threading.Event):
+        self._events, self._cancelled = events, cancelled
+        self._answer: Answer | None = None
+
+    def __next__(self) -> str:
+        """The next piece; a loop may be left and taken up again."""
+        try:
+            return next(self._events)
+        except StopIteration as end:
+            if end.value is not None:
+                self._answer = end.value
+            raise
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; runs what is left of it."""
+        if self._answer is None:
+            for _ in self:
+                pass
+        assert self._answer is not None
+        return self._answer
+
+    def cancel(self) -> None:
+        """End the answer before its next token; safe from another thread."""
+        self._cancelled.set()
+
+
+def drain(events) -> Any:
+    """Run a generator to its end -> what it returns."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
+
+
+def single(events):
+    """The pieces and the answer of a batch of one."""
+    while True:
+        try:
+            (piece,) = next(events)
+        except StopIteration as end:
+            return end.value[0]
+        if piece:
+            yield piece

@@ -1,0 +1,258 @@
+"""Runs a bundle's engines: device buffers of our own, caches updated in place, one stream.
+
+The T = 1 step is recorded as a CUDA graph and replayed. Letters: base.py.
+"""
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import LuvcError
+from ..bundle import Bundle
+from ..manifest import Engine, EngineFile, Layout
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+from .cuda import Buffers, Cuda, Memory
+from .trt_build import register_plugins
+from .trt_library import Library
+from .trt_pick import pick_engine
+from .trt_session import Session, Sessions, numpy_dtype
+
+ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
+
+
+def make_runner(library: Library, bundle: Bundle) -> "TrtRunner":
+    """A runner on the GPU of this machine.
+
+    Raises:
+        LuvcError: no GPU, no engine for it, or too little device memory.
+    """
+    cuda = Cuda()
+    engine = pick_engine(bundle, library, library.version, cuda.arch)
+    if engine.plugins == "library":
+        register_plugins("library", None)
+    sessions = Sessions(library, cuda, bundle.path / engine.folder)
+    description = f"{library.title} {engine.version} on {cuda.name} ({cuda.arch})"
+    return TrtRunner(bundle, engine, cuda, sessions, description)
+
+
+class Caches:
+    """Key and value buffers of a batch on the device, and the step recorded over them.
+
+    Args:
+        cuda: the device.
+        shapes: of the buffers, key and value of each layer in turn.
+        item: bytes of an element.
+    """
+
+    def __init__(self, cuda: Any, shapes: list[tuple[int, ...]], item: int):
+        self.shapes, self.batch = shapes, shapes[0][0]
+        sizes = [int(np.prod(s)) * item for s in shapes]
+        starts = np.cumsum([0, *[-(-size // 256) * 256 for size in sizes]]).tolist()  # aligned
+        mend = "use a smaller batch, a smaller --text-capacity or a higher --ratio"
+        purpose = f"the caches of {self.batch} conversations"
+        self._memory = Memory(cuda, starts[-1], purpose, mend)
+        # unwritten slots are masked, but 0 * NaN would not be 0
+        cuda.clear(self._memory.address, starts[-1])
+        self.addresses = [self._memory.address + start for start in starts[:-1]]
+        self.buffers = Buffers(cuda)  # of the T = 1 step: a recorded graph holds their addresses
+        self.recorded: tuple[Any, Any] | None = None  # what it is good for, the graph
+        self.warm: Any = None  # what the step last ran for without a graph
+        self.records = True  # False once recording has failed
+
+
+class TrtRunner:
+    """Runs engines through a CUDA layer and sessions, both exchangeable for tests.
+
+    Args:
+        bundle: a loaded bundle.
+        engine: the entry of its manifest to run.
+        cuda: the device, see cuda.Cuda.
+        open_session: plan path -> session, see trt_session.Session.
+        description: library, version and device, for people.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        cuda: Any,
+        open_session: Callable[[Path], Session],
+        description: str,
+    ):
+        self.bundle, self.cuda, self.description = bundle, cuda, description
+        self.files: dict[str, EngineFile] = {file.graph: file for file in engine.graphs}
+        self._open = open_session
+        self._sessions: dict[str, Session] = {}
+        self._buffers = Buffers(cuda)
+        self._workspace: Memory | None = None
+        self._lock = threading.RLock()  # one stream and one scratch memory: one run at a time
+
+    def prepare(self, layout: Layout) -> None:
+        """Load the layout's engines and run each once, so that all kernels are compiled."""
+        low = self.files[layout.graphs.prefill].profiles[0]["B"][0]
+        V, count = layout.visual_tokens, layout.tiles * layout.images * low
+        embeds = self.vision(layout, np.zeros((count, 3, *layout.tile_size), np.float32))
+        length = V + 2
+        rows = np.broadcast_to(np.arange(length), (low, length))
+        feed = PrefillFeed(
+            input_ids=np.zeros((low, length), np.int64),
+            visual_embeds=embeds.reshape(low, V, -1),
+            visual_index=rows[:, 1 : V + 1],
+            position_ids=rows,
+            last_index=np.full(low, length - 1),
+        )
+        caches = self.new_caches(layout, low)
+        self.prefill(layout, feed, caches)
+        token, text = np.zeros((low, 1), np.int64), np.full(low, 2)
+        self.step(layout, StepFeed(token, token + length, text, token[:, 0]), caches)
+        save = getattr(self._open, "save", None)
+        if save is not None:
+            save()
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        graph, feed = layout.graphs.vision, {"pixel_values": pixel_values}
+        tiles = layout.tiles * layout.images
+        self._check_rows(graph, "N", len(pixel_values), tiles)
+        return self._run(graph, 0, feed, None, ["visual_embeds"])[0]
+
+    def new_caches(self, layout: Layout, batch: int) -> Caches:
+        """Zeroed buffers on the device."""
+        m, lm = self.bundle.manifest, self.bundle.manifest.language
+        self._check_rows(layout.graphs.step, "B", batch)
+        shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
+        with self._lock:
+            return Caches(self.cuda, list(shapes), numpy_dtype(m.dtype).itemsize)
+
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
+        """Run prompts and fill the caches in place."""
+        scored = [p.layer for p in layout.schedule.language if p.keep]
+        names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
+        outputs = ["logits", *names]
+        logits, *rest = self._run(layout.graphs.prefill, 0, vars(feed), caches, outputs)
+        stages = {
+            layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
+        }
+        return PrefillResult(logits[:, 0], stages)
+
+    def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
+        """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
+        profile = ONE_TOKEN if feed.input_ids.shape[1] == 1 else MORE_TOKENS
+        return self._run(layout.graphs.step, profile, vars(feed), caches, ["logits"])[0][:, 0]
+
+    def read_caches(self, caches: Caches) -> list[np.ndarray]:
+        """Host copies."""
+        dtype = numpy_dtype(self.bundle.manifest.dtype)
+        found = [np.empty(shape, dtype) for shape in caches.shapes]
+        with self._lock:
+            for array, address in zip(found, caches.addresses, strict=True):
+                self.cuda.download(array, address)
+            self.cuda.synchronise()
+        return found
+
+    # ---- the work
+    def _run(self, graph: str, profile: int, feed, caches: Caches | None, outputs: list[str]):
+        """Upload a feed, run, download outputs; caches stay where they are."""
+        with self._lock:
+            session = self._session(graph)
+            decoding = caches is not None and "text_len" in feed and profile == ONE_TOKEN
+            buffers = caches.buffers if caches is not None and decoding else self._buffers
+            shapes, addresses = {}, {}
+            for name, value in feed.items():
+                array = np.ascontiguousarray(value, session.dtype(name))
+                shapes[name] = array.shape
+                addresses[name] = buffers.get((graph, name), array.nbytes)
+                self.cuda.upload(addresses[name], array)
+            if caches is not None:
+                self._bind(caches, shapes, addresses)
+            session.set_shapes(profile, shapes)
+            results = [np.empty(session.shape(profile, n), session.dtype(n)) for n in outputs]
+            for name, result in zip(outputs, results, strict=True):
+                addresses[name] = buffers.get((graph, name), result.nbytes)
+            enqueue = functools.partial(session.enqueue, profile, addresses, *self._scratch())
+            if caches is not None and decoding:
+                self._decode(session, caches, enqueue)
+            else:
+                enqueue()
+            for name, result in zip(outputs, results, strict=True):
+                self.cuda.download(result, addresses[name])
+            self.cuda.synchronise()
+            return results
+
+    def _bind(self, caches: Caches, shapes: dict, addresses: dict[str, int]) -> None:
+        """Each cache as input and as output: the engine updates it in place."""
+        named = zip(self._cache_names(), caches.shapes, caches.addresses, strict=True)
+        for name, shape, address in named:
+            shapes[name] = shape
+            addresses[name] = addresses[f"{name}_out"] = address
+
+    def _decode(self, session: Session, caches: Caches, enqueue: Callable[[], None]) -> None:
+        """Replay the recorded step; record it at its second run, when everything is allocated."""
+        good_for = (id(session), session.epochs[ONE_TOKEN], *self._scratch())
+        if caches.recorded is not None and caches.recorded[0] == good_for:
+            self.cuda.launch(caches.recorded[1])
+        elif caches.warm == good_for and caches.records and session.capturable(ONE_TOKEN):
+            self._record(caches, good_for, enqueue)
+        else:
+            caches.warm = good_for
+            enqueue()
+
+    def _record(self, caches: Caches, good_for: tuple, enqueue: Callable[[], None]) -> None:
+        """Record the step and run it; a step that cannot be recorded is run as it is."""
+        try:
+            caches.recorded = good_for, self.cuda.capture(enqueue)
+        except RuntimeError as error:
+            warnings.warn(f"decoding without a CUDA graph: {error}", stacklevel=2)
+            caches.records = False
+            enqueue()
+        else:
+            self.cuda.launch(caches.recorded[1])  # recording alone runs nothing
+
+    def _session(self, graph: str) -> Session:
+        """The session of a graph, opened once; the scratch memory grows to what it needs."""
+        with self._lock:
+            if graph not in self._sessions:
+                session = self._open(self.bundle.file(self.files[graph].file))
+                self._check_in_place(graph, session)
+                self._sessions[graph] = session
+                self._grow(session.workspace)
+            return self._sessions[graph]
+
+    def _grow(self, size: int) -> None:
+        if self._workspace is None or self._workspace.size < size:
+            self._workspace = None  # freed first: both together may not fit
+            mend = "build with a smaller --batch"
+            self._workspace = Memory(self.cuda, size, "intermediate results", mend)
+
+    def _scratch(self) -> tuple[int, int]:
+        assert self._workspace is not None
+        return self._workspace.address, self._workspace.size
+
+    def _check_in_place(self, graph: str, session: Session) -> None:
+        vision = {layout.graphs.vision for layout in self.bundle.manifest.layouts}
+        if graph in vision:
+            return
+        for name in self._cache_names():
+            if not session.in_place(f"{name}_out", name):
+                raise LuvcError(
+                    f"the engine of {graph} does not update {name} in place; build it again"
+                )
+
+    def _check_rows(self, graph: str, symbol: str, rows: int, factor: int = 1) -> None:
+        low, usual, high = self.files[graph].profiles[0][symbol]
+        if not low <= rows <= high:
+            raise LuvcError(
+                f"a batch of {rows // factor} conversations is outside the engines' "
+                f"{low // factor} to {high // factor}: luvc-build --batch "
+                f"{min(low, rows) // factor},{usual // factor},{max(high, rows) // factor}"
+            )
+
+    @functools.cache  # noqa: B019
+    def _cache_names(self) -> list[str]:
+        layers = self.bundle.manifest.language.layers
+        return [f"cache_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]

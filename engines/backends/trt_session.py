@@ -1,0 +1,168 @@
+"""One TensorRT engine on the device: its execution contexts, one for each profile.
+
+This is the only place that calls the TensorRT runtime; trt_run.py decides what is run.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import LuvcError
+from .cuda import Cuda, check_memory
+from .trt_library import Library, make_log
+
+JIT_CACHE = "runtime.cache"  # beside the plans; written at run time, so not in the manifest
+DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64"}
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """A dtype by name; numpy itself has no bfloat16."""
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+class Sessions:
+    """Opens the engines of a bundle.
+
+    Args:
+        library: TensorRT or TensorRT-RTX.
+        cuda: the device.
+        folder: where the plans lie; TensorRT-RTX keeps its compiled kernels there.
+    """
+
+    def __init__(self, library: Library, cuda: Cuda, folder: Path):
+        self.library, self.cuda, self.folder = library, cuda, folder
+        self.trt = library.load()
+        self.log = make_log(self.trt)
+        self._runtime = self.trt.Runtime(self.log)
+        self._jit: Any = None
+
+    def __call__(self, plan: Path) -> "Session":
+        """Load a plan.
+
+        Raises:
+            LuvcError: too little device memory, or the library does not take the plan.
+        """
+        mend = "free memory on the device, or export at a higher --ratio or smaller --text-capacity"
+        check_memory(self.cuda, plan.stat().st_size, f"the weights of {plan.name}", mend)
+        engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        if engine is None:
+            raise LuvcError(
+                f"{self.library.title} does not load {plan} ({self.log.last() or 'no reason given'}): "
+                f"build it again on this machine with luvc-build --backend {self.library.name}"
+            )
+        return Session(self, engine)
+
+    def context(self, engine: Any, profile: int) -> Any:
+        """An execution context whose scratch memory the runner provides."""
+        trt, user_managed = self.trt, self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        if self.library.plugins:
+            context = engine.create_execution_context(user_managed)
+        else:
+            config = engine.create_runtime_config()
+            config.set_execution_context_allocation_strategy(user_managed)
+            config.set_runtime_cache(self._jit_cache(config))
+            if profile == 0 and engine.num_optimization_profiles > 1:  # decoding: few shapes
+                strategies = trt.DynamicShapesKernelSpecializationStrategy
+                config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            context = engine.create_execution_context(config)
+        context.set_optimization_profile_async(profile, self.cuda.stream)
+        self.cuda.synchronise()
+        return context
+
+    def _jit_cache(self, config: Any) -> Any:
+        """Kernels compiled by earlier runs; the library refuses those of another GPU or driver."""
+        if self._jit is None:
+            self._jit = config.create_runtime_cache()
+            path = self.folder / JIT_CACHE
+            if path.is_file():
+                self._jit.deserialize(path.read_bytes())
+        return self._jit
+
+    def save(self) -> None:
+        """Keep compiled kernels for the next process; a read-only bundle goes without."""
+        if self._jit is None:
+            return
+        path = self.folder / JIT_CACHE
+        draft = path.with_suffix(".draft")
+        try:
+            draft.write_bytes(bytes(self._jit.serialize()))
+            draft.replace(path)
+        except OSError:
+            draft.unlink(missing_ok=True)
+
+
+class Session:
+    """One engine.
+
+    Args:
+        sessions: who opened it.
+        engine: the deserialized engine.
+
+    Attributes:
+        workspace: bytes of scratch memory a run needs.
+        epochs: for each profile, how often its shapes changed; CUDA graphs are good for one epoch.
+    """
+
+    def __init__(self, sessions: Sessions, engine: Any):
+        self._sessions, self._engine = sessions, engine
+        profiles = range(engine.num_optimization_profiles)
+        self._contexts = [sessions.context(engine, p) for p in profiles]
+        self._shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in profiles]
+        self.workspace = int(engine.device_memory_size_v2)
+        self.epochs = [0 for _ in profiles]
+
+    def dtype(self, name: str) -> np.dtype:
+        """Element type of an input or output."""
+        return numpy_dtype(DTYPES[self._engine.get_tensor_dtype(name).name])
+
+    def in_place(self, output: str, source: str) -> bool:
+        """Whether an output takes the memory of an input."""
+        return self._engine.get_aliased_input_tensor(output) == source
+
+    def set_shapes(self, profile: int, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Choose the shapes of the next runs.
+
+        Raises:
+            RuntimeError: a shape is outside the profile.
+        """
+        if shapes == self._shapes[profile]:
+            return
+        self.epochs[profile] += 1
+        for name, shape in shapes.items():
+            if not self._contexts[profile].set_input_shape(name, shape):
+                raise RuntimeError(f"{name}: {shape} is outside profile {profile}")
+        self._shapes[profile] = dict(shapes)
+
+    def shape(self, profile: int, name: str) -> tuple[int, ...]:
+        """Shape of an output for the chosen input shapes."""
+        return tuple(self._contexts[profile].get_tensor_shape(name))
+
+    def enqueue(self, profile: int, addresses: dict[str, int], workspace: int, size: int) -> None:
+        """Run on the stream.
+
+        Args:
+            profile: which.
+            addresses: of every input and output.
+            workspace: address of scratch memory.
+            size: bytes of it.
+
+        Raises:
+            RuntimeError: TensorRT refuses; with its own words.
+        """
+        context = self._contexts[profile]
+        for name, address in addresses.items():
+            context.set_tensor_address(name, address)
+        context.set_device_memory(workspace, size)
+        if not context.execute_async_v3(self._sessions.cuda.stream):
+            raise RuntimeError(f"execution failed: {self._sessions.log.last()}")
+
+    def capturable(self, profile: int) -> bool:
+        """Whether a run may be recorded as a CUDA graph; TensorRT-RTX compiles kernels first."""
+        context = self._contexts[profile]
+        ask = getattr(context, "is_stream_capturable", None)
+        return ask is None or bool(ask(self._sessions.cuda.stream))

@@ -1,0 +1,58 @@
+"""First weights of the pocket VLM.
+
+Hugging Face starts every matrix at a deviation of 0.02, which suits widths near 2,000, and
+position embeddings at zero, which leaves the patches without places. At a width of 128 both cost
+thousands of steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import InternVLForConditionalGeneration
+
+from .checkpoint import LAYERS
+
+_RESIDUAL = ("projection_layer", "fc2", "o_proj", "down_proj")
+"""Matrices whose output is added to the residual stream."""
+_PERIOD = 100
+"""Longest wave of the position embeddings, in patches, is 2 pi times this."""
+
+
+@torch.no_grad()
+def initialise(model: InternVLForConditionalGeneration) -> None:
+    """Draw matrices that keep the variance, and position embeddings that are waves in 2D."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and module is not model.lm_head:
+            deviation = module.weight[0].numel() ** -0.5
+            if name.endswith(_RESIDUAL):
+                deviation *= (2 * LAYERS) ** -0.5
+            nn.init.normal_(module.weight, std=deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    words = model.lm_head.weight  # tied to the embedding
+    nn.init.normal_(words, std=words.shape[1] ** -0.5)
+    embeddings = model.model.vision_tower.embeddings
+    places = embeddings.position_embeddings
+    side = int((places.shape[1] - 1) ** 0.5)
+    places[0, 0].zero_()
+    places[0, 1:] = waves(side, places.shape[2])
+    nn.init.normal_(embeddings.cls_token)
+
+
+def waves(side: int, width: int) -> Tensor:
+    """Sines and cosines of each patch's row and column.
+
+    Args:
+        side: rows and columns of the patch grid.
+        width: channels, a multiple of 4.
+
+    Returns:
+        [side * side, width], in raster order.
+    """
+    rates = _PERIOD ** (-torch.arange(width // 4) / (width // 4))
+    angles = torch.arange(side)[:, None] * rates
+    line = torch.cat([angles.sin(), angles.cos()], 1)
+    rows = line[:, None].expand(side, side, -1)
+    columns = line[None].expand(side, side, -1)
+    return torch.cat([rows, columns], 2).flatten(0, 1)
