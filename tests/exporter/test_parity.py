@@ -66,7 +66,10 @@ def test_prompt_and_pixels_equal_hugging_faces_processor(workshop, picture, monk
     vlm = workshop.vlm("qwen2", 1.0)
     source = vlm.manifest.model
     monkeypatch.setattr(
-        transformers.processing_utils.transformers_module, "VideoProcessorMixin", type(None)
+        transformers.processing_utils.transformers_module,
+        "VideoProcessorMixin",
+        type(None),
+        raising=False,
     )
     processor = InternVLProcessor(
         AutoImageProcessor.from_pretrained(source, backend="pil"),
