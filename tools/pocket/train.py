@@ -32,6 +32,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What differs from TrainConfig's defaults on a device."""
 
+UNLIMITED = 10**9
+"""Steps of a run whose length is given in minutes alone."""
+
 
 @app.command()
 def train(
@@ -63,6 +66,8 @@ def train(
         "seed": seed,
         "compile": compile,
     }
+    if minutes and steps is None:
+        given["steps"] = UNLIMITED
     chosen = {name: value for name, value in given.items() if value is not None}
     _run(output, device, threads, {"minutes": minutes, **chosen})
 
