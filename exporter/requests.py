@@ -46,64 +46,48 @@ def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int):
     )
 
 
-def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
-    """The prompt graph; B and S are dynamic, V is fixed."""
-    V, rows = layout.visual_tokens, {0: Dim("B", min=1, max=MAX_BATCH)}
-    graph = PrefillGraph(model, V, layout.images, layout.schedule)
+def _text_trace(graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
+                length: Dim, args: tuple[torch.Tensor, ...]) -> Trace:  # fmt: skip
+    """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
     runs = graph.trace_once()
-    length = V + TEXT
-    sequence = {**rows, 1: Dim("S", min=V + 2, max=V + capacity)}
     caches = _caches(graph, family, layout, capacity)
-    args = (
-        torch.zeros(BATCH, length, dtype=torch.long),
-        torch.zeros(BATCH, V, family.decoder.hidden, dtype=_dtype(model)),
-        torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
-        torch.arange(length).expand(BATCH, -1).contiguous(),
-        torch.full((BATCH,), length - 1),
-        *caches,
-    )
+    rows = {0: Dim("B", min=1, max=MAX_BATCH)}
+    long = ("input_ids", "position_ids")
+    dynamic = {name: {**rows, 1: length} if name in long else rows for name in graph.inputs}
     return Trace(
-        runs=runs,
         module=graph,
-        args=args,
+        args=(*args, *caches),
         inputs=[*graph.inputs, *cache_names(graph.layers)],
         outputs=graph.output_names(),
-        dynamic={
-            "input_ids": sequence,
-            "visual_embeds": rows,
-            "visual_index": rows,
-            "position_ids": sequence,
-            "last_index": rows,
-            "caches": tuple(rows for _ in caches),
-        },
+        dynamic={**dynamic, "caches": tuple(rows for _ in caches)},
+        runs=runs,
     )
+
+
+def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
+    """The prompt graph; B and S are dynamic, V is fixed."""
+    V = layout.visual_tokens
+    S = V + TEXT
+    graph = PrefillGraph(model, V, layout.images, layout.schedule)
+    args = (
+        torch.zeros(BATCH, S, dtype=torch.long),
+        torch.zeros(BATCH, V, family.decoder.hidden, dtype=_dtype(model)),
+        torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
+        torch.arange(S).expand(BATCH, -1).contiguous(),
+        torch.full((BATCH,), S - 1),
+    )
+    length = Dim("S", min=V + 2, max=V + capacity)
+    return _text_trace(graph, family, layout, capacity, length, args)
 
 
 def step_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
     """The new-text graph; B and T are dynamic."""
-    rows = {0: Dim("B", min=1, max=MAX_BATCH)}
     graph = StepGraph(model, layout.visual_tokens, layout.images, layout.schedule)
-    runs = graph.trace_once()
-    sequence = {**rows, 1: Dim("T", min=1, max=capacity)}
-    caches = _caches(graph, family, layout, capacity)
     args = (
         torch.zeros(BATCH, NEW, dtype=torch.long),
         torch.arange(NEW).expand(BATCH, -1).contiguous(),
         torch.full((BATCH,), TEXT),
         torch.full((BATCH,), NEW - 1),
-        *caches,
     )
-    return Trace(
-        runs=runs,
-        module=graph,
-        args=args,
-        inputs=[*graph.inputs, *cache_names(graph.layers)],
-        outputs=graph.output_names(),
-        dynamic={
-            "input_ids": sequence,
-            "position_ids": sequence,
-            "text_len": rows,
-            "last_index": rows,
-            "caches": tuple(rows for _ in caches),
-        },
-    )
+    length = Dim("T", min=1, max=capacity)
+    return _text_trace(graph, family, layout, capacity, length, args)
