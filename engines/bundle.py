@@ -6,6 +6,7 @@ Loading runs no code from the bundle and follows no path out of it.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -16,9 +17,9 @@ from .manifest import SCHEMA_VERSION, File, Manifest
 
 MANIFEST = "manifest.json"
 GRAPHS = "onnx"
-WEIGHTS = (
-    "onnx/weights.safetensors"  # beside the graphs: runtimes refuse paths that leave their folder
-)
+ENGINES = "engines"
+# beside the graphs: runtimes refuse paths that leave their folder
+WEIGHTS = f"{GRAPHS}/weights.safetensors"
 PROCESSOR = "processor"
 REPORT = "report"
 
@@ -155,11 +156,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def list_files(root: Path) -> dict[str, File]:
-    """Every file below root but the manifest, with size and hash."""
+def list_files(root: Path, known: Mapping[str, File]) -> dict[str, File]:
+    """Every file below root but the manifest, with size and hash; `known` ones are not read again."""
     found = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name = path.relative_to(root).as_posix()
         if name != MANIFEST:
-            found[name] = File(bytes=path.stat().st_size, sha256=sha256(path))
+            found[name] = known.get(name) or File(bytes=path.stat().st_size, sha256=sha256(path))
     return found

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
-from .bundle import Bundle, sha256
+from .bundle import ENGINES, Bundle, sha256
 from .manifest import Engine, File, Manifest
 from .replace import remove_leftovers
 
@@ -29,7 +29,7 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
     """
     work = bundle.path / f".engines.luvc-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        remove_leftovers(bundle.path / "engines")
+        remove_leftovers(bundle.path / ENGINES)
         work.mkdir()
         yield work
     except OSError as error:

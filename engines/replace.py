@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
-from .bundle import MANIFEST, PROCESSOR, REPORT, flush
+from .bundle import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, flush
 
-PARTS = {MANIFEST, PROCESSOR, REPORT, "onnx", "engines"}  # what a bundle folder may hold
+PARTS = {MANIFEST, GRAPHS, PROCESSOR, REPORT, ENGINES}  # what a bundle folder may hold
 
 
 def check_target(target: Path) -> None:

@@ -48,7 +48,7 @@ def export(
     for layout in plan(config, family):
         console.show(*plan_table(family, layout, text_tokens, config.dtype))
     with console.Steps() as steps:
-        bundle = run(config, steps)
+        bundle = run(config, steps, family)
     for report in reports(bundle):
         console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))

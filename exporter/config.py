@@ -30,7 +30,7 @@ class ExportConfig(BaseModel):
         reference_text: text tokens of the prompt that the ratio is computed at.
         cutoff, signal, scope, match: see Schedule.
         schedule: a schedule of one's own instead of a solved one.
-        validate: compare with PyTorch before the bundle gets its name.
+        check: compare with PyTorch before the bundle gets its name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

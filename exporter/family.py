@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..engines.bundle import GRAPHS
 from ..engines.manifest import Layout, Schedule, stages_of
 from ..errors import LuvcError
 from . import cost, language
@@ -123,7 +124,7 @@ class Family:
             schedule=schedule,
             stages=stages_of(schedule.visual_per_layer(self.decoder.layers, V)),
             ratios=problem.ratios(schedule),
-            graphs={kind: f"onnx/{kind}-{name}.onnx" for kind in ("vision", "prefill", "step")},  # type: ignore[arg-type]
+            graphs={kind: f"{GRAPHS}/{kind}-{name}.onnx" for kind in ("vision", "prefill", "step")},  # type: ignore[arg-type]
         )
 
     def _separate_chat_template(self) -> str:

@@ -4,16 +4,10 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, C_l cache slot
 H_kv key/value heads, d head size, N tiles.
 """
 
-from collections.abc import Iterable
-
 import torch
 
+from ..engines.backends.base import cache_names
 from .language import Buffers, Decoder, ScatterCache, Tokens
-
-
-def cache_names(layers: Iterable[int]) -> list[str]:
-    """Key and value buffers of each layer in turn; a graph's outputs add "_out"."""
-    return [f"cache_{kind}_{i}" for i in layers for kind in ("key", "value")]
 
 
 class PrefillGraph(Decoder):

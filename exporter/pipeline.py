@@ -69,12 +69,17 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
     return tuple(layouts)
 
 
-def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bundle:
+def export(
+    config: ExportConfig,
+    progress: Progress = lambda step: None,
+    family: Family | None = None,
+) -> Bundle:
     """Write a bundle; it gets its name only when everything has passed.
 
     Args:
         config: what is asked for.
         progress: called with the name of each step as it starts.
+        family: of config.model, where it was already read.
 
     Raises:
         LuvcError: the request cannot be met, or validation failed; an earlier bundle stays. Engines
@@ -92,7 +97,7 @@ def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bund
     if config.backend != CHECKED_ON:
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
-    family = Family.load(config.model)
+    family = family or Family.load(config.model)
     layouts = plan(config, family)
     progress("loading the weights")
     model = load_model(family, DTYPES[config.dtype])
@@ -108,13 +113,10 @@ def export(config: ExportConfig, progress: Progress = lambda step: None) -> Bund
         progress("writing the processor files")
         _write_processor(family, model, folder / PROCESSOR)
         manifest = _manifest(config, family, layouts, sum(p.numel() for p in model.parameters()))
-        _write_manifest(folder, manifest)
+        manifest = _write_manifest(folder, manifest)
         if config.validates:
-            for layout in layouts:
-                progress(f"validating {layout.name} against PyTorch")
-                _validate(Bundle.load(folder), family, model, layout, config, folder)
-            manifest = manifest.model_copy(update={"validated": True})
-            _write_manifest(folder, manifest)
+            _validate(Bundle.load(folder), family, model, config, progress)
+            _write_manifest(folder, manifest.model_copy(update={"validated": True}))
     bundle = Bundle.load(config.output)
     if config.backend == CHECKED_ON:
         return bundle
@@ -197,26 +199,33 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    manifest = manifest.model_copy(update={"files": list_files(folder)})
+def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest with all files of the folder -> that manifest."""
+    manifest = manifest.model_copy(update={"files": list_files(folder, manifest.files)})
     folder.joinpath(MANIFEST).write_text(manifest.model_dump_json(indent=1))
+    return manifest
 
 
-def _validate(bundle: Bundle, family: Family, model: nn.Module, layout: Layout, config, folder):
-    """Compare with PyTorch, keep the report, refuse the bundle when it does not pass."""
-    runner = load_backend(CHECKED_ON).runner(bundle)
+def _validate(
+    bundle: Bundle, family: Family, model: nn.Module, config: ExportConfig, progress: Progress
+) -> None:
+    """Compare each layout with PyTorch, keep the reports, refuse a bundle that does not pass."""
+    runner, processor = load_backend(CHECKED_ON).runner(bundle), Processor(bundle)
     reference = TorchRunner(model, family, config.text_capacity)
-    report = validate(bundle.manifest, Processor(bundle), layout, reference, runner, CHECKED_ON)
-    target = folder / REPORT / f"validation-{layout.name}-{CHECKED_ON}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(report.model_dump_json(indent=1))
-    if not report.passed:
-        kept = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
-        shutil.copy(target, kept)
-        raise LuvcError(
-            f"layout {layout.name} does not match PyTorch, so no bundle was written "
-            f"(report: {kept}): " + "; ".join(report.failures())
-        )
+    folder = bundle.path / REPORT
+    folder.mkdir()
+    for layout in bundle.manifest.layouts:
+        progress(f"validating {layout.name} against PyTorch")
+        report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
+        target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
+        target.write_text(report.model_dump_json(indent=1))
+        if not report.passed:
+            kept = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
+            shutil.copy(target, kept)
+            raise LuvcError(
+                f"layout {layout.name} does not match PyTorch, so no bundle was written "
+                f"(report: {kept}): " + "; ".join(report.failures())
+            )
 
 
 def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunner:

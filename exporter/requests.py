@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from ..engines.backends.base import cache_shapes
+from ..engines.backends.base import cache_names, cache_shapes
 from ..engines.manifest import Layout
 from .family import Family
-from .graphs import PrefillGraph, StepGraph, cache_names
+from .graphs import PrefillGraph, StepGraph
 from .language import Decoder
 from .onnx_export import Trace
 from .vision.core import VisionGraph

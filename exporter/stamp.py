@@ -178,19 +178,12 @@ def _renamed(run: Run, layer: int, name: str | None) -> str:
 
 
 def _order(graph: ir.Graph) -> None:
-    """Cache inputs and outputs by layer, behind or before the others as they were."""
-
-    def key(item: tuple[int, ir.Value]) -> tuple[int, int, int]:
-        place, value = item
-        layer = _cache_layer(value.name)
-        first = min(
-            (i for i, v in enumerate(values) if _cache_layer(v.name) is not None), default=0
-        )
-        if layer is None:
-            return (place if place < first else place + 10**6, 0, 0)
-        return (first, layer, int("value" in (value.name or "")))
-
-    for values in (list(graph.inputs), list(graph.outputs)):
-        ordered = [v for _, v in sorted(enumerate(values), key=key)]
-        target = graph.inputs if values and values[0] in list(graph.inputs) else graph.outputs
-        target[:] = ordered
+    """Cache inputs and outputs by layer, where the traced ones stood."""
+    for values in (graph.inputs, graph.outputs):
+        caches = [v for v in values if _cache_layer(v.name) is not None]
+        if not caches:
+            continue
+        first = values.index(caches[0])
+        others = [v for v in values if _cache_layer(v.name) is None]
+        caches.sort(key=lambda v: (_cache_layer(v.name) or 0, "value" in str(v.name)))
+        values[:] = [*others[:first], *caches, *others[first:]]

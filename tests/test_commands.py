@@ -29,6 +29,7 @@ def command(monkeypatch, capsys):
 
     def run(module, *args) -> Result:
         monkeypatch.setattr(sys, "argv", ["luvc", *map(str, args)])
+        capsys.readouterr()  # what making a checkpoint printed is not the command's
         try:
             module.main()
             code = 0

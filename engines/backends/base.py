@@ -4,6 +4,7 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, V_l those ente
 size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -95,6 +96,11 @@ class Runner(Protocol):
     def read_caches(self, caches: Any) -> list[np.ndarray]:
         """Host copies, key and value of each layer in turn (for validation)."""
         ...
+
+
+def cache_names(layers: Iterable[int]) -> list[str]:
+    """Key and value buffers of each layer in turn; a graph's outputs add "_out"."""
+    return [f"cache_{kind}_{i}" for i in layers for kind in ("key", "value")]
 
 
 def cache_shapes(

@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_names, cache_shapes
 
 NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
@@ -132,7 +132,7 @@ class OrtRunner:
     @functools.cache  # noqa: B019
     def _cache_names(self) -> list[str]:
         layers = self.bundle.manifest.language.layers
-        return [f"cache_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]
+        return cache_names(range(layers))
 
 
 def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Engine, EngineFile, Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_names, cache_shapes
 from .cuda import Buffers, Cuda, Memory
 from .trt_build import register_plugins
 from .trt_library import Library
@@ -255,4 +255,4 @@ class TrtRunner:
     @functools.cache  # noqa: B019
     def _cache_names(self) -> list[str]:
         layers = self.bundle.manifest.language.layers
-        return [f"cache_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]
+        return cache_names(range(layers))

@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import InternVLForConditionalGeneration
 
+from luvc.engines.backends.base import cache_names
 from luvc.engines.manifest import Merge, Prune, Schedule
 from luvc.exporter import requests
 from luvc.exporter.attention import NAME
 from luvc.exporter.family import Family
-from luvc.exporter.graphs import PrefillGraph, StepGraph, cache_names
+from luvc.exporter.graphs import PrefillGraph, StepGraph
 from luvc.exporter.onnx_export import trace
 from luvc.exporter.vision.core import VisionGraph
 
