@@ -98,6 +98,26 @@ class Runner(Protocol):
         ...
 
 
+class SharedRunner(Runner, Protocol):
+    """A runner whose caches can be shared by conversations that come and go."""
+
+    def window(self, caches: Any, start: int, count: int) -> Any:
+        """Caches of `count` rows from `start` on, in the same memory.
+
+        Raises:
+            LuvcError: this runner cannot begin there.
+        """
+        ...
+
+    def copy_caches(self, source: Any, target: Any) -> None:
+        """Copy rows to as many others, which do not overlap them."""
+        ...
+
+    def write_caches(self, caches: Any, values: list[np.ndarray]) -> None:
+        """Put back what `read_caches` gave."""
+        ...
+
+
 def cache_names(layers: Iterable[int]) -> list[str]:
     """Key and value buffers of each layer in turn; a graph's outputs add "_out"."""
     return [f"cache_{kind}_{i}" for i in layers for kind in ("key", "value")]

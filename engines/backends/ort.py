@@ -36,6 +36,38 @@ def usable(bundle: Bundle) -> str | None:
     return available()
 
 
+class Caches:
+    """Key and value buffers of a batch, as arrays on the host and as ONNX Runtime's values.
+
+    On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
+
+    Args:
+        arrays: contiguous, [B, H_kv, C_l, d].
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, arrays: list[np.ndarray], device: str):
+        import onnxruntime
+
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        self.values = [make(a, device, 0) for a in arrays]
+        self._arrays = arrays if device == "cpu" else None
+
+    @property
+    def host(self) -> list[np.ndarray]:
+        """The buffers as arrays.
+
+        Raises:
+            LuvcError: they lie on a GPU.
+        """
+        if self._arrays is None:
+            raise LuvcError(
+                "ONNX Runtime's CUDA provider cannot share caches between requests: build engines "
+                "(luvc-build --backend tensorrt), or install onnxruntime without -gpu"
+            )
+        return self._arrays
+
+
 class OrtRunner:
     """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
 
@@ -88,16 +120,27 @@ class OrtRunner:
         """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
         return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
 
-    def new_caches(self, layout: Layout, batch: int) -> list[Any]:
+    def new_caches(self, layout: Layout, batch: int) -> "Caches":
         """Zeroed buffers on the device, key and value of each layer in turn."""
-        import onnxruntime
-
         lm, m = self.bundle.manifest.language, self.bundle.manifest
         shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
-        make = onnxruntime.OrtValue.ortvalue_from_numpy
-        return [make(np.zeros(s, self._dtype), self.device, 0) for s in shapes]
+        return Caches([np.zeros(s, self._dtype) for s in shapes], self.device)
 
-    def prefill(self, layout: Layout, feed: PrefillFeed, caches: list[Any]) -> PrefillResult:
+    def window(self, caches: "Caches", start: int, count: int) -> "Caches":
+        """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
+        return Caches([a[start : start + count] for a in caches.host], self.device)
+
+    def copy_caches(self, source: "Caches", target: "Caches") -> None:
+        """Copy rows to as many others, which do not overlap them (CPU only)."""
+        for a, b in zip(source.host, target.host, strict=True):
+            b[...] = a
+
+    def write_caches(self, caches: "Caches", values: list[np.ndarray]) -> None:
+        """Put back what `read_caches` gave (CPU only)."""
+        for a, b in zip(values, caches.host, strict=True):
+            b[...] = a
+
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
         """Run prompts and fill the caches in place."""
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
@@ -107,15 +150,15 @@ class OrtRunner:
         }
         return PrefillResult(logits[:, 0], stages)
 
-    def step(self, layout: Layout, feed: StepFeed, caches: list[Any]) -> np.ndarray:
+    def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: list[Any]) -> list[np.ndarray]:
+    def read_caches(self, caches: "Caches") -> list[np.ndarray]:
         """Host copies."""
-        return [c.numpy() for c in caches]
+        return [np.array(value.numpy()) for value in caches.values]
 
-    def _run(self, graph: str, feed, caches: list[Any], outputs: list[str]) -> list[np.ndarray]:
+    def _run(self, graph: str, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
         session = self.session(graph)
         binding = session.io_binding()
@@ -123,7 +166,7 @@ class OrtRunner:
             binding.bind_output(name, "cpu")
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
-        for name, cache in zip(self._cache_names(), caches, strict=True):
+        for name, cache in zip(self._cache_names(), caches.values, strict=True):
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)

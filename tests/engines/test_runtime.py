@@ -119,10 +119,10 @@ def test_a_second_turn_equals_a_fresh_prefill(workshop, picture):
     vlm = workshop.vlm("qwen2")
     chat = vlm.chat(max_new_tokens=6)
     first = chat.ask("Why?", images=[picture])
-    cached = list(chat._cached)
+    cached = list(chat.history.cached)
     second = chat.ask("And the colours?", stream=False)
     assert first.reused_tokens == 0 and second.reused_tokens == len(cached)
-    conversation = chat._cached[: len(chat._cached) - 5]  # without the answer's fed tokens
+    conversation = chat.history.cached[: len(chat.history.cached) - 5]  # without the answer's fed tokens
     layout = vlm.manifest.layouts[0]
     embeds, _ = vlm.embed([vlm.processor.prompt(ask("Why?", picture))])
     rows = Rows(vlm.runner, vlm.manifest, layout, 1)
