@@ -192,18 +192,9 @@ def test_a_failed_question_is_not_added(workshop, picture):
     assert chat.ask("And now?").reused_tokens > 0
 
 
-def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture, tmp_path):
-    from luvc.engines import VLM
-    from luvc.exporter import ExportConfig, export
-
-    model = workshop.checkpoint(layers=2, vision_layers=1, image=56)
-    config = ExportConfig.make(
-        model=str(model), output=tmp_path / "b", ratio=1, text_capacity=64, check=False,
-        images=(1, 2), image_sizes=((56, 56), (56, 112)),
-    )  # fmt: skip
-    export(config)
-    assert len(list((tmp_path / "b").rglob("*.safetensors"))) == 1
-    vlm = VLM.load(tmp_path / "b")
+def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture):
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    assert len(list(vlm.bundle.path.rglob("*.safetensors"))) == 1
     wide = picture[:56, :112]
     cases = {
         "56x56": [picture[:50, :60]],
