@@ -229,12 +229,12 @@ def test_unknown_busy_refused_and_cancelled_sessions(serve, vlm, picture, monkey
 def test_sessions_are_evicted_by_age_and_bytes(serve, vlm, picture):
     row = vlm.manifest.kv_bytes(vlm.manifest.layouts[0])
     each = row + picture.size
-    scheduler = serve(session_mib=1)
-    fit = 2**20 // each
+    scheduler = serve(session_mib=3)
+    fit = 3 * 2**20 // each
     assert 1 < fit < 20
     for i in range(fit + 2):
         _ = scheduler.submit(ask("Why?", picture), session=f"s{i}", max_new_tokens=2).answer
-        assert scheduler.sessions.bytes <= 2**20
+        assert scheduler.sessions.bytes <= 3 * 2**20
     assert len(scheduler.sessions) == fit and scheduler.sessions.evicted == 2
     with pytest.raises(LuvcError, match="'s0' is unknown"):
         _ = scheduler.submit(ask("And?"), session="s0").answer

@@ -61,7 +61,8 @@ def _keep_running(start, stop: list[int]) -> bool:
         began = time.monotonic()
         with start() as running:
             reason = _watch(running, stop)
-            clean = running.stop()
+            # after a death the server waits in vain for what that process was doing
+            clean = running.stop() if reason is None else running.stop(grace=1)
         if reason is None:
             return clean
         left = RESTARTS if time.monotonic() - began > LIVED else left - 1

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ...errors import LuvcError
 
+STACK = 1 << 30  # bytes; 2.51 copies an HTTP body to its stack, and 8 MiB end at a picture of 6
 GRACE = 10.0  # seconds for the server to end by itself; open requests are given EXIT of them
 EXIT = 5
 STUB = "triton_python_backend_stub"
@@ -110,7 +112,7 @@ class Server:
         command += ["--disable-auto-complete-config", f"--exit-timeout-secs={EXIT}"]
         for name, port in vars(ports).items():
             command += [f"--{name}-address={host}", f"--{name}-port={port}"]
-        with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack, _stack_limit(STACK):
             out = stack.enter_context(log.open("ab")) if log else None
             self._process = subprocess.Popen(
                 [*command, *options], stdout=out, stderr=subprocess.STDOUT if out else None,
@@ -143,15 +145,15 @@ class Server:
     def dead_models(self) -> list[str]:
         """Models whose process has died since the last call, without having been unloaded.
 
-        A process that was unloaded ends too, but its server has then waited for it before it goes on
-        serving; one that died is left as it is, so the server still lists its model as ready.
+        A process of a model that is unloaded or replaced ends too; but then the model is not ready, or
+        another process has taken its place.
         """
         now = self._stubs()
-        gone = {pid: name for pid, name in self._models.items() if pid not in now}
+        gone = set(self._models.values()) - set(now.values())
         self._models = now
         if not gone or self.exit_code is not None:
             return []
-        return sorted({name for name in gone.values() if self._says_ready(name)})
+        return sorted(name for name in gone if self._says_ready(name))
 
     def _says_ready(self, model: str) -> bool:
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
@@ -183,13 +185,17 @@ class Server:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-size:] if self.log else "(see above)"
 
-    def stop(self) -> bool:
-        """Stop it and its models' processes -> whether it ended by itself with exit code 0."""
+    def stop(self, grace: float = GRACE) -> bool:
+        """Stop it and its models' processes -> whether it ended by itself with exit code 0.
+
+        Args:
+            grace: seconds it is given to end by itself.
+        """
         memory = self._shared_memory()
         self._process.terminate()
         ended = True
         try:
-            self._process.wait(GRACE)
+            self._process.wait(grace)
         except subprocess.TimeoutExpired:
             ended = False
         with contextlib.suppress(ProcessLookupError):
@@ -216,3 +222,17 @@ class Server:
     def __exit__(self, *_) -> None:
         if self.exit_code is None:
             self.stop()
+
+
+@contextlib.contextmanager
+def _stack_limit(size: int):
+    """Threads of processes started meanwhile get stacks of this size, where the system permits it."""
+    kind = resource.RLIMIT_STACK
+    soft, hard = resource.getrlimit(kind)
+    if hard != resource.RLIM_INFINITY:
+        size = min(size, hard)
+    resource.setrlimit(kind, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(kind, (soft, hard))

@@ -66,6 +66,7 @@ class TritonPythonModel:
             try:
                 self._submit(request, sender)
             except Exception as error:
+                self.scheduler.counters.failed += 1
                 final = self.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
                 sender.send(self._refusal(error), flags=final)
 
