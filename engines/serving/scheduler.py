@@ -125,7 +125,9 @@ class Scheduler:
             if self._closed:
                 raise Busy("the model is being stopped; send the request to another server")
             if self.waiting >= self.limits.waiting:
-                raise Busy(f"{self.waiting} requests are waiting, which is the limit; try again later")
+                raise Busy(
+                    f"{self.waiting} requests are waiting, which is the limit; try again later"
+                )
             self._arrived.append(job)
             self._changed.notify_all()
         return ticket
@@ -157,8 +159,10 @@ class Scheduler:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._closed
-                    or (self._arrived and len(self._prepared) + self._preparing < most)
+                    lambda: (
+                        self._closed
+                        or (self._arrived and len(self._prepared) + self._preparing < most)
+                    )
                 )
                 if self._closed:
                     return

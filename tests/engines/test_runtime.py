@@ -122,7 +122,9 @@ def test_a_second_turn_equals_a_fresh_prefill(workshop, picture):
     cached = list(chat.history.cached)
     second = chat.ask("And the colours?", stream=False)
     assert first.reused_tokens == 0 and second.reused_tokens == len(cached)
-    conversation = chat.history.cached[: len(chat.history.cached) - 5]  # without the answer's fed tokens
+    conversation = chat.history.cached[
+        : len(chat.history.cached) - 5
+    ]  # without the answer's fed tokens
     layout = vlm.manifest.layouts[0]
     embeds, _ = vlm.embed([vlm.processor.prompt(ask("Why?", picture))])
     rows = Rows(vlm.runner, vlm.manifest, layout, 1)

@@ -114,8 +114,8 @@ def grpc_stream(ports: Ports):
             arrays = {"image": (np.array([image], object), "BYTES")}
             for name, value in fields.items():
                 dtype, kind = TYPES[name]
-                value = value.encode() if isinstance(value, str) else value
-                arrays[name] = (np.array([value], dtype), kind)
+                plain = value.encode() if isinstance(value, str) else value
+                arrays[name] = (np.array([plain], dtype), kind)
             inputs = []
             for name, (array, kind) in arrays.items():
                 inputs.append(grpc.InferInput(name, list(array.shape), kind))

@@ -91,9 +91,7 @@ def _write_vlm(bundle: Bundle, model: Path, names: dict[str, str], options: Opti
         _place(bundle.file(name), model / "1" / "bundle" / name)
 
 
-def _write_vision(
-    bundle: Bundle, model: Path, graph: config.VisionGraph, options: Options
-) -> None:
+def _write_vision(bundle: Bundle, model: Path, graph: config.VisionGraph, options: Options) -> None:
     parameters = {
         "luvc_version": __version__, "bundle": f"{config.VLM}/1/bundle", "graph": graph.graph,
         "threads": options.threads,

@@ -5,6 +5,7 @@ Texts of a client are never taken as paths: a picture is what was sent with the 
 
 import base64
 import binascii
+import contextlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -91,10 +92,8 @@ def _picture(data: bytes, bounds: Bounds) -> Any:
         raise LuvcError(_too_large(len(data), bounds))
     if data[:5] == b"data:":
         data = data.partition(b",")[2]
-    try:
+    with contextlib.suppress(binascii.Error):  # then it is the file itself, or refused below
         data = base64.b64decode(data, validate=True)
-    except binascii.Error:
-        pass  # then it is the file itself; what is neither is refused below
     if len(data) > most:
         raise LuvcError(_too_large(len(data), bounds))
     try:
@@ -117,9 +116,7 @@ def _picture(data: bytes, bounds: Bounds) -> Any:
 
 
 def _too_large(size: int, bounds: Bounds) -> str:
-    return (
-        f"the image has {size / 2**20:.0f} MiB, the limit is {bounds.image_mib} MiB; scale it down first"
-    )
+    return f"the image has {size / 2**20:.0f} MiB, the limit is {bounds.image_mib} MiB; scale it down first"
 
 
 def _messages(text: str, images: list[Any], bounds: Bounds) -> list[dict[str, Any]]:

@@ -77,7 +77,9 @@ def _watch(running: Server, stop: list[int]) -> str | None:
     while not stop:
         if running.exit_code is not None:
             if not announced:
-                raise LuvcError(f"tritonserver ended with code {running.exit_code}:\n{running.tail()}")
+                raise LuvcError(
+                    f"tritonserver ended with code {running.exit_code}:\n{running.tail()}"
+                )
             return f"tritonserver ended with code {running.exit_code}"
         if not announced and running.ready():
             announced = True
