@@ -263,9 +263,7 @@ def batch(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     source: Annotated[Path, typer.Argument(help="Folder of pictures, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Argument(help="Folder for the answers.")],
-    question: Annotated[
-        str, typer.Option(help="For rows without one.")
-    ] = "Describe the picture.",
+    question: Annotated[str, typer.Option(help="For rows without one.")] = "Describe the picture.",
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
     actors: Annotated[int, typer.Option(help="Bundles that work side by side.")] = 1,
     rows: Annotated[int, typer.Option(help="Answers an actor makes at once.")] = 8,

@@ -79,7 +79,9 @@ def main() -> None:
     if verbose:
         names = (o.name for o in last.get_response().outputs if o.name != "text_output")
         values = {name: last.as_numpy(name).item() for name in names}
-        shown = (f"{n} {v.decode() if isinstance(v, bytes) else f'{v:g}'}" for n, v in values.items())
+        shown = (
+            f"{n} {v.decode() if isinstance(v, bytes) else f'{v:g}'}" for n, v in values.items()
+        )
         sys.stderr.write(", ".join(shown) + "\n")
 
 

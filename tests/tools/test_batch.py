@@ -41,7 +41,9 @@ def test_500_pictures_killed_half_way(workshop, tmp_path):
     for i in range(COUNT - 1):
         (source / f"{'sub/' * (i % 2)}{i:03}.png").write_bytes(png(i))
     (source / "broken.png").write_bytes(b"no picture")
-    line = command(bundle, source, target, "--question", "Why?", "--max-new-tokens", 5, "--part", 16)
+    line = command(
+        bundle, source, target, "--question", "Why?", "--max-new-tokens", 5, "--part", 16
+    )
     first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while len(list(target.glob("part-*"))) < 3:
@@ -57,7 +59,9 @@ def test_500_pictures_killed_half_way(workshop, tmp_path):
     second = subprocess.run(line, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     assert f"500 pictures, {len(before)} answered before" in second.stderr
-    rows = [row for part in target.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
+    rows = [
+        row for part in target.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()
+    ]
     assert len(rows) == COUNT and len({row["id"] for row in rows}) == COUNT
     (failed,) = (row for row in rows if row["error"])
     assert failed["id"] == "broken.png" and "cannot be read" in failed["error"]
@@ -79,7 +83,11 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
     result = subprocess.run(line, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = {row["id"]: row for row in pq.read_table(target).to_pylist()}
-    assert [found[f"r{i}"]["question"] for i in range(3)] == ["Describe the picture.", "Why?", "Why?"]
+    assert [found[f"r{i}"]["question"] for i in range(3)] == [
+        "Describe the picture.",
+        "Why?",
+        "Why?",
+    ]
     own = workshop.vlm("qwen2").generate(ask("Why?", png(2)), max_new_tokens=4)
     assert found["r2"]["text"] == own.text
 

@@ -27,6 +27,7 @@ from luvc.engines.bundle import Bundle
 from luvc.engines.serving import Limits
 from luvc.tools.triton.server import Ports, Server, find_server
 from tests.conftest import ask
+from tests.tools.test_triton_repository import with_engines
 
 ROOT = Path(__file__).parents[2]
 PLACE = Path(os.environ.get("LUVC_TRITON", ROOT / ".triton"))
@@ -274,6 +275,22 @@ def test_sessions(client, workshop, image):
 
 
 # ---- those who leave
+@pytest.mark.parametrize("endpoint", ["generate_stream", "generate"])
+def test_a_client_that_disappears_frees_its_row(client, image, endpoint):
+    before = client.metric("luvc_cancelled_total")
+    fields = {"text_input": "Why?", "max_tokens": 70, "stream": endpoint != "generate",
+              "image": base64.b64encode(image).decode()}  # fmt: skip
+    body = json.dumps(fields).encode()
+    head = f"POST /v2/models/luvc_vlm/{endpoint} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", client.ports.http)) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        if endpoint == "generate_stream":
+            assert b"200 OK" in connection.recv(100)
+    until(lambda: client.metric("luvc_cancelled_total") == before + 1)
+    until(lambda: client.metric("luvc_running") == 0)
+    client.alive(image)
+
+
 def test_cancel_frees_the_row(server, client, image):
     before = client.metric("luvc_cancelled_total")
     with grpc_stream(server.ports) as (send, results, stream):
@@ -333,8 +350,14 @@ def test_wrong_shapes_and_types_get_a_clear_error(server, client, image):
 
 # ---- the launcher
 @pytest.fixture
-def launched(repository, tmp_path):
-    """luvc-serve in explicit mode -> (process, client, launcher's output)."""
+def launched(bundle, tmp_path):
+    """luvc-serve on a repository for a GPU, as --cpu and in explicit mode -> process, client, folder."""
+    from luvc.tools.triton.repository import Bounds, Options, write
+
+    repository = tmp_path / "repository"
+    write(with_engines(bundle, "sm90"), repository, Options(Limits(rows=2), Bounds(), threads=1))
+    plain = (repository / "luvc_vision" / "config.pbtxt").read_text()
+    assert "tensorrt_plan" in plain and "KIND_GPU" in plain
     ports = None
     while ports is None:  # the launcher takes three in a row
         first = Ports.free().http
