@@ -4,10 +4,7 @@
     python tools/client.py photo.png "What is in the picture?" --server localhost:8001
 
 One file of its own, which needs nothing of this project. With --session a later call without a picture
-goes on with the conversation. The same over HTTP, in one line:
-
-    curl -s localhost:8000/v2/models/luvc_vlm/generate_stream -d "{\\"text_input\\": \\"What is it?\\",
-        \\"stream\\": true, \\"image\\": \\"$(base64 -w0 photo.png)\\"}"
+goes on with the conversation. docs/triton.md has the same as a line of curl.
 """
 
 import argparse

@@ -192,7 +192,7 @@ def test_pictures_go_where_messages_name_them():
 @pytest.mark.parametrize("source", ["/etc/hosts", "file:///etc/hosts", "http://x/y.png", 5])
 def test_texts_are_never_paths(source):
     part = {"type": "image", "image": source}
-    with pytest.raises(LuvcError, match="no known format|base64"):
+    with pytest.raises(LuvcError, match=r"no known format|base64"):
         parse(messages=json.dumps([{"role": "user", "content": [part]}]))
 
 
