@@ -208,8 +208,7 @@ class Scheduler:
         """Run the prompts of the oldest prepared request and of those that can go with it."""
         with self._changed:
             group = self._next_group()
-            if group:
-                self._changed.notify_all()
+            self._changed.notify_all()  # there is room to prepare more
         if not group:
             return
         pool = self._pool(group[0].prompt.layout)

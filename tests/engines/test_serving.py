@@ -115,6 +115,22 @@ def test_cancelled_while_waiting_is_never_run(serve, picture):
     assert first.answer.finish_reason and scheduler.counters.prefilled_rows == 1
 
 
+def test_many_that_give_up_leave_the_way_free(serve, picture):
+    """All that is prepared is given up at once, with more behind it: the next must still be served."""
+    scheduler = serve(rows=1, prefill=1, preparing=1)
+    first = scheduler.submit(ask("Why?", picture), max_new_tokens=60)
+    next(first)
+    tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=60) for _ in range(8)]
+    until(lambda: len(scheduler._prepared) == 2)
+    for ticket in tickets[:4]:
+        ticket.cancel()
+    tickets[-1].cancel()
+    first.cancel()
+    for ticket in tickets[4:-1]:
+        assert len(ticket.answer.token_ids) == 60
+    assert scheduler.counters.cancelled == 6 and scheduler.waiting == scheduler.running == 0
+
+
 def test_the_queue_is_bounded(serve, picture):
     scheduler = serve(rows=1, prefill=1, waiting=2)
     tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=60)]

@@ -143,7 +143,8 @@ def test_the_command(workshop, tmp_path, monkeypatch, capsys):
     assert code == 2 and "limit rows is 0" in err
     monkeypatch.setitem(sys.modules, "tritonclient.grpc", None)
     monkeypatch.delitem(sys.modules, "luvc.tools.triton.repository")
-    monkeypatch.delitem(sys.modules, "luvc.tools.triton.config", raising=False)
+    monkeypatch.delitem(sys.modules, "luvc.tools.triton.config")
+    monkeypatch.delattr("luvc.tools.triton.config")
     code, _, err = run(monkeypatch, capsys, *line)
     assert code == 2 and "pip install 'luvc-export[triton]'" in err
 
