@@ -66,9 +66,9 @@ def serving(data: dict) -> str:
     lines.append(
         f"Closed loops, streamed over HTTP, {data['date']}, server and clients together on "
         f"{m['cores']} cores of {m['cpu']}; float32, random weights, {data['model']['layers']} layers, "
-        f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} at ratio "
-        f"2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a request "
-        f"{one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
+        f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} "
+        f"at ratio 2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a "
+        f"request {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
         + (f" Memory of all processes: {memory}." if memory else "")
         + f" `{data['command']}`"
     )

@@ -48,7 +48,7 @@ class Caches:
         if (start, count) not in self._windows:
             rows = [size // self.batch for size in self.sizes]
             addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
-            if any(a % ALIGNED for a in addresses):
+            if any(start * row % ALIGNED for row in rows):  # the buffers themselves are aligned
                 raise LuvcError(
                     f"row {start} of the caches does not begin at a multiple of {ALIGNED} bytes, which "
                     "TensorRT demands: export with another --text-capacity or --ratio"

@@ -300,16 +300,17 @@ def many_connections(client: Client, image: bytes, endpoint: str):
     body = json.dumps(fields).encode()
     head = f"POST /v2/models/luvc_vlm/{endpoint} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
     with contextlib.ExitStack() as stack:
-        for _ in range(MANY):
-            connection = socket.create_connection(("127.0.0.1", client.ports.http))
-            stack.enter_context(connection).sendall(head.encode() + b"\r\n\r\n" + body)
-        yield connection
+        place = ("127.0.0.1", client.ports.http)
+        made = [stack.enter_context(socket.create_connection(place)) for _ in range(MANY)]
+        for connection in made:
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        yield made[0]
 
 
 def test_streaming_clients_that_disappear_free_their_rows(client, image):
     cancelled = client.metric("luvc_cancelled_total")
-    with given_up(client, image), many_connections(client, image, "generate_stream") as last:
-        assert last.recv(1)
+    with given_up(client, image), many_connections(client, image, "generate_stream") as first:
+        assert first.recv(1)
     assert client.metric("luvc_cancelled_total") > cancelled
 
 
