@@ -1,6 +1,6 @@
 """Sends answers from a thread of its own, so that no step of the model waits for a client.
 
-Text that came together since the last response of a request is sent together. Letters: none.
+Text that came together since the last response of a request is sent together.
 """
 
 import threading
@@ -12,6 +12,7 @@ from typing import Any
 from ...engines.serving import Ticket
 
 POLL = 0.02  # seconds between two looks for requests that were given up
+IDLE = 0.25  # and between two calls of `idle`
 
 
 class Outbox:
@@ -21,7 +22,7 @@ class Outbox:
         respond: (text, answer or None) -> a response; with an answer, the last one of a request.
         refuse: exception -> a response.
         final: flag of a request's last response.
-        idle: called about once a second.
+        idle: called every IDLE seconds.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Outbox:
                 for open_ticket, (sender, _) in list(self._open.items()):
                     if not open_ticket.cancelled and sender.is_cancelled():
                         open_ticket.cancel()
-            if now - idled >= 1:
+            if now - idled >= IDLE:
                 idled = now
                 self._idle()
 

@@ -165,7 +165,7 @@ class Metrics:
                     self._metrics[name] = family.Metric(labels=labels)
         except pb.TritonModelException:  # the server runs without metrics
             self._metrics = {}
-        self._last = dict.fromkeys(COUNTERS, 0)
+        self._last: dict[str, float] = dict.fromkeys(COUNTERS, 0)
 
     def update(self) -> None:
         """Bring the metrics up to date."""
@@ -175,11 +175,14 @@ class Metrics:
         values = {"running": s.running, "waiting": s.waiting, "sessions": len(s.sessions),
                   "session_bytes": s.sessions.bytes, "evicted_sessions": s.sessions.evicted}  # fmt: skip
         for name, value in values.items():
-            self._metrics[name].set(value)
+            if value != self._last.get(name):
+                self._metrics[name].set(value)
+                self._last[name] = value
         for name in COUNTERS:
             value = getattr(s.counters, name)
-            self._metrics[name].increment(value - self._last[name])
-            self._last[name] = value
+            if value != self._last[name]:
+                self._metrics[name].increment(value - self._last[name])
+                self._last[name] = value
 
 
 def read_parameters(args: dict[str, str]) -> dict[str, str]:
