@@ -205,8 +205,8 @@ def answers(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     items = [row | {"question": row.get("question") or ""} for row in rows]
-    blocks = max(actors, -(-len(items) // per_call))
-    data = ray.data.from_items(items, override_num_blocks=min(len(items), blocks)).map_batches(
+    parts = max(actors, -(-len(items) // per_call))
+    data = ray.data.from_items(items, override_num_blocks=min(len(items), parts)).map_batches(
         Answerer,
         fn_constructor_args=arguments,
         batch_size=per_call,
@@ -214,7 +214,8 @@ def answers(
         compute=ray.data.ActorPoolStrategy(size=actors),
         **resources,
     )
-    for block in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+    blocks: Iterable[Any] = data.iter_batches(batch_size=None, batch_format="pyarrow")
+    for block in blocks:
         yield block.to_pylist()
 
 

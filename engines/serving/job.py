@@ -34,7 +34,7 @@ class Job:
         reused: ids that are in the session's row already.
     """
 
-    turns: list[dict[str, Any]]
+    turns: list[Any]
     sampling: Sampling
     layout: str | None
     key: str | None

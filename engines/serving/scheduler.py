@@ -10,57 +10,21 @@ more than one group's prefill. Letters: B batch, V visual tokens.
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...errors import LuvcError
 from ..answer import Timing
+from ..backends.base import SharedRunner
 from ..manifest import Layout
 from .job import Job, embedded
+from .limits import Counters, Limits
 from .pool import Pool
 from .sessions import Sessions
 from .ticket import Busy, Ticket
 
 if TYPE_CHECKING:
     from ..runtime import VLM
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a scheduler may use.
-
-    Attributes:
-        rows: answers made at once; each holds a row of the caches of its layout.
-        prefill: prompts run together.
-        waiting: requests that wait for a row; more are refused.
-        session_mib: host memory of sessions between their turns.
-        preparing: threads that prepare requests.
-    """
-
-    rows: int = 8
-    prefill: int = 4
-    waiting: int = 128
-    session_mib: int = 512
-    preparing: int = 2
-
-    def __post_init__(self):
-        for name, value in asdict(self).items():
-            least = 0 if name == "session_mib" else 1
-            if value < least:
-                raise LuvcError(f"limit {name} is {value}; it must be {least} or more")
-
-
-@dataclass
-class Counters:
-    """What a scheduler has done: groups of prompts and their rows, steps and their rows."""
-
-    prefills: int = 0
-    prefilled_rows: int = 0
-    steps: int = 0
-    stepped_rows: int = 0
-    cancelled: int = 0
-    failed: int = 0
 
 
 class Scheduler:
@@ -306,12 +270,9 @@ class Scheduler:
 
     def _pool(self, layout: Layout) -> Pool[Job]:
         if layout.name not in self._pools:
-            self._pools[layout.name] = Pool(
-                self.vlm.runner,
-                self.vlm.manifest,
-                layout,
-                self.limits.rows,
-            )
+            runner = cast(SharedRunner, self.vlm.runner)  # __init__ has looked
+            rows = self.limits.rows
+            self._pools[layout.name] = Pool(runner, self.vlm.manifest, layout, rows)
         return self._pools[layout.name]
 
     # ---- ends without an answer

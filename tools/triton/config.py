@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
+from tritonclient.grpc import model_config_pb2
 
 from ...engines.backends.trt_graph import read_graph
 from ...engines.bundle import Bundle
 from ...engines.manifest import EngineFile
+
+pb: Any = model_config_pb2  # its classes are made when it is imported: type checkers see none
+Config = Any  # a pb.ModelConfig
 
 VLM, VISION = "luvc_vlm", "luvc_vision"
 TYPES = {1: "TYPE_FP32", 10: "TYPE_FP16"}  # of ONNX; Python models take no others
@@ -76,7 +79,7 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
     return list(found.values())
 
 
-def vlm_config(parameters: Mapping[str, Any], gpu: bool) -> pb.ModelConfig:
+def vlm_config(parameters: Mapping[str, Any], gpu: bool) -> Config:
     """Configuration of the whole model: decoupled, one instance, which schedules by itself."""
     inputs = [
         pb.ModelInput(name=n, data_type=_type(t), dims=[d], optional=True) for n, t, d in INPUTS
@@ -95,7 +98,7 @@ def vlm_config(parameters: Mapping[str, Any], gpu: bool) -> pb.ModelConfig:
 
 def vision_config(
     name: str, graph: VisionGraph, parameters: Mapping[str, Any], gpu: bool
-) -> pb.ModelConfig:
+) -> Config:
     """Configuration of a vision model that runs in Python."""
     config = _vision(name, graph)
     config.backend = "python"
@@ -106,7 +109,7 @@ def vision_config(
 
 def plan_config(
     name: str, graph: VisionGraph, plans: Mapping[str, EngineFile], files: Mapping[str, str]
-) -> pb.ModelConfig:
+) -> Config:
     """Configuration of a vision model that Triton's TensorRT backend runs.
 
     Args:
@@ -127,12 +130,12 @@ def plan_config(
     return config
 
 
-def text(config: pb.ModelConfig) -> str:
+def text(config: Config) -> str:
     """What stands in a config.pbtxt."""
     return text_format.MessageToString(config)
 
 
-def _vision(name: str, graph: VisionGraph) -> pb.ModelConfig:
+def _vision(name: str, graph: VisionGraph) -> Config:
     return pb.ModelConfig(
         name=name,
         max_batch_size=graph.rows,
@@ -155,11 +158,11 @@ def _type(name: str) -> Any:
     return pb.DataType.Value(name)
 
 
-def _instances(gpu: bool) -> pb.ModelInstanceGroup:
+def _instances(gpu: bool) -> Any:
     kind = "KIND_GPU" if gpu else "KIND_CPU"
     return pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1)
 
 
-def _parameters(values: Mapping[str, Any]) -> dict[str, pb.ModelParameter]:
+def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     items: Iterable[tuple[str, Any]] = values.items()
     return {name: pb.ModelParameter(string_value=str(value)) for name, value in items}

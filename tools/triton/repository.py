@@ -7,7 +7,6 @@
 the same repository anywhere, on ONNX Runtime.
 """
 
-import importlib.resources
 import json
 import os
 import shutil
@@ -128,7 +127,7 @@ def _write_configs(model: Path, main: Any, cpu: Any) -> None:
 
 
 def _write_code(model: Path, template: str) -> None:
-    source = importlib.resources.files(__package__) / "templates" / f"{template}.py"
+    source = Path(__file__).parent / "templates" / f"{template}.py"
     (model / "1").mkdir(parents=True, exist_ok=True)
     (model / "1" / "model.py").write_text(source.read_text())
 

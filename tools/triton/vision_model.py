@@ -1,5 +1,6 @@
 """The model `luvc_vision` where no TensorRT engine serves it: the bundle's own runner."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from ...engines.backends import backend as load_backend
 from ...engines.bundle import Bundle
-from .vlm_model import read_parameters
+from .vlm_model import UTILS, read_parameters
 
 
 class TritonPythonModel:
@@ -15,9 +16,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the vision graph of one layout."""
-        import triton_python_backend_utils as pb
-
-        self.pb = pb
+        self.pb = importlib.import_module(UTILS)
         parameters = read_parameters(args)
         bundle = Bundle.load(Path(args["model_repository"]).parent / parameters["bundle"])
         module = load_backend(parameters["backend"], bundle)

@@ -6,14 +6,16 @@ of requests that are prepared at the same time, unless the configuration names n
 """
 
 import dataclasses
+import importlib
 import json
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ...engines.backends import backend as load_backend
+from ...engines.backends.base import Runner
 from ...engines.bundle import Bundle
 from ...engines.manifest import Layout
 from ...engines.runtime import VLM
@@ -22,6 +24,7 @@ from ...errors import LuvcError
 from . import requests
 from .outbox import Outbox
 
+UTILS = "triton_python_backend_utils"  # exists in a running model alone
 COUNTS = ("prompt_tokens", "visual_tokens", "reused_tokens")
 COUNTERS = {
     "prefills": "groups of prompts run together",
@@ -38,9 +41,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the bundle that stands beside this version's model.py."""
-        import triton_python_backend_utils as pb
-
-        self.pb = pb
+        self.pb = pb = importlib.import_module(UTILS)
         self.parameters = read_parameters(args)
         path = Path(args["model_repository"]) / args["model_version"] / "bundle"
         bundle = Bundle.load(path)
@@ -50,7 +51,7 @@ class TritonPythonModel:
         self.vlm.runner.prepare(bundle.manifest.layouts[0])
         models = json.loads(self.parameters["vision"])
         if models:
-            self.vlm.runner = RemoteVision(pb, self.vlm.runner, models)
+            self.vlm.runner = cast(Runner, RemoteVision(pb, self.vlm.runner, models))
         limits = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(Limits)}
         bounds = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(requests.Bounds)}
         self.bounds = requests.Bounds(**bounds)
