@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from luvc.errors import LuvcError
-from luvc.tools import batch
+from luvc.tools import batch, batch_files
 from tests.conftest import ask
 
 pytest.importorskip("ray")
@@ -51,7 +51,7 @@ def test_500_pictures_killed_half_way(workshop, tmp_path):
         time.sleep(0.01)
     first.kill()
     first.wait()
-    before = batch.done(target)
+    before = batch_files.done(target)
     assert 0 < len(before) < COUNT, "it was killed on its way"
     other = [*line[:-6], "--question", "What?"]
     refused = subprocess.run(other, capture_output=True, text=True, check=False)
@@ -73,29 +73,28 @@ def test_500_pictures_killed_half_way(workshop, tmp_path):
 
 
 def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
+    """Through an actor's class, in this process: Ray is in the test above."""
     import pyarrow as pa
 
     rows = [{"id": f"r{i}", "image": {"bytes": png(i), "path": None},
              "question": "Why?" if i else None} for i in range(3)]  # fmt: skip
-    source, target = tmp_path / "in.parquet", tmp_path / "out"
-    pq.write_table(pa.Table.from_pylist(rows), source)
-    line = command(workshop.bundle("qwen2").path, source, target, "--max-new-tokens", 4)
-    result = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    found = {row["id"]: row for row in pq.read_table(target).to_pylist()}
-    assert [found[f"r{i}"]["question"] for i in range(3)] == [
-        "Describe the picture.",
-        "Why?",
-        "Why?",
-    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    read = batch_files.read_input(tmp_path / "in.parquet")
+    options = {"max_new_tokens": 4}
+    bundle = str(workshop.bundle("qwen2").path)
+    answerer = batch.Answerer(bundle, "What is it?", "ort", 1, 2, options)
+    columns = {name: np.array([row[name] for row in read], object) for name in read[0]}
+    found = answerer(columns).to_pylist()
+    answerer.scheduler.close()
+    assert [row["question"] for row in found] == ["What is it?", "Why?", "Why?"]
     own = workshop.vlm("qwen2").generate(ask("Why?", png(2)), max_new_tokens=4)
-    assert found["r2"]["text"] == own.text
+    assert found[2]["id"] == "r2" and found[2]["text"] == own.text
 
 
 def test_json_lines(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text('{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n')
-    assert batch.read_input(source) == [
+    assert batch_files.read_input(source) == [
         {"id": "a/b.png", "image": str(tmp_path / "a/b.png"), "question": "Why?"},
         {"id": "7", "image": str(tmp_path / "c.png"), "question": None},
     ]
@@ -115,18 +114,20 @@ def test_input_that_cannot_be_used(tmp_path, name, text, message):
     source = tmp_path / name
     source.write_text(text)
     with pytest.raises(LuvcError, match=message):
-        batch.read_input(source)
+        batch_files.read_input(source)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LuvcError, match="holds something else"):
-        batch.check_run(tmp_path, {"question": "Why?"})
+        batch_files.check_run(tmp_path, {"question": "Why?"})
 
 
 def test_a_part_is_whole_or_absent(tmp_path, monkeypatch):
-    row = dict.fromkeys(batch.COLUMNS) | {"id": "a"}
+    row = dict.fromkeys(batch_files.COLUMNS) | {"id": "a"}
     monkeypatch.setattr(Path, "rename", lambda *a: (_ for _ in ()).throw(OSError("killed")))
     with pytest.raises(OSError, match="killed"):
-        batch.write_part(tmp_path, [row])
-    assert batch.done(tmp_path) == set() and json.dumps(os.listdir(tmp_path)).count("part-") == 1
+        batch_files.write_part(tmp_path, [row])
+    assert (
+        batch_files.done(tmp_path) == set() and json.dumps(os.listdir(tmp_path)).count("part-") == 1
+    )

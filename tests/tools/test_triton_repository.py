@@ -136,7 +136,7 @@ def test_the_command(workshop, tmp_path, monkeypatch, capsys):
     mib = bundle.manifest.kv_bytes(bundle.manifest.layouts[0]) / 2**20
     line = (bundle.path, "--output", tmp_path / "r", "--rows", "5")
     code, out, _ = run(monkeypatch, capsys, *line)
-    assert code == 0 and f"{mib:.1f}" in out and "tritonserver --model-repository=" in out
+    assert code == 0 and f"{mib:.1f}" in out and f"luvc-serve {tmp_path / 'r'}" in out
     code, out, _ = run(monkeypatch, capsys, *line, "--json")
     assert json.loads(out)["cache_mib"] == {"168x168": pytest.approx(mib)}
     code, _, err = run(monkeypatch, capsys, *line[:-1], "0")

@@ -54,11 +54,11 @@ def triton(
     table = Table("layout", "caches of a request, MiB", f"of {rows} rows, MiB")
     for name, value in mib.items():
         table.add_row(name, f"{value:.1f}", f"{rows * value:.0f}")
-    cpu = " --model-config-name=cpu" if loaded.manifest.engines else ""
+    cpu = " (--cpu where its GPU is not)" if loaded.manifest.engines else ""
     console.show(
         f"wrote {output}: {', '.join(models)}",
         table,
-        f"tritonserver --model-repository={output}{cpu}",
+        f"serve it:\n  luvc-serve {output}{cpu}",
     )
 
 
