@@ -122,7 +122,7 @@ class VLM:
         embeds, timing = self.embed(prompts)
         rows = Rows(self.runner, self.manifest, layout, len(prompts))
         start = perf_counter()
-        result = rows.prefill([p.input_ids for p in prompts], embeds)
+        result = rows.prefill([p.input_ids for p in prompts], embeds, [p.seconds for p in prompts])
         return rows, result, replace(timing, prefill_ms=(perf_counter() - start) * 1e3)
 
     def _answers(self, prompts, sampling: Sampling, cancelled: threading.Event | None = None):

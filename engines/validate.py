@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .backends.base import PrefillResult, Runner
+from .backends.base import PrefillResult, Runner, cache_names
 from .decoding import Rows
 from .manifest import Layout, Manifest
 from .processing import Processor, Prompt
@@ -120,7 +120,7 @@ class _Run:
     embeds: np.ndarray
     rows: Rows
     result: PrefillResult
-    caches: list[np.ndarray]
+    caches: dict[str, np.ndarray]
     tokens: list[list[int]]
     gaps: list[list[float]]
 
@@ -198,8 +198,10 @@ def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, to
     """Prefill (with the runner's options) and greedy tokens of all prompts -> _Run."""
     embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
     rows = Rows(runner, manifest, layout, len(prompts))
-    result = rows.prefill([p.input_ids for p in prompts], embeds, **options)
-    caches = [c.astype(np.float32) for c in runner.read_caches(rows.caches)]
+    result = rows.prefill(
+        [p.input_ids for p in prompts], embeds, [p.seconds for p in prompts], **options
+    )
+    caches = {n: c.astype(np.float32) for n, c in runner.read_caches(rows.caches).items()}
     run = _Run(embeds, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
     logits = result.logits
     room = min(rows.room(i) for i in range(len(prompts)))
@@ -262,14 +264,16 @@ def _compare_kept(
 
 
 def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, limits):
-    """Keys and values of each stage's layers, padding aside."""
+    """Keys and values (or states) of each stage's layers, padding aside."""
+    kinds = manifest.language.layer_types
     for stage in layout.stages:
+        names = cache_names({i: kinds[i] for i in range(stage.first, stage.last + 1)})
         a, b = [], []
         for row, prompt in enumerate(prompts):
             filled = len(prompt.input_ids) - layout.visual_tokens + stage.visual
-            for cache in range(2 * stage.first, 2 * stage.last + 2):
-                a.append(theirs.caches[cache][row][:, :filled].ravel())
-                b.append(ours.caches[cache][row][:, :filled].ravel())
+            for name in names:
+                a.append(theirs.caches[name][row][:, :filled].ravel())
+                b.append(ours.caches[name][row][:, :filled].ravel())
         name = f"layers {stage.first}-{stage.last}"
         yield _compare(name, np.concatenate(a), np.concatenate(b), limits, stage.visual)
 

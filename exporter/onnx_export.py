@@ -16,7 +16,7 @@ from torch import nn
 
 from ..plugins.spectrum import contract, reference
 from ..plugins.spectrum.onnx_function import SCHEMAS, luvc
-from . import language
+from . import caches
 from . import stamp as stamping
 from .passes import attach_spu, simplify, static_reshape
 from .stamp import Run, stamp
@@ -60,7 +60,7 @@ TRANSLATIONS = {
     reference.spectrum_score._opoverload: _spectrum_score,
     reference.spectrum_select._opoverload: _spectrum_select,
     reference.gather_tokens._opoverload: _gather_tokens,
-    language.tensor_scatter._opoverload: _tensor_scatter,
+    caches.tensor_scatter._opoverload: _tensor_scatter,
     stamping.layer_mark._opoverload: _layer_mark,
 }
 

@@ -22,7 +22,7 @@ from ..engines.bundle import (
     Bundle,
     list_files,
 )
-from ..engines.manifest import LanguageModel, Layout, Manifest
+from ..engines.manifest import Layout, Manifest
 from ..engines.processing import Processor
 from ..engines.replace import check_space, check_target, replacing
 from ..engines.validate import Report, validate
@@ -54,18 +54,25 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
     layouts = []
     for size in config.image_sizes or (None,):
         for images in config.images:
-            problem = family.problem(family.geometry(size), images, config.reference_text)
-            if config.schedule is None:
-                schedule = solve(problem, config.ratio, config.options)
-            else:
-                schedule = check_schedule(problem, config.schedule)
-            layouts.append(family.layout(size, images, config.reference_text, schedule))
+            for frames in config.frames or (0,):
+                picture = family.picture(size, images, frames)
+                problem = family.problem(picture, config.reference_text)
+                if config.schedule is None:
+                    schedule = solve(problem, config.ratio, config.options)
+                else:
+                    schedule = check_schedule(problem, config.schedule)
+                layouts.append(family.layout(picture, config.reference_text, schedule))
     names = [layout.name for layout in layouts]
     if len(set(names)) < len(names):
         raise LuvcError(
             f"layouts are named twice: {', '.join(names)}; give each size and count once"
         )
     _check_positions(config, family, layouts)
+    if family.adapter.follows and any(layout.schedule.match for layout in layouts):
+        raise LuvcError(
+            f"--oim-match moves tokens by what they show; {config.model} ties positions (rotary ones, or "
+            "packed tiles) to the grid: leave --oim-match out"
+        )
     return tuple(layouts)
 
 
@@ -128,7 +135,7 @@ def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]
     """Rotary positions must not run past what the text model was made for."""
     limit = family.config.text_config.max_position_embeddings
     for layout in layouts:
-        longest = layout.visual_tokens + config.text_capacity
+        longest = layout.longest_position(config.text_capacity)
         if longest > limit:
             raise LuvcError(
                 f"layout {layout.name} has {layout.visual_tokens} visual tokens and a text capacity of "
@@ -164,22 +171,12 @@ def _write_processor(family: Family, model: Any, folder: Path) -> None:
 def _manifest(
     config: ExportConfig, family: Family, layouts: tuple[Layout, ...], parameters: int
 ) -> Manifest:
-    d, token = family.decoder, family.adapter.image_token(family.tokenizer)
     return Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
         family=family.config.model_type,
         dtype=config.dtype,
-        language=LanguageModel(
-            model_type=family.config.text_config.model_type,
-            layers=d.layers,
-            kv_heads=d.kv_heads,
-            head_dim=d.head_dim,
-            vocab_size=d.vocab,
-            image_token=token,
-            image_token_id=family.tokenizer.convert_tokens_to_ids(token),
-            max_positions=family.config.text_config.max_position_embeddings,
-        ),
+        language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,
         reference_text=config.reference_text,

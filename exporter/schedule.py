@@ -91,6 +91,11 @@ class _Solver:
 
         return extend(self.problem.grid, 0, ())
 
+    @cache  # noqa: B019
+    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
+        """V after these OIM steps."""
+        return self.problem.visual_tokens(vision)
+
     # ---- language
     def stage_layers(self) -> tuple[int, ...]:
         """Layers L/4, L/2, 3L/4 that lie between the first and the last."""
@@ -99,7 +104,7 @@ class _Solver:
 
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
         """Schedule with these keeps; stages that would drop nothing are left out."""
-        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        V = self.visual_tokens(vision)
         layers = self.stage_layers()
         wanted = list(zip(layers, keeps, strict=True))
         if eliminate and self.problem.decoder.layers > 1:
@@ -121,7 +126,7 @@ class _Solver:
 
     def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
         """The schedule nearest above the ratio for these vision steps, or None."""
-        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        V = self.visual_tokens(vision)
         n = len(self.stage_layers())
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
         highest = self.achieved(self.schedule(vision, (0,) * n, eliminate))
@@ -163,7 +168,7 @@ class _Solver:
             highest = self.achieved(self.schedule(vision, (0,) * n, True))
             if highest >= factor**2:
                 largest = max(largest, highest)
-        asked, V = f"{self.ratio:g}x", self.problem.visual_tokens(self.problem.grid)
+        asked, V = f"{self.ratio:g}x", self.visual_tokens(())
         where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"
         if self.ratio > largest:
             return (
@@ -180,7 +185,7 @@ class _Solver:
         """Achievable ratios just below and just above the one asked for."""
         seen: set[float] = set()
         for vision in self.vision_steps():
-            V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+            V = self.visual_tokens(vision)
             cascades = self._cascades(V, len(self.stage_layers()), self._counts(V)[1])
             for eliminate, keeps in itertools.product((True, False), cascades):
                 seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))
