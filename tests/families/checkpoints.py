@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,23 +188,43 @@ def structure(model: Any, seed: int) -> None:
     randomise(model, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
-        for module in model.modules():
-            # Gemma's norms scale by 1 + weight.
-            if type(module).__name__.startswith("Gemma") and "RMSNorm" in type(module).__name__:
-                module.weight.normal_(0, 0.2, generator=generator)
         for name, p in model.named_parameters():
-            last = name.split(".")[-2:]
-            if any("pos" in part and "emb" in part for part in last) or "class_emb" in name:
+            *_, module, _weight = ("", *name.split("."))
+            if ("pos" in name and "emb" in name) or "class_embedding" in name:
                 p.normal_(0, 0.5, generator=generator)
             elif "lambda" in name:  # layer scales
                 p.uniform_(0.5, 1.0, generator=generator)
             elif "image_newline" in name:
                 p.normal_(0, 0.5, generator=generator)
-            elif "soft_emb_norm" in name:
-                p.normal_(0, 0.2, generator=generator)
+            elif module == "visual_embeddings_table":
+                p.normal_(0, 1.0, generator=generator)
+            elif module == "head_linear":  # Ovis2's softmax over visual words: sharp enough to tell
+                p.normal_(0, 4 / p.shape[1] ** 0.5, generator=generator)
+            elif p.std() == 0:  # a norm by another name
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+        for name, module in model.named_modules():
+            if type(module).__name__.startswith("Gemma"):
+                _gemma(name, module, generator)
 
 
-@lru_cache(maxsize=None)
+def _gemma(name: str, module: Any, generator: Any) -> None:
+    """Gemma scales embeddings by sqrt(D) and norms by 1 + weight.
+
+    Tied and scaled, larger embeddings would make every token predict itself; attention must be sharp,
+    or the norm after it makes the mean of all values the loudest; logits must be large enough for a
+    soft cap to change them.
+    """
+    if hasattr(module, "embed_tokens"):
+        module.embed_tokens.weight.normal_(0, 0.02, generator=generator)
+    if hasattr(module, "q_proj"):
+        module.q_proj.weight.mul_(3)
+    if "RMSNorm" in type(module).__name__:
+        centres = {"language_model.norm": 9, "q_norm": 1}
+        centre = next((c for end, c in centres.items() if name.endswith(end)), 0)
+        module.weight.normal_(centre, 0.2, generator=generator)
+
+
+@cache
 def _tokens(family: str) -> Any:
     return tokenizer(family)
 

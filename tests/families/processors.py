@@ -2,27 +2,30 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 
 @contextmanager
-def without_torchvision() -> Iterator[None]:
-    """Let processor classes be made without a video processor.
+def without_extras() -> Iterator[None]:
+    """Let processor classes be made without torchvision and num2words.
 
     Video processors exist for torchvision only, and the processor classes of seven families insist on
-    one (SmolVLM's also on num2words, for the words of video prompts). Nothing about images changes.
+    one; SmolVLM's insists on num2words, for the words of video prompts. Nothing about images changes.
     """
     from transformers import processing_utils
     from transformers.models.smolvlm import processing_smolvlm as smolvlm
+    from transformers.utils import is_torchvision_available
 
-    module = processing_utils.transformers_module
-    with (
-        patch.object(module, "VideoProcessorMixin", type(None), create=True),
-        patch.object(smolvlm, "num2words", smolvlm.num2words or str),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(smolvlm, "num2words", smolvlm.num2words or str))
+        if not is_torchvision_available():
+            module = processing_utils.transformers_module
+            stack.enter_context(
+                patch.object(module, "VideoProcessorMixin", type(None), create=True)
+            )
         yield
 
 
@@ -42,11 +45,11 @@ def processor(folder: Path) -> Any:
     }
     parts["chat_template"] = parts["tokenizer"].chat_template
     videos = folder / "video_preprocessor_config.json"
-    if videos.exists() and is_torchvision_available():
-        settings = json.loads(videos.read_text())
-        video = getattr(transformers, settings.pop("video_processor_type"))
-        return make(video_processor=video(**settings), **parts)
     if videos.exists():
-        parts["video_processor"] = None
-    with without_torchvision():
+        settings = json.loads(videos.read_text())
+        video = settings.pop("video_processor_type")
+        parts["video_processor"] = (
+            getattr(transformers, video)(**settings) if is_torchvision_available() else None
+        )
+    with without_extras():
         return make(**parts)

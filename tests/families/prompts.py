@@ -1,10 +1,9 @@
 """Tokenizers of the families: the published special tokens and prompt structure, a tiny vocabulary."""
 
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-from luvc.tools.demo_model import CHAT_TEMPLATE as INTERNVL_TEMPLATE
 from luvc.tools.demo_model import corpus
 
 # One loop over messages and parts, as published templates have it; what differs is put in by name.
@@ -49,6 +48,7 @@ QWEN_MARKS = {
 }
 QWEN3 = spell(CHATML.replace("SYSTEM", ""), **QWEN_MARKS)
 QWEN2 = spell(CHATML.replace("SYSTEM", DEFAULT_SYSTEM), **QWEN_MARKS)
+INTERNVL = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<IMG_CONTEXT>\\n'", VIDEO="'<video>\\n'")
 OVIS2 = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<image>\\n'", VIDEO="'<video>\\n'")
 LFM2 = "{{- bos_token -}}\n" + spell(
     CHATML.replace("SYSTEM", ""), IMAGE="'<image>'", VIDEO="'<video>'"
@@ -147,9 +147,7 @@ class Words:
 
 def chatml(visual: str, template: str, *more: str, placeholder: str = "", **kw) -> Words:
     """A tokenizer of the Qwen kind."""
-    return Words(
-        (*TURNS, *more), visual, placeholder or visual, template, TURNS[0], TURNS[2], **kw
-    )
+    return Words((*TURNS, *more), visual, placeholder or visual, template, TURNS[0], TURNS[2], **kw)
 
 
 QWEN_NAMED = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} | {
@@ -169,15 +167,24 @@ INTERN_MARKS = {
     "video_token": "<video>",
 }
 IDEFICS_MARKS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
-GLM_MARKS = (
-    ["<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"]
-    + ["<|begin_of_image|>", "<|end_of_image|>", "<|image|>"]
-    + ["<|begin_of_video|>", "<|end_of_video|>", "<|video|>"]
-)
+GLM_MARKS = [
+    "<|endoftext|>",
+    "[gMASK]",
+    "<sop>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+    "<|video|>",
+]
 
 WORDS = {
     "internvl": chatml(
-        "<IMG_CONTEXT>", INTERNVL_TEMPLATE, *INTERN_MARKS.values(), named=INTERN_MARKS
+        "<IMG_CONTEXT>", INTERNVL, *INTERN_MARKS.values(), named=INTERN_MARKS
     ),
     "llava": Words(("<pad>", "</s>", "<s>", "<image>"), "<image>", "<image>", LLAVA, **LLAMA),
     "llava_next": Words(
@@ -225,7 +232,7 @@ WORDS = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=None)
+@cache
 def _bpe(special: tuple[str, ...], vocabulary: int) -> str:
     """A trained tokenizer as JSON."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

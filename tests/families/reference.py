@@ -1,6 +1,6 @@
 """Hugging Face's own answer for a checkpoint: nothing of this project takes part.
 
-    python -m tests.families.reference CHECKPOINT --text "..." --image a.png ... [--video frames.npy]
+python -m tests.families.reference CHECKPOINT --text "..." --image a.png ... [--video frames.npy]
 """
 
 import inspect
@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from .processors import processor
+
+FPS = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def inputs(proc: Any, text: str, images: Sequence[Any] = (), video: Any = None) 
         proc: a processor.
         text: the question.
         images: PIL images.
-        video: frames [F, H, W, 3] uint8, taken as they are.
+        video: frames [F, H, W, 3] uint8, `FPS` a second, taken as they are.
     """
     rendered = prompt(proc, text, len(images), int(video is not None))
     bos = proc.tokenizer.bos_token
@@ -65,10 +67,15 @@ def inputs(proc: Any, text: str, images: Sequence[Any] = (), video: Any = None) 
     if bos and rendered.startswith(bos):  # a template that writes it itself
         options["add_special_tokens"] = False
     if images:
-        options["images"] = [list(images)]  # one conversation: LLaVA-OneVision tiles a single image only
+        options["images"] = [
+            list(images)
+        ]  # one conversation: LLaVA-OneVision tiles a single image only
     if video is not None:
         frames = np.ascontiguousarray(np.moveaxis(np.asarray(video), -1, 1))
-        options |= {"videos": [torch.from_numpy(frames)], "do_sample_frames": False}
+        metadata = {"total_num_frames": len(frames), "fps": FPS}
+        metadata["frames_indices"] = list(range(len(frames)))
+        options |= {"videos": [torch.from_numpy(frames)], "video_metadata": [metadata]}
+        options["do_sample_frames"] = False
     return proc(text=[rendered], **options)
 
 
