@@ -105,7 +105,8 @@ def _check_rotary(text: Any) -> None:
             raise LuvcError(
                 f"rotary positions of kind {kind!r} are not supported: {', '.join(ROTARY)}"
             )
-    if getattr(text, "use_bidirectional_attention", None):
+    ahead = getattr(text, "use_bidirectional_attention", None)
+    if ahead and text.model_type == "gemma3_text":  # PaliGemma's text models: only in the prompt
         raise LuvcError("text models that look ahead (use_bidirectional_attention) cannot generate")
 
 

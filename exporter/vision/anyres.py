@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ...engines.manifest import Merge
+from ...engines.manifest import Layout, Merge
 from ...errors import LuvcError
 from ..grid import Grid, merge_grid, merge_spans
 from .core import Picture, State, blank_run
@@ -128,20 +128,25 @@ class AnyresAdapter(LlavaAdapter):
             return packing(config, picture.size, picture.grid, merges).tokens
         return super().tokens(config, picture, merges) + 1
 
+    def __init__(self, model, layout: Layout):
+        super().__init__(model, layout)
+        self.plan: Packing | None = None
+        if layout.tiles > 1:
+            grid, merges = Grid(*layout.grid), layout.schedule.vision
+            self.plan = packing(self.model.config, layout.image_size, grid, merges)
+
     def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
         """All tiles of all images through the tower."""
         return super().embed(pixels.flatten(0, 1), state)
 
-    def pack(self, x: torch.Tensor, state: State, merges: Sequence[Merge]) -> torch.Tensor:
+    def pack(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
         """[N * T, h * w, D] -> [N, n, D]."""
-        layout, g = self.layout, state.grid
-        x = x.unflatten(0, (-1, layout.tiles))
+        x, plan = x.unflatten(0, (-1, self.layout.tiles)), self.plan
         base, tiles = x[:, 0], x[:, 1:]
         newline = self.model.model.image_newline.to(x.dtype)
-        if layout.tiles == 1:
+        if plan is None:
             return torch.cat([base, newline.expand(x.shape[0], 1, -1)], 1)
-        plan = packing(self.model.config, layout.image_size, Grid(*layout.grid), merges)
-        tiles = tiles.unflatten(1, (plan.rows, plan.columns)).unflatten(3, (g.h, g.w))
+        tiles = tiles.unflatten(1, (plan.rows, plan.columns)).unflatten(3, (grid.h, grid.w))
         tiles = tiles.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2)
         tiles = tiles[:, plan.top : plan.bottom, plan.left : plan.right]
         if plan.target:

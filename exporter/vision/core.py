@@ -217,9 +217,9 @@ class VisionAdapter(ABC):
         Features for deeper language layers lie behind them along the last axis.
         """
 
-    def pack(self, x: torch.Tensor, state: State, merges: Sequence[Merge]) -> torch.Tensor:
+    def pack(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
         """Visual tokens of the tiles [N', n, D] -> of the graph's entries [N, n, D]."""
-        del state, merges
+        del grid
         return x
 
 
@@ -283,8 +283,13 @@ class VisionGraph(nn.Module):
             self.add_module(name, child)
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
         self.match = layout.schedule.match
-        self.first = self.adapter.start(Grid(*layout.grid))
         self.layers: Sequence[int] = range(self.adapter.depth)
+        with torch.no_grad():  # all states now: nothing of them may be traced
+            self.states = [self.adapter.start(Grid(*layout.grid))]
+            for merge in self.merges:
+                before = self.states[-1]
+                after = merge_grid(before.grid, merge, self.adapter.multiple_of)
+                self.states.append(self.adapter.follow(before, merge, after))
 
     def trace_once(self) -> tuple[Run, ...]:
         """Run only the first layer of each run of equal ones from now on -> the runs to stamp."""
@@ -298,26 +303,25 @@ class VisionGraph(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Run the tower; merges stand before their layer."""
-        tower, state = self.adapter, self.first
+        tower, state = self.adapter, self.states[0]
         dtype = next(tower.layers.parameters()).dtype
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
         lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
         taps: list[torch.Tensor] = []
         for layer, last in zip(self.layers, lasts, strict=True):
-            for merge in (m for m in self.merges if m.layer == layer):
-                x, taps, state = self._merge(x, taps, state, merge)
+            for i, merge in enumerate(self.merges):
+                if merge.layer == layer:
+                    x, taps = self._merge(x, taps, i)
+                    state = self.states[i + 1]
             x = mark(tower.block(layer, mark(x, layer, end=False), state), layer, end=True)
             if last in tower.taps:
                 taps.append(tower.raster(x, state))
         features = tower.project(tower.raster(x, state), taps, state.grid)
-        return tower.pack(features, state, self.merges)
+        return tower.pack(features, state.grid)
 
-    def _merge(self, x, taps, state: State, merge: Merge):
-        """One OIM step on the tokens, on what was tapped before, and on what follows them."""
-        tower = self.adapter
-        after = merge_grid(state.grid, merge, tower.multiple_of)
-        step = (state.grid, after, merge, tower.prefix, self.match)
-        x = merge_tokens(tower.raster(x, state), *step)
+    def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):
+        """OIM step i on the tokens and on what was tapped before."""
+        tower, before, after = self.adapter, self.states[i], self.states[i + 1]
+        step = before.grid, after.grid, self.merges[i], tower.prefix, self.match
         taps = [merge_tokens(t, *step) for t in taps]
-        state = tower.follow(state, merge, after)
-        return tower.order(x, state), taps, state
+        return tower.order(merge_tokens(tower.raster(x, before), *step), after), taps

@@ -5,7 +5,6 @@ OIM's neighbours are neighbours, and go back into blocks before the merger. Wind
 their own. Letters: core.py; P patches of an image, k the side of a block, d head size.
 """
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -171,10 +170,6 @@ class RopeAdapter(VisionAdapter):
     def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
         """The merger."""
         return self.merger(self.vision.merger, x, grid)
-
-    def pack(self, x: torch.Tensor, state: State, merges: Sequence[Merge]) -> torch.Tensor:
-        """Entries as they are: the steps of a video stay rows of the graph's output."""
-        return x
 
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
