@@ -94,6 +94,14 @@ def test_only_named_changes_change_a_checkpoint(tmp_path):
     assert (images["patch_size"], images["merge_size"]) == (16, 2)
 
 
+def test_inputs_are_those_of_auto_processor(checkpoint):
+    torchvision_or_skip()
+    families = [n for n in NAMES if n == family_of(n)]
+    done = python("-m", "tests.families.auto_processor", *map(str, map(checkpoint, families)))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [f"{n}: same" for n in families]
+
+
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_lfm2_vl_answers_with_torchvision(checkpoint, name, tmp_path):
     torchvision_or_skip()
