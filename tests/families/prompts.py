@@ -213,7 +213,7 @@ WORDS = {
     ),
     "paligemma": Words(
         ("<pad>", "<eos>", "<bos>", "<image>"), "<image>", "<image>", None,
-        "<pad>", "<eos>", "<bos>", plain=LOCATIONS,
+        "<pad>", "<eos>", "<bos>", starts=True, plain=LOCATIONS,
     ),
     "gemma3": Words(
         (*GEMMA_TURNS, *GEMMA_MARKS.values()), "<image_soft_token>", "<start_of_image>", GEMMA,
