@@ -83,8 +83,7 @@ class Chat:
         per_token = yield from self.vlm.decode(self._rows, [state], logits, cancelled)
         self._close_turn(turn, prompt, state)
         timing = replace(timing, decode_ms_per_token=per_token)
-        length = len(prompt.input_ids)
-        return [self.vlm.answer(prompt.layout, state, length, self._stages, timing, reused)]
+        return [self.vlm.answer(prompt, state, self._stages, timing, reused)]
 
     def _continuation(self, prompt: Prompt) -> list[int]:
         """Ids to run on top of the caches; empty when the conversation must be run afresh.

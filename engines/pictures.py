@@ -20,6 +20,12 @@ class Video:
     frames: tuple[Any, ...]
     fps: float
 
+    def sample(self, count: int) -> "Video":
+        """`count` frames at equal distances, the first and the last among them."""
+        chosen = np.linspace(0, len(self.frames) - 1, count).round().astype(int)
+        frames = tuple(self.frames[i] for i in chosen)
+        return Video(frames, self.fps * count / len(self.frames))
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of a frame."""

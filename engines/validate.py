@@ -83,7 +83,11 @@ class KeptReport(BaseModel):
 
 
 class Report(BaseModel):
-    """All that was compared for one layout."""
+    """All that was compared for one layout.
+
+    Attributes:
+        layers: language layers of the model, of which the stages show how many were compared; 0: all.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -96,6 +100,7 @@ class Report(BaseModel):
     greedy_equal: int
     greedy_tie: bool
     passed: bool
+    layers: int = 0
 
     def failures(self) -> list[str]:
         """What did not pass, one line each."""
@@ -171,12 +176,15 @@ def validate(
 
 
 def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> Prompt:
-    images: list[dict[str, Any]] = [
-        {"type": "image", "image": sample_picture(layout.image_size, seed * layout.images + i)}
-        for i in range(layout.images)
-    ]
-    content = [*images, {"type": "text", "text": question}]
-    return processor.prompt([{"role": "user", "content": content}])
+    shown: list[dict[str, Any]] = []
+    for i in range(seed * layout.images, (seed + 1) * layout.images):
+        frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
+        if layout.frames:
+            shown.append({"type": "video", "video": frames, "fps": 2.0})
+        else:
+            shown.append({"type": "image", "image": frames[0]})
+    content = [*shown, {"type": "text", "text": question}]
+    return processor.prompt([{"role": "user", "content": content}], layout.name)
 
 
 def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
