@@ -54,8 +54,7 @@ def assemble(
     weights = WeightsFile(folder / WEIGHTS, parameters, dtype)
     check_space(folder, weights.bytes)
     for layout in layouts:
-        progress(f"tracing the graphs of {layout.name}")
-        _write_graphs(model, family, config, layout, folder, weights)
+        _write_graphs(model, family, config, layout, folder, weights, progress)
     progress("writing the weights")
     weights.write()
     progress("writing the processor files")
@@ -75,7 +74,7 @@ def assemble(
     return write_manifest(folder, manifest)
 
 
-def _write_graphs(model, family, config, layout: Layout, folder: Path, weights) -> None:
+def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
     dtype, capacity = DTYPES[config.dtype], config.text_capacity
     requests = {
         layout.graphs.vision: lambda: vision_request(model, family, layout, dtype),
@@ -83,6 +82,7 @@ def _write_graphs(model, family, config, layout: Layout, folder: Path, weights) 
         layout.graphs.step: lambda: step_request(model, family, layout, capacity, dtype),
     }
     for name, request in requests.items():
+        progress(f"tracing {Path(name).stem}")
         save(trace(request()), folder / name, weights)
 
 
