@@ -86,7 +86,8 @@ class Report(BaseModel):
     """All that was compared for one layout.
 
     Attributes:
-        layers: language layers of the model, of which the stages show how many were compared; 0: all.
+        compared: language layers that were compared.
+        layers: language layers of the model; 0: as many.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,6 +101,7 @@ class Report(BaseModel):
     greedy_equal: int
     greedy_tie: bool
     passed: bool
+    compared: int = 0
     layers: int = 0
 
     def failures(self) -> list[str]:
@@ -171,6 +173,7 @@ def validate(
         greedy_tokens=total,
         greedy_equal=equal,
         greedy_tie=tie,
+        compared=manifest.language.layers,
         passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
     )
 

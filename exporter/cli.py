@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import console
+from ..engines.manifest import Manifest
 from . import options as o
 
 
@@ -54,7 +55,7 @@ def export(
     for report in reports(bundle):
         console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))
-    verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
+    verdict = _verdict(bundle.manifest)
     if config.check and not config.validates:
         console.show(
             "[yellow]not validated[/yellow]: ONNX Runtime does not run bfloat16; the same export with "
@@ -67,6 +68,15 @@ def export(
     shown = " --video frames/" if first.frames else " --image photo.jpg"
     what = "the video" if first.frames else "the picture"
     console.show(f'  luvc-run {output}{shown * first.images} "What is in {what}?"')
+
+
+def _verdict(manifest: Manifest) -> str:
+    if manifest.validated:
+        return "validated"
+    if manifest.validated_layers:
+        whole = f"{manifest.validated_layers} of {manifest.language.layers} language layers"
+        return f"validated in the first {whole}, which is what memory holds"
+    return "[yellow]not validated[/yellow]"
 
 
 def main() -> None:

@@ -178,6 +178,8 @@ def _after_each(problem: Problem, schedule: Schedule):
 def validation_table(report: Report) -> list[RenderableType]:
     """A validation report as two tables and a verdict."""
     title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
+    if report.layers > report.compared:
+        title += f", the first {report.compared} of {report.layers} language layers"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("stage", "visual tokens", "max abs error", "relative", "cosine", "norm ratio", ""):
         table.add_column(name, justify="left" if name == "stage" else "right")
