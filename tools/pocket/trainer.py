@@ -39,7 +39,7 @@ class TrainConfig:
     """Time limit: the schedule ends with the steps or with the time, whichever is nearer."""
     device: str = "cpu"
     width: int = 128
-    """Width of the model, one of checkpoint.WIDTHS."""
+    """Width of the vision tower, one of checkpoint.WIDTHS."""
     singles: int = 4
     """One-picture records of a step."""
     pairs: int = 1
