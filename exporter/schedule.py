@@ -2,8 +2,9 @@
 
 The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
 largest set of steps whose token factor is at most sqrt(ratio); the SPU stands at L/4, L/2, 3L/4 with
-keeps V r, V r^2, V r^3 and removes the rest before the last layer; r is found by search, so that the
-achieved ratio is in [ratio, 1.02 ratio]. No torch here, so a plan needs no weights.
+keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
+these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
+a plan needs no weights.
 """
 
 import bisect
@@ -58,8 +59,8 @@ class _Solver:
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
-        """Step sets whose token factor is at most sqrt(ratio), largest factor first, then fewest."""
-        limit = math.sqrt(self.ratio) * (1 + 1e-9)
+        """Step sets whose token factor is at most OIM's share, largest factor first, then fewest."""
+        limit = self.ratio**self.options.oim_share * (1 + 1e-9)
         for factor, steps in self._all_vision_steps():
             if factor <= limit:
                 yield steps
@@ -93,9 +94,9 @@ class _Solver:
 
     # ---- language
     def stage_layers(self) -> tuple[int, ...]:
-        """Layers L/4, L/2, 3L/4 that lie between the first and the last."""
+        """Layers of the stages that lie between the first and the last."""
         L = self.problem.decoder.layers
-        return tuple(sorted({L // 4, L // 2, 3 * L // 4} - {0, L - 1, L}))
+        return tuple(sorted({int(L * part) for part in self.options.stages} - {0, L - 1, L}))
 
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
         """Schedule with these keeps; stages that would drop nothing are left out."""
@@ -161,7 +162,7 @@ class _Solver:
         for factor, vision in self._all_vision_steps():
             n = len(self.stage_layers())
             highest = self.achieved(self.schedule(vision, (0,) * n, True))
-            if highest >= factor**2:
+            if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
         asked, V = f"{self.ratio:g}x", self.problem.visual_tokens(self.problem.grid)
         where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"

@@ -44,7 +44,9 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Time limit the schedule fits.")] = None,
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
-    width: Annotated[int | None, typer.Option(help="Width of the vision tower, 128 or 192.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Width of the vision tower, 128 or 192.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw pictures.")] = None,

@@ -1,0 +1,139 @@
+"""What the study found: files, shares with intervals, paired differences.
+
+Intervals are at 95 %: Wilson's for a share, a percentile bootstrap over questions for the difference
+of two methods on the same questions.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A value with its interval; shares are 0 .. 1, differences -1 .. 1."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at a ratio.
+
+    Attributes:
+        fields: method, kind, note, ratio, mean, stages, merges, grid, keep, as the study wrote them.
+        right: bool [seeds, questions].
+    """
+
+    fields: dict
+    right: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The method."""
+        return self.fields["method"]
+
+    @property
+    def ratio(self) -> float:
+        """The ratio."""
+        return self.fields["ratio"]
+
+
+class Results:
+    """One split's file.
+
+    Args:
+        data: its JSON.
+    """
+
+    def __init__(self, data: dict):
+        self.data = data
+        self.tasks = np.array(data["tasks"])
+        bits: dict[tuple, list[np.ndarray]] = {}
+        fields: dict[tuple, dict] = {}
+        for row in data["rows"]:
+            key = row["method"], row["ratio"]
+            if "right" in row:
+                bits.setdefault(key, []).append(unpack(row["right"], len(self.tasks)))
+                fields.setdefault(key, row)
+        self.rows = {key: Row(fields[key], np.stack(bits[key])) for key in bits}
+
+    @classmethod
+    def read(cls, split: str, folder: Path = RESULTS) -> "Results | None":
+        """The file of a split, or None when it was not measured."""
+        path = folder / f"accuracy_{split}.json"
+        return cls(json.loads(path.read_text())) if path.is_file() else None
+
+    @property
+    def ratios(self) -> list[float]:
+        """Those that were measured, without 1."""
+        return sorted({ratio for _, ratio in self.rows} - {1.0})
+
+    @property
+    def full(self) -> Row:
+        """The unmodified model."""
+        return self.rows["ratio 1", 1.0]
+
+    def where(self, task: str | None) -> np.ndarray:
+        """Which questions count, bool [questions]; None: all."""
+        return self.tasks == task if task else np.ones(len(self.tasks), bool)
+
+    def share(self, row: Row, task: str | None = None) -> Share:
+        """Exact match; of several seeds the mean, with the interval of all draws together."""
+        right = row.right[:, self.where(task)]
+        return wilson(int(right.sum()), right.size)
+
+    def gain(self, row: Row, other: Row, task: str | None = None) -> Share:
+        """Exact match of `row` minus that of `other`, paired by question."""
+        mask = self.where(task)
+        return paired(row.right[:, mask].mean(0), other.right[:, mask].mean(0))
+
+
+def unpack(bits: str, count: int) -> np.ndarray:
+    """Bits as the study wrote them -> bool [count]."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
+
+
+def wilson(right: int, count: int) -> Share:
+    """Share of right answers with Wilson's interval."""
+    from scipy.stats import binomtest
+
+    if not count:
+        return Share(float("nan"), float("nan"), float("nan"))
+    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
+    return Share(right / count, float(interval.low), float(interval.high))
+
+
+def paired(a: np.ndarray, b: np.ndarray, resamples: int = 2000) -> Share:
+    """Mean of a - b over questions with a percentile bootstrap interval."""
+    difference = np.asarray(a, float) - np.asarray(b, float)
+    if not len(difference):
+        return Share(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(0)
+    # A bootstrap of the mean needs only how often each value occurs: a multinomial draw.
+    values, counts = np.unique(difference, return_counts=True)
+    draws = rng.multinomial(len(difference), counts / len(difference), size=resamples)
+    low, high = np.percentile(draws @ values / len(difference), [2.5, 97.5])
+    return Share(float(difference.mean()), float(low), float(high))
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(data, indent=1) + "\n")
+    os.replace(draft, path)
+
+
+def mean_share(results: Results, name: str, ratios: Sequence[float], task: str | None) -> float:
+    """Mean exact match of a method over ratios, 0 .. 1."""
+    rows = [results.rows[name, ratio] for ratio in ratios]
+    return float(np.mean([results.share(row, task).value for row in rows]))
