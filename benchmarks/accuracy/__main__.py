@@ -21,7 +21,7 @@ import typer
 from . import choose, questions, spectrum
 from .methods import METHODS, Method, chosen
 from .results import RESULTS, Results, write_json
-from .study import RATIOS, Study, entry, rows
+from .study import RATIOS, Study, rows
 
 SPLITS = ("validation", "test")
 
@@ -65,8 +65,9 @@ def run(
 
 def load(model: Path, limit: int, device: str, batch: int, workers: int) -> dict[str, Study]:
     """Both splits over one model; pictures are drawn before the GPU is first used."""
-    from luvc.tools.pocket.checkpoint import load_tokenizer
     from transformers import AutoModelForImageTextToText
+
+    from luvc.tools.pocket.checkpoint import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     groups = {split: questions.load(split, limit, tokenizer, workers) for split in SPLITS}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
+
 from luvc.exporter.problem import DEFAULTS, Options
 
 from .methods import METHODS
@@ -46,9 +47,7 @@ def verdicts(results: Results) -> list[Verdict]:
         if len(moved) == 1 and ratios:
             option = moved[0]
             gains = (gain(results, name, "luvc", ratios, task) for task in (None, "ocr"))
-            found.append(
-                Verdict(name, option, getattr(method.options, option), ratios, *gains)
-            )
+            found.append(Verdict(name, option, getattr(method.options, option), ratios, *gains))
     found.sort(key=lambda v: (v.option, -v.overall.value))
     best = {v.option: v for v in reversed(found)}
     return [replace(v, moved=best[v.option] is v and v.overall.low > 0) for v in found]
@@ -69,7 +68,9 @@ def gain(
 
 def changed(options: Options) -> list[str]:
     """Fields in which options differ from the defaults."""
-    return [f.name for f in fields(Options) if getattr(options, f.name) != getattr(DEFAULTS, f.name)]
+    return [
+        f.name for f in fields(Options) if getattr(options, f.name) != getattr(DEFAULTS, f.name)
+    ]
 
 
 def choose(found: Sequence[Verdict]) -> Options:

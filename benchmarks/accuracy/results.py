@@ -1,12 +1,11 @@
 """What the study found: files, shares with intervals, paired differences.
 
-Intervals are at 95 %: Wilson's for a share, a percentile bootstrap over questions for the difference
-of two methods on the same questions.
+Intervals are at 95 %: Wilson's for a share, a percentile bootstrap over questions for the mean of
+several draws and for the difference of two methods on the same questions.
 """
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +86,10 @@ class Results:
         return self.tasks == task if task else np.ones(len(self.tasks), bool)
 
     def share(self, row: Row, task: str | None = None) -> Share:
-        """Exact match; of several seeds the mean, with the interval of all draws together."""
+        """Exact match; of several draws the mean, with a bootstrap over questions."""
         right = row.right[:, self.where(task)]
+        if len(right) > 1:
+            return paired(right.mean(0), np.zeros(right.shape[1]))
         return wilson(int(right.sum()), right.size)
 
     def gain(self, row: Row, other: Row, task: str | None = None) -> Share:
@@ -125,15 +126,14 @@ def paired(a: np.ndarray, b: np.ndarray, resamples: int = 2000) -> Share:
     return Share(float(difference.mean()), float(low), float(high))
 
 
-def write_json(path: Path, data: object) -> None:
+def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(data, indent=1) + "\n")
+    draft.write_text(text)
     os.replace(draft, path)
 
 
-def mean_share(results: Results, name: str, ratios: Sequence[float], task: str | None) -> float:
-    """Mean exact match of a method over ratios, 0 .. 1."""
-    rows = [results.rows[name, ratio] for ratio in ratios]
-    return float(np.mean([results.share(row, task).value for row in rows]))
+def write_json(path: Path, data: object) -> None:
+    """The same with JSON."""
+    write_text(path, json.dumps(data, indent=1) + "\n")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+
 from luvc.exporter.problem import DEFAULTS
 from luvc.plugins.spectrum.contract import cutoff_bin
 from luvc.plugins.spectrum.reference import spectrum_score, twiddle
@@ -74,7 +75,11 @@ def slope(curve: Sequence[float] | np.ndarray) -> dict[str, float | bool]:
     y = np.asarray(curve, float)
     line = linregress(np.arange(len(y)), y)
     change = line.slope * (len(y) - 1) / y.mean()
-    return {"change": float(change), "p": float(line.pvalue), "significant": bool(line.pvalue < LEVEL)}
+    return {
+        "change": float(change),
+        "p": float(line.pvalue),
+        "significant": bool(line.pvalue < LEVEL),
+    }
 
 
 def measure(study: Study) -> dict:

@@ -7,23 +7,15 @@ docs/accuracy.md. Needs PyTorch and transformers alone beside the package's own 
 when there is one (float32, so that a CPU run gives the same answers).
 """
 
-import datetime
-import json
-import os
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-import typer
 
 from luvc.errors import LuvcError
 
-from . import questions
 from .language import Decoder, State
-from .methods import METHODS, SEEDS, Method
+from .methods import SEEDS, Method
 from .plans import Budget, Plan, token_problem
 from .questions import Group
 from .selections import values_of

@@ -103,6 +103,20 @@ def build_model(config: InternVLConfig, seed: int = 0) -> InternVLForConditional
     return model
 
 
+def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
+    """The weights of a checkpoint directory, float32.
+
+    Raises:
+        LuvcError: there is no checkpoint.
+    """
+    import torch
+    from transformers import InternVLForConditionalGeneration
+
+    if not (directory / "model.safetensors").is_file():
+        raise LuvcError(f"{directory} holds no model.safetensors to start from.")
+    return InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+
+
 def image_processor_config() -> dict[str, object]:
     """preprocessor_config.json: one tile of 192 x 192, normalised per channel."""
     return {
