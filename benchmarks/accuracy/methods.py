@@ -25,7 +25,7 @@ class Method:
 
     Attributes:
         name: unique, also for --method.
-        kind: "luvc" (the default), "part" and "variant" (of LUVC), "baseline" or "method".
+        kind: "luvc" (the default), "part" and "variant" (of LUVC), "export", "baseline" or "method".
         note: what it is, for the table.
         plan: spends a budget.
         stage: makes the stage of the language model for (generator, pictures); None: there is none.
@@ -85,6 +85,8 @@ _LUVC = (
     _luvc("luvc", "the solver's defaults", "luvc"),
     Method("oim", "part", "OIM only", plans.oim_only),
     _luvc("spu", "SPU only", "part", oim_share=0.0),
+    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
+           _spu()),
     _luvc("match", "OIM merges the most similar neighbours", match=True),
     Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only, match=True),
     _luvc("signal raw", "SPU scores the hidden states as they are", signal="raw"),

@@ -5,7 +5,7 @@ that methods of all kinds are compared at an equal budget. Letters: V visual tok
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from luvc.engines.manifest import Merge, Prune, Schedule
 from luvc.exporter.cost import DecoderShape, EncoderShape
@@ -103,6 +103,12 @@ def from_schedule(budget: Budget, schedule: Schedule) -> Plan:
 def luvc(options: Options = DEFAULTS) -> Callable[[Budget], Plan]:
     """LUVC as the product's solver plans it."""
     return lambda budget: from_schedule(budget, solve(budget.problem, budget.ratio, options))
+
+
+def product(budget: Budget) -> Plan:
+    """What luvc-export's --ratio plans: a ratio of FLOPs, at the default number of text tokens."""
+    same = {f.name: getattr(budget.problem, f.name) for f in fields(Problem)}
+    return from_schedule(budget, solve(Problem(**same), budget.ratio, DEFAULTS))
 
 
 def oim_only(budget: Budget) -> Plan:

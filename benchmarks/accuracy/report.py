@@ -68,9 +68,10 @@ def goals(results: Results) -> list[str]:
     for task, limit in GOALS.items():
         gain = results.gain(row, results.full, task)
         what = "overall" if task is None else task.upper()
+        points = f"{100 * limit:g} point" + "s" * (limit > 0.01)
         reached = "reached" if gain.value >= -limit else "**not reached**"
         found.append(
-            f"{what}: at most {100 * limit:g} point{'s' * (limit > 0.01)} lost at {GOAL_RATIO:g}x: {reached} "
+            f"{what}: at most {points} lost at {GOAL_RATIO:g}x: {reached} "
             f"({percent(gain, signed=True)} points)"
         )
     rivals = [r for (_, at), r in results.rows.items() if at == GOAL_RATIO]
@@ -110,8 +111,10 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, validation=splits["validation"], choice=choice, spectrum=spectrum,
-        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO), curve_table=curve_table, goals=goals,
-        slopes=slopes, share=lambda d: percent(Share(**d), signed=True), goal_ratio=f"{GOAL_RATIO:g}",
+        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
+        curve_table=curve_table, goals=goals, slopes=slopes,
+        named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
+        share=lambda d: percent(Share(**d), signed=True), goal_ratio=f"{GOAL_RATIO:g}",
         percent=percent,
     ).rstrip() + "\n"  # fmt: skip
 
