@@ -13,7 +13,7 @@ import numpy as np
 from luvc.exporter.problem import DEFAULTS, Options
 
 from .methods import METHODS
-from .results import Results, Share, paired
+from .results import Results, Share, bootstrap_mean
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def gain(
         rows = [results.rows[method, ratio].right[:, mask].mean(0) for ratio in ratios]
         return np.mean(rows, 0)
 
-    return paired(mean(name), mean(other))
+    return bootstrap_mean(mean(name) - mean(other))
 
 
 def changed(options: Options) -> list[str]:

@@ -11,16 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from luvc.tools.evaluation.intervals import Share, bootstrap_mean, wilson
+
 RESULTS = Path(__file__).parent.parent / "results"
-
-
-@dataclass(frozen=True)
-class Share:
-    """A value with its interval; shares are 0 .. 1, differences -1 .. 1."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -89,41 +82,18 @@ class Results:
         """Exact match; of several draws the mean, with a bootstrap over questions."""
         right = row.right[:, self.where(task)]
         if len(right) > 1:
-            return paired(right.mean(0), np.zeros(right.shape[1]))
+            return bootstrap_mean(right.mean(0))
         return wilson(int(right.sum()), right.size)
 
     def gain(self, row: Row, other: Row, task: str | None = None) -> Share:
         """Exact match of `row` minus that of `other`, paired by question."""
         mask = self.where(task)
-        return paired(row.right[:, mask].mean(0), other.right[:, mask].mean(0))
+        return bootstrap_mean(row.right[:, mask].mean(0) - other.right[:, mask].mean(0))
 
 
 def unpack(bits: str, count: int) -> np.ndarray:
     """Bits as the study wrote them -> bool [count]."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
-
-
-def wilson(right: int, count: int) -> Share:
-    """Share of right answers with Wilson's interval."""
-    from scipy.stats import binomtest
-
-    if not count:
-        return Share(float("nan"), float("nan"), float("nan"))
-    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    return Share(right / count, float(interval.low), float(interval.high))
-
-
-def paired(a: np.ndarray, b: np.ndarray, resamples: int = 2000) -> Share:
-    """Mean of a - b over questions with a percentile bootstrap interval."""
-    difference = np.asarray(a, float) - np.asarray(b, float)
-    if not len(difference):
-        return Share(float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(0)
-    # A bootstrap of the mean needs only how often each value occurs: a multinomial draw.
-    values, counts = np.unique(difference, return_counts=True)
-    draws = rng.multinomial(len(difference), counts / len(difference), size=resamples)
-    low, high = np.percentile(draws @ values / len(difference), [2.5, 97.5])
-    return Share(float(difference.mean()), float(low), float(high))
 
 
 def write_text(path: Path, text: str) -> None:

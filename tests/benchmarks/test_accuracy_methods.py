@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from benchmarks.accuracy import plans, scores, selections
 from benchmarks.accuracy.language import Kept, top
 from benchmarks.accuracy.methods import METHODS
@@ -72,7 +73,10 @@ def test_cls_attention_reads_the_last_layer(seen):
 def test_hiprune_keeps_anchors_their_neighbours_and_the_best_of_the_last_layer(seen):
     keep, alpha = 12, 0.5
     for n, row in enumerate(lists(selections.hiprune(seen, keep, alpha))):
-        middle, deep = seen.received[1, n].numpy(), seen.received[-1, n].numpy()  # 9/24 of 6: second
+        middle, deep = (
+            seen.received[1, n].numpy(),
+            seen.received[-1, n].numpy(),
+        )  # 9/24 of 6: second
         held = set()
         for anchor in np.argsort(-middle)[: round(keep * alpha / 5)]:
             around = (anchor, anchor - 1, anchor + 1, anchor - GRID.w, anchor + GRID.w)
