@@ -87,7 +87,7 @@ class TorchRunner:
         return [c.numpy() for c in caches]
 
     def _run(self, graph, feed, caches: list[torch.Tensor]) -> list[torch.Tensor]:
-        args = [torch.from_numpy(np.asarray(getattr(feed, name))) for name in graph.inputs]
+        args = [torch.from_numpy(np.require(getattr(feed, n), None, "W")) for n in graph.inputs]
         with torch.inference_mode():
             logits, *rest = graph(*args, *caches)
         caches[:] = rest[: len(caches)]

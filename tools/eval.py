@@ -20,43 +20,49 @@ from .evaluation.outcome import Agreement, Verdict
 
 SHOWN = 5  # differing answers that are printed
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL file of your own: lines with image or images, question, answer, and optionally "
+        "task and id. Default PocketVQA."
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, ort, tensorrt, tensorrt-rtx; torch for the bundle's stages in PyTorch, hf for "
+        "Hugging Face's generate on the same tiles, uncompressed."
+    ),
+]
+Match = Annotated[
+    str | None,
+    typer.Option(help="exact (PocketVQA's default) or loose: case, spaces, full stop aside."),
+]
+Compare = Annotated[
+    Path | None, typer.Option(help="JSON file of another run on the same questions.")
+]
+MinAgreement = Annotated[
+    float | None, typer.Option(help="With --compare: exit with 1 below this share, 0 to 1.")
+]
+
 
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSONL file of your own: lines with image or images, question, answer, and "
-            "optionally task and id. Default PocketVQA."
-        ),
-    ] = None,
+    data: Data = None,
     split: Annotated[str, typer.Option(help="Of PocketVQA: test or validation.")] = "test",
     limit: Annotated[int | None, typer.Option(help="First questions only.", min=1)] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto, ort, tensorrt, tensorrt-rtx; torch for the bundle's stages in PyTorch, hf for "
-            "Hugging Face's generate on the same tiles, uncompressed."
-        ),
-    ] = "auto",
+    backend: Backend = "auto",
     model: Annotated[
         str | None, typer.Option(help="Checkpoint for torch and hf; default the bundle's.")
     ] = None,
     batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
-    match: Annotated[
-        str | None,
-        typer.Option(help="exact (PocketVQA's default) or loose: case, spaces, full stop aside."),
-    ] = None,
+    match: Match = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the accuracies to write.")] = None,
-    compare: Annotated[
-        Path | None, typer.Option(help="JSON file of another run on the same questions.")
-    ] = None,
-    min_agreement: Annotated[
-        float | None, typer.Option(help="With --compare: exit with 1 below this share, 0 to 1.")
-    ] = None,
+    compare: Compare = None,
+    min_agreement: MinAgreement = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole JSON.")] = False,
 ) -> None:
     """Ask questions with known answers and count the right ones, per task, with intervals."""
@@ -83,7 +89,6 @@ def evaluate(
         "seconds": round(perf_counter() - start, 1),
     }
     found = outcome.to_json(head, verdicts, skipped)
-    agreement = outcome.compare(found, other) if other else None
     if output:
         _write(output, json.dumps(found, indent=1) + "\n")
     if plot:
@@ -92,10 +97,9 @@ def evaluate(
         typer.echo(json.dumps(found, indent=1))
     else:
         console.show(outcome.table(found, other))
-    _notes(skipped, agreement, head)
-    if agreement and min_agreement is not None and agreement.same.value < min_agreement:
-        console.err.print(f"[bold red]below[/bold red] the wanted agreement of {min_agreement:.2%}")
-        raise typer.Exit(1)
+    _notes(found)
+    if other:
+        _check(outcome.compare(found, other), min_agreement)
 
 
 def ask(
@@ -140,16 +144,18 @@ def ask(
     return verdicts, Counter(item.task for item in items if item.id not in replies)
 
 
-def _notes(skipped: Counter[str], agreement: Agreement | None, head: dict) -> None:
+def _notes(found: dict) -> None:
     """What the table does not say, on stderr."""
-    for task, count in skipped.items():
+    for task, count in found["skipped"].items():
         console.err.print(
             f"[yellow]not asked[/yellow] {count} of task {task}: the bundle holds no layout for so many "
             "images; export with one more --images"
         )
-    console.err.print(f"{head['match']} match, {head['seconds']} s", style="dim")
-    if agreement is None:
-        return
+    console.err.print(f"{found['match']} match, {found['seconds']} s", style="dim")
+
+
+def _check(agreement: Agreement, wanted: float | None) -> None:
+    """Print how two runs agree; exit with 1 where that is less than wanted."""
     same, gain = agreement.same, agreement.gain
     console.err.print(
         f"equal answers: {same.value:.2%} of {agreement.questions} "
@@ -158,6 +164,9 @@ def _notes(skipped: Counter[str], agreement: Agreement | None, head: dict) -> No
     )
     for question, ours, theirs in agreement.differing[:SHOWN]:
         console.err.print(f"  {question} {ours!r}, there {theirs!r}", markup=False)
+    if wanted is not None and same.value < wanted:
+        console.err.print(f"[bold red]below[/bold red] the wanted agreement of {wanted:.2%}")
+        raise typer.Exit(1)
 
 
 def _write(path: Path, text: str) -> None:

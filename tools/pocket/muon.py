@@ -55,13 +55,10 @@ class BatchedMuon(torch.optim.Optimizer):
                 self._step_shape(parameters, shape, group["lr"], group["weight_decay"])
 
     def _step_shape(self, parameters: list[Tensor], shape: torch.Size, lr: float, decay: float):
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
-        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
-        gradients = [parameter.grad for parameter in parameters]
-        torch._foreach_lerp_(momenta, gradients, 1 - _MOMENTUM)
-        updates = torch._foreach_lerp(gradients, momenta, _MOMENTUM)
-        steps = orthogonalise(torch.stack(tuple(updates))).to(parameters[0].dtype)
-        torch._foreach_mul_(parameters, 1 - lr * decay)
-        torch._foreach_add_(parameters, list(steps), alpha=-lr * 0.2 * max(shape) ** 0.5)
+        gradients = torch.stack([p.grad for p in parameters if p.grad is not None])
+        state = self.state[parameters[0]]  # of all matrices of the shape
+        momentum = state.setdefault("momentum", torch.zeros_like(gradients))
+        momentum.lerp_(gradients, 1 - _MOMENTUM)
+        updates = orthogonalise(gradients.lerp(momentum, _MOMENTUM)).to(gradients.dtype)
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter.mul_(1 - lr * decay).add_(update, alpha=-lr * 0.2 * max(shape) ** 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .muon import BatchedMuon
 
@@ -71,7 +72,7 @@ class Average:
     def update(self, step: int) -> None:
         """Move the average towards the parameters; it follows fast during the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.values, [p.detach() for p in self.parameters], step)
 
     @torch.no_grad()
     def swap(self) -> None:

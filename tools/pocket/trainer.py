@@ -126,24 +126,25 @@ class Trainer:
         config = self.config
         handlers = {kind: signal.signal(kind, self._stop) for kind in (SIGTERM, SIGINT)}
         validation = prepare("validation", config.validation, self.packer, self.batch)
-        begun = since = time.monotonic()
+        begun = since = asked = time.monotonic()
         try:
             for groups in self.loader:
-                self.waited += time.monotonic() - since
+                self.waited += time.monotonic() - asked
                 self.train_step(groups)
+                now = time.monotonic()
+                self.spent, since = self.spent + now - since, now
                 over = self.progress() >= 1
                 if self.step % config.log_every == 0 or over:
                     self._log_losses()
                 if (self.step % config.validate_every == 0 or over) and validation:
                     self._validate(validation)
-                now = time.monotonic()
-                self.spent, since = self.spent + now - since, now
                 if config.stop_after and now - begun >= 60 * config.stop_after and not over:
                     self.stopped = True
                 if self.step % config.save_every == 0 or over or self.stopped:
                     self.save_state()
                 if over or self.stopped:
                     break
+                asked = time.monotonic()
         finally:
             self.loader.close()
             for kind, handler in handlers.items():
