@@ -35,8 +35,9 @@ endif
 test: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 
-docs: $(VENV)/demo
+docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 2 --show-tokens docs/tokens.png
 
 bench: $(VENV)/demo
 	$(BIN)/python benchmarks/prefill_cpu.py

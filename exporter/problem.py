@@ -1,6 +1,7 @@
 """One layout of one model as the schedule solver sees it, and schedules held against it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..engines.manifest import Merge, Ratios, Schedule, Scope, Signal
 from ..errors import LuvcError
@@ -16,6 +17,8 @@ class Options:
     Attributes:
         cutoff, signal, scope, match: see Schedule.
         stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
+        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
+            numbers).
         oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
     """
 
@@ -24,6 +27,7 @@ class Options:
     scope: Scope = "prompt"
     match: bool = False
     stages: tuple[float, ...] = (0.25, 0.5, 0.75)
+    keeps: Literal["geometric", "linear"] = "geometric"
     oim_share: float = 0.5
 
 

@@ -125,7 +125,7 @@ class _Solver:
         V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
         n = len(self.stage_layers())
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
-        highest = self.achieved(self.schedule(vision, (0,) * n, eliminate))
+        highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))
         if not lowest <= self.ratio * TOLERANCE or highest < self.ratio:
             return None
         for counts in self._counts(V):
@@ -145,23 +145,30 @@ class _Solver:
         return smooth_counts(per_group), range(per_group + 1)
 
     def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
-        """Keeps V r, V r^2, ... for r from 0 to 1, rounded to the given counts."""
-        per_group = V // self.groups
-        return {
-            tuple(
-                self.groups * _nearest(counts, per_group * (i / SAMPLES) ** j)
-                for j in range(1, n + 1)
-            )
-            for i in range(SAMPLES + 1)
-        }
+        """Keeps that fall from V by the law, for r from 0 to 1, rounded to the given counts."""
+        falls = (self._falling(V // self.groups, n, i / SAMPLES) for i in range(SAMPLES + 1))
+        return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}
+
+    def _falling(self, V: int, n: int, r: float) -> list[float]:
+        """Keeps of n stages: V r, V r^2, ... or, linear, equal steps down to V r."""
+        if self.options.keeps == "linear":
+            return [V * (1 - (1 - r) * j / n) for j in range(1, n + 1)]
+        return [V * r**j for j in range(1, n + 1)]
+
+    def _fewest(self, V: int, n: int) -> tuple[int, ...]:
+        """The keeps of r = 0."""
+        return tuple(self.groups * int(keep) for keep in self._falling(V // self.groups, n, 0.0))
 
     # ---- refusal
     def refusal(self) -> str:
         """Why nothing fits, with what does."""
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            n = len(self.stage_layers())
-            highest = self.achieved(self.schedule(vision, (0,) * n, True))
+            V, n = (
+                self.problem.visual_tokens(self.problem.grids(vision)[-1]),
+                len(self.stage_layers()),
+            )
+            highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
         asked, V = f"{self.ratio:g}x", self.problem.visual_tokens(self.problem.grid)

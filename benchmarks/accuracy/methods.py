@@ -95,6 +95,7 @@ _LUVC = (
     _luvc("per image", "SPU scores each picture with an equal quota", scope="image"),
     *(_luvc(f"oim share {share:g}", f"OIM's factor up to ratio ** {share:g}", oim_share=share)
       for share in (0.25, 0.75, 1.0)),
+    _luvc("keeps linear", "keeps fall by equal numbers", keeps="linear"),
     _luvc("stages early", "SPU at 1/8, 1/4 and 1/2 of the layers", stages=(0.125, 0.25, 0.5)),
     _luvc("stages late", "SPU at 1/2, 5/8 and 3/4 of the layers", stages=(0.5, 0.625, 0.75)),
     _luvc("stages one", "SPU at 1/2 of the layers", stages=(0.5,)),
