@@ -2,7 +2,8 @@
 
 A later turn equals a fresh prefill of the whole conversation when all images stand in the first turn,
 the chat template only appends, and the ids in the caches say what the conversation says: visual tokens
-come before any later text, attention is causal and the SPU scores visual tokens alone, so later text
+come before any later text, attention is causal (models whose prompt looks at all of itself are run
+afresh) and the SPU scores visual tokens alone, so later text
 can change neither which tokens are kept nor what they hold. Where the template rewrites earlier turns,
 a new image arrives, or the last answer's ids say more than its text (a stop text was cut off, a special
 token was generated), the whole conversation is run afresh, and `Answer.reused_tokens` is 0.
@@ -82,8 +83,7 @@ class Chat:
         per_token = yield from self.vlm.decode(self._rows, [state], logits, cancelled)
         self._close_turn(turn, prompt, state)
         timing = replace(timing, decode_ms_per_token=per_token)
-        length = len(prompt.input_ids)
-        return [self.vlm.answer(prompt.layout, state, length, self._stages, timing, reused)]
+        return [self.vlm.answer(prompt, state, self._stages, timing, reused)]
 
     def _continuation(self, prompt: Prompt) -> list[int]:
         """Ids to run on top of the caches; empty when the conversation must be run afresh.
@@ -92,6 +92,8 @@ class Chat:
         """
         rows = self._rows
         if rows is None or rows.layout.name != prompt.layout.name:
+            return []
+        if self.vlm.manifest.language.whole_prompt:
             return []
         if self._text is None or not prompt.text.startswith(self._text):
             return []
@@ -102,7 +104,8 @@ class Chat:
     def _close_turn(self, turn: dict[str, Any], prompt: Prompt, state: Row) -> None:
         """Remember what is cached and what the conversation now says."""
         assert self._rows is not None
-        fed = int(self._rows.position[0]) - len(self._cached)
+        held = int(self._rows.text_len[0]) + self._rows.layout.visual_tokens
+        fed = held - len(self._cached)
         self._cached += state.ids[:fed]
         ends = self.sampling.eos_token_id
         self._pending = [t for t in state.ids[fed:] if t not in ends]  # the template writes the end

@@ -21,6 +21,7 @@ def attention(
     attention_mask: torch.Tensor | None,  # by this name: some towers pass it by keyword
     scaling: float | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention in the form transformers expects.
@@ -33,12 +34,15 @@ def attention(
         attention_mask: bool [B or 1, 1, S, C], True where a query may look, or None.
         scaling: factor on the scores.
         is_causal: upper-left causal; used only without a mask and with S == C.
+        softcap: c of scores c * tanh(score / c) (Gemma 2), which no fused kernel takes.
 
     Returns:
         [B, S, H_q, d] and None (no attention weights: scores are never needed).
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None
+    if softcap is not None:
+        return _capped(query, key, value, attention_mask, scaling, causal, softcap), None
     if torch.onnx.is_in_onnx_export():
         out = torch.onnx.ops.attention(
             query, key, value, attention_mask, is_causal=causal, scale=scaling
@@ -49,6 +53,21 @@ def attention(
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
     return out.transpose(1, 2), None
+
+
+def _capped(query, key, value, mask, scaling, causal: bool, softcap: float) -> torch.Tensor:
+    """Attention with capped scores, in plain operators."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
+    if causal:
+        place = torch.arange(query.shape[2])
+        mask = (place[None] <= place[:, None])[None, None]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2)
 
 
 AttentionInterface.register(NAME, attention)

@@ -17,6 +17,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
+    frames: o.Frames = None,
     dtype: o.Dtype = None,
     backend: Annotated[
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
@@ -32,7 +33,8 @@ def export(
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
-        model, ratio, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+        model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
+        oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate,
     )  # fmt: skip
@@ -61,8 +63,10 @@ def export(
     if config.backend != "ort":
         console.show(engine_note(bundle, config.backend))
     console.show(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    pictures = " --image photo.jpg" * bundle.manifest.layouts[0].images
-    console.show(f'  luvc-run {output}{pictures} "What is in the picture?"')
+    first = bundle.manifest.layouts[0]
+    shown = " --video frames/" if first.frames else " --image photo.jpg"
+    what = "the video" if first.frames else "the picture"
+    console.show(f'  luvc-run {output}{shown * first.images} "What is in {what}?"')
 
 
 def main() -> None:

@@ -92,6 +92,11 @@ class _Solver:
 
         return extend(self.problem.grid, 0, ())
 
+    @cache  # noqa: B019
+    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
+        """V after these OIM steps."""
+        return self.problem.visual_tokens(vision)
+
     # ---- language
     def stage_layers(self) -> tuple[int, ...]:
         """Layers of the stages that lie between the first and the last."""
@@ -100,7 +105,7 @@ class _Solver:
 
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
         """Schedule with these keeps; stages that would drop nothing are left out."""
-        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        V = self.visual_tokens(vision)
         layers = self.stage_layers()
         wanted = list(zip(layers, keeps, strict=True))
         if eliminate and self.problem.decoder.layers > 1:
@@ -122,7 +127,7 @@ class _Solver:
 
     def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
         """The schedule nearest above the ratio for these vision steps, or None."""
-        V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+        V = self.visual_tokens(vision)
         n = len(self.stage_layers())
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
         highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))
@@ -164,14 +169,11 @@ class _Solver:
         """Why nothing fits, with what does."""
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            V, n = (
-                self.problem.visual_tokens(self.problem.grids(vision)[-1]),
-                len(self.stage_layers()),
-            )
+            V, n = self.visual_tokens(vision), len(self.stage_layers())
             highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
-        asked, V = f"{self.ratio:g}x", self.problem.visual_tokens(self.problem.grid)
+        asked, V = f"{self.ratio:g}x", self.visual_tokens(())
         where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"
         if self.ratio > largest:
             return (
@@ -188,7 +190,7 @@ class _Solver:
         """Achievable ratios just below and just above the one asked for."""
         seen: set[float] = set()
         for vision in self.vision_steps():
-            V = self.problem.visual_tokens(self.problem.grids(vision)[-1])
+            V = self.visual_tokens(vision)
             cascades = self._cascades(V, len(self.stage_layers()), self._counts(V)[1])
             for eliminate, keeps in itertools.product((True, False), cascades):
                 seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))

@@ -15,7 +15,11 @@ from ..engines.manifest import Layout
 def run(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path], typer.Option(help="Picture; repeat for several.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")] = None,
+    video: Annotated[
+        list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames of the video that show a second.")] = 1.0,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
@@ -32,11 +36,12 @@ def run(
         bool, typer.Option("--json", help="Print the whole answer as JSON.")
     ] = False,
 ) -> None:
-    """Answer a question about one or several pictures; streams as it goes."""
+    """Answer a question about one or several pictures (or videos); streams as it goes."""
     from ..engines import VLM
 
     vlm = VLM.load(bundle, backend=backend, threads=threads)
-    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image]
+    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image or ()]
+    parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
     if show_tokens:
         _show_tokens(vlm, messages, show_tokens)
@@ -75,6 +80,8 @@ def _show_tokens(vlm, messages: list[dict], path: Path) -> None:
 def _print_counts(runner: str, layout: Layout, answer) -> None:
     t = answer.timing
     console.err.print(f"{runner}, layout {layout.name}", style="dim")
+    for note in answer.notes:
+        console.err.print(note)
     steps = " -> ".join(str(n) for n in (answer.visual_tokens, *answer.stages.values()))
     layers = ", ".join(str(layer) for layer in answer.stages)
     console.err.print(

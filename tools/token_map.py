@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engines.manifest import Axis, Layout
 from ..errors import LuvcError
-from ..exporter.grid import merged_length
+from ..exporter.grid import merge_spans, merged_length
 
 INK, LINE = "#1e293b", (255, 255, 255)
 FADE = 0.82
@@ -52,36 +52,55 @@ def edges(layout: Layout, axis: Axis) -> list[float]:
 
     Fixed merges are followed one by one. With `match` each row merges other neighbours: the tokens
     are drawn equally wide.
+
+    Raises:
+        LuvcError: the tokens of this layout are not a plain grid for each tile.
     """
-    length, merged = ((g[0], g[1]) for g in (layout.grid, layout.merged_grid))
     which = 1 if axis == "width" else 0
-    before, after = length[which], merged[which]
-    block = round(math.sqrt(merged[0] * merged[1] / layout.tokens_per_tile))
-    borders = [float(i) for i in range(before + 1)]
+    before, after = layout.grid[which], layout.merged_grid[which]
+    block = _block(layout)
+    spans = [(i, i) for i in range(before)]
     for merge in layout.schedule.vision:
-        if merge.axis == axis and not layout.schedule.match:
-            n = len(borders) - 1
-            gone = n - merged_length(n, merge.group, block)
-            inner = {k * merge.group + merge.group - 1 for k in range(gone)}
-            borders = [b for i, b in enumerate(borders) if i not in inner]
+        if merge.axis == axis:
+            spans = merge_spans(spans, merge.group, merged_length(len(spans), merge.group, block))
+    borders = [0.0, *((last + 1) / before for _, last in spans)]
     if layout.schedule.match:
-        borders = [before * i / after for i in range(after + 1)]
-    return [b / before for b in borders[::block]]
+        borders = [i / after for i in range(after + 1)]
+    return borders[::block]
+
+
+def _block(layout: Layout) -> int:
+    """Rows (and columns) of grid tokens that the projector joins to one visual token."""
+    h, w = layout.merged_grid
+    block = math.isqrt(h * w * layout.tiles // layout.tokens_per_image)
+    plain = block and block * block * layout.tokens_per_image == h * w * layout.tiles
+    if layout.frames or not plain or h % block or w % block:
+        raise LuvcError(
+            "--show-tokens draws pictures whose tokens are a plain grid for each tile; this layout packs "
+            "them otherwise"
+        )
+    return block
 
 
 def arrangement(layout: Layout, size: tuple[int, int]) -> tuple[int, int, bool]:
     """Columns and rows of the tiles of a picture (width, height), and whether a thumbnail follows.
 
     The processor's own rule for as many tiles as the layout has.
+
+    Raises:
+        LuvcError: a family whose tiles stand otherwise.
     """
     options = layout.processor_options
-    if layout.tiles == 1 or not options.get("crop_to_patches"):
+    if layout.tiles == 1:
         return 1, 1, False
+    if not options.get("crop_to_patches"):
+        raise LuvcError("--show-tokens knows only InternVL's tiles; export with one tile a picture")
     from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as rule
 
+    limits = (options[f"{which}_patches"] for which in ("min", "max"))
     columns, rows = rule.get_optimal_tiled_canvas(
-        (size[1], size[0]), layout.tile_size, int(options["min_patches"]), int(options["max_patches"])
-    )  # fmt: skip
+        (size[1], size[0]), (layout.pixel_shape[-2], layout.pixel_shape[-1]), *limits
+    )
     return columns, rows, layout.tiles == columns * rows + 1
 
 

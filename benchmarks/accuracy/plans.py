@@ -24,7 +24,7 @@ class TokenProblem(Problem):
 
     def visual(self, schedule: Schedule) -> tuple[int, ...]:
         """V_l of every layer."""
-        V = self.visual_tokens(self.grids(schedule.vision)[-1])
+        V = self.visual_tokens(schedule.vision)
         return schedule.visual_per_layer(self.decoder.layers, V)
 
 
@@ -79,7 +79,7 @@ class Budget:
     @property
     def tokens(self) -> int:
         """V at ratio 1."""
-        return self.problem.visual_tokens(self.problem.grid)
+        return self.problem.visual_tokens(())
 
     @property
     def mean(self) -> float:

@@ -40,7 +40,7 @@ class Study:
         self.tower, self.decoder = Tower(self.model), Decoder(self.model)
         self.problems = {g.pictures: token_problem(model.config, g.pictures) for g in groups}
         problem = next(iter(self.problems.values()))
-        self.span = problem.visual_tokens(problem.grid) // problem.images
+        self.span = problem.visual_tokens(()) // problem.images
         self.parts = [
             group.part(start, start + batch, device)
             for group in groups

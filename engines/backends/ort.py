@@ -1,6 +1,5 @@
 """ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_names, cache_shapes
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 
 NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
@@ -53,7 +52,6 @@ class OrtRunner:
         names = onnxruntime.get_available_providers()
         self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
         self._sessions: dict[str, Any] = {}
-        self._dtype = NUMPY[bundle.manifest.dtype]
 
     @property
     def description(self) -> str:
@@ -85,19 +83,21 @@ class OrtRunner:
         return self._sessions[graph]
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
         return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
 
-    def new_caches(self, layout: Layout, batch: int) -> list[Any]:
-        """Zeroed buffers on the device, key and value of each layer in turn."""
+    def new_caches(self, layout: Layout, batch: int) -> dict[str, Any]:
+        """Zeroed buffers on the device, by name."""
         import onnxruntime
 
-        lm, m = self.bundle.manifest.language, self.bundle.manifest
-        shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
+        m = self.bundle.manifest
         make = onnxruntime.OrtValue.ortvalue_from_numpy
-        return [make(np.zeros(s, self._dtype), self.device, 0) for s in shapes]
+        return {
+            s.name: make(np.zeros(s.shape, NUMPY[s.dtype]), self.device, 0)
+            for s in cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        }
 
-    def prefill(self, layout: Layout, feed: PrefillFeed, caches: list[Any]) -> PrefillResult:
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: dict[str, Any]) -> PrefillResult:
         """Run prompts and fill the caches in place."""
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
@@ -107,15 +107,17 @@ class OrtRunner:
         }
         return PrefillResult(logits[:, 0], stages)
 
-    def step(self, layout: Layout, feed: StepFeed, caches: list[Any]) -> np.ndarray:
+    def step(self, layout: Layout, feed: StepFeed, caches: dict[str, Any]) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: list[Any]) -> list[np.ndarray]:
+    def read_caches(self, caches: dict[str, Any]) -> dict[str, np.ndarray]:
         """Host copies."""
-        return [c.numpy() for c in caches]
+        return {name: cache.numpy() for name, cache in caches.items()}
 
-    def _run(self, graph: str, feed, caches: list[Any], outputs: list[str]) -> list[np.ndarray]:
+    def _run(
+        self, graph: str, feed, caches: dict[str, Any], outputs: list[str]
+    ) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
         session = self.session(graph)
         binding = session.io_binding()
@@ -123,16 +125,11 @@ class OrtRunner:
             binding.bind_output(name, "cpu")
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
-        for name, cache in zip(self._cache_names(), caches, strict=True):
+        for name, cache in caches.items():
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
-
-    @functools.cache  # noqa: B019
-    def _cache_names(self) -> list[str]:
-        layers = self.bundle.manifest.language.layers
-        return cache_names(range(layers))
 
 
 def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:

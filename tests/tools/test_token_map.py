@@ -24,7 +24,7 @@ def test_borders_follow_the_merges(workshop):
         x = merge_axis(x, 0, group, length)
     merged = layout.model_copy(
         update={"schedule": schedule, "merged_grid": (layout.grid[0], 8),
-                "tokens_per_tile": layout.grid[0] // 2 * 4}
+                "tokens_per_image": layout.grid[0] // 2 * 4}
     )  # fmt: skip
     found = edges(merged, "width")
     assert len(found) == 5 and found[0] == 0 and found[-1] == 1
@@ -41,10 +41,11 @@ def test_tiles_stand_where_the_processor_cuts_them(workshop, picture):
     assert arrangement(layout, (400, 200)) == (2, 1, True)
     assert arrangement(layout, (200, 400)) == (1, 2, True)
     whole, thumbnail = views(layout, [(400, 200)])
+    per_tile = layout.tokens_per_image // layout.tiles
     assert thumbnail.name == "thumbnail"
     assert sorted({**whole.cells, **thumbnail.cells}) == list(range(layout.visual_tokens))
     # paint one token's part of a black picture white: only that token's tile must see it
-    for ordinal in (0, 3, layout.tokens_per_tile + 5):
+    for ordinal in (0, 3, per_tile + 5):
         cell = whole.cells[ordinal]
         image = np.zeros((224, 448, 3), np.uint8)
         rows, columns = (slice(round(a * s), round(b * s)) for a, b, s in
@@ -52,7 +53,7 @@ def test_tiles_stand_where_the_processor_cuts_them(workshop, picture):
         image[rows, columns] = 255
         tiles = vlm.processor.pixels(vlm.processor.prompt(ask("?", image)))
         bright = [tile.max() > 1 for tile in tiles[: layout.tiles - 1]]
-        assert bright.index(True) == ordinal // layout.tokens_per_tile and sum(bright) == 1
+        assert bright.index(True) == ordinal // per_tile and sum(bright) == 1
 
 
 def test_survivors_compose_the_stages(workshop, picture):

@@ -1,5 +1,6 @@
 """Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,18 +78,19 @@ class HfAnswerer:
     def __init__(self, bundle: Bundle, model: str, max_new_tokens: int):
         import transformers
 
+        from ...exporter.assemble import DTYPES
         from ...exporter.checkpoint import load_model
         from ...exporter.family import Family
-        from ...exporter.pipeline import DTYPES
 
         family, manifest = Family.load(model), bundle.manifest
         layouts = tuple(
-            family.layout(x.image_size, x.images, manifest.reference_text, Schedule())
+            family.layout(family.picture_of(x), manifest.reference_text, Schedule())
             for x in manifest.layouts
         )
         unmerged = manifest.model_copy(update={"layouts": layouts})
         self.processor = Processor(replace(bundle, manifest=unmerged))
-        self.model = load_model(family, DTYPES[manifest.dtype]).float()
+        self.model = load_model(family).to(DTYPES[manifest.dtype]).float()
+        self._known = set(inspect.signature(self.model.forward).parameters)
         self.max_new_tokens = max_new_tokens
         self._counts = {layout.images for layout in layouts}
         self.description = f"transformers {transformers.__version__} generate, float32"
@@ -106,11 +108,14 @@ class HfAnswerer:
 
         prompt = self.processor.prompt(item.messages, self.fits(item))
         ids = torch.tensor([prompt.input_ids])
+        size, options = prompt.layout.image_size[::-1], prompt.layout.processor_options
+        images = [i.resize(size) if prompt.layout.resize else i for i in prompt.images]
+        seen = self.processor.image_processor(images, return_tensors="pt", **options)
         with torch.inference_mode():
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                pixel_values=torch.from_numpy(self.processor.pixels(prompt)),
+                **{name: value for name, value in seen.items() if name in self._known},
                 do_sample=False,
                 max_new_tokens=self.max_new_tokens,
             )[0, len(prompt.input_ids) :]
