@@ -97,7 +97,7 @@ def arrangement(layout: Layout, size: tuple[int, int]) -> tuple[int, int, bool]:
         raise LuvcError("--show-tokens knows only InternVL's tiles; export with one tile a picture")
     from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as rule
 
-    limits = (options[f"{which}_patches"] for which in ("min", "max"))
+    limits = (int(str(options[f"{which}_patches"])) for which in ("min", "max"))
     columns, rows = rule.get_optimal_tiled_canvas(
         (size[1], size[0]), (layout.pixel_shape[-2], layout.pixel_shape[-1]), *limits
     )
