@@ -28,6 +28,9 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    show_tokens: Annotated[
+        Path | None, typer.Option(help="Picture to write: what each stage keeps.", metavar="PNG")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print token counts.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON.")
@@ -40,6 +43,8 @@ def run(
     parts: list[dict] = [{"type": "image", "image": str(path)} for path in image or ()]
     parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+    if show_tokens:
+        _show_tokens(vlm, messages, show_tokens)
     stream = vlm.generate(
         messages, stream=True, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
         top_p=top_p, seed=seed, stop=stop,
@@ -60,6 +65,16 @@ def run(
     if verbose:
         layout = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
         _print_counts(vlm.runner.description, layout, answer)
+
+
+def _show_tokens(vlm, messages: list[dict], path: Path) -> None:
+    """Draw which visual tokens each stage of the prompt's prefill keeps."""
+    from .token_map import draw
+
+    prompt = vlm.processor.prompt(messages)
+    _, result, _ = vlm.prefill([prompt])
+    kept = {layer: stage.kept[0] for layer, stage in result.stages.items()}
+    draw(prompt.images, prompt.layout, kept, path)
 
 
 def _print_counts(runner: str, layout: Layout, answer) -> None:
