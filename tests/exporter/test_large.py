@@ -1,6 +1,7 @@
 """What lets large models through: streamed weights, and validation of the first layers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def test_parameters_stay_mapped_files(workshop, tmp_path):
     """Loading reads nothing: the kernel says that the parameters' pages belong to the files."""
     folder = half_checkpoint(workshop, tmp_path / "half")
     model = load_model(Family.load(str(folder)))
-    maps = [line.split() for line in open("/proc/self/maps") if str(folder) in line]
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    maps = [line.split() for line in lines if str(folder) in line]
     ranges = [[int(x, 16) for x in line[0].split("-")] for line in maps]
     for name, p in model.named_parameters():
         assert p.dtype == torch.bfloat16
@@ -87,7 +89,7 @@ def test_less_memory_than_the_first_stage_needs_is_refused(workshop, tmp_path, m
     monkeypatch.setattr(parity, "fitting_layers", lambda family, manifest: 1)
     source = workshop.checkpoint(layers=5, vision_layers=2, image=168, text="qwen2")
     config = {"reference_text": 8, "text_capacity": 96, "output": tmp_path / "bundle"}
-    with pytest.raises(LuvcError, match="1 of the model's 5 .* first SPU stage needs 2"):
+    with pytest.raises(LuvcError, match=r"1 of the model's 5 .* first SPU stage needs 2"):
         export(ExportConfig.make(model=str(source), **config))
     assert not (tmp_path / "bundle").exists()
 

@@ -79,7 +79,7 @@ def test_longer_videos_are_sampled_and_shorter_ones_refused(exported):
     short = vlm.processor.prompt(question(frames[[0, 2, 4, 6]], FPS * 4 / 7))
     assert long.input_ids == short.input_ids
     np.testing.assert_array_equal(vlm.processor.pixels(long), vlm.processor.pixels(short))
-    with pytest.raises(LuvcError, match="video of 3 frames.*4 frames or more.*--frames 3"):
+    with pytest.raises(LuvcError, match=r"video of 3 frames.*4 frames or more.*--frames 3"):
         vlm.generate(question(frames[:3]))
     with pytest.raises(LuvcError, match="holds an image"):
         vlm.generate([{"role": "user", "content": [{"type": "image", "image": frames[0]}]}])
