@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from filelock import FileLock
 
@@ -15,8 +16,8 @@ from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
 from luvc.exporter.torch_runner import TorchRunner
 
-from . import reference
-from .checkpoints import family_of, write
+from . import reference, shapes
+from .checkpoints import NAMES, family_of, write
 
 QUESTION = "What is this?"
 SHORT = {"reference_text": 8, "text_capacity": 96, "cutoff": 0.5}
@@ -34,6 +35,23 @@ SIZES: dict[str, tuple[int, int]] = {
     "ovis2": (168, 336),
     "lfm2_vl": (192, 160),
 }
+
+
+def names() -> list[Any]:
+    """All names as parameters; those whose processor needs torchvision are skipped without it.
+
+    test_with_torchvision.py runs them in a process that has it.
+    """
+    from transformers.utils import is_torchvision_available
+
+    skip = pytest.mark.skipif(not is_torchvision_available(), reason="needs torchvision")
+    apart = {n for n in NAMES if family_of(n) == "lfm2_vl"}
+    return [pytest.param(n, marks=[skip]) if n in apart else n for n in NAMES]
+
+
+def families() -> list[Any]:
+    """The same, one name a family."""
+    return [p for p in names() if (p if isinstance(p, str) else p.values[0]) in shapes.FAMILIES]
 
 
 def size_of(name: str) -> tuple[int, int] | None:
