@@ -62,46 +62,47 @@ def frames_of(visual: Visual) -> int:
     return len(visual.frames) if isinstance(visual, Video) else 0
 
 
-def pixel_values(processor: Any, visual: Visual, layout: Layout) -> np.ndarray:
-    """Pixels of one image or video, float32 [layout.pixel_shape].
+def pixel_values(processor: Any, visuals: Sequence[Visual], layout: Layout) -> np.ndarray:
+    """Pixels of a prompt's images or videos, float32 [layout.pixel_shape], joined along the first axis.
 
     Args:
-        processor: the Hugging Face image processor.
-        visual: what to show.
-        layout: chosen for it.
+        processor: the Hugging Face image processor; it sees all images at once, because
+            LLaVA-OneVision's cuts tiles only of one that stands alone.
+        visuals: what to show.
+        layout: chosen for them.
 
     Raises:
-        LuvcError: the processor makes another shape of it than the layout's.
+        LuvcError: the processor makes another shape of them than the layout's.
     """
-    if isinstance(visual, Video):
-        return _video_pixels([_process(processor, f, layout) for f in visual.frames], layout)
-    values = _process(processor, visual, layout)
-    wanted = layout.pixel_shape
-    if values.size != np.prod(wanted) or values.shape[-len(wanted) + 1 :] != wanted[1:]:
+    if isinstance(visuals[0], Video):
+        return np.concatenate([_video_pixels(processor, v, layout) for v in visuals])
+    values = _process(processor, visuals, layout)
+    wanted = (len(visuals) * layout.pixel_shape[0], *layout.pixel_shape[1:])
+    if values.size != np.prod(wanted) or values.shape[2 - len(wanted) :] != wanted[2:]:
         raise LuvcError(
             f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}"
         )
     return np.ascontiguousarray(values.reshape(wanted), dtype=np.float32)
 
 
-def _process(processor: Any, image: Any, layout: Layout) -> np.ndarray:
-    if layout.resize and image.size != layout.image_size[::-1]:
-        image = image.resize(layout.image_size[::-1], resample=getattr(processor, "resample", None))
-    found = processor(image, return_tensors="np", **layout.processor_options)
+def _process(processor: Any, images: Sequence[Any], layout: Layout) -> np.ndarray:
+    size = layout.image_size[::-1]
+    if layout.resize:
+        images = [i.resize(size, getattr(processor, "resample", None)) for i in images]
+    found = processor([list(images)], return_tensors="np", **layout.processor_options)
     values = np.asarray(found["pixel_values"])
-    if values.ndim == 5 and layout.tiles == 1:  # several images: the whole picture alone, no tiles
-        values = values[:, :1]
     if "pixel_attention_mask" in found and values.ndim == 3:  # patches padded to the longest tile
         values = values[:, : layout.pixel_shape[-2]]
     return values
 
 
-def _video_pixels(frames: list[np.ndarray], layout: Layout) -> np.ndarray:
-    """Patches [P, C * s * p * p] of single frames -> [time, P, C * s * p * p], s frames a step.
+def _video_pixels(processor: Any, video: Video, layout: Layout) -> np.ndarray:
+    """Patches [time, P, C * s * p * p] of a video, s frames a step.
 
     The processor repeats a single frame s times along the patch's time axis, so a step takes its k-th
     frame from the k-th place of that frame's patches.
     """
+    frames = [_process(processor, [frame], layout) for frame in video.frames]
     time, patches, values = layout.pixel_shape
     span = layout.frames // time
     split = np.stack([f.reshape(patches, 3, span, -1) for f in frames])

@@ -161,9 +161,7 @@ class Processor:
         Raises:
             LuvcError: the processor gives another number or size of tiles than the layout's.
         """
-        return np.concatenate(
-            [pixel_values(self.image_processor, i, prompt.layout) for i in prompt.images]
-        )
+        return pixel_values(self.image_processor, prompt.images, prompt.layout)
 
     def _render(self, messages: list[dict], images: list[Any], layout: Layout) -> str:
         if not self.tokenizer.chat_template:

@@ -3,7 +3,8 @@
 Every attention layer of the traced model becomes one ONNX `Attention` node (opset 23 and later),
 which ONNX Runtime and TensorRT map to fused kernels. Masking has one style: causal without a mask
 when every query sees itself and what came before (prefill), a boolean mask otherwise (step), nothing
-at all in vision towers.
+at all in vision towers. Scores with a soft cap (Gemma 2) are spelled out: TensorRT-RTX refuses the node's
+attribute, and runs the spelled-out form without fusing it.
 """
 
 import torch
@@ -34,7 +35,7 @@ def attention(
         attention_mask: bool [B or 1, 1, S, C], True where a query may look, or None.
         scaling: factor on the scores.
         is_causal: upper-left causal; used only without a mask and with S == C.
-        softcap: c of scores c * tanh(score / c) (Gemma 2), which no fused kernel takes.
+        softcap: the scores become c * tanh(scores / c).
 
     Returns:
         [B, S, H_q, d] and None (no attention weights: scores are never needed).
@@ -42,8 +43,8 @@ def attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None
     if softcap is not None:
-        return _capped(query, key, value, attention_mask, scaling, causal, softcap), None
-    if torch.onnx.is_in_onnx_export():
+        out = _capped(query, key, value, attention_mask, causal, scaling, softcap)
+    elif torch.onnx.is_in_onnx_export():
         out = torch.onnx.ops.attention(
             query, key, value, attention_mask, is_causal=causal, scale=scaling
         )[0]
@@ -55,19 +56,20 @@ def attention(
     return out.transpose(1, 2), None
 
 
-def _capped(query, key, value, mask, scaling, causal: bool, softcap: float) -> torch.Tensor:
-    """Attention with capped scores, in plain operators."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = (t.repeat_interleave(groups, 1) if groups > 1 else t for t in (key, value))
+def _capped(query, key, value, mask, causal: bool, scaling: float | None, cap: float):
+    """Attention with a soft cap on the scores, softmax in float32 -> [B, H_q, S, d]."""
+    heads, S = key.shape[1], query.shape[2]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = softcap * torch.tanh(query @ key.transpose(2, 3) * (scale / softcap))
+    grouped = query.unflatten(1, (heads, -1))  # [B, H_kv, G, S, d]
+    scores = (grouped @ key[:, :, None].transpose(-1, -2)).float() * scale
+    scores = cap * torch.tanh(scores / cap)
     if causal:
-        place = torch.arange(query.shape[2])
+        place = torch.arange(S)
         mask = (place[None] <= place[:, None])[None, None]
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2)
+        scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value[:, :, None]).flatten(1, 2)
 
 
 AttentionInterface.register(NAME, attention)

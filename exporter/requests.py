@@ -13,7 +13,7 @@ from .family import Family
 from .graphs import PrefillGraph, StepGraph
 from .language import Decoder
 from .onnx_export import Trace
-from .vision.core import VisionGraph
+from .vision.graph import VisionGraph
 
 MAX_BATCH = 256
 BATCH, TEXT, NEW = 2, 20, 3  # example sizes

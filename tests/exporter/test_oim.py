@@ -10,7 +10,7 @@ from luvc.engines.manifest import Merge, Schedule
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_axis, merge_similar, merge_tokens
 from luvc.exporter.vision import adapter_class
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 
 def naive(line, group, length):

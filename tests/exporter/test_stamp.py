@@ -16,7 +16,7 @@ from luvc.exporter.attention import NAME
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph, StepGraph
 from luvc.exporter.onnx_export import trace
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 SCHEDULE = Schedule(
     ratio=2,
