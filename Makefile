@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 # CPU wheels of PyTorch where the index has them; the constraints pin every version.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo demo-triton test docs bench clean
+# The trained pocket VLM, where the checkout has it.
+POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
+DEMO := demo
+
+.PHONY: demo demo-triton test docs bench accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -27,24 +31,41 @@ $(VENV)/triton: $(VENV)/demo
 	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton
 
 demo: $(VENV)/demo
-	$(BIN)/python -m luvc.tools.demo_model demo/model
-	$(BIN)/luvc-export --model demo/model --ratio 2x --output demo/bundle
-	$(BIN)/luvc-run demo/bundle --image demo/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
+ifneq ($(POCKET),)
+	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
+	$(BIN)/python -m luvc.tools.demo $(DEMO)/bundle
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "How many objects are there?" --show-tokens $(DEMO)/tokens.png --verbose
+else
+	$(BIN)/python -m luvc.tools.demo_model $(DEMO)/model
+	$(BIN)/luvc-export --model $(DEMO)/model --ratio 2x --output $(DEMO)/bundle
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
+endif
 
 demo-triton: $(VENV)/triton .triton/ready
-	$(BIN)/python -m luvc.tools.demo_model demo/model
-	$(BIN)/luvc-export --model demo/model --ratio 2x --output demo/bundle
-	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh demo/bundle demo/photo.png
+	$(BIN)/python -m luvc.tools.demo_model $(DEMO)/model
+ifneq ($(POCKET),)
+	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
+else
+	$(BIN)/luvc-export --model $(DEMO)/model --ratio 2x --output $(DEMO)/bundle
+endif
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh $(DEMO)/bundle $(DEMO)/photo.png
 
 test: $(VENV)/test .triton/ready
 	LUVC_TRITON=$(CURDIR)/.triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-docs: $(VENV)/demo
+docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 2 --show-tokens docs/tokens.png
 
 bench: $(VENV)/demo
 	$(BIN)/python benchmarks/prefill_cpu.py
 	$(BIN)/python benchmarks/tables.py README.md
 
+# Hours on a CPU, minutes on a GPU; needs the trained pocket VLM.
+accuracy: $(VENV)/test
+	test -n "$(POCKET)" || { echo "train the pocket VLM first: tools/pocket/README.md"; exit 1; }
+	$(BIN)/python -m benchmarks.accuracy $(POCKET) --workers 2
+	$(BIN)/python -m benchmarks.accuracy.report
+
 clean:
-	rm -rf $(VENV) .triton demo
+	rm -rf $(VENV) .triton $(DEMO)

@@ -39,6 +39,7 @@ class Answer:
         stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
         reused_tokens: tokens taken from the caches of earlier turns.
         timing: milliseconds per part.
+        notes: what was done to the pictures that the model's own processor would not have done.
     """
 
     text: str
@@ -50,6 +51,7 @@ class Answer:
     stages: dict[int, int]
     reused_tokens: int
     timing: Timing
+    notes: tuple[str, ...] = ()
 
 
 class Stream(Iterator[str]):

@@ -81,5 +81,4 @@ class Chat:
         history.close([turn], prompt, state, self._rows.length(0))
         self._running = None
         timing = replace(timing, decode_ms_per_token=per_token)
-        length = len(prompt.input_ids)
-        return [self.vlm.answer(prompt.layout, state, length, history.stages, timing, reused)]
+        return [self.vlm.answer(prompt, state, history.stages, timing, reused)]

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .manifest import Layout, Manifest
+from .positions import next_positions, prompt_positions
 from .sampling import Sampler, Sampling
 
 
@@ -44,30 +45,37 @@ class Rows:
         return int(self.text_len[row]) + self.layout.visual_tokens
 
     def prefill(
-        self, prompts: Sequence[Sequence[int]], visual_embeds: np.ndarray, **options: Any
+        self,
+        prompts: Sequence[Sequence[int]],
+        visual_embeds: np.ndarray,
+        seconds: Sequence[float] | None = None,
+        **options: Any,
     ) -> PrefillResult:
         """Run whole prompts.
 
         Args:
             prompts: token ids of each row, image tokens in place.
             visual_embeds: [B, V, D].
+            seconds: of video per step of the time axis, for each row.
             options: of the runner's prefill.
         """
         lengths = np.array([len(p) for p in prompts])
-        ids = right_pad(prompts)
-        image = self.manifest.language.image_token_id
-        visual_index = np.stack([np.flatnonzero(np.equal(p, image)) for p in prompts])
-        positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
+        lm, layout = self.manifest.language, self.layout
+        placed = [
+            prompt_positions(p, lm, layout, s)
+            for p, s in zip(prompts, seconds or [0.0] * len(prompts), strict=True)
+        ]
+        visual = [np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts]
         feed = PrefillFeed(
-            input_ids=ids,
+            input_ids=right_pad(prompts),
             visual_embeds=visual_embeds,
-            visual_index=visual_index.astype(np.int64),
-            position_ids=np.ascontiguousarray(positions),
+            visual_index=np.stack(visual).astype(np.int64),
+            position_ids=right_pad([positions for positions, _ in placed]),
             last_index=lengths - 1,
         )
-        result = self.runner.prefill(self.layout, feed, self.caches, **options)
-        self.text_len = lengths - self.layout.visual_tokens
-        self.position = lengths.copy()
+        result = self.runner.prefill(layout, feed, self.caches, **options)
+        self.text_len = lengths - layout.visual_tokens
+        self.position = np.array([after for _, after in placed])
         return result
 
     def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
@@ -91,7 +99,9 @@ class Rows:
         write = np.minimum(self.text_len, self.manifest.text_capacity - longest)
         feed = StepFeed(
             input_ids=ids,
-            position_ids=self.position[:, None] + np.arange(ids.shape[1]),
+            position_ids=next_positions(
+                self.position, longest, self.manifest.language.position_axes
+            ),
             text_len=np.where(counts > 0, self.text_len, write),
             last_index=np.maximum(counts, 1) - 1,
         )
@@ -101,9 +111,9 @@ class Rows:
         return logits
 
 
-def right_pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Token ids of unequal length -> int64 [B, longest], zeros behind."""
-    out = np.zeros((len(rows), max(map(len, rows))), np.int64)
+def right_pad(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
+    """Rows [S, ...] of unequal length -> int64 [B, longest, ...], zeros behind."""
+    out = np.zeros((len(rows), max(map(len, rows)), *np.shape(rows[0])[1:]), np.int64)
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out

@@ -2,8 +2,9 @@
 
 A later turn equals a fresh prefill of the whole conversation when all images stand in the first turn,
 the chat template only appends, and the ids in the caches say what the conversation says: visual tokens
-come before any later text, attention is causal and the SPU scores visual tokens alone, so later text
-can change neither which tokens are kept nor what they hold. Where the template rewrites earlier turns,
+come before any later text, attention is causal (models whose prompt looks at all of itself are run
+afresh) and the SPU scores visual tokens alone, so later text can change neither which tokens are kept
+nor what they hold. Where the template rewrites earlier turns,
 a new image arrives, or the last answer's ids say more than its text (a stop text was cut off, a special
 token was generated), the whole conversation is run afresh.
 """
@@ -46,7 +47,7 @@ class History:
             prompt: the conversation with its new turn.
             room: text tokens the caches can still take.
         """
-        if self._layout != prompt.layout.name:
+        if self._layout != prompt.layout.name or self.processor.manifest.language.whole_prompt:
             return []
         if self._text is None or not prompt.text.startswith(self._text):
             return []

@@ -8,12 +8,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Axis = Literal["width", "height"]
 Signal = Literal["normed", "raw"]
 Scope = Literal["prompt", "image"]
+LayerType = Literal["full", "sliding", "conv"]
 
 
 class Frozen(BaseModel):
@@ -111,38 +112,63 @@ class Layout(Frozen):
     Attributes:
         name: unique in the bundle, e.g. "448x448" or "448x448-2images".
         image_size: (height, width) the layout was made for, in pixels.
-        images: images in one prompt.
-        tiles: tiles the processor makes of one image.
-        tile_size: (height, width) of pixel_values, in pixels.
+        images: images (or videos) in one prompt.
+        frames: frames of a video; 0 for images.
+        tiles: times the vision tower runs for one image.
+        pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
+            the first axis.
         grid: vision tokens per tile before merging, (rows, columns).
         merged_grid: the same after OIM.
-        tokens_per_tile: visual tokens one tile gives the language model.
-        visual_tokens: V of a prompt, images * tiles * tokens_per_tile.
+        visual_grid: visual tokens of one image as (time, rows, columns), for rotary positions in
+            three axes; None where positions are plain.
+        tokens_per_image: visual tokens one image gives the language model.
+        visual_tokens: V of a prompt, images * tokens_per_image.
         baseline_visual_tokens: V at ratio 1.
-        expansion: what one image becomes in the prompt, as (text, repeats) pairs.
-        processor_options: keywords for the image processor that give exactly `tiles` tiles.
+        placeholder: what the chat template writes for one image.
+        expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold
+            "{seconds}", the time of the next frame.
+        resize: images are brought to `image_size` before the processor sees them.
+        processor_options: keywords for the image processor that give exactly this layout.
     """
 
     name: str
     image_size: tuple[int, int]
     images: int
+    frames: int = 0
     tiles: int
-    tile_size: tuple[int, int]
+    pixel_shape: tuple[int, ...]
     grid: tuple[int, int]
     merged_grid: tuple[int, int]
-    tokens_per_tile: int
+    visual_grid: tuple[int, int, int] | None = None
+    tokens_per_image: int
     visual_tokens: int
     baseline_visual_tokens: int
+    placeholder: str
     expansion: tuple[tuple[str, int], ...]
-    processor_options: dict[str, int | bool]
+    resize: bool = False
+    processor_options: dict[str, int | bool | dict[str, int]]
     schedule: Schedule
     stages: tuple[Stage, ...]
     ratios: Ratios
     graphs: Graphs
 
+    def longest_position(self, capacity: int) -> int:
+        """No token of a conversation with `capacity` text tokens has a position above this."""
+        return self.visual_tokens + capacity
+
 
 class LanguageModel(Frozen):
-    """What the runtime must know of the decoder: cache shapes, special tokens, limits."""
+    """What the runtime must know of the decoder: cache shapes, special tokens, positions, limits.
+
+    Attributes:
+        layer_types: of each layer; "conv" layers keep a short state instead of keys and values.
+        window: positions a "sliding" layer looks back, itself included.
+        conv_state: columns of a "conv" layer's state.
+        position_axes: 3 for rotary positions in time, height and width (M-RoPE), otherwise 1.
+        first_position: of the first token.
+        time_scale: positions per second of video; 0 where every frame is one position apart.
+        whole_prompt: the prompt looks at all of itself, so a later turn must be run afresh.
+    """
 
     model_type: str
     layers: int
@@ -152,6 +178,14 @@ class LanguageModel(Frozen):
     image_token: str
     image_token_id: int
     max_positions: int
+    hidden: int
+    layer_types: tuple[LayerType, ...]
+    window: int | None = None
+    conv_state: int = 0
+    position_axes: Literal[1, 3] = 1
+    first_position: int = 0
+    time_scale: float = 0.0
+    whole_prompt: bool = False
 
 
 class File(Frozen):
@@ -213,6 +247,8 @@ class Manifest(Frozen):
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
+        validated: the whole model was compared with PyTorch.
+        validated_layers: language layers that were compared.
         engines: compiled forms of the graphs, added by luvc-build.
     """
 
@@ -229,15 +265,22 @@ class Manifest(Frozen):
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     validated: bool = False
+    validated_layers: int = 0
     engines: tuple[Engine, ...] = ()
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
-        """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity)."""
-        text = self.text_capacity if text is None else text
-        visual = layout.schedule.visual_per_layer(self.language.layers, layout.visual_tokens)
+        """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity).
+
+        Layers without attention keep their state of fixed size.
+        """
+        text, lm = self.text_capacity if text is None else text, self.language
+        visual = layout.schedule.visual_per_layer(lm.layers, layout.visual_tokens)
         item = 4 if self.dtype == "float32" else 2
-        width = 2 * self.language.kv_heads * self.language.head_dim * item
-        return width * sum(text + v for v in visual)
+        width = 2 * lm.kv_heads * lm.head_dim
+        return item * sum(
+            lm.hidden * lm.conv_state if kind == "conv" else width * (text + v)
+            for kind, v in zip(lm.layer_types, visual, strict=True)
+        )
 
 
 def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:

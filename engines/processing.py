@@ -1,16 +1,13 @@
-"""Messages and images to arrays: chat template, shrunk image runs, pixels.
+"""Messages and images to arrays: chat template, shrunk image runs, pixels (pictures.py).
 
 The number of image tokens in the prompt is the layout's, which export computed from the schedule; a
 prompt whose count differs is an error, never a guess. Letters: N tiles, V visual tokens.
 """
 
-import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,17 @@ import numpy as np
 from ..errors import LuvcError
 from .bundle import Bundle
 from .manifest import Layout
+from .pictures import (
+    ImageProcessor,
+    Video,
+    Visual,
+    frames_of,
+    open_image,
+    open_visual,
+    pixel_values,
+)
 
+__all__ = ["Message", "Processor", "Prompt", "open_image"]
 Message = Mapping[str, Any]
 
 
@@ -30,13 +37,31 @@ class Prompt:
         layout: what its images fix.
         text: the rendered conversation, image runs expanded.
         input_ids: its token ids.
-        images: PIL images in order.
+        images: PIL images (or videos) in order.
     """
 
     layout: Layout
     text: str
     input_ids: list[int]
-    images: tuple[Any, ...]
+    images: tuple[Visual, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Of video between two steps of the vision tower; 0 for images."""
+        first = self.images[0]
+        if not isinstance(first, Video):
+            return 0.0
+        return self.layout.frames / self.layout.pixel_shape[0] / first.fps
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to the pictures that the model's own processor would not have done."""
+        height, width = self.layout.image_size
+        sizes = {image.size for image in self.images} - {(width, height)}
+        if not self.layout.resize or not sizes:
+            return []
+        shown = ", ".join(f"{h}x{w}" for w, h in sorted(sizes))
+        return [f"{shown} brought to {height}x{width}, the nearest layout of the bundle"]
 
 
 class Processor:
@@ -60,11 +85,9 @@ class Processor:
 
     @cached_property
     def image_processor(self) -> Any:
-        """The Hugging Face image processor, always in its Pillow form: the same pixels everywhere."""
-        from transformers import AutoImageProcessor
-
-        return AutoImageProcessor.from_pretrained(
-            self.bundle.processor, local_files_only=True, trust_remote_code=False, backend="pil"
+        """The Hugging Face image processor."""
+        return ImageProcessor.from_pretrained(
+            self.bundle.processor, local_files_only=True, trust_remote_code=False
         )
 
     def prepare(self) -> None:
@@ -84,6 +107,7 @@ class Processor:
         """
         messages, images = _split_images(messages)
         chosen = self.layout_for(images, layout)
+        images = [i.sample(chosen.frames) if isinstance(i, Video) else i for i in images]
         text = self._render(messages, images, chosen)
         ids = self.tokenise(text)
         lm = self.manifest.language
@@ -101,8 +125,8 @@ class Processor:
             )
         return Prompt(chosen, text, ids, tuple(images))
 
-    def layout_for(self, images: Sequence[Any], name: str | None = None) -> Layout:
-        """The layout for these PIL images: the named one, or by their number, then by size.
+    def layout_for(self, images: Sequence[Visual], name: str | None = None) -> Layout:
+        """The layout for these images: the named one, or by their number, then by size.
 
         Raises:
             LuvcError: none fits; says what the bundle holds.
@@ -111,9 +135,18 @@ class Processor:
         if name is not None and name not in {x.name for x in layouts}:
             known = ", ".join(x.name for x in layouts)
             raise LuvcError(f"there is no layout {name!r} in this bundle, only {known}")
+        video = {isinstance(i, Video) for i in images}
+        if len(video) > 1:
+            raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
         fitting = [x for x in layouts if x.images == len(images) and name in (None, x.name)]
-        if fitting:
-            return min(fitting, key=lambda x: sum(_distance(x.image_size, i.size) for i in images))
+        if images and fitting:
+            shortest = min(frames_of(i) for i in images)
+            fitting = [x for x in fitting if bool(x.frames) in video and x.frames <= shortest]
+            if not fitting:
+                raise LuvcError(_frames_message(shortest, layouts))
+            most = max(x.frames for x in fitting)
+            fitting = [x for x in fitting if x.frames == most]
+            return min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
         counts = " or ".join(str(n) for n in sorted({x.images for x in self.manifest.layouts}))
         if not images:
             raise LuvcError(f"the prompt has no image; this bundle answers about {counts} image(s)")
@@ -123,25 +156,12 @@ class Processor:
         )
 
     def pixels(self, prompt: Prompt) -> np.ndarray:
-        """Pixel values of all images of a prompt, float32 [N, 3, H, W].
+        """Pixel values of all images of a prompt, joined along the first axis, float32 [N, ...].
 
         Raises:
             LuvcError: the processor gives another number or size of tiles than the layout's.
         """
-        layout = prompt.layout
-        tiles = [
-            self.image_processor(
-                image, return_tensors="np", **layout.processor_options
-            ).pixel_values
-            for image in prompt.images
-        ]
-        wanted = (layout.tiles, 3, *layout.tile_size)
-        for tile in tiles:
-            if tile.shape != wanted:
-                raise LuvcError(
-                    f"the image processor gave {tile.shape}, layout {layout.name} needs {wanted}"
-                )
-        return np.ascontiguousarray(np.concatenate(tiles), dtype=np.float32)
+        return pixel_values(self.image_processor, prompt.images, prompt.layout)
 
     def _render(self, messages: list[dict], images: list[Any], layout: Layout) -> str:
         if not self.tokenizer.chat_template:
@@ -157,21 +177,41 @@ class Processor:
                 f"the checkpoint's chat template cannot render these messages ({e}); it must take "
                 "content as a list of parts"
             ) from e
-        token = self.manifest.language.image_token
-        pieces = text.split(token)
-        if len(pieces) - 1 != len(images):
+        first, *rest = text.split(layout.placeholder)
+        if len(rest) != len(images):
             raise LuvcError(
-                f"the rendered prompt has {len(pieces) - 1} places for {len(images)} image(s): "
-                f"remove {token} from the texts"
+                f"the rendered prompt has {len(rest)} places for {len(images)} image(s): "
+                f"remove {layout.placeholder} from the texts"
             )
-        run = "".join(piece * repeats for piece, repeats in layout.expansion)
-        return run.join(pieces)
+        return first + "".join(
+            _expand(layout, image) + piece for image, piece in zip(images, rest, strict=True)
+        )
 
     def tokenise(self, text: str, start: bool = True) -> list[int]:
         """Token ids of a rendered text; `start` is False for what continues a conversation."""
-        bos = self.tokenizer.bos_token
-        special = start and not (bos and text.startswith(bos))  # templates that write it themselves
-        return self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        bos, template = self.tokenizer.bos_token, self.tokenizer.chat_template or ""
+        written = bool(bos) and (text.startswith(bos) or "bos_token" in template)
+        return self.tokenizer(text, add_special_tokens=start and not written)["input_ids"]
+
+
+def _expand(layout: Layout, image: Visual) -> str:
+    """What an image becomes in the prompt; a video's frames are told with their times."""
+    text = "".join(piece * repeats for piece, repeats in layout.expansion)
+    if "{seconds}" not in text:
+        return text
+    span = layout.frames // layout.pixel_shape[0]
+    for step in range(layout.pixel_shape[0]):  # the middle of the step's first and last frame
+        seconds = (step * span + (span - 1) / 2) / image.fps
+        text = text.replace("{seconds}", f"{seconds:.1f}", 1)
+    return text
+
+
+def _frames_message(frames: int, layouts: Sequence[Layout]) -> str:
+    held = sorted({x.frames for x in layouts})
+    kinds = " or ".join(f"videos of {n} frames or more" if n else "images" for n in held)
+    what = f"a video of {frames} frames" if frames else "an image"
+    mend = f"export with --frames {frames} or fewer" if frames else "export without --frames"
+    return f"the prompt holds {what}, this bundle answers about {kinds}: {mend}"
 
 
 def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
@@ -191,71 +231,27 @@ def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
         kept = []
         for part in parts:
             kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind == "image":
-                images.append(open_image(_source(part)))
-                kept.append({"type": "image"})
+            if kind in ("image", "video"):
+                images.append(open_visual(part))
+                kept.append({"type": kind})
             elif kind == "text" and isinstance(part.get("text"), str):
                 kept.append({"type": "text", "text": part["text"]})
             else:
-                raise LuvcError(f"a content part is of type 'text' or 'image', got {part!r:.80}")
+                raise LuvcError(
+                    f"a content part is of type 'text', 'image' or 'video', got {part!r:.80}"
+                )
         plain.append({"role": message["role"], "content": kept})
     if plain[-1]["role"] == "assistant":
         raise LuvcError("the last message is the assistant's; the user's turn must come last")
     return plain, images
 
 
-def _distance(layout: tuple[int, int], image: tuple[int, int]) -> float:
-    """How far an image's (width, height) is from a layout's (height, width), in octaves of area.
+def _distance(layout: Layout, image: tuple[int, int]) -> float:
+    """How far an image's (width, height) is from a layout's size, in octaves of area and of shape.
 
-    Tiles adapt to the image's orientation, so the shape only decides between equal areas.
+    Where tiles adapt to the image's orientation, the shape only decides between equal areas.
     """
-    height, width = layout
+    height, width = layout.image_size
     area = abs(math.log2(width * height / (image[0] * image[1])))
-    return area + 1e-3 * abs(math.log2(width / height * image[1] / image[0]))
-
-
-def _source(part: Mapping) -> Any:
-    for key in ("image", "path", "url"):
-        if part.get(key) is not None:
-            return part[key]
-    raise LuvcError("an image part needs 'image' (a path, bytes, array or PIL image)")
-
-
-def open_image(source: Any) -> Any:
-    """A PIL image in RGB, upright.
-
-    Args:
-        source: PIL image, array [H, W, 3] uint8, bytes of a file, or a local path.
-
-    Raises:
-        LuvcError: not readable as an image; says why.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        if isinstance(source, Image.Image):
-            image = source
-        elif isinstance(source, np.ndarray):
-            image = Image.fromarray(source)
-        elif isinstance(source, (bytes, bytearray)):
-            image = Image.open(io.BytesIO(source))
-        elif isinstance(source, (str, os.PathLike)):
-            image = Image.open(_local_path(str(source)))
-        else:
-            raise LuvcError(
-                f"an image is a path, bytes, array or PIL image, got {type(source).__name__}"
-            )
-        return ImageOps.exif_transpose(image).convert("RGB")
-    except LuvcError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, TypeError, ValueError) as e:
-        shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise LuvcError(f"image {shown} cannot be read: {e}") from e
-    except Image.DecompressionBombError as e:
-        raise LuvcError(f"the image is too large: {e}; scale it down first") from e
-
-
-def _local_path(source: str) -> Path:
-    if source.startswith(("http://", "https://")):
-        raise LuvcError(f"image {source} is remote; download it and give the file")
-    return Path(source.removeprefix("file://"))
+    shape = abs(math.log2(width / height * image[1] / image[0]))
+    return area + (2.0 if layout.resize else 1e-3) * shape

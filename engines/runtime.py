@@ -135,7 +135,7 @@ class VLM:
         embeds, timing = embedded or self.embed(prompts)
         rows = Rows(self.runner, self.manifest, layout, len(prompts), caches)
         start = perf_counter()
-        result = rows.prefill([p.input_ids for p in prompts], embeds)
+        result = rows.prefill([p.input_ids for p in prompts], embeds, [p.seconds for p in prompts])
         return rows, result, replace(timing, prefill_ms=(perf_counter() - start) * 1e3)
 
     def _answers(self, prompts, sampling: Sampling, cancelled: threading.Event | None = None):
@@ -149,7 +149,7 @@ class VLM:
         timing = replace(timing, decode_ms_per_token=per_token)
         stages = self.stage_counts(rows.layout, result)
         return [
-            self.answer(rows.layout, state, len(prompt.input_ids), stages, timing)
+            self.answer(prompt, state, stages, timing)
             for state, prompt in zip(states, prompts, strict=True)
         ]
 
@@ -189,20 +189,20 @@ class VLM:
         scored = {layer: stage.kept.shape[1] for layer, stage in result.stages.items()}
         return {p.layer: scored.get(p.layer, 0) for p in layout.schedule.language}
 
-    def answer(
-        self, layout: Layout, state: Row, length: int, stages, timing, reused: int = 0
-    ) -> Answer:
-        """The Answer of a finished row; `length` is the prompt's, image tokens included."""
+    def answer(self, prompt: Prompt, state: Row, stages, timing, reused: int = 0) -> Answer:
+        """The Answer of a finished row."""
+        layout = prompt.layout
         return Answer(
             text=state.text,
             token_ids=state.ids,
             finish_reason=state.finish_reason or "stop",
-            prompt_tokens=length - layout.visual_tokens,
+            prompt_tokens=len(prompt.input_ids) - layout.visual_tokens,
             visual_tokens=layout.visual_tokens,
             layout=layout.name,
             stages=stages,
             reused_tokens=reused,
             timing=timing,
+            notes=tuple(prompt.notes),
         )
 
 

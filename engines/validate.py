@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .backends.base import PrefillResult, Runner
+from .backends.base import PrefillResult, Runner, cache_names
 from .decoding import Rows
 from .manifest import Layout, Manifest
 from .processing import Processor, Prompt
@@ -83,7 +83,12 @@ class KeptReport(BaseModel):
 
 
 class Report(BaseModel):
-    """All that was compared for one layout."""
+    """All that was compared for one layout.
+
+    Attributes:
+        compared: language layers that were compared.
+        layers: language layers of the model; 0: as many.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -96,6 +101,8 @@ class Report(BaseModel):
     greedy_equal: int
     greedy_tie: bool
     passed: bool
+    compared: int = 0
+    layers: int = 0
 
     def failures(self) -> list[str]:
         """What did not pass, one line each."""
@@ -120,7 +127,7 @@ class _Run:
     embeds: np.ndarray
     rows: Rows
     result: PrefillResult
-    caches: list[np.ndarray]
+    caches: dict[str, np.ndarray]
     tokens: list[list[int]]
     gaps: list[list[float]]
 
@@ -166,17 +173,21 @@ def validate(
         greedy_tokens=total,
         greedy_equal=equal,
         greedy_tie=tie,
+        compared=manifest.language.layers,
         passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
     )
 
 
 def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> Prompt:
-    images: list[dict[str, Any]] = [
-        {"type": "image", "image": sample_picture(layout.image_size, seed * layout.images + i)}
-        for i in range(layout.images)
-    ]
-    content = [*images, {"type": "text", "text": question}]
-    return processor.prompt([{"role": "user", "content": content}])
+    shown: list[dict[str, Any]] = []
+    for i in range(seed * layout.images, (seed + 1) * layout.images):
+        frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
+        if layout.frames:
+            shown.append({"type": "video", "video": frames, "fps": 2.0})
+        else:
+            shown.append({"type": "image", "image": frames[0]})
+    content = [*shown, {"type": "text", "text": question}]
+    return processor.prompt([{"role": "user", "content": content}], layout.name)
 
 
 def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
@@ -198,8 +209,10 @@ def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, to
     """Prefill (with the runner's options) and greedy tokens of all prompts -> _Run."""
     embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
     rows = Rows(runner, manifest, layout, len(prompts))
-    result = rows.prefill([p.input_ids for p in prompts], embeds, **options)
-    caches = [c.astype(np.float32) for c in runner.read_caches(rows.caches)]
+    result = rows.prefill(
+        [p.input_ids for p in prompts], embeds, [p.seconds for p in prompts], **options
+    )
+    caches = {n: c.astype(np.float32) for n, c in runner.read_caches(rows.caches).items()}
     run = _Run(embeds, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
     logits = result.logits
     room = min(rows.room(i) for i in range(len(prompts)))
@@ -262,14 +275,16 @@ def _compare_kept(
 
 
 def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, limits):
-    """Keys and values of each stage's layers, padding aside."""
+    """Keys and values (or states) of each stage's layers, padding aside."""
+    kinds = manifest.language.layer_types
     for stage in layout.stages:
+        names = cache_names({i: kinds[i] for i in range(stage.first, stage.last + 1)})
         a, b = [], []
         for row, prompt in enumerate(prompts):
             filled = len(prompt.input_ids) - layout.visual_tokens + stage.visual
-            for cache in range(2 * stage.first, 2 * stage.last + 2):
-                a.append(theirs.caches[cache][row][:, :filled].ravel())
-                b.append(ours.caches[cache][row][:, :filled].ravel())
+            for name in names:
+                a.append(theirs.caches[name][row][:, :filled].ravel())
+                b.append(ours.caches[name][row][:, :filled].ravel())
         name = f"layers {stage.first}-{stage.last}"
         yield _compare(name, np.concatenate(a), np.concatenate(b), limits, stage.visual)
 

@@ -3,7 +3,8 @@
 Every attention layer of the traced model becomes one ONNX `Attention` node (opset 23 and later),
 which ONNX Runtime and TensorRT map to fused kernels. Masking has one style: causal without a mask
 when every query sees itself and what came before (prefill), a boolean mask otherwise (step), nothing
-at all in vision towers.
+at all in vision towers. Scores with a soft cap (Gemma 2) are spelled out: TensorRT-RTX refuses the node's
+attribute, and runs the spelled-out form without fusing it.
 """
 
 import torch
@@ -21,6 +22,7 @@ def attention(
     attention_mask: torch.Tensor | None,  # by this name: some towers pass it by keyword
     scaling: float | None = None,
     is_causal: bool | None = None,
+    softcap: float | None = None,
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention in the form transformers expects.
@@ -33,13 +35,16 @@ def attention(
         attention_mask: bool [B or 1, 1, S, C], True where a query may look, or None.
         scaling: factor on the scores.
         is_causal: upper-left causal; used only without a mask and with S == C.
+        softcap: the scores become c * tanh(scores / c).
 
     Returns:
         [B, S, H_q, d] and None (no attention weights: scores are never needed).
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None
-    if torch.onnx.is_in_onnx_export():
+    if softcap is not None:
+        out = _capped(query, key, value, attention_mask, causal, scaling, softcap)
+    elif torch.onnx.is_in_onnx_export():
         out = torch.onnx.ops.attention(
             query, key, value, attention_mask, is_causal=causal, scale=scaling
         )[0]
@@ -49,6 +54,22 @@ def attention(
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
     return out.transpose(1, 2), None
+
+
+def _capped(query, key, value, mask, causal: bool, scaling: float | None, cap: float):
+    """Attention with a soft cap on the scores, softmax in float32 -> [B, H_q, S, d]."""
+    heads, S = key.shape[1], query.shape[2]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    grouped = query.unflatten(1, (heads, -1))  # [B, H_kv, G, S, d]
+    scores = (grouped @ key[:, :, None].transpose(-1, -2)).float() * scale
+    scores = cap * torch.tanh(scores / cap)
+    if causal:
+        place = torch.arange(S)
+        mask = (place[None] <= place[:, None])[None, None]
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, :, None], float("-inf"))
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value[:, :, None]).flatten(1, 2)
 
 
 AttentionInterface.register(NAME, attention)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from .. import console
+from ..engines.manifest import Manifest
 from . import options as o
 
 
@@ -17,6 +18,7 @@ def export(
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
+    frames: o.Frames = None,
     dtype: o.Dtype = None,
     backend: Annotated[
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
@@ -32,7 +34,8 @@ def export(
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
-        model, ratio, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+        model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
+        oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate,
     )  # fmt: skip
@@ -52,7 +55,7 @@ def export(
     for report in reports(bundle):
         console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))
-    verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
+    verdict = _verdict(bundle.manifest)
     if config.check and not config.validates:
         console.show(
             "[yellow]not validated[/yellow]: ONNX Runtime does not run bfloat16; the same export with "
@@ -61,8 +64,19 @@ def export(
     if config.backend != "ort":
         console.show(engine_note(bundle, config.backend))
     console.show(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    pictures = " --image photo.jpg" * bundle.manifest.layouts[0].images
-    console.show(f'  luvc-run {output}{pictures} "What is in the picture?"')
+    first = bundle.manifest.layouts[0]
+    shown = " --video frames/" if first.frames else " --image photo.jpg"
+    what = "the video" if first.frames else "the picture"
+    console.show(f'  luvc-run {output}{shown * first.images} "What is in {what}?"')
+
+
+def _verdict(manifest: Manifest) -> str:
+    if manifest.validated:
+        return "validated"
+    if manifest.validated_layers:
+        whole = f"{manifest.validated_layers} of {manifest.language.layers} language layers"
+        return f"validated in the first {whole}, which is what memory holds"
+    return "[yellow]not validated[/yellow]"
 
 
 def main() -> None:

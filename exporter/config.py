@@ -23,7 +23,8 @@ class ExportConfig(BaseModel):
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
         ratio: baseline / compressed language prefill FLOPs.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
-        images: images per prompt of each layout.
+        images: images (or videos) per prompt of each layout.
+        frames: frames of a video of each layout; empty or 0 = images.
         dtype: of weights and computation.
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
@@ -40,6 +41,7 @@ class ExportConfig(BaseModel):
     ratio: float = Field(default=2.0, ge=1)
     image_sizes: tuple[Size, ...] = ()
     images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    frames: tuple[Annotated[int, Field(ge=0)], ...] = ()
     dtype: Dtype = "float32"
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)

@@ -7,10 +7,17 @@ fused kernels compute. Letters: D hidden size, N vision tokens, V visual tokens,
 
 from dataclasses import dataclass
 
+from ..engines.manifest import LayerType
+
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """A language model's widths: gated MLP, grouped-query attention."""
+    """A language model's widths: gated MLP, grouped-query attention.
+
+    Attributes:
+        layer_types: of each layer; empty where all are "full".
+        window: positions a "sliding" layer looks back.
+    """
 
     layers: int
     hidden: int
@@ -19,19 +26,40 @@ class DecoderShape:
     head_dim: int
     intermediate: int
     vocab: int
+    layer_types: tuple[LayerType, ...] = ()
+    window: int | None = None
+
+    def kind(self, layer: int) -> LayerType:
+        """Type of a layer."""
+        return self.layer_types[layer] if self.layer_types else "full"
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """A vision tower's widths: plain MLP, full attention, `prefix` tokens beside the grid (CLS)."""
+    """A vision tower's widths.
+
+    Attributes:
+        prefix: tokens beside the grid (CLS).
+        patch_values: numbers in one patch, channels * frames * patch height * patch width.
+        shuffle: grid tokens that become one visual token.
+        projector: widths of the projector's linear layers, input first.
+        projectors: times it runs on different layers' features (DeepStack).
+        gated: the MLP has three matrices instead of two.
+        window: grid tokens a token sees in windowed layers; 0 without any.
+        full: layers that see all tokens where others have windows.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     prefix: int
-    patch_values: int  # numbers in one patch, channels * patch height * patch width
-    shuffle: int  # grid tokens that become one visual token
-    projector: tuple[int, ...]  # widths of the projector's linear layers, input first
+    patch_values: int
+    shuffle: int
+    projector: tuple[int, ...]
+    projectors: int = 1
+    gated: bool = False
+    window: int = 0
+    full: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,11 +76,20 @@ class SpuCost:
         return self.groups * self.tokens * hidden * (4.0 * basis + 2)
 
 
-def decoder_layer(shape: DecoderShape, tokens: float) -> float:
+def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType = "full") -> float:
     """FLOPs of one decoder layer over `tokens` new tokens with no past."""
+    if kind == "conv":  # in and out projections; the convolution itself is a few adds a channel
+        return 2.0 * tokens * shape.hidden * (4 * shape.hidden + 3 * shape.intermediate)
     q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     weights = shape.hidden * (2 * q + 2 * kv + 3 * shape.intermediate)
-    return 2.0 * tokens * weights + 2.0 * tokens * (tokens + 1) * q
+    near = tokens if kind == "full" or shape.window is None else min(tokens, shape.window)
+    pairs = near * (near + 1) / 2 + (tokens - near) * near
+    return 2.0 * tokens * weights + 4.0 * pairs * q
+
+
+def decoder_layers(shape: DecoderShape, first: int, last: int, tokens: float) -> float:
+    """FLOPs of layers first .. last."""
+    return sum(decoder_layer(shape, tokens, shape.kind(i)) for i in range(first, last + 1))
 
 
 def prefill(
@@ -66,15 +103,18 @@ def prefill(
         text: text tokens.
         pruning: the scored SPU stages.
     """
-    layers = sum(decoder_layer(shape, v + text) for v in visual)
+    layers = sum(decoder_layers(shape, i, i, v + text) for i, v in enumerate(visual))
     return layers + 2.0 * shape.hidden * shape.vocab + sum(p.flops(shape.hidden) for p in pruning)
 
 
-def encoder_layer(shape: EncoderShape, tokens: float) -> float:
+def encoder_layer(shape: EncoderShape, tokens: float, layer: int | None = None) -> float:
     """FLOPs of one vision layer over `tokens` grid tokens (the prefix is added here)."""
     tokens += shape.prefix
-    weights = shape.hidden * (4 * shape.hidden + 2 * shape.intermediate)
-    return 2.0 * tokens * weights + 4.0 * tokens * tokens * shape.hidden
+    weights = shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
+    seen = tokens
+    if shape.window and layer is not None and layer not in shape.full:
+        seen = min(tokens, shape.window)
+    return 2.0 * tokens * weights + 4.0 * tokens * seen * shape.hidden
 
 
 def vision(shape: EncoderShape, patches: int, tokens: tuple[int, ...]) -> float:
@@ -88,4 +128,5 @@ def vision(shape: EncoderShape, patches: int, tokens: tuple[int, ...]) -> float:
     embedding = 2.0 * patches * shape.patch_values * shape.hidden
     pairs = zip(shape.projector, shape.projector[1:], strict=False)
     projector = 2.0 * (tokens[-1] / shape.shuffle) * sum(a * b for a, b in pairs)
-    return embedding + sum(encoder_layer(shape, n) for n in tokens) + projector
+    layers = sum(encoder_layer(shape, n, i) for i, n in enumerate(tokens))
+    return embedding + layers + shape.projectors * projector

@@ -1,5 +1,6 @@
 """What a checkpoint is: its config read once, checked, and put into the words of the solver."""
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.bundle import GRAPHS
-from ..engines.manifest import Layout, Schedule, stages_of
+from ..engines.manifest import LanguageModel, Layout, Schedule, stages_of
+from ..engines.pictures import ImageProcessor
 from ..errors import LuvcError
-from . import cost, language
-from .grid import Grid, merged_grids
+from . import cost
+from .grid import Grid
 from .problem import Problem
+from .text import TextTraits, decoder_shape, text_traits
 from .vision import ADAPTERS, adapter_class
-from .vision.core import TileGeometry, VisionAdapter
+from .vision.core import Picture, VisionAdapter
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,56 @@ class Family:
         config = _load_config(source)
         family = cls(source, config, adapter_class(config.model_type))
         family.adapter.check(config)
-        language.check_text_config(config.text_config)
+        _ = family.traits
         return family
+
+    @cached_property
+    def traits(self) -> TextTraits:
+        """What the decoder loop must know of the text model.
+
+        Raises:
+            LuvcError: it cannot be reproduced; says why.
+        """
+        return text_traits(self.config.text_config, **self.adapter.traits(self.config))
+
+    def truncated(self, depth: int) -> "Family":
+        """The same family with only the first `depth` language layers."""
+        config = copy.deepcopy(self.config)
+        text = config.text_config
+        text.num_hidden_layers = depth
+        for name in ("layer_types", "no_rope_layers"):
+            if getattr(text, name, None):
+                setattr(text, name, getattr(text, name)[:depth])
+        return Family(self.source, config, self.adapter)
 
     @property
     def decoder(self) -> cost.DecoderShape:
         """Language model widths."""
-        return language.decoder_shape(self.config.text_config)
+        return decoder_shape(self.config.text_config, self.traits)
+
+    @cached_property
+    def language(self) -> LanguageModel:
+        """What the bundle's manifest says of the language model."""
+        d, t = self.decoder, self.traits
+        token = self.adapter.image_token(self.tokenizer)
+        return LanguageModel(
+            model_type=self.config.text_config.model_type,
+            layers=d.layers,
+            kv_heads=d.kv_heads,
+            head_dim=d.head_dim,
+            vocab_size=d.vocab,
+            image_token=token,
+            image_token_id=self.tokenizer.convert_tokens_to_ids(token),
+            max_positions=self.config.text_config.max_position_embeddings,
+            hidden=d.hidden,
+            layer_types=t.layer_types,
+            window=t.window,
+            conv_state=t.conv_state,
+            position_axes=t.position_axes,
+            first_position=t.first_position,
+            time_scale=t.time_scale,
+            whole_prompt=t.mask == "prompt",
+        )
 
     @property
     def encoder(self) -> cost.EncoderShape:
@@ -65,67 +111,83 @@ class Family:
 
         tokenizer = self._read(AutoTokenizer, "tokenizer files")
         if not tokenizer.chat_template:
-            tokenizer.chat_template = self._separate_chat_template()
+            tokenizer.chat_template = self.adapter.template or self._separate_chat_template()
         return tokenizer
 
     @cached_property
     def image_processor(self) -> Any:
-        """The checkpoint's image processor, in its Pillow form."""
-        from transformers import AutoImageProcessor
+        """The checkpoint's image processor, in its Pillow form where the family has one."""
+        return self._read(ImageProcessor, "preprocessor_config.json")
 
-        return self._read(AutoImageProcessor, "preprocessor_config.json", backend="pil")
+    def picture(
+        self, size: tuple[int, int] | None = None, images: int = 1, frames: int = 0
+    ) -> Picture:
+        """What one of `images` images (or videos) of `size` = (height, width) becomes.
 
-    def geometry(self, size: tuple[int, int] | None) -> TileGeometry:
-        """Tiles and grid for one image of `size` = (height, width); None takes a single tile."""
-        size = size or self.adapter.default_size(self.config, self.image_processor)
-        return self.adapter.geometry(self.config, self.image_processor, size)
+        Raises:
+            LuvcError: the family's processor cannot give this; says what it can.
+        """
+        if frames and not self.adapter.video:
+            kind = self.config.model_type
+            raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
+        try:
+            return self.adapter.picture(self.config, self.image_processor, size, images, frames)
+        except ValueError as e:
+            if isinstance(e, LuvcError):
+                raise
+            raise LuvcError(  # processors refuse extreme shapes in their own words
+                f"the image processor of {self.config.model_type} refuses {size}: {brief(e)}"
+            ) from e
 
-    def problem(self, tiles: TileGeometry, images: int, text: int) -> Problem:
+    def problem(self, picture: Picture, text: int) -> Problem:
         """The layout as the schedule solver sees it."""
         return Problem(
             decoder=self.decoder,
             encoder=self.encoder,
-            grid=tiles.grid,
+            grid=picture.grid,
             multiple=self.multiple,
-            tiles=tiles.tiles * images,
-            images=images,
+            tiles=picture.tiles * picture.images,
+            images=picture.images,
             text=text,
+            count=lambda merges: self.adapter.tokens(self.config, picture, merges),
         )
 
-    def grid(self, layout: Layout) -> Grid:
-        """The vision grid of a layout before merging."""
-        return Grid(*layout.grid)
-
-    def layout(
-        self, size: tuple[int, int] | None, images: int, text: int, schedule: Schedule
-    ) -> Layout:
-        """The manifest entry of one image size and count under a schedule."""
-        size = size or self.adapter.default_size(self.config, self.image_processor)
-        tiles = self.geometry(size)
-        problem = self.problem(tiles, images, text)
-        merged = merged_grids(tiles.grid, schedule.vision, self.multiple, self.encoder.layers)[-1]
-        V = problem.visual_tokens(merged)
-        name = f"{size[0]}x{size[1]}" + (f"-{images}images" if images > 1 else "")
-        per_tile = merged.tokens // self.encoder.shuffle
-        expansion = self.adapter.expansion(self.tokenizer, per_tile, tiles.tiles)
+    def layout(self, picture: Picture, text: int, schedule: Schedule) -> Layout:
+        """The manifest entry of a picture under a schedule."""
+        problem, tokenizer = self.problem(picture, text), self.tokenizer
+        merged = problem.grids(schedule.vision)[-1]
+        V = problem.visual_tokens(schedule.vision)
+        per_image = V // picture.images
+        h, w = picture.size
+        name = f"{h}x{w}" + (f"-{picture.images}images" if picture.images > 1 else "")
+        name += f"-{picture.frames}frames" if picture.frames else ""
+        expansion = self.adapter.expansion(tokenizer, self.image_processor, picture, per_image)
         return Layout(
             name=name,
-            image_size=size,
-            images=images,
-            tiles=tiles.tiles,
-            tile_size=tiles.tile_size,
-            grid=(tiles.grid.h, tiles.grid.w),
+            image_size=picture.size,
+            images=picture.images,
+            frames=picture.frames,
+            tiles=picture.tiles,
+            pixel_shape=picture.pixel_shape,
+            grid=(picture.grid.h, picture.grid.w),
             merged_grid=(merged.h, merged.w),
-            tokens_per_tile=per_tile,
+            visual_grid=self.adapter.visual_grid(self.config, picture, merged),
+            tokens_per_image=per_image,
             visual_tokens=V,
-            baseline_visual_tokens=problem.visual_tokens(tiles.grid),
+            baseline_visual_tokens=problem.visual_tokens(()),
+            placeholder=self.adapter.placeholder(tokenizer, picture.frames),
             expansion=tuple(expansion),
-            processor_options=tiles.processor_options,
+            resize=picture.resize,
+            processor_options=picture.options,
             schedule=schedule,
             stages=stages_of(schedule.visual_per_layer(self.decoder.layers, V)),
             ratios=problem.ratios(schedule),
             graphs={kind: f"{GRAPHS}/{kind}-{name}.onnx" for kind in ("vision", "prefill", "step")},  # type: ignore[arg-type]
         )
+
+    def picture_of(self, layout: Layout) -> Picture:
+        """The picture a layout was made for."""
+        return self.picture(layout.image_size, layout.images, layout.frames)
 
     def _separate_chat_template(self) -> str:
         """The template of checkpoints that keep it in chat_template.json.
@@ -145,6 +207,8 @@ class Family:
     def _read(self, auto: Any, what: str, **options: Any) -> Any:
         try:
             return auto.from_pretrained(self.source, trust_remote_code=False, **options)
+        except LuvcError:
+            raise
         except (OSError, ValueError) as e:
             raise LuvcError(f"{self.source}: {what} cannot be read: {brief(e)}") from e
 

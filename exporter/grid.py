@@ -52,3 +52,18 @@ def merged_grids(
                 grid = merge_grid(grid, merge, multiple)
         grids.append(grid)
     return tuple(grids)
+
+
+def merge_spans(spans: list[tuple[int, int]], group: int, length: int) -> list[tuple[int, int]]:
+    """What each row (or column) covers of the first grid, after an OIM step leaves `length` of them.
+
+    Args:
+        spans: (first, last) covered by each before the step.
+        group: g of the step.
+        length: rows left.
+    """
+    merged, groups = [], len(spans) - length
+    for start in range(0, groups * group, group):
+        alone, (a, b) = spans[start : start + group - 2], spans[start + group - 2 : start + group]
+        merged += [*alone, (a[0], b[1])]
+    return [*merged, *spans[groups * group :]]

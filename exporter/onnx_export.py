@@ -1,8 +1,9 @@
 """From a graph module to an ONNX file: trace, passes, function bodies, shared external weights."""
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch import nn
 
 from ..plugins.spectrum import contract, reference
 from ..plugins.spectrum.onnx_function import SCHEMAS, luvc
-from . import language
+from . import caches
 from . import stamp as stamping
 from .passes import attach_spu, simplify, static_reshape
 from .stamp import Run, stamp
@@ -60,16 +61,17 @@ TRANSLATIONS = {
     reference.spectrum_score._opoverload: _spectrum_score,
     reference.spectrum_select._opoverload: _spectrum_select,
     reference.gather_tokens._opoverload: _gather_tokens,
-    language.tensor_scatter._opoverload: _tensor_scatter,
+    caches.tensor_scatter._opoverload: _tensor_scatter,
     stamping.layer_mark._opoverload: _layer_mark,
 }
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One graph to trace: module, example arguments, names, dynamic dimensions, runs of layers."""
+    """One graph to trace: module, its weights' dtype, example arguments, names, dimensions, runs."""
 
     module: nn.Module
+    dtype: torch.dtype
     args: tuple[Any, ...]
     inputs: Sequence[str]
     outputs: Sequence[str]
@@ -79,7 +81,7 @@ class Trace:
 
 def trace(request: Trace) -> ir.Model:
     """Trace to onnx_ir and run all passes."""
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _emptied(request.module, request.dtype):
         program = torch.onnx.export(
             request.module, request.args, dynamo=True, opset_version=OPSET, optimize=False,
             input_names=list(request.inputs), output_names=list(request.outputs),
@@ -105,6 +107,23 @@ def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
             value.const_value = weights.reference(name, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)
+
+
+@contextlib.contextmanager
+def _emptied(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters of the graph's dtype without values: tracing reads shapes, and `save` refers to a file.
+
+    So a mapped checkpoint is neither read nor converted; untouched memory is never allocated.
+    """
+    kept = {p: p.data for p in module.parameters()}
+    try:
+        for p, data in kept.items():
+            if data.is_floating_point():
+                p.data = torch.empty(data.shape, dtype=dtype)
+        yield
+    finally:
+        for p, data in kept.items():
+            p.data = data
 
 
 class _quiet:

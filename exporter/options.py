@@ -22,6 +22,13 @@ ImageSize = Annotated[
 Images = Annotated[
     list[int] | None, typer.Option(help="Images per prompt, one layout each; default 1.", min=1)
 ]
+Frames = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="Frames of a video instead of an image, one layout each (Qwen-VL families); 0 = images.",
+        min=0,
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(help="fp32, fp16 or bf16; default fp32, and fp16 for a TensorRT backend."),
@@ -59,6 +66,7 @@ def make_config(
     ratio: str | None,
     image_size: list[str] | None,
     images: list[int] | None,
+    frames: list[int] | None,
     dtype: str | None,
     schedule: Path | None,
     cutoff: float | None,
@@ -84,6 +92,7 @@ def make_config(
         ratio=parse_ratio(ratio or "2x"),
         image_sizes=tuple(parse_size(s) for s in image_size or ()),
         images=tuple(images or (1,)),
+        frames=tuple(frames or ()),
         dtype=DTYPES.get(dtype, dtype),
         schedule=read_schedule(schedule) if schedule else None,
         **given,

@@ -1,6 +1,8 @@
 """One layout of one model as the schedule solver sees it, and schedules held against it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ..engines.manifest import Merge, Ratios, Schedule, Scope, Signal
 from ..errors import LuvcError
@@ -11,12 +13,23 @@ from .grid import Grid, merge_grid, merged_grids
 
 @dataclass(frozen=True)
 class Options:
-    """What the solver does not decide (design: every choice is an option)."""
+    """What the solver does not decide (design: every choice is an option).
+
+    Attributes:
+        cutoff, signal, scope, match: see Schedule.
+        stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
+        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
+            numbers).
+        oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
+    """
 
     cutoff: float = 0.25
     signal: Signal = "normed"
     scope: Scope = "prompt"
     match: bool = False
+    stages: tuple[float, ...] = (0.25, 0.5, 0.75)
+    keeps: Literal["geometric", "linear"] = "geometric"
+    oim_share: float = 0.5
 
 
 DEFAULTS = Options()
@@ -34,6 +47,8 @@ class Problem:
         tiles: tiles in one prompt, images * tiles per image.
         images: images in one prompt.
         text: text tokens of the reference prompt.
+        count: visual tokens of one image after some OIM steps, where the projector does not just join
+            `shuffle` grid tokens (packed tiles, padding).
     """
 
     decoder: cost.DecoderShape
@@ -43,10 +58,13 @@ class Problem:
     tiles: int
     images: int = 1
     text: int = 64
+    count: Callable[[tuple[Merge, ...]], int] | None = None
 
-    def visual_tokens(self, grid: Grid) -> int:
-        """V of a prompt whose tiles leave the vision tower with this grid."""
-        return self.tiles * grid.tokens // self.encoder.shuffle
+    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
+        """V of a prompt after these OIM steps."""
+        if self.count is not None:
+            return self.images * self.count(vision)
+        return self.tiles * self.grids(vision)[-1].tokens // self.encoder.shuffle
 
     def grids(self, vision: tuple[Merge, ...]) -> tuple[Grid, ...]:
         """The grid inside each vision layer."""
@@ -54,7 +72,7 @@ class Problem:
 
     def prefill_flops(self, schedule: Schedule) -> float:
         """FLOPs of the language prefill under a schedule, scoring included."""
-        V = self.visual_tokens(self.grids(schedule.vision)[-1])
+        V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
         return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
 
@@ -111,7 +129,7 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
                 "changes nothing; use a smaller group"
             )
         grid = after
-    V = problem.visual_tokens(grid)
+    V = problem.visual_tokens(schedule.vision)
     groups = problem.images if schedule.scope == "image" else 1
     for prune in schedule.language:
         if prune.keep >= V:

@@ -37,8 +37,8 @@ def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[di
                 "first": stage.first,
                 "last": stage.last,
                 "visual_tokens": stage.visual,
-                "flops": n * cost.decoder_layer(d, stage.visual + text),
-                "baseline_flops": n * cost.decoder_layer(d, before),
+                "flops": cost.decoder_layers(d, stage.first, stage.last, stage.visual + text),
+                "baseline_flops": cost.decoder_layers(d, stage.first, stage.last, before),
                 "kv_bytes": n * kv * (stage.visual + text),
                 "baseline_kv_bytes": n * kv * before,
             }
@@ -54,9 +54,7 @@ def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
         ),
         "reference_text_tokens": text,
         "stages": stage_rows(family, layout, text, dtype),
-        "notes": notes(
-            family.problem(family.geometry(layout.image_size), layout.images, text), layout
-        ),
+        "notes": notes(family.problem(family.picture_of(layout), text), layout),
     }
 
 
@@ -88,7 +86,7 @@ def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> list[Re
         f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
-    problem = family.problem(family.geometry(layout.image_size), layout.images, text)
+    problem = family.problem(family.picture_of(layout), text)
     return [table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout))]
 
 
@@ -107,13 +105,14 @@ def _title(layout: Layout, text: int) -> str:
 
 def _vision_rows(family: Family, layout: Layout):
     """One row per run of vision layers with the same grid."""
-    problem = family.problem(family.geometry(layout.image_size), layout.images, 0)
+    problem = family.problem(family.picture_of(layout), 0)
     grids = problem.grids(layout.schedule.vision)
     start = 0
     for i in range(1, len(grids) + 1):
         if i == len(grids) or grids[i] != grids[start]:
-            flops = (i - start) * cost.encoder_layer(family.encoder, grids[start].tokens)
-            base = (i - start) * cost.encoder_layer(family.encoder, problem.grid.tokens)
+            run = range(start, i)
+            flops = sum(cost.encoder_layer(family.encoder, grids[start].tokens, n) for n in run)
+            base = sum(cost.encoder_layer(family.encoder, problem.grid.tokens, n) for n in run)
             g = grids[start]
             layers = _span(start, i - 1)
             tokens = f"{problem.tiles} x {g.h}x{g.w}"
@@ -179,6 +178,8 @@ def _after_each(problem: Problem, schedule: Schedule):
 def validation_table(report: Report) -> list[RenderableType]:
     """A validation report as two tables and a verdict."""
     title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
+    if report.layers > report.compared:
+        title += f", the first {report.compared} of {report.layers} language layers"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("stage", "visual tokens", "max abs error", "relative", "cosine", "norm ratio", ""):
         table.add_column(name, justify="left" if name == "stage" else "right")

@@ -86,7 +86,7 @@ def _input(node: ir.Node) -> ir.Value:
 
 def _cache_layer(name: str | None) -> int | None:
     """Layer of a cache input or output by its name, None for anything else."""
-    match = re.fullmatch(r"cache_(?:key|value)_(\d+)(?:_out)?", name or "")
+    match = re.fullmatch(r"cache_(?:key|value|conv)_(\d+)(?:_out)?", name or "")
     return int(match[1]) if match else None
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engines.backends.base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_shapes
+from ..engines.backends.base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 from ..engines.manifest import Layout
 from .attention import NAME
 from .family import Family
 from .graphs import PrefillGraph, StepGraph
-from .vision.core import VisionGraph
+from .vision.graph import VisionGraph
 
 
 class TorchRunner:
@@ -38,24 +38,21 @@ class TorchRunner:
         """Nothing to load: the model is there."""
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
-        graph = VisionGraph(
-            self.model, self.family.adapter, self.family.grid(layout), layout.schedule
-        )
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        graph = VisionGraph(self.model, self.family.adapter, layout)
         with torch.inference_mode():
             return graph(torch.from_numpy(pixel_values)).numpy()
 
-    def new_caches(self, layout: Layout, batch: int) -> list[torch.Tensor]:
-        """Zeroed buffers, key and value of each layer in turn."""
-        d = self.family.decoder
-        shapes = cache_shapes(d.layers, d.kv_heads, d.head_dim, self.text_capacity, layout, batch)
-        return [torch.zeros(s) for s in shapes]
+    def new_caches(self, layout: Layout, batch: int) -> dict[str, torch.Tensor]:
+        """Zeroed buffers by name."""
+        specs = cache_specs(self.family.language, layout, self.text_capacity, "float32", batch)
+        return {s.name: torch.zeros(s.shape) for s in specs}
 
     def prefill(
         self,
         layout: Layout,
         feed: PrefillFeed,
-        caches: list[torch.Tensor],
+        caches: dict[str, torch.Tensor],
         kept: dict[int, np.ndarray] | None = None,
     ) -> PrefillResult:
         """Run prompts and fill the caches in place.
@@ -67,7 +64,7 @@ class TorchRunner:
             kept: ordinals [B, k] to go on with after each scored stage, so that a run can be
                 compared with another one's; the result still tells what this one would keep.
         """
-        graph = PrefillGraph(self.model, layout.visual_tokens, layout.images, layout.schedule)
+        graph = self._graph(PrefillGraph, layout)
         for layer, ordinals in (kept or {}).items():
             graph.pruners[str(layer)].forced = torch.from_numpy(ordinals)
         logits, *rest = self._run(graph, feed, caches)
@@ -77,18 +74,22 @@ class TorchRunner:
         }
         return PrefillResult(logits[:, 0].numpy(), stages)
 
-    def step(self, layout: Layout, feed: StepFeed, caches: list[torch.Tensor]) -> np.ndarray:
+    def step(self, layout: Layout, feed: StepFeed, caches: dict[str, torch.Tensor]) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        graph = StepGraph(self.model, layout.visual_tokens, layout.images, layout.schedule)
+        graph = self._graph(StepGraph, layout)
         return self._run(graph, feed, caches)[0][:, 0].numpy()
 
-    def read_caches(self, caches: list[torch.Tensor]) -> list[np.ndarray]:
+    def read_caches(self, caches: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """Host views."""
-        return [c.numpy() for c in caches]
+        return {name: cache.numpy() for name, cache in caches.items()}
 
-    def _run(self, graph, feed, caches: list[torch.Tensor]) -> list[torch.Tensor]:
+    def _graph(self, kind, layout: Layout):
+        family = self.family
+        return kind(self.model, family.traits, layout, family.language, self.text_capacity)
+
+    def _run(self, graph, feed, caches: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         args = [torch.from_numpy(np.asarray(getattr(feed, name))) for name in graph.inputs]
         with torch.inference_mode():
-            logits, *rest = graph(*args, *caches)
-        caches[:] = rest[: len(caches)]
+            logits, *rest = graph(*args, *caches.values())
+        caches.update(zip(caches, rest, strict=False))
         return [logits, *rest[len(caches) :]]

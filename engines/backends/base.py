@@ -4,13 +4,13 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, V_l those ente
 size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..manifest import Layout
+from ..manifest import Dtype, LanguageModel, LayerType, Layout
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class PrefillFeed:
 
     Attributes:
         input_ids: int64 [B, S].
-        visual_embeds: [B, V, D], as `vision` gave them.
+        visual_embeds: [B, V, D], as `vision` gave them; features for deeper layers (DeepStack) lie
+            behind them along the last axis.
         visual_index: int64 [B, V], where the visual tokens stand.
-        position_ids: int64 [B, S].
+        position_ids: int64 [B, S], or [B, S, 3] for positions in three axes.
         last_index: int64 [B], the last real token of each row.
     """
 
@@ -38,7 +39,7 @@ class StepFeed:
 
     Attributes:
         input_ids: int64 [B, T].
-        position_ids: int64 [B, T], in the unpruned sequence.
+        position_ids: int64 [B, T] or [B, T, 3], in the unpruned sequence.
         text_len: int64 [B], text tokens already in the caches.
         last_index: int64 [B], the last real new token of each row.
     """
@@ -78,7 +79,7 @@ class Runner(Protocol):
         ...
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        """float32 [N, ...], images joined along the first axis -> visual embeddings [N, n, D]."""
         ...
 
     def new_caches(self, layout: Layout, batch: int) -> Any:
@@ -93,8 +94,8 @@ class Runner(Protocol):
         """Run new tokens, extend the caches in place -> logits float32 [B, vocabulary]."""
         ...
 
-    def read_caches(self, caches: Any) -> list[np.ndarray]:
-        """Host copies, key and value of each layer in turn (for validation)."""
+    def read_caches(self, caches: Any) -> dict[str, np.ndarray]:
+        """Host copies by name (for validation)."""
         ...
 
 
@@ -113,19 +114,61 @@ class SharedRunner(Runner, Protocol):
         """Copy rows to as many others, which do not overlap them."""
         ...
 
-    def write_caches(self, caches: Any, values: list[np.ndarray]) -> None:
+    def write_caches(self, caches: Any, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave."""
         ...
 
 
-def cache_names(layers: Iterable[int]) -> list[str]:
-    """Key and value buffers of each layer in turn; a graph's outputs add "_out"."""
-    return [f"cache_{kind}_{i}" for i in layers for kind in ("key", "value")]
+@dataclass(frozen=True)
+class CacheSpec:
+    """One cache tensor: an input of the text graphs, and with "_out" behind its name an output."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Dtype
 
 
-def cache_shapes(
-    layers: int, kv_heads: int, head_dim: int, capacity: int, layout: Layout, batch: int
-) -> list[tuple[int, int, int, int]]:
-    """[B, H_kv, text capacity + V_l, d], twice for each layer (key, value)."""
-    visual = layout.schedule.visual_per_layer(layers, layout.visual_tokens)
-    return [(batch, kv_heads, capacity + v, head_dim) for v in visual for _ in ("key", "value")]
+def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> list[str]:
+    """Names of the cache tensors of some layers.
+
+    Args:
+        kinds: type of each layer, by its index.
+        windows: layers that a stage's positions are named after, see `windowed_layers`.
+    """
+    of = {"conv": ("conv",)}
+    names = [f"cache_{n}_{i}" for i, kind in kinds.items() for n in of.get(kind, ("key", "value"))]
+    return [*names, *(f"cache_position_{i}" for i in windows)]
+
+
+def windowed_layers(language: LanguageModel, layout: Layout, capacity: int) -> tuple[int, ...]:
+    """The first sliding layer of each stage; empty where the window holds every conversation.
+
+    Its stage keeps the positions of the cached tokens: after pruning, a slot no longer tells them.
+    """
+    if language.window is None or layout.longest_position(capacity) < language.window:
+        return ()
+    stages = (list(range(s.first, s.last + 1)) for s in layout.stages)
+    sliding = ([i for i in stage if language.layer_types[i] == "sliding"] for stage in stages)
+    return tuple(layers[0] for layers in sliding if layers)
+
+
+def cache_specs(
+    language: LanguageModel, layout: Layout, capacity: int, dtype: Dtype, batch: int
+) -> list[CacheSpec]:
+    """All cache tensors of a layout, in the order of `cache_names`.
+
+    Keys and values are [B, H_kv, text capacity + V_l, d], a convolution's state [B, D, columns], the
+    positions of a windowed stage float32 [B, 1, text capacity + V_l, 1].
+    """
+    lm, visual = language, layout.schedule.visual_per_layer(language.layers, layout.visual_tokens)
+    windows = windowed_layers(lm, layout, capacity)
+    specs = []
+    for name in cache_names(dict(enumerate(lm.layer_types)), windows):
+        kind, layer = name.split("_")[1:]
+        slots = capacity + visual[int(layer)]
+        shape = {
+            "conv": (batch, lm.hidden, lm.conv_state),
+            "position": (batch, 1, slots, 1),
+        }.get(kind, (batch, lm.kv_heads, slots, lm.head_dim))
+        specs.append(CacheSpec(name, shape, "float32" if kind == "position" else dtype))
+    return specs

@@ -1,6 +1,5 @@
 """ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_names, cache_shapes
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 
 NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
@@ -37,24 +36,24 @@ def usable(bundle: Bundle) -> str | None:
 
 
 class Caches:
-    """Key and value buffers of a batch, as arrays on the host and as ONNX Runtime's values.
+    """Buffers of a batch by name, as arrays on the host and as ONNX Runtime's values.
 
     On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
 
     Args:
-        arrays: contiguous, [B, H_kv, C_l, d].
+        arrays: contiguous, [B, ...].
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, arrays: list[np.ndarray], device: str):
+    def __init__(self, arrays: dict[str, np.ndarray], device: str):
         import onnxruntime
 
         make = onnxruntime.OrtValue.ortvalue_from_numpy
-        self.values = [make(a, device, 0) for a in arrays]
+        self.values = {name: make(a, device, 0) for name, a in arrays.items()}
         self._arrays = arrays if device == "cpu" else None
 
     @property
-    def host(self) -> list[np.ndarray]:
+    def host(self) -> dict[str, np.ndarray]:
         """The buffers as arrays.
 
         Raises:
@@ -85,7 +84,6 @@ class OrtRunner:
         names = onnxruntime.get_available_providers()
         self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
         self._sessions: dict[str, Any] = {}
-        self._dtype = NUMPY[bundle.manifest.dtype]
 
     @property
     def description(self) -> str:
@@ -117,28 +115,29 @@ class OrtRunner:
         return self._sessions[graph]
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
         return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
 
     def new_caches(self, layout: Layout, batch: int) -> "Caches":
-        """Zeroed buffers on the device, key and value of each layer in turn."""
-        lm, m = self.bundle.manifest.language, self.bundle.manifest
-        shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
-        return Caches([np.zeros(s, self._dtype) for s in shapes], self.device)
+        """Zeroed buffers on the device."""
+        m = self.bundle.manifest
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        return Caches({s.name: np.zeros(s.shape, NUMPY[s.dtype]) for s in specs}, self.device)
 
     def window(self, caches: "Caches", start: int, count: int) -> "Caches":
         """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
-        return Caches([a[start : start + count] for a in caches.host], self.device)
+        part = {name: a[start : start + count] for name, a in caches.host.items()}
+        return Caches(part, self.device)
 
     def copy_caches(self, source: "Caches", target: "Caches") -> None:
         """Copy rows to as many others, which do not overlap them (CPU only)."""
-        for a, b in zip(source.host, target.host, strict=True):
-            b[...] = a
+        for name, array in source.host.items():
+            target.host[name][...] = array
 
-    def write_caches(self, caches: "Caches", values: list[np.ndarray]) -> None:
+    def write_caches(self, caches: "Caches", values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave (CPU only)."""
-        for a, b in zip(values, caches.host, strict=True):
-            b[...] = a
+        for name, array in values.items():
+            caches.host[name][...] = array
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
         """Run prompts and fill the caches in place."""
@@ -154,9 +153,9 @@ class OrtRunner:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: "Caches") -> list[np.ndarray]:
+    def read_caches(self, caches: "Caches") -> dict[str, np.ndarray]:
         """Host copies."""
-        return [np.array(value.numpy()) for value in caches.values]
+        return {name: np.array(value.numpy()) for name, value in caches.values.items()}
 
     def _run(self, graph: str, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
@@ -166,16 +165,11 @@ class OrtRunner:
             binding.bind_output(name, "cpu")
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
-        for name, cache in zip(self._cache_names(), caches.values, strict=True):
+        for name, cache in caches.values.items():
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
-
-    @functools.cache  # noqa: B019
-    def _cache_names(self) -> list[str]:
-        layers = self.bundle.manifest.language.layers
-        return cache_names(range(layers))
 
 
 def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:

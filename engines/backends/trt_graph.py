@@ -165,8 +165,7 @@ def profiles(
     V, capacity = layout.visual_tokens, manifest.text_capacity
     usual = min(max(manifest.reference_text, 2), capacity)
     if graph == layout.graphs.vision:
-        tiles = layout.tiles * layout.images
-        return ({"N": _scaled(batch, tiles)},)
+        return ({"N": _scaled(batch, layout.pixel_shape[0] * layout.images)},)
     if graph == layout.graphs.prefill:
         return ({"B": batch, "S": (V + 2, V + usual, V + capacity)},)
     one = (1, 1, 1) if heads >= SINGLE_QUERY_HEADS else (1, 1, 2)

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Engine, EngineFile, Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_names, cache_shapes
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 from .cuda import Buffers, Cuda, Memory
 from .trt_build import register_plugins
 from .trt_caches import Caches
@@ -71,39 +71,41 @@ class TrtRunner:
     def prepare(self, layout: Layout) -> None:
         """Load the layout's engines and run each once, so that all kernels are compiled."""
         low = self.files[layout.graphs.prefill].profiles[0]["B"][0]
-        V, count = layout.visual_tokens, layout.tiles * layout.images * low
-        embeds = self.vision(layout, np.zeros((count, 3, *layout.tile_size), np.float32))
+        V, count = layout.visual_tokens, layout.images * low
+        entries = count * layout.pixel_shape[0]
+        embeds = self.vision(layout, np.zeros((entries, *layout.pixel_shape[1:]), np.float32))
         length = V + 2
         rows = np.broadcast_to(np.arange(length), (low, length))
+        axes = self.bundle.manifest.language.position_axes
+        positions = rows if axes == 1 else np.repeat(rows[..., None], axes, -1)
         feed = PrefillFeed(
             input_ids=np.zeros((low, length), np.int64),
             visual_embeds=embeds.reshape(low, V, -1),
             visual_index=rows[:, 1 : V + 1],
-            position_ids=rows,
+            position_ids=positions,
             last_index=np.full(low, length - 1),
         )
         caches = self.new_caches(layout, low)
         self.prefill(layout, feed, caches)
         token, text = np.zeros((low, 1), np.int64), np.full(low, 2)
-        self.step(layout, StepFeed(token, token + length, text, token[:, 0]), caches)
+        self.step(layout, StepFeed(token, positions[:, :1] + length, text, token[:, 0]), caches)
         save = getattr(self._open, "save", None)
         if save is not None:
             save()
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
         graph, feed = layout.graphs.vision, {"pixel_values": pixel_values}
-        tiles = layout.tiles * layout.images
-        self._check_rows(graph, "N", len(pixel_values), tiles)
+        self._check_rows(graph, "N", len(pixel_values), layout.pixel_shape[0] * layout.images)
         return self._run(graph, 0, feed, None, ["visual_embeds"])[0]
 
     def new_caches(self, layout: Layout, batch: int) -> Caches:
         """Zeroed buffers on the device."""
-        m, lm = self.bundle.manifest, self.bundle.manifest.language
+        m = self.bundle.manifest
         self._check_rows(layout.graphs.step, "B", batch)
-        shapes = cache_shapes(lm.layers, lm.kv_heads, lm.head_dim, m.text_capacity, layout, batch)
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
         with self._lock:
-            return Caches(self.cuda, list(shapes), numpy_dtype(m.dtype).itemsize)
+            return Caches(self.cuda, specs)
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""
@@ -121,12 +123,11 @@ class TrtRunner:
         profile = ONE_TOKEN if feed.input_ids.shape[1] == 1 else MORE_TOKENS
         return self._run(layout.graphs.step, profile, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: Caches) -> list[np.ndarray]:
-        """Host copies."""
-        dtype = numpy_dtype(self.bundle.manifest.dtype)
-        found = [np.empty(shape, dtype) for shape in caches.shapes]
+    def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
+        """Host copies by name."""
+        found = {s.name: np.empty(s.shape, numpy_dtype(s.dtype)) for s in caches.specs}
         with self._lock:
-            for array, address in zip(found, caches.addresses, strict=True):
+            for array, address in zip(found.values(), caches.addresses, strict=True):
                 self.cuda.download(array, address)
             self.cuda.synchronise()
         return found
@@ -141,11 +142,11 @@ class TrtRunner:
             for a, b, size in zip(source.addresses, target.addresses, source.sizes, strict=True):
                 self.cuda.copy(b, a, size)
 
-    def write_caches(self, caches: Caches, values: list[np.ndarray]) -> None:
+    def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave."""
         with self._lock:
-            for array, address in zip(values, caches.addresses, strict=True):
-                self.cuda.upload(address, np.ascontiguousarray(array))
+            for spec, address in zip(caches.specs, caches.addresses, strict=True):
+                self.cuda.upload(address, np.ascontiguousarray(values[spec.name]))
             self.cuda.synchronise()
 
     # ---- the work
@@ -179,10 +180,9 @@ class TrtRunner:
 
     def _bind(self, caches: Caches, shapes: dict, addresses: dict[str, int]) -> None:
         """Each cache as input and as output: the engine updates it in place."""
-        named = zip(self._cache_names(), caches.shapes, caches.addresses, strict=True)
-        for name, shape, address in named:
-            shapes[name] = shape
-            addresses[name] = addresses[f"{name}_out"] = address
+        for spec, address in zip(caches.specs, caches.addresses, strict=True):
+            shapes[spec.name] = spec.shape
+            addresses[spec.name] = addresses[f"{spec.name}_out"] = address
 
     def _decode(self, session: Session, caches: Caches, enqueue: Callable[[], None]) -> None:
         """Replay the recorded step; record it at its second run, when everything is allocated."""
@@ -227,13 +227,15 @@ class TrtRunner:
         return self._workspace.address, self._workspace.size
 
     def _check_in_place(self, graph: str, session: Session) -> None:
-        vision = {layout.graphs.vision for layout in self.bundle.manifest.layouts}
-        if graph in vision:
+        m = self.bundle.manifest
+        layout = next((x for x in m.layouts if graph in (x.graphs.prefill, x.graphs.step)), None)
+        if layout is None:
             return
-        for name in self._cache_names():
-            if not session.in_place(f"{name}_out", name):
+        for spec in cache_specs(m.language, layout, m.text_capacity, m.dtype, 1):
+            if not session.in_place(f"{spec.name}_out", spec.name):
                 raise LuvcError(
-                    f"the engine of {graph} does not update {name} in place; build it again"
+                    f"the engine of {graph} does not update {spec.name} in place; build it again, or "
+                    "use --backend ort for models with convolution layers"
                 )
 
     def _check_rows(self, graph: str, symbol: str, rows: int, factor: int = 1) -> None:
@@ -244,8 +246,3 @@ class TrtRunner:
                 f"{low // factor} to {high // factor}: luvc-build --batch "
                 f"{min(low, rows) // factor},{usual // factor},{max(high, rows) // factor}"
             )
-
-    @functools.cache  # noqa: B019
-    def _cache_names(self) -> list[str]:
-        layers = self.bundle.manifest.language.layers
-        return cache_names(range(layers))

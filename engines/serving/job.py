@@ -109,11 +109,7 @@ class Job:
         steps = len(self.state.ids) - 1
         spent = (perf_counter() - self.first_token) * 1e3
         timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
-        length = len(self.prompt.input_ids)
-        answer = vlm.answer(
-            self.prompt.layout, self.state, length, self.stages, timing, self.reused
-        )
-        self.ticket.finish(answer)
+        self.ticket.finish(vlm.answer(self.prompt, self.state, self.stages, timing, self.reused))
 
 
 def embedded(vlm: "VLM", jobs: Sequence[Job]) -> tuple[np.ndarray, Timing]:
@@ -141,4 +137,4 @@ def _opened(turn: Any) -> Any:
 def _has_picture(turns: Sequence[Any]) -> bool:
     contents = [t.get("content") for t in turns if isinstance(t, dict)]
     parts = [p for c in contents if isinstance(c, list) for p in c]
-    return any(isinstance(p, dict) and p.get("type") == "image" for p in parts)
+    return any(isinstance(p, dict) and p.get("type") in ("image", "video") for p in parts)

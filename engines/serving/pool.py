@@ -21,13 +21,13 @@ T = TypeVar("T")
 class Parked:
     """One row outside of the pool: host copies of its caches, and where it stands in its text."""
 
-    caches: list[np.ndarray]
+    caches: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
 
     @property
     def bytes(self) -> int:
         """Host memory it takes."""
-        return sum(c.nbytes for c in self.caches)
+        return sum(c.nbytes for c in self.caches.values())
 
 
 class Pool(Generic[T]):

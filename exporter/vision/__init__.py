@@ -1,10 +1,33 @@
 """Vision towers: one loop, one small adapter for each family, found by Hugging Face model_type."""
 
 from ...errors import LuvcError
-from .absolute import InternVLAdapter
+from .anyres import AnyresAdapter, OneVisionAdapter
 from .core import VisionAdapter
+from .glm4v import Glm4vAdapter
+from .internvl import InternVLAdapter
+from .lfm2_vl import Lfm2VLAdapter
+from .llava import LlavaAdapter
+from .ovis2 import Ovis2Adapter
+from .paligemma import Gemma3Adapter, PaliGemmaAdapter
+from .qwen_vl import Qwen2VLAdapter, Qwen3VLAdapter, Qwen25VLAdapter
+from .smolvlm import Idefics3Adapter, SmolVLMAdapter
 
-ADAPTERS: dict[str, type[VisionAdapter]] = {"internvl": InternVLAdapter}
+ADAPTERS: dict[str, type[VisionAdapter]] = {
+    "gemma3": Gemma3Adapter,
+    "glm4v": Glm4vAdapter,
+    "idefics3": Idefics3Adapter,
+    "internvl": InternVLAdapter,
+    "lfm2_vl": Lfm2VLAdapter,
+    "llava": LlavaAdapter,
+    "llava_next": AnyresAdapter,
+    "llava_onevision": OneVisionAdapter,
+    "ovis2": Ovis2Adapter,
+    "paligemma": PaliGemmaAdapter,
+    "qwen2_5_vl": Qwen25VLAdapter,
+    "qwen2_vl": Qwen2VLAdapter,
+    "qwen3_vl": Qwen3VLAdapter,
+    "smolvlm": SmolVLMAdapter,
+}
 
 
 def adapter_class(model_type: str) -> type[VisionAdapter]:

@@ -1,39 +1,64 @@
-"""The vision loop that all families share, and what an adapter must say of its family.
+"""What an adapter must say of its family, for the loop in graph.py.
 
-Letters: N tiles, h rows and w columns of the token grid, n visual tokens of a tile, D width.
+Letters: N graph entries (tiles or images), h rows and w columns of the token grid, n visual tokens of an
+entry, D width.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from ...engines.manifest import Schedule
-from ...errors import LuvcError
+from ...engines.manifest import Layout, Merge
 from ..cost import EncoderShape
-from ..grid import Grid, merge_grid, merged_grids
-from ..oim import merge_tokens
-from ..stamp import Run, mark
+from ..grid import Grid, merged_grids
+from .asking import known_token
 
 
 @dataclass(frozen=True)
-class TileGeometry:
-    """What the family's image processor makes of one image of the layout's size.
+class Picture:
+    """What the family's image processor makes of one image (or video) of a layout.
 
     Attributes:
-        tiles: tiles per image, thumbnail included.
-        tile_size: (height, width) of a tile in pixels.
+        size: (height, width) of the image, in pixels.
+        tiles: times the tower runs for it: tiles and thumbnail, or steps of a video.
+        pixel_shape: its pixel_values as the vision graph takes them, graph entries first.
         grid: vision tokens of a tile.
-        processor_options: image processor keywords that give exactly `tiles` for any image.
+        options: image processor keywords that give exactly this for the layout's images.
+        resize: images must be brought to `size` first.
+        rows, columns: how the tiles without the thumbnail are laid out; 0 without any.
+        images: in the prompt.
+        frames: of a video; 0 for an image.
     """
 
+    size: tuple[int, int]
     tiles: int
-    tile_size: tuple[int, int]
+    pixel_shape: tuple[int, ...]
     grid: Grid
-    processor_options: dict[str, int | bool]
+    options: dict[str, Any] = field(default_factory=dict)
+    resize: bool = False
+    rows: int = 0
+    columns: int = 0
+    images: int = 1
+    frames: int = 0
+
+
+@dataclass
+class State:
+    """What follows the tokens through the merges.
+
+    Attributes:
+        grid: of the tokens.
+        positions: [h, w, 2] row and column of each token on the first grid; means after merges.
+        tables: constants of the stage (cos and sin, window order).
+    """
+
+    grid: Grid
+    positions: torch.Tensor | None = None
+    tables: dict[str, Any] = field(default_factory=dict)
 
 
 class VisionAdapter(ABC):
@@ -43,8 +68,12 @@ class VisionAdapter(ABC):
     modules under their own names, so that ONNX initializers keep the checkpoint's names.
     """
 
-    prefix: ClassVar[int] = 0
+    prefix: ClassVar[int] = 0  # tokens before the grid (CLS)
     modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
+    visual_token: ClassVar[str]  # stands in the prompt once for each visual token
+    follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
+    video: ClassVar[bool] = False  # takes videos as frames
+    template: ClassVar[str | None] = None  # chat template of families that publish none
 
     # ---- from the config alone
     @classmethod
@@ -57,9 +86,10 @@ class VisionAdapter(ABC):
         del config
 
     @classmethod
-    @abstractmethod
-    def default_size(cls, config: Any, processor: Any) -> tuple[int, int]:
-        """(height, width) of one tile, the image size when none is asked for."""
+    def traits(cls, config: Any) -> dict[str, Any]:
+        """What the family adds to its text model's traits (see text.TextTraits)."""
+        del config
+        return {}
 
     @classmethod
     @abstractmethod
@@ -67,118 +97,125 @@ class VisionAdapter(ABC):
         """Widths for the cost model."""
 
     @classmethod
-    @abstractmethod
     def multiple(cls, config: Any) -> Grid:
         """Lengths the merged grid must be multiples of, for the projector."""
+        del config
+        return Grid(1, 1)
 
     @classmethod
     @abstractmethod
-    def geometry(cls, config: Any, processor: Any, size: tuple[int, int]) -> TileGeometry:
-        """Tiles and grid of one image of `size` = (height, width).
+    def picture(
+        cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
+    ) -> Picture:
+        """What an image of `size` = (height, width) becomes; None takes the family's smallest usual one.
 
         Raises:
             LuvcError: the processor cannot give this size; says which it can.
         """
 
     @classmethod
-    @abstractmethod
-    def expansion(cls, tokenizer: Any, tokens_per_tile: int, tiles: int) -> list[tuple[str, int]]:
-        """What the processor puts into the prompt for one image, as (text, repeats) pairs."""
+    def tokens(cls, config: Any, picture: Picture, merges: Sequence[Merge]) -> int:
+        """Visual tokens of one image after these OIM steps."""
+        shape = cls.shape(config)
+        grids = merged_grids(picture.grid, tuple(merges), cls.multiple(config), shape.layers)
+        return picture.tiles * grids[-1].tokens // shape.shuffle
 
     @classmethod
-    @abstractmethod
+    def visual_grid(
+        cls, config: Any, picture: Picture, merged: Grid
+    ) -> tuple[int, int, int] | None:
+        """(time, rows, columns) of an image's visual tokens, for positions in three axes."""
+        del config, picture, merged
+        return None
+
+    @classmethod
+    def expansion(
+        cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int
+    ) -> list[tuple[str, int]]:
+        """What the family's processor puts into the prompt for one image, as (text, repeats) pairs.
+
+        Args:
+            tokenizer: the checkpoint's.
+            processor: its image processor.
+            picture: the image.
+            tokens: visual tokens of the image.
+        """
+        del processor, picture
+        return [(cls.image_token(tokenizer), tokens)]
+
+    @classmethod
     def image_token(cls, tokenizer: Any) -> str:
         """The token that stands once for each visual token."""
+        return known_token(tokenizer, cls.visual_token)
 
-    @staticmethod
-    def special_token(tokenizer: Any, name: str) -> str:
-        """A token that the family's tokenizers name.
-
-        Raises:
-            LuvcError: the tokenizer does not name it.
-        """
-        token = getattr(tokenizer, name, None)
-        if not token:
-            raise LuvcError(
-                f"the tokenizer names no {name}; add it to extra_special_tokens in "
-                "tokenizer_config.json, as the family's published checkpoints do"
-            )
-        return str(token)
+    @classmethod
+    def placeholder(cls, tokenizer: Any, frames: int) -> str:
+        """What the chat template writes for one image."""
+        del frames
+        return cls.image_token(tokenizer)
 
     # ---- on the modules
-    def __init__(self, model: nn.Module):
-        """model: the Hugging Face model, or a mirror of its modules under the same names."""
+    def __init__(self, model: nn.Module, layout: Layout):
+        """model: the Hugging Face model; layout: what the graph is made for."""
         self.model: Any = model
+        self.layout = layout
+        self.multiple_of = type(self).multiple(self.model.config)
 
     @property
     @abstractmethod
     def layers(self) -> nn.ModuleList:
         """The tower's layers."""
 
-    @abstractmethod
-    def embed(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Pixels [N, 3, H, W] -> [N, prefix + h * w, D], raster order, positions added."""
+    @property
+    def depth(self) -> int:
+        """Layers that run."""
+        return type(self).shape(self.model.config).layers
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Layers whose output is used beside the last one's."""
+        return ()
+
+    def kind(self, layer: int) -> Any:
+        """Neighbouring layers of one kind are alike but for weights."""
+        del layer
+        return None
+
+    def start(self, grid: Grid) -> State:
+        """The state before the first layer."""
+        return State(grid)
+
+    def follow(self, state: State, merge: Merge, after: Grid) -> State:
+        """The state after an OIM step."""
+        del state, merge
+        return State(after)
 
     @abstractmethod
-    def block(self, layer: int, x: torch.Tensor) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+        """Pixels [N, ...] -> [N', prefix + h * w, D], raster order, positions added."""
+
+    def order(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """Raster order to the order of the layers."""
+        del state
+        return x
+
+    def raster(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """The order of the layers to raster order."""
+        del state
+        return x
+
+    @abstractmethod
+    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
         """One layer."""
 
     @abstractmethod
-    def project(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """[N, prefix + h * w, D] -> visual tokens [N, n, D of the language model]."""
+    def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """[N', prefix + h * w, D] -> visual tokens [N', n, D of the language model].
 
+        Features for deeper language layers lie behind them along the last axis.
+        """
 
-def mirror(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
-    """An empty module that holds `model`'s submodules under their own dotted names."""
-    root = nn.Module()
-    for name in names:
-        *path, last = name.split(".")
-        parent = root
-        for part in path:
-            if not hasattr(parent, part):
-                parent.add_module(part, nn.Module())
-            parent = getattr(parent, part)
-        parent.add_module(last, model.get_submodule(name))
-    return root
-
-
-class VisionGraph(nn.Module):
-    """pixel_values [N, 3, H, W] float32 -> visual_embeds [N, n, D], merging on the way."""
-
-    def __init__(
-        self, model: nn.Module, adapter: type[VisionAdapter], grid: Grid, schedule: Schedule
-    ):
-        super().__init__()
-        part = mirror(model, adapter.modules)
-        for name, child in part.named_children():
-            self.add_module(name, child)
-        self.adapter = adapter(model)
-        self.grid, self.schedule = grid, schedule
-        self.multiple = adapter.multiple(model.config)
-        self.layers: Sequence[int] = range(len(self.adapter.layers))
-
-    def trace_once(self) -> tuple[Run, ...]:
-        """Run only the first layer of each grid from now on -> the runs to stamp (stamp.py)."""
-        grids = merged_grids(
-            self.grid, self.schedule.vision, self.multiple, len(self.adapter.layers)
-        )
-        merging = {merge.layer for merge in self.schedule.vision}
-        self.layers = [i for i in range(len(grids)) if not i or i in merging]
-        lasts = [*(i - 1 for i in self.layers[1:]), len(grids) - 1]
-        names = {id(m): name for name, m in self.named_modules()}
-        name = names[id(self.adapter.layers)]
-        return tuple(Run(a, b, name) for a, b in zip(self.layers, lasts, strict=True))
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Run the tower; merges stand before their layer."""
-        tower, grid = self.adapter, self.grid
-        dtype = next(tower.layers.parameters()).dtype
-        x = tower.embed(pixel_values.to(dtype))
-        for layer in self.layers:
-            for merge in self.schedule.vision:
-                if merge.layer == layer:
-                    after = merge_grid(grid, merge, self.multiple)
-                    x = merge_tokens(x, grid, after, merge, tower.prefix, self.schedule.match)
-                    grid = after
-            x = mark(tower.block(layer, mark(x, layer, end=False)), layer, end=True)
-        return tower.project(x, grid)
+    def pack(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Visual tokens of the tiles [N', n, D] -> of the graph's entries [N, n, D]."""
+        del grid
+        return x

@@ -88,7 +88,12 @@ def test_a_truncated_photograph(picture):
         ([{"role": "user"}], "'role' and 'content'"),
         ([{"role": "user", "content": None}], "text or a list of parts"),
         (ask("no picture"), "no image"),
-        ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "type"),
+        ([{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}]}], "type"),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}],
+            "video a.mp4 cannot",
+        ),
+        ([{"role": "user", "content": [{"type": "video", "video": 7}]}], "got int"),
         ([{"role": "user", "content": [{"type": "image"}]}], "needs 'image'"),
     ],
 )

@@ -96,9 +96,10 @@ def test_a_crowd_and_a_session_share_the_device(both, picture):
 
 
 def test_a_row_that_tensorrt_cannot_address_is_refused(both):
+    from luvc.engines.backends.base import CacheSpec
     from luvc.engines.backends.trt_caches import Caches
 
-    caches = Caches(FakeCuda(), [(2, 1, 3, 64)] * 2, 2)  # rows of 384 bytes
+    caches = Caches(FakeCuda(), [CacheSpec("a", (2, 1, 3, 64), "float16")])  # rows of 384 bytes
     with pytest.raises(LuvcError, match="multiple of 256"):
         caches.window(None, 1, 1)
     assert caches.window(None, 0, 1) is caches.window(None, 0, 1)
@@ -109,8 +110,8 @@ def test_caches_stay_on_the_device(both, picture):
     cuda.moved.clear()
     ours.generate(ask("What is this?", picture), max_new_tokens=4)
     layout = ours.manifest.layouts[0]
-    smallest = np.prod(ours.runner.new_caches(layout, 1).shapes[-1]) * 2
-    pixels = 3 * np.prod(layout.tile_size) * 4
+    smallest = np.prod(ours.runner.new_caches(layout, 1).specs[-1].shape) * 2
+    pixels = np.prod(layout.pixel_shape) * 4
     assert [m for m in cuda.moved if m >= smallest] == [pixels]
 
 
@@ -120,7 +121,7 @@ def test_memory_goes_back_with_the_caches(both):
     gc.collect()
     before = cuda.memory()[0]
     caches = ours.runner.new_caches(layout, 2)
-    assert all(not c.any() for c in ours.runner.read_caches(caches))
+    assert all(not c.any() for c in ours.runner.read_caches(caches).values())
     assert before - cuda.memory()[0] >= 2 * ours.manifest.kv_bytes(layout)
     del caches
     gc.collect()

@@ -64,8 +64,8 @@ def test_everything_a_server_needs(workshop, tmp_path):
         layout.graphs.vision: "luvc_vision"
     }
     assert vision.max_batch_size == 3 and vision.HasField("dynamic_batching")
-    assert list(vision.input[0].dims) == [3, *layout.tile_size]
-    assert list(vision.output[0].dims) == [layout.tokens_per_tile, 256]
+    assert list(vision.input[0].dims) == list(layout.pixel_shape[1:])
+    assert list(vision.output[0].dims) == [layout.tokens_per_image // layout.tiles, 256]
 
 
 def test_a_model_for_each_vision_graph(workshop, tmp_path):
@@ -78,7 +78,9 @@ def test_a_model_for_each_vision_graph(workshop, tmp_path):
     for graph, model in named.items():
         config = read(tmp_path / "r" / model / "config.pbtxt")
         assert config.parameters["graph"].string_value == graph
-        most = max(x.tiles * x.images for x in bundle.manifest.layouts if x.graphs.vision == graph)
+        most = max(
+            x.pixel_shape[0] * x.images for x in bundle.manifest.layouts if x.graphs.vision == graph
+        )
         assert config.max_batch_size == 3 * most
 
 

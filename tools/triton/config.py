@@ -52,7 +52,8 @@ class VisionGraph:
 def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
     """The bundle's vision graphs, for up to `prompts` prompts together; empty when one does not fit.
 
-    A graph fits when it takes pixel_values and gives visual_embeds, both with a free first dimension.
+    A graph fits when it takes pixel_values and gives visual_embeds, both with the same free first
+    dimension: what Triton's batcher joins along it, it takes apart along it.
     """
     found = {}
     for layout in bundle.manifest.layouts:
@@ -62,11 +63,12 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
             return []
         types = [t.type.tensor_type for t in tensors]
         shapes = [[d.dim_value for d in t.shape.dim] for t in types]
-        if any(t.elem_type not in TYPES for t in types) or any(
-            s[0] or not all(s[1:]) for s in shapes
-        ):
+        free = {t.shape.dim[0].dim_param for t in types}
+        if any(t.elem_type not in TYPES for t in types) or len(free) > 1 or "" in free:
             return []
-        rows = layout.tiles * layout.images * prompts
+        if any(not all(s[1:]) for s in shapes):
+            return []
+        rows = layout.pixel_shape[0] * layout.images * prompts
         held = found.get(layout.graphs.vision)
         found[layout.graphs.vision] = VisionGraph(
             layout.graphs.vision,

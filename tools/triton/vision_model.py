@@ -23,8 +23,8 @@ class TritonPythonModel:
         self.runner = module.runner(bundle, threads=int(parameters["threads"]))
         graph = parameters["graph"]
         self.layout = next(x for x in bundle.manifest.layouts if x.graphs.vision == graph)
-        tile = np.zeros((1, 3, *self.layout.tile_size), np.float32)
-        self.runner.vision(self.layout, tile)  # loads and warms
+        pixels = np.zeros(self.layout.pixel_shape, np.float32)
+        self.runner.vision(self.layout, pixels)  # loads and warms
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Pixels of several requests, one run."""

@@ -127,7 +127,7 @@ class RemoteVision:
         return getattr(self._runner, name)
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
-        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
         pb = self._pb
         request = pb.InferenceRequest(
             model_name=self._models[layout.graphs.vision],

@@ -1,0 +1,178 @@
+"""Pictures and videos: opening, bringing to a layout's size, pixel values. Letters: P patches."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LuvcError
+from .manifest import Layout
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames in order, as PIL images of one size, and how many of them show a second."""
+
+    frames: tuple[Any, ...]
+    fps: float
+
+    def sample(self, count: int) -> "Video":
+        """`count` frames at equal distances, the first and the last among them."""
+        chosen = np.linspace(0, len(self.frames) - 1, count).round().astype(int)
+        frames = tuple(self.frames[i] for i in chosen)
+        return Video(frames, self.fps * count / len(self.frames))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of a frame."""
+        return self.frames[0].size
+
+
+Visual = Any  # a PIL image or a Video
+
+
+class ImageProcessor:
+    """Loads Hugging Face image processors, in their Pillow form: the same pixels everywhere."""
+
+    @staticmethod
+    def from_pretrained(source: Any, **options: Any) -> Any:
+        """The image processor of a checkpoint or of a bundle's processor folder.
+
+        Raises:
+            LuvcError: the family has none without torchvision, which is not installed.
+        """
+        from transformers import AutoImageProcessor
+
+        try:
+            return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
+        except (ImportError, ValueError) as e:
+            if "torchvision" not in str(e) and "Could not load any image processor" not in str(e):
+                raise
+            raise LuvcError(
+                f"{source}: this family's image processor needs torchvision: pip install torchvision"
+            ) from e
+
+
+def frames_of(visual: Visual) -> int:
+    """Frames of a video; 0 for an image."""
+    return len(visual.frames) if isinstance(visual, Video) else 0
+
+
+def pixel_values(processor: Any, visuals: Sequence[Visual], layout: Layout) -> np.ndarray:
+    """Pixels of a prompt's images or videos, float32 [layout.pixel_shape], joined along the first axis.
+
+    Args:
+        processor: the Hugging Face image processor; it sees all images at once, because
+            LLaVA-OneVision's cuts tiles only of one that stands alone.
+        visuals: what to show.
+        layout: chosen for them.
+
+    Raises:
+        LuvcError: the processor makes another shape of them than the layout's.
+    """
+    if isinstance(visuals[0], Video):
+        return np.concatenate([_video_pixels(processor, v, layout) for v in visuals])
+    values = _process(processor, visuals, layout)
+    wanted = (len(visuals) * layout.pixel_shape[0], *layout.pixel_shape[1:])
+    if values.size != np.prod(wanted) or values.shape[2 - len(wanted) :] != wanted[2:]:
+        raise LuvcError(
+            f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}"
+        )
+    return np.ascontiguousarray(values.reshape(wanted), dtype=np.float32)
+
+
+def _process(processor: Any, images: Sequence[Any], layout: Layout) -> np.ndarray:
+    size = layout.image_size[::-1]
+    if layout.resize:
+        images = [i.resize(size, getattr(processor, "resample", None)) for i in images]
+    found = processor([list(images)], return_tensors="np", **layout.processor_options)
+    values = np.asarray(found["pixel_values"])
+    if "pixel_attention_mask" in found and values.ndim == 3:  # patches padded to the longest tile
+        values = values[:, : layout.pixel_shape[-2]]
+    return values
+
+
+def _video_pixels(processor: Any, video: Video, layout: Layout) -> np.ndarray:
+    """Patches [time, P, C * s * p * p] of a video, s frames a step.
+
+    The processor repeats a single frame s times along the patch's time axis, so a step takes its k-th
+    frame from the k-th place of that frame's patches.
+    """
+    frames = [_process(processor, [frame], layout) for frame in video.frames]
+    time, patches, values = layout.pixel_shape
+    span = layout.frames // time
+    split = np.stack([f.reshape(patches, 3, span, -1) for f in frames])
+    steps = split.reshape(time, span, patches, 3, span, -1)
+    joined = np.stack([steps[:, k, :, :, k] for k in range(span)], 3)
+    return np.ascontiguousarray(joined.reshape(time, patches, values), dtype=np.float32)
+
+
+def open_visual(part: Mapping) -> Visual:
+    """The image or video of a content part.
+
+    Raises:
+        LuvcError: nothing to show in it, or not readable.
+    """
+    if part["type"] == "image":
+        for key in ("image", "path", "url"):
+            if part.get(key) is not None:
+                return open_image(part[key])
+        raise LuvcError("an image part needs 'image' (a path, bytes, array or PIL image)")
+    frames, fps = part.get("video"), part.get("fps", 1.0)
+    if isinstance(frames, (str, bytes, os.PathLike)) or not isinstance(
+        frames, Sequence | np.ndarray
+    ):
+        raise LuvcError(
+            "a video part needs 'video', the list of its sampled frames (paths, arrays or PIL images), "
+            "and 'fps', how many of them show a second"
+        )
+    if not isinstance(fps, (int, float)) or not fps > 0:
+        raise LuvcError(f"the fps of a video must be a number above 0, got {fps!r}")
+    opened = tuple(open_image(frame) for frame in frames)
+    if not opened or len({frame.size for frame in opened}) > 1:
+        raise LuvcError("a video needs frames, all of one size")
+    return Video(opened, float(fps))
+
+
+def open_image(source: Any) -> Any:
+    """A PIL image in RGB, upright.
+
+    Args:
+        source: PIL image, array [H, W, 3] uint8, bytes of a file, or a local path.
+
+    Raises:
+        LuvcError: not readable as an image; says why.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        if isinstance(source, Image.Image):
+            image = source
+        elif isinstance(source, np.ndarray):
+            image = Image.fromarray(source)
+        elif isinstance(source, (bytes, bytearray)):
+            image = Image.open(io.BytesIO(source))
+        elif isinstance(source, (str, os.PathLike)):
+            image = Image.open(_local_path(str(source)))
+        else:
+            raise LuvcError(
+                f"an image is a path, bytes, array or PIL image, got {type(source).__name__}"
+            )
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except LuvcError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, TypeError, ValueError) as e:
+        shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        raise LuvcError(f"image {shown} cannot be read: {e}") from e
+    except Image.DecompressionBombError as e:
+        raise LuvcError(f"the image is too large: {e}; scale it down first") from e
+
+
+def _local_path(source: str) -> Path:
+    if source.startswith(("http://", "https://")):
+        raise LuvcError(f"image {source} is remote; download it and give the file")
+    return Path(source.removeprefix("file://"))

@@ -1,0 +1,180 @@
+"""Towers with rotary positions in two axes over k x k blocks of patches (Qwen-VL, GLM-V).
+
+The checkpoint's processors give patches block by block; here the tokens are in raster order, so that
+OIM's neighbours are neighbours, and go back into blocks before the merger. Windows have an order of
+their own. Letters: core.py; P patches of an image, k the side of a block, d head size.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ...engines.manifest import Layout, Merge
+from ...errors import LuvcError
+from ..attention import attention
+from ..cost import EncoderShape
+from ..grid import Grid
+from ..oim import merge_axis
+from .asking import blank_run
+from .core import Picture, State, VisionAdapter
+
+USUAL = (448, 448)  # height, width in pixels where no image size is asked for
+
+
+class RopeAdapter(VisionAdapter):
+    """One graph entry is an image (or one step of a video): its patches."""
+
+    modules: ClassVar[tuple[str, ...]] = ("model.visual",)
+    visual_token: ClassVar[str] = "<|image_pad|>"
+    follows: ClassVar[bool] = True
+    width_name: ClassVar[str] = "hidden_size"  # of the tower's width in its config
+
+    @classmethod
+    def multiple(cls, config: Any) -> Grid:
+        """Blocks of the merger."""
+        k = config.vision_config.spatial_merge_size
+        return Grid(k, k)
+
+    @classmethod
+    def shape(cls, config: Any) -> EncoderShape:
+        """Widths for the cost model."""
+        v, D = config.vision_config, config.text_config.hidden_size
+        hidden = getattr(v, cls.width_name)
+        blocks = hidden * v.spatial_merge_size**2
+        return EncoderShape(
+            layers=v.depth, hidden=hidden, intermediate=cls.intermediate(config), prefix=0,
+            patch_values=3 * v.temporal_patch_size * v.patch_size**2,
+            shuffle=v.spatial_merge_size**2, projector=(blocks, blocks, D),
+        )  # fmt: skip
+
+    @classmethod
+    def intermediate(cls, config: Any) -> int:
+        """Width of the tower's MLP."""
+        return config.vision_config.intermediate_size
+
+    @classmethod
+    def picture(
+        cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
+    ) -> Picture:
+        """The processor's own grid for an image of `size`, which it must leave as it is."""
+        v = config.vision_config
+        asked = size or USUAL
+        values = blank_run(processor, asked, {})
+        _, h, w = (int(n) for n in values["image_grid_thw"][0])
+        real = h * v.patch_size, w * v.patch_size
+        if size is not None and real != size:
+            raise LuvcError(
+                f"the image processor brings {size[0]}x{size[1]} to {real[0]}x{real[1]} (multiples of "
+                f"{v.patch_size * v.spatial_merge_size} within its pixel limits): use --image-size "
+                f"{real[0]}x{real[1]}"
+            )
+        steps = 1
+        if frames:
+            if frames % v.temporal_patch_size:
+                raise LuvcError(
+                    f"a video of {frames} frames does not divide into steps of "
+                    f"{v.temporal_patch_size} frames: use a multiple"
+                )
+            steps = frames // v.temporal_patch_size
+        shape = (steps, h * w, values["pixel_values"].shape[-1])
+        return Picture(real, steps, shape, Grid(h, w), resize=True, images=images, frames=frames)
+
+    @classmethod
+    def visual_grid(cls, config: Any, picture: Picture, merged: Grid) -> tuple[int, int, int]:
+        """Steps, and blocks of the merged grid."""
+        k = config.vision_config.spatial_merge_size
+        return picture.tiles, merged.h // k, merged.w // k
+
+    def __init__(self, model: nn.Module, layout: Layout):
+        super().__init__(model, layout)
+        self.vision: Any = self.model.model.visual
+        self.side = self.multiple_of.h
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The tower's blocks."""
+        return self.vision.blocks
+
+    # ---- what follows the tokens
+    def start(self, grid: Grid) -> State:
+        """Each patch at its row and column."""
+        rows, columns = torch.arange(grid.h), torch.arange(grid.w)
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).float()
+        return self.tabulate(State(grid, places))
+
+    def follow(self, state: State, merge: Merge, after: Grid) -> State:
+        """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
+        assert state.positions is not None
+        axis = 1 if merge.axis == "width" else 0
+        length = after.length(merge.axis)
+        places = merge_axis(state.positions, axis, merge.group, length)
+        return self.tabulate(State(after, places, dict(state.tables)))
+
+    def tabulate(self, state: State) -> State:
+        """cos and sin [h * w, d] of the positions, in the order of the layers."""
+        assert state.positions is not None
+        places = self.order(state.positions.reshape(1, -1, 2), state)[0]
+        cos, sin = self.vision.rotary_pos_emb(torch.zeros(1), places)
+        state.tables |= {"cos": cos.detach().float(), "sin": sin.detach().float()}
+        return state
+
+    # ---- the steps
+    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+        """Patches [N, P, values] -> [N, P, D] in raster order.
+
+        The convolution's kernel equals its stride, so it is a matrix; TensorRT refuses the Conv3d.
+        """
+        p = self.vision.patch_embed.proj
+        return self.unblock(F.linear(pixels, p.weight.flatten(1), p.bias), state.grid)
+
+    def blocked(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """[N, h * w, D] in raster order -> block by block."""
+        k = self.side
+        x = x.unflatten(1, (grid.h // k, k, grid.w // k, k))
+        return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
+
+    def unblock(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Block by block -> raster order."""
+        k = self.side
+        x = x.unflatten(1, (grid.h // k, grid.w // k, k, k))
+        return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
+
+    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+        """One layer on all entries at once.
+
+        Hugging Face's forward takes one long sequence and splits it by lengths it reads from a tensor,
+        which cannot be traced for a dynamic number of images.
+        """
+        b: Any = self.layers[layer]
+        x = x + self.attend(b.attn, b.norm1(x), layer, state)
+        return x + b.mlp(b.norm2(x))
+
+    def attend(self, attn: Any, x: torch.Tensor, layer: int, state: State) -> torch.Tensor:
+        """Self-attention with rotary positions, inside each entry."""
+        qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))
+        cos, sin = (state.tables[n][:, None] for n in ("cos", "sin"))
+        q, k = (_turn(qkv[:, :, i], cos, sin).transpose(1, 2) for i in (0, 1))
+        out = self.see(q, k, qkv[:, :, 2].transpose(1, 2), layer, state)
+        return attn.proj(out.flatten(2))
+
+    def see(self, q, k, v, layer: int, state: State) -> torch.Tensor:
+        """q, k, v [N, H, h * w, d] -> [N, h * w, H, d]; everything sees everything."""
+        return attention(self.layers[layer], q, k, v, None, is_causal=False)[0]
+
+    def merger(self, module: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """A k x k merger, which takes rows: [N, h * w, D] -> [N, n, D of the language model]."""
+        rows = module(self.blocked(x, grid).flatten(0, 1))
+        return rows.unflatten(0, (-1, grid.tokens // self.side**2))
+
+    def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """The merger."""
+        return self.merger(self.vision.merger, x, grid)
+
+
+def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotate [N, S, H, d] in float32, as the checkpoints were trained."""
+    y = x.float()
+    first, second = y.chunk(2, -1)
+    return (y * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)

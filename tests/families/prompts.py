@@ -1,0 +1,274 @@
+"""Tokenizers of the families: the published special tokens and prompt structure, a tiny vocabulary."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from luvc.tools.demo_model import corpus
+
+# One loop over messages and parts, as published templates have it; what differs is put in by name.
+PARTS = """\
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}{{- IMAGE -}}
+{%- elif part['type'] == 'video' -%}{{- VIDEO -}}
+{%- elif part['type'] == 'text' -%}{{- part['text'] -}}{%- endif -%}
+{%- endfor -%}"""
+CONTENT = (
+    "{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}\n"
+    + PARTS
+    + "\n{%- endif -%}"
+)
+IMAGES_FIRST = """\
+{%- for part in message['content'] | selectattr('type', 'equalto', 'image') -%}{{- IMAGE -}}{%- endfor -%}
+{%- for part in message['content'] | selectattr('type', 'equalto', 'video') -%}{{- VIDEO -}}{%- endfor -%}
+{%- for part in message['content'] | selectattr('type', 'equalto', 'text') -%}\
+{{- TEXT -}}{%- endfor -%}"""
+
+
+def spell(template: str, **words: str) -> str:
+    """The template with IMAGE, VIDEO and TEXT replaced by Jinja expressions."""
+    for word, expression in words.items():
+        template = template.replace(f"{{{{- {word} -}}}}", f"{{{{- {expression} -}}}}")
+    return template
+
+
+CHATML = (
+    "{%- for message in messages -%}\nSYSTEM{{- '<|im_start|>' + message['role'] + '\\n' -}}\n"
+    + CONTENT
+    + "\n{{- '<|im_end|>\\n' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+DEFAULT_SYSTEM = (
+    "{%- if loop.first and message['role'] != 'system' -%}"
+    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}{%- endif -%}\n"
+)
+QWEN_MARKS = {
+    "IMAGE": "'<|vision_start|><|image_pad|><|vision_end|>'",
+    "VIDEO": "'<|vision_start|><|video_pad|><|vision_end|>'",
+}
+QWEN3 = spell(CHATML.replace("SYSTEM", ""), **QWEN_MARKS)
+QWEN2 = spell(CHATML.replace("SYSTEM", DEFAULT_SYSTEM), **QWEN_MARKS)
+INTERNVL = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<IMG_CONTEXT>\\n'", VIDEO="'<video>\\n'")
+OVIS2 = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<image>\\n'", VIDEO="'<video>\\n'")
+LFM2 = "{{- bos_token -}}\n" + spell(
+    CHATML.replace("SYSTEM", ""), IMAGE="'<image>'", VIDEO="'<video>'"
+)
+ONEVISION = spell(
+    "{%- for message in messages -%}\n{{- '<|im_start|>' + message['role'] + ' ' -}}\n"
+    + IMAGES_FIRST
+    + "\n{{- '<|im_end|>' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}",
+    IMAGE="'<image>'",
+    VIDEO="'<video>'",
+    TEXT="'\\n' + part['text']",
+)
+LLAVA = spell(
+    "{%- for message in messages -%}\n"
+    "{%- if message['role'] != 'system' -%}{{- message['role'].upper() + ': ' -}}{%- endif -%}\n"
+    + IMAGES_FIRST
+    + "\n{%- endfor -%}\n{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
+    IMAGE="'<image>\\n'",
+    VIDEO="''",
+    TEXT="part['text'] + ' '",
+)
+LLAVA_MISTRAL = spell(
+    "{%- for message in messages -%}\n{%- if message['role'] == 'user' -%}{{- '[INST] ' -}}\n"
+    + IMAGES_FIRST
+    + "\n{{- ' [/INST]' -}}\n"
+    "{%- elif message['role'] == 'assistant' -%}"
+    "{{- ' ' + message['content'][0]['text'] + '</s> ' -}}\n"
+    "{%- else -%}{{- '<<SYS>>\\n' + message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' -}}{%- endif -%}\n"
+    "{%- endfor -%}",
+    IMAGE="'<image>\\n'",
+    VIDEO="''",
+    TEXT="part['text']",
+)
+IDEFICS = (
+    "START{%- for message in messages -%}\n{{- message['role'] | capitalize -}}\n"
+    "{{- ':' if message['content'][0]['type'] == 'image' else ': ' -}}\n"
+    + spell(PARTS, IMAGE="'<image>'", VIDEO="'<video>'")
+    + "\n{{- '<end_of_utterance>\\n' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
+)
+GEMMA = (
+    "{{- bos_token -}}\n{%- for message in messages -%}\n"
+    "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}\n"
+    + spell(CONTENT, IMAGE="'<start_of_image>'", VIDEO="''").replace(
+        "part['text'] -}}", "part['text'] | trim -}}"
+    )
+    + "\n{{- '<end_of_turn>\\n' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"
+)
+GLM_PARTS = spell(
+    CONTENT,
+    IMAGE="'<|begin_of_image|><|image|><|end_of_image|>'",
+    VIDEO="'<|begin_of_video|><|video|><|end_of_video|>'",
+)
+GLM = (
+    "{{- '[gMASK]<sop>' -}}\n{%- for message in messages -%}\n"
+    "{{- '<|' + message['role'] + '|>\\n' -}}\n" + GLM_PARTS + "\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
+)
+
+TURNS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+ROWS = [f"<row_{r}_col_{c}>" for r in range(1, 7) for c in range(1, 7)]
+LFM_ROWS = [f"<|img_row_{r}_col_{c}|>" for r in range(1, 11) for c in range(1, 11)]
+LOCATIONS = tuple(
+    [f"<loc{i:04d}>" for i in range(1024)] + [f"<seg{i:03d}>" for i in range(128)]
+)  # plain tokens of a PaliGemma vocabulary
+VISION = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+OVIS_MARKS = ["<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a family's tokenizer holds beside ordinary text.
+
+    Attributes:
+        special: special tokens.
+        visual: the token that stands once for each visual token.
+        placeholder: what the chat template writes once an image.
+        pad, eos, bos: by role; `starts` says that the tokenizer itself puts bos first.
+        named: `extra_special_tokens`, attributes that the processor class reads.
+        plain: further tokens that are not special.
+    """
+
+    special: tuple[str, ...]
+    visual: str
+    placeholder: str
+    template: str | None
+    pad: str
+    eos: str
+    bos: str | None = None
+    starts: bool = False
+    named: dict[str, str] = field(default_factory=dict)
+    plain: tuple[str, ...] = ()
+
+
+def chatml(visual: str, template: str, *more: str, placeholder: str = "", **kw) -> Words:
+    """A tokenizer of the Qwen kind."""
+    return Words((*TURNS, *more), visual, placeholder or visual, template, TURNS[0], TURNS[2], **kw)
+
+
+QWEN_NAMED = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} | {
+    "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>",
+}  # fmt: skip
+LLAMA = {"pad": "<pad>", "eos": "</s>", "bos": "<s>", "starts": True}
+GEMMA_MARKS = {
+    "boi_token": "<start_of_image>",
+    "eoi_token": "<end_of_image>",
+    "image_token": "<image_soft_token>",
+}
+GEMMA_TURNS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
+INTERN_MARKS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",
+}
+IDEFICS_MARKS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
+GLM_MARKS = [
+    "<|endoftext|>",
+    "[gMASK]",
+    "<sop>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+    "<|video|>",
+]
+
+WORDS = {
+    "internvl": chatml(
+        "<IMG_CONTEXT>", INTERNVL, *INTERN_MARKS.values(), named=INTERN_MARKS
+    ),
+    "llava": Words(("<pad>", "</s>", "<s>", "<image>"), "<image>", "<image>", LLAVA, **LLAMA),
+    "llava_next": Words(
+        ("<pad>", "</s>", "<s>", "<image>"), "<image>", "<image>", LLAVA_MISTRAL, **LLAMA
+    ),
+    "llava_onevision": chatml("<image>", ONEVISION, "<image>", "<video>"),
+    "qwen2_vl": chatml("<|image_pad|>", QWEN2, *VISION),
+    "qwen2_5_vl": chatml("<|image_pad|>", QWEN2, *VISION),
+    "qwen3_vl": chatml("<|image_pad|>", QWEN3, *VISION),
+    "glm4v": Words(
+        tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"
+    ),
+    "smolvlm": Words(
+        ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, *ROWS), "<image>", "<image>",
+        IDEFICS.replace("START", "{{- '<|im_start|>' -}}\n"),
+        "<|im_end|>", "<end_of_utterance>", "<|im_start|>",
+        named={
+            "image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
+            "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>",
+        },
+    ),
+    "idefics3": Words(
+        ("<|finetune_right_pad_id|>", "<|begin_of_text|>", *IDEFICS_MARKS, *ROWS),
+        "<image>", "<image>", IDEFICS.replace("START", "{{- '<|begin_of_text|>' -}}\n"),
+        "<|finetune_right_pad_id|>", "<end_of_utterance>", "<|begin_of_text|>", starts=True,
+    ),
+    "paligemma": Words(
+        ("<pad>", "<eos>", "<bos>", "<image>"), "<image>", "<image>", None,
+        "<pad>", "<eos>", "<bos>", starts=True, plain=LOCATIONS,
+    ),
+    "gemma3": Words(
+        (*GEMMA_TURNS, *GEMMA_MARKS.values()), "<image_soft_token>", "<start_of_image>", GEMMA,
+        "<pad>", "<end_of_turn>", "<bos>", starts=True, named=GEMMA_MARKS,
+    ),
+    "ovis2": chatml("<IMG_ATOM>", OVIS2, "<image>", "<IMG_ATOM>", *OVIS_MARKS, placeholder="<image>"),
+    "lfm2_vl": Words(
+        ("<|pad|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_start|>",
+         "<|image_end|>", "<|img_thumbnail|>", *LFM_ROWS),
+        "<image>", "<image>", LFM2, "<|pad|>", "<|im_end|>", "<|startoftext|>", starts=True,
+        named={
+            "image_token": "<image>", "image_start_token": "<|image_start|>",
+            "image_end_token": "<|image_end|>", "image_thumbnail_token": "<|img_thumbnail|>",
+        },
+    ),
+}  # fmt: skip
+
+
+@cache
+def _bpe(special: tuple[str, ...], vocabulary: int) -> str:
+    """A trained tokenizer as JSON."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(corpus(), trainer)
+    return bpe.to_str()
+
+
+def tokenizer(family: str, vocabulary: int = 1024) -> Any:
+    """The tokenizer of a family, with its chat template."""
+    from tokenizers import Tokenizer, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = WORDS[family]
+    bpe = Tokenizer.from_str(_bpe(words.special, vocabulary))
+    if words.starts:
+        bpe.post_processor = processors.TemplateProcessing(
+            single=f"{words.bos}:0 $A:0",
+            pair=f"{words.bos}:0 $A:0 {words.bos}:1 $B:1",
+            special_tokens=[(words.bos, bpe.token_to_id(words.bos))],
+        )
+    bpe.add_tokens(list(words.plain))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=words.pad,
+        eos_token=words.eos,
+        bos_token=words.bos,
+        extra_special_tokens=words.named,
+        chat_template=words.template,
+    )

@@ -1,0 +1,76 @@
+"""Bundles of every family: ONNX Runtime against PyTorch, and answers from the files on disk."""
+
+import numpy as np
+import pytest
+import torch
+
+from luvc.engines import VLM
+from luvc.engines.serving import Limits, Scheduler
+from luvc.exporter.pipeline import reports
+from luvc.exporter.vision.graph import VisionGraph
+
+from . import reference
+from .gallery import QUESTION, families, names, pictures, question
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_compressed_bundle_is_pytorchs(gallery, name):
+    bundle = gallery.bundle(name, ratio=1.5)
+    (report,) = reports(bundle)
+    assert report.passed and report.greedy_equal == report.greedy_tokens == 64
+    assert max(s.relative_error for s in report.stages) <= 1e-4
+    assert report.kept and all(k.overlap == 1 for k in report.kept)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_compressed_bundle_answers(gallery, name):
+    bundle = gallery.bundle(name, ratio=1.5)
+    (layout,) = bundle.manifest.layouts
+    vlm = VLM.load(bundle.path, threads=1, verify=True)
+    shown = pictures(layout.image_size, 1)
+    prompt = vlm.processor.prompt(question(shown))
+    assert prompt.input_ids.count(bundle.manifest.language.image_token_id) == layout.visual_tokens
+    assert layout.visual_tokens < layout.baseline_visual_tokens or not layout.schedule.vision
+    answer = vlm.generate(question(shown), max_new_tokens=16)
+    assert len(answer.token_ids) == 16 or answer.finish_reason == "stop"
+    assert answer.stages == {p.layer: p.keep for p in layout.schedule.language}
+    batch = vlm.generate([question(shown), question(shown, "Why?")], max_new_tokens=16)
+    assert batch[0].token_ids == answer.token_ids
+    chat = vlm.chat(max_new_tokens=4)
+    turns = [chat.ask(QUESTION, shown), chat.ask("Why?")]
+    scheduler = Scheduler(vlm, Limits(rows=2, prefill=2))  # so that rows are taken again
+    crowd = [scheduler.submit(question(shown), max_new_tokens=n) for n in (3, 16, 5, 9)]
+    for ticket, length in zip(crowd, (3, 16, 5, 9), strict=True):
+        assert ticket.answer.token_ids == answer.token_ids[:length]
+    again = [question(shown), [{"role": "user", "content": "Why?"}]]
+    for turn, own in zip(again, turns, strict=True):
+        kept = scheduler.submit(turn, session="s", max_new_tokens=4).answer
+        assert (kept.token_ids, kept.reused_tokens) == (own.token_ids, own.reused_tokens)
+    scheduler.close()
+
+
+@pytest.mark.parametrize("name", families())
+def test_the_vision_graph_takes_another_batch_than_it_was_traced_with(gallery, name):
+    bundle = gallery.bundle(name, ratio=1.5)
+    (layout,) = bundle.manifest.layouts
+    vlm = VLM.load(bundle.path, threads=1)
+    model = gallery.in_pytorch(name, ratio=1.5).runner.model
+    tower = VisionGraph(model, gallery.family(name).adapter, layout)
+    random = np.random.default_rng(0)
+    for count in (1, 5):
+        pixels = random.normal(size=(count, *layout.pixel_shape[1:])).astype(np.float32)
+        with torch.no_grad():
+            wanted = tower(torch.from_numpy(pixels)).numpy()
+        found = vlm.runner.vision(layout, pixels)
+        assert found.shape == wanted.shape
+        assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("name", families())
+def test_a_bundle_of_ratio_one_answers_as_hugging_face(gallery, name):
+    bundle = gallery.bundle(name, ratio=1, check=False)
+    vlm = VLM.load(bundle.path, threads=1)
+    shown = pictures(bundle.manifest.layouts[0].image_size, 1)
+    model, proc = gallery.hugging_face(name)
+    wanted = reference.generate(model, proc, shown, QUESTION, 16)
+    assert vlm.generate(question(shown), max_new_tokens=16).token_ids == wanted

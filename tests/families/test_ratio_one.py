@@ -1,0 +1,35 @@
+"""Ratio 1 is the unmodified model: inputs, visual features and answers are Hugging Face's own."""
+
+import numpy as np
+import pytest
+import torch
+
+from luvc.exporter.vision.graph import VisionGraph
+
+from . import reference
+from .gallery import QUESTION, names, pictures, question
+
+
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("name", names())
+def test_ratio_one_is_hugging_face(gallery, name, images):
+    model, proc = gallery.hugging_face(name)
+    vlm = gallery.in_pytorch(name, ratio=1, images=(images,))
+    (layout,) = vlm.manifest.layouts
+    shown = pictures(layout.image_size, images)
+    wanted = reference.inputs(proc, QUESTION, shown)
+    prompt = vlm.processor.prompt(question(shown))
+    assert prompt.input_ids == wanted["input_ids"][0].tolist()
+    pixels = vlm.processor.pixels(prompt)
+    theirs = wanted["pixel_values"].numpy()
+    if "pixel_attention_mask" in wanted and theirs.ndim == 3:  # LFM2-VL pads to its longest tile
+        theirs = theirs[:, : layout.pixel_shape[1]]
+    np.testing.assert_allclose(pixels.ravel(), theirs.ravel(), atol=1e-6)
+    tower = VisionGraph(vlm.runner.model, gallery.family(name).adapter, layout)
+    with torch.no_grad():
+        features = tower(torch.from_numpy(pixels)).flatten(0, -2)
+    found = reference.features(model, wanted)
+    whole = torch.cat([found.tokens, *found.taps], -1)
+    assert (features - whole).abs().max() <= 1e-5 * whole.abs().max()
+    answer = reference.generate(model, proc, shown, QUESTION, 16)
+    assert vlm.generate(question(shown), max_new_tokens=16).token_ids == answer
