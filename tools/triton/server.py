@@ -119,6 +119,7 @@ class Server:
                 env=binary.environment(), start_new_session=True,
             )  # fmt: skip
         self._models: dict[int, str] = {}
+        self._memory: set[Path] = set()  # of its models' processes, which a crash would leave behind
 
     @property
     def pid(self) -> int:
@@ -149,6 +150,8 @@ class Server:
         another process has taken its place.
         """
         now = self._stubs()
+        if now.keys() != self._models.keys():
+            self._memory |= self._shared_memory()
         gone = set(self._models.values()) - set(now.values())
         self._models = now
         if not gone or self.exit_code is not None:
@@ -191,7 +194,7 @@ class Server:
         Args:
             grace: seconds it is given to end by itself.
         """
-        memory = self._shared_memory()
+        self._memory |= self._shared_memory()
         self._process.terminate()
         ended = True
         try:
@@ -201,7 +204,7 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # a group of our own
         code = self._process.wait()
-        for path in memory:
+        for path in self._memory:
             path.unlink(missing_ok=True)
         return ended and code == 0
 
@@ -220,8 +223,7 @@ class Server:
         return self
 
     def __exit__(self, *_) -> None:
-        if self.exit_code is None:
-            self.stop()
+        self.stop()
 
 
 @contextlib.contextmanager
