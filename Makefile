@@ -1,4 +1,5 @@
-# make demo: from nothing to an answer about a photograph. make test: everything CI runs.
+# make demo: from nothing to an answer about a photograph. make demo-triton: the same from a server.
+# make test: everything CI runs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
 DEMO := demo
 
-.PHONY: demo test docs bench accuracy clean
+.PHONY: demo demo-triton test docs bench accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -20,6 +21,14 @@ $(VENV)/test: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[test,rtx]'
 	touch $@
+
+$(VENV)/triton: $(VENV)/demo
+	$(PIP) --editable '.[cpu,docs,triton]'
+	touch $@
+
+# A real tritonserver for the CPU, with a Python environment of its own for the models.
+.triton/ready: tools/triton/install.sh tools/triton/requirements.txt
+	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton
 
 demo: $(VENV)/demo
 ifneq ($(POCKET),)
@@ -32,8 +41,13 @@ else
 	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
 endif
 
-test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+demo-triton: $(VENV)/triton .triton/ready
+	$(BIN)/python -m luvc.tools.demo_model demo/model
+	$(BIN)/luvc-export --model demo/model --ratio 2x --output demo/bundle
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh demo/bundle demo/photo.png
+
+test: $(VENV)/test .triton/ready
+	LUVC_TRITON=$(CURDIR)/.triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs
@@ -50,4 +64,4 @@ accuracy: $(VENV)/test
 	$(BIN)/python -m benchmarks.accuracy.report
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .triton $(DEMO)

@@ -42,7 +42,40 @@ def prefill_cpu(data: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"prefill_cpu": prefill_cpu}
+def serving(data: dict) -> str:
+    """Ratio 1 beside ratio 2 at each number of clients."""
+    lines = [
+        "| clients | requests/s, ratio 1 → 2 | gain | tokens/s | TTFT p50, ms | TTFT p95, ms | failures |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for clients, row in data["loads"].items():
+        a, b = row["1"], row["2"]
+        cells = [f"{a['requests_per_s']:.2f} → {b['requests_per_s']:.2f}"]
+        cells += [f"**{row['throughput_gain']:.2f}x**"]
+        for key in ("tokens_per_s", "ttft_p50_ms", "ttft_p95_ms"):
+            cells.append(f"{a[key]:.0f} → {b[key]:.0f}")
+        lines.append(f"| {clients} | {' | '.join(cells)} | {a['failures'] + b['failures']} |")
+    one, two, m = data["bundles"]["1"], data["bundles"]["2"], data["machine"]
+    memory = "; ".join(
+        f"at ratio {ratio} {x['rss_mib'][0]:.0f} MiB after {x['seconds'] / 600:.3g} min and "
+        f"{x['rss_mib'][-1]:.0f} MiB after {x['seconds'] / 60:.3g} min under {x['clients']} clients"
+        for ratio, x in data["memory"].items()
+    )
+    visual = " → ".join(map(str, two["visual_tokens"]))
+    lines.append("")
+    lines.append(
+        f"Closed loops, streamed over HTTP, {data['date']}, server and clients together on "
+        f"{m['cores']} cores of {m['cpu']}; float32, random weights, {data['model']['layers']} layers, "
+        f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} "
+        f"at ratio 2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a "
+        f"request {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
+        + (f" Memory of all processes: {memory}." if memory else "")
+        + f" `{data['command']}`"
+    )
+    return "\n".join(lines)
+
+
+TABLES = {"prefill_cpu": prefill_cpu, "serving": serving}
 
 
 def fill(text: str) -> str:

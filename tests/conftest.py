@@ -47,6 +47,11 @@ CASES = {
             TINY | {"head_dim": 128},
             {"images": (2,), "scope": "image", "cutoff": 0.1, "match": True},
         ),
+        Case(
+            "qwen2-layouts",
+            {"layers": 2, "vision_layers": 1, "image": 56},
+            {"images": (1, 2), "image_sizes": ((56, 56), (56, 112)), "check": False},
+        ),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
         Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
