@@ -66,7 +66,7 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
             s[0] or not all(s[1:]) for s in shapes
         ):
             return []
-        rows = layout.tiles * layout.images * prompts
+        rows = layout.pixel_shape[0] * layout.images * prompts
         held = found.get(layout.graphs.vision)
         found[layout.graphs.vision] = VisionGraph(
             layout.graphs.vision,
