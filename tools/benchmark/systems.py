@@ -79,8 +79,14 @@ def bundle(
             visual_tokens=visual,
         )  # fmt: skip
 
-    about = {"description": vlm.runner.description, "ratio": chosen.schedule.ratio}
-    return about | {"flops": chosen.ratios.model_dump(), "dtype": manifest.dtype}, run
+    about = {
+        "description": vlm.runner.description,
+        "model": manifest.model,
+        "dtype": manifest.dtype,
+        "ratio": chosen.schedule.ratio,
+        "flops": chosen.ratios.model_dump(),
+    }
+    return about, run
 
 
 def hugging_face(
@@ -119,7 +125,7 @@ def hugging_face(
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     attention = network.config._attn_implementation
     about = {"description": f"PyTorch {torch.__version__} on {where}, {attention} attention"}
-    return about | {"ratio": 1.0, "dtype": source.manifest.dtype}, run
+    return about | {"model": model, "ratio": 1.0, "dtype": source.manifest.dtype}, run
 
 
 def generate(network: Any, processor: Processor, prompts: list, new_tokens: int) -> Figures:
