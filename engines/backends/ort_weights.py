@@ -50,7 +50,11 @@ class SharedWeights:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     options.add_initializer(tensor.name, self._value(graph, tensor))
         providers = ["CPUExecutionProvider"]
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=providers
+        )
+        session.luvc_weights = self  # the session reads this memory as long as it lives
+        return session
 
     def _value(self, graph: Path, tensor: Any) -> Any:
         """An OrtValue over the tensor's place in its file's memory."""
