@@ -50,7 +50,7 @@ class SharedWeights:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     options.add_initializer(tensor.name, self._value(graph, tensor))
         providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(
+        session: Any = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=providers
         )
         session.luvc_weights = self  # the session reads this memory as long as it lives
