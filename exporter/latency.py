@@ -126,7 +126,7 @@ def for_latency(
     if len(config.image_sizes) > 1 or len(config.images) > 1:
         raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
     size = next(iter(config.image_sizes), None)
-    plain = family.problem(family.geometry(size), config.images[0], config.reference_text)
+    plain = family.problem(family.geometry(size), max(config.images), config.reference_text)
     if plain.decoder.layers < 3:
         raise LuvcError(
             f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"
