@@ -95,7 +95,7 @@ def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
 
 def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):
     machine = Machine(monkeypatch, tmp_path, family)
-    disturbed = iter([1.3, 0.7, 1.3])
+    disturbed = iter([1.1, 0.9, 1.1])
 
     def in_turns(prompts):
         times = [p.run() for p in prompts]
