@@ -92,8 +92,10 @@ def _mean(counts: list[int]) -> str:
     return f"{sum(counts) / len(counts):.0f}"
 
 
-def _equal(a: list[list[int]], b: list[list[int]]) -> str:
-    """Leading tokens in common, over all rows."""
+def _equal(a: list[list[int]] | None, b: list[list[int]] | None) -> str:
+    """Leading tokens in common, over all rows; a system may tell only its text."""
+    if a is None or b is None:
+        return "-"
     total = equal = 0
     for x, y in zip(a, b, strict=True):
         total += len(x)
