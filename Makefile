@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # CPU wheels of PyTorch where the index has them; the constraints pin every version.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs bench clean
+.PHONY: demo test docs bench peers clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -29,8 +29,13 @@ docs: $(VENV)/demo
 	$(BIN)/python -m luvc.tools.pictures docs
 
 bench: $(VENV)/demo
-	$(BIN)/python benchmarks/prefill_cpu.py
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/latency_ratio.py
 	$(BIN)/python benchmarks/tables.py README.md
+
+# Other products on the same weights, in an environment of their own below benchmarks/peers.
+peers: $(VENV)/demo
+	$(BIN)/python benchmarks/peers/run.py
 
 clean:
 	rm -rf $(VENV) demo

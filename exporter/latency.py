@@ -136,9 +136,8 @@ def for_latency(
         costs = _cached_costs(quiet, family, plain, Path(work), progress, export)
         problem = TimedProblem(**vars(plain), costs=costs)
         progress("measuring ratio 1")
-        one = _Prompt.of(
-            _export(quiet, Path(work) / "1x", Schedule(), export), config.reference_text
-        )
+        plain_bundle = _export(quiet, Path(work) / "1x", Schedule(), export)
+        one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
         aim = config.ratio
         for _ in range(ROUNDS):
             schedule = solve(problem, aim, config.options)
@@ -146,7 +145,9 @@ def for_latency(
             schedule = check_schedule(plain, schedule)
             progress(f"measuring a schedule predicted at {predicted:.2f}x")
             bundle = _export(quiet, Path(work) / "try", schedule, export)
-            slow, fast = in_turns([one, _Prompt.of(bundle, config.reference_text)])
+            slow, fast = in_turns(
+                [one, TimedPrompt.of(bundle, config.reference_text, config.backend)]
+            )
             timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
             if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
                 return timed
@@ -162,14 +163,14 @@ def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Call
     return export(config.model_copy(update={"output": output, "schedule": schedule}))
 
 
-class _Prompt:
+class TimedPrompt:
     """A bundle on its backend with one prompt of the reference length, ready to be timed."""
 
     def __init__(self, runner: Any, bundle: Bundle, ids: list[int], embeds: np.ndarray):
         self._runner, self._bundle, self._ids, self._embeds = runner, bundle, ids, embeds
 
     @classmethod
-    def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "_Prompt":
+    def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "TimedPrompt":
         """With `text` text tokens about a generated picture, at least those of the chat template."""
         layout = bundle.manifest.layouts[0]
         runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
@@ -197,7 +198,7 @@ class _Prompt:
         return (perf_counter() - start) * 1e3
 
 
-def in_turns(prompts: Sequence[_Prompt]) -> list[float]:
+def in_turns(prompts: Sequence[TimedPrompt]) -> list[float]:
     """Median ms of each, run in turns after one round to warm up."""
     times = [[p.run() for p in prompts] for _ in range(REPEATS + 1)][1:]
     return [statistics.median(column) for column in zip(*times, strict=True)]
@@ -249,7 +250,7 @@ def _measure(config, family, problem, work: Path, progress, export) -> list:
         )
         probe = config.model_copy(update={"model": str(folder)})
         bundle = _export(probe, work / f"probe-{layers}-{keep}", schedule, export)
-        prompts.append(_Prompt.of(bundle, problem.text))
+        prompts.append(TimedPrompt.of(bundle, problem.text, config.backend))
         tokens = [v + prompts[-1].text for v in schedule.visual_per_layer(layers, V)]
         shapes.append((tokens, int(bool(keep))))
     progress("timing the probes")

@@ -44,10 +44,11 @@ def _internvl(folder: Path, s: dict[str, int]) -> None:
 
 
 def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
-    from luvc.tools import demo_model
     from safetensors.torch import load_file, save_file
     from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
     from transformers import Qwen2VLImageProcessorPil as Images
+
+    from luvc.tools import demo_model
 
     tokens = demo_model.tokenizer()
     tokens.add_special_tokens({"additional_special_tokens": list(QWEN_TOKENS.values())})

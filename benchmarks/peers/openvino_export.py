@@ -12,8 +12,8 @@ except RuntimeError:  # built for CUDA beside a CPU PyTorch: only these names ar
     for name in ("nms", "qnms"):
         names.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from optimum.exporters.openvino import main_export  # noqa: E402
-from optimum.intel import OVConfig  # noqa: E402
+from optimum.exporters.openvino import main_export
+from optimum.intel import OVConfig
 
 main_export(
     sys.argv[1], sys.argv[2], task="image-text-to-text", convert_tokenizer=True,

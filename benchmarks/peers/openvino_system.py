@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "benchmark"))
 
-from protocol import serve  # type: ignore[import-not-found]  # noqa: E402
+from protocol import serve  # type: ignore[import-not-found]
 
 
 def load(model: str, picture: str, question: str, visual_tokens: int, pruning: int, threads: int):

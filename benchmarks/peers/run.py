@@ -147,7 +147,7 @@ def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -
         shutil.rmtree(draft, ignore_errors=True)
         run = subprocess.run(
             [PYTHON, HERE / "openvino_export.py", model, draft],
-            capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""},
+            check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""},
         )  # fmt: skip
         if run.returncode:
             raise ValueError(run.stderr.strip().splitlines()[-1])

@@ -34,7 +34,7 @@ def test_noise_makes_no_cost_negative():
 
 def test_a_prompt_is_timed(workshop):
     bundle = workshop.bundle("qwen2")
-    prompt = latency._Prompt.of(bundle, text=40)
+    prompt = latency.TimedPrompt.of(bundle, text=40)
     assert prompt.text == 40
     assert all(ms > 0 for ms in latency.in_turns([prompt]))
 
@@ -51,7 +51,7 @@ class Machine:
         self.bias, self.runs = bias, []
         self.visual = family.problem(family.geometry(None), 1, 64)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(latency._Prompt, "of", self.prompt)
+        monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
         monkeypatch.setattr(latency, "write_probe", lambda family, layers, folder: folder.mkdir())
 
     def export(self, config):
