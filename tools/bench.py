@@ -53,39 +53,35 @@ def bench(
     for loaded_bundle in loaded.values():
         load_backend(backend, loaded_bundle)  # refuse before anything is loaded
     threads = threads or cores()
-    shared = {
-        "question": question,
-        "images": [str(i.resolve()) for i in image or ()],
-        "threads": threads,
-    }
+    images = [str(path.resolve()) for path in image or ()]
+    shared = {"question": question, "images": images, "threads": threads, "layout": chosen.name}
     requests = {
-        name: {"kind": "bundle", "path": str(b.path), "backend": backend} | shared
+        name: {"kind": "bundle", "path": str(b.path), "backend": backend}
         for name, b in loaded.items()
     }
     if compare:
         first = next(iter(loaded.values()))
         source = model or first.manifest.model
         Family.load(source)
-        plain = {"kind": "hf", "path": str(first.path), "model": source} | shared
-        requests = {"hf": plain, **requests}
-    for request in requests.values():
-        request["layout"] = chosen.name
+        requests = {"hf": {"kind": "hf", "path": str(first.path), "model": source}, **requests}
     with console.Steps(quiet=as_json) as steps, ExitStack() as stack:
         systems = []
         for name, request in requests.items():
             steps(f"loading {name}")
-            systems.append(start(name, request, threads))
+            systems.append(start(name, request | shared, threads))
             stack.callback(systems[-1].close)
         cases = take_turns(systems, sizes, rounds, warmup, new_tokens, steps)
-    report = provenance() | {
-        "settings": {
-            "layout": chosen.name, "batches": sizes, "rounds": rounds, "warmup": warmup,
-            "new_tokens": new_tokens, "threads": threads, "question": question,
-            "images": [i.name for i in image or ()] or "generated",
-        },
-        "systems": [{"name": s.name} | s.about for s in systems],
-        "cases": cases,
+    settings = {
+        "layout": chosen.name, "batches": sizes, "rounds": rounds, "warmup": warmup,
+        "new_tokens": new_tokens, "threads": threads, "question": question,
+        "images": [path.name for path in image or ()] or "generated",
     }  # fmt: skip
+    about = [{"name": s.name} | s.about for s in systems]
+    show({**provenance(), "settings": settings, "systems": about, "cases": cases}, output, as_json)
+
+
+def show(report: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    """Write the report to a file, print it as JSON or as tables."""
     if output:
         output.write_text(json.dumps(report, indent=1) + "\n")
     if as_json:

@@ -40,6 +40,7 @@ def main(
 ) -> None:
     """Measure everything and write the results."""
     from luvc import console
+    from luvc.exporter.family import brief
     from luvc.tools.benchmark.machine import provenance
     from luvc.tools.benchmark.tables import tables
     from luvc.tools.benchmark.turns import take_turns
@@ -58,7 +59,7 @@ def main(
                 systems.append(start())
                 stack.callback(systems[-1].close)
             except (ValueError, subprocess.CalledProcessError) as e:  # LuvcError among them
-                failed[label] = str(e)
+                failed[label] = brief(e)
         if not systems:
             sys.exit("nothing ran: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
         cases = take_turns(
@@ -88,6 +89,7 @@ def main(
 def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[str, Callable]]:
     """Name and start of each system, in the order of the table."""
     from luvc.errors import LuvcError
+    from luvc.exporter.family import brief
     from luvc.tools.bench import start
 
     bundles: dict[str, Any] = {}
@@ -95,7 +97,7 @@ def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[st
         try:
             bundles[label] = our_bundle(model, ratio)
         except LuvcError as e:
-            failed[label] = str(e)
+            failed[label] = brief(e)
     shared = {
         "layout": f"{SIZE[0]}x{SIZE[1]}",
         "question": QUESTION,

@@ -1,7 +1,9 @@
 """luvc-bench: real workers on tiny bundles, held against what Hugging Face itself answers and stores."""
 
+import importlib.util
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from luvc.errors import LuvcError
 from luvc.tools import bench
 from luvc.tools.benchmark.turns import System, summary, take_turns
 
+ROOT = Path(__file__).parents[2]
 FIGURES = ("vision_ms", "prefill_ms", "first_token_ms", "decode_ms_per_token")
 
 
@@ -72,6 +75,18 @@ def test_the_table_shows_speed_ups(report, capsys, monkeypatch):
     found = cases(report, 1)
     a, b = found["hf"]["prefill_ms"]["median"], found["2"]["prefill_ms"]["median"]
     assert f"{a / b:.2f}x" in out
+
+
+def test_readme_tables_take_any_report(report):
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.bench(report | {"did_not_run": {"someone": "no such model"}})
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1 and text.count("| batch ") == 2
+    ms = cases(report, 1)["hf"]["prefill_ms"]["median"]
+    assert f"| LLM prefill, ms | {ms:.1f} |" in text
+    assert "someone did not run: no such model." in text
 
 
 @pytest.mark.parametrize(
