@@ -14,12 +14,7 @@ def export(
     ratio: Annotated[
         str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
     ] = None,
-    ratio_of: Annotated[
-        str,
-        typer.Option(
-            help="flops, or latency: measure this machine and solve for the measured prefill time."
-        ),
-    ] = "flops",
+    ratio_of: o.RatioOf = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
