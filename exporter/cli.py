@@ -15,6 +15,7 @@ def export(
     ratio: Annotated[
         str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
     ] = None,
+    ratio_of: o.RatioOf = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
@@ -37,17 +38,21 @@ def export(
         model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
         oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
-        check=validate,
+        check=validate, ratio_of=ratio_of,
     )  # fmt: skip
     from ..engines.backends import engine_note
     from ..engines.replace import check_target
     from .family import Family
     from .pipeline import export as run
-    from .pipeline import plan, reports
-    from .report import human, plan_table, validation_table
+    from .pipeline import plan, reports, solve_for_latency
+    from .report import human, plan_table, timed_line, validation_table
 
     check_target(output)
     family = Family.load(model)
+    if config.ratio_of == "latency":
+        with console.Steps() as steps:
+            config, timed = solve_for_latency(config, family, steps)
+        console.show(timed_line(timed))
     for layout in plan(config, family):
         console.show(*plan_table(family, layout, text_tokens, config.dtype))
     with console.Steps() as steps:

@@ -9,6 +9,7 @@ from ..engines.validate import Report
 from . import cost
 from .family import Family
 from .grid import merge_grid, merged_length
+from .latency import Timed
 from .problem import Problem
 from .schedule import smooth_counts
 
@@ -173,6 +174,14 @@ def _after_each(problem: Problem, schedule: Schedule):
         grid = merge_grid(grid, merge, problem.multiple)
         grids.append(grid)
     return grids
+
+
+def timed_line(timed: Timed) -> Text:
+    """What a schedule for a ratio of time was predicted to do and did."""
+    return Text(
+        f"prefill latency: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
+        f"{timed.measured:.2f}x ({timed.baseline_ms:.1f} ms to {timed.compressed_ms:.1f} ms)"
+    )
 
 
 def validation_table(report: Report) -> list[RenderableType]:
