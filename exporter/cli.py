@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from .. import console
+from ..engines.bundle import Bundle
 from ..engines.manifest import Manifest
 from . import options as o
+from .config import ExportConfig
 
 
 def export(
@@ -40,12 +42,11 @@ def export(
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate, ratio_of=ratio_of,
     )  # fmt: skip
-    from ..engines.backends import engine_note
     from ..engines.replace import check_target
     from .family import Family
     from .pipeline import export as run
-    from .pipeline import plan, reports, solve_for_latency
-    from .report import human, plan_table, timed_line, validation_table
+    from .pipeline import plan, solve_for_latency
+    from .report import plan_table, timed_line
 
     check_target(output)
     family = Family.load(model)
@@ -57,6 +58,15 @@ def export(
         console.show(*plan_table(family, layout, text_tokens, config.dtype))
     with console.Steps() as steps:
         bundle = run(config, steps, family)
+    _tell(bundle, config, output)
+
+
+def _tell(bundle: Bundle, config: ExportConfig, output: Path) -> None:
+    """What was written, how far it was checked, and how to ask it something."""
+    from ..engines.backends import engine_note
+    from .pipeline import reports
+    from .report import human, validation_table
+
     for report in reports(bundle):
         console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))

@@ -73,7 +73,8 @@ def look_at(bundle: Bundle, name: str | None, images: list[Path], backend: str) 
         raise LuvcError(f"there is no layout {name!r} in this bundle, only {', '.join(names)}")
     chosen = bundle.manifest.layouts[names.index(name) if name else 0]
     try:
-        views(chosen, [chosen.image_size[::-1]])
+        height, width = chosen.image_size
+        views(chosen, [(width, height)])
     except LuvcError as e:  # packed tiles, videos: the rest of the page stands
         console.show(f"[yellow]kept tokens are not drawn[/yellow]: {e}")
         return [], ""
