@@ -120,11 +120,13 @@ def for_latency(
         export: the pipeline's export (it imports this module).
 
     Raises:
-        LuvcError: several layouts, a ratio that cannot be reached, or measurements that do not settle
+        LuvcError: several layouts, a schedule given, a ratio that cannot be reached, or measurements that do not settle
             within 5 %.
     """
     if len(config.image_sizes) > 1 or len(config.images) > 1:
         raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
+    if config.schedule is not None:
+        raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
     size = next(iter(config.image_sizes), None)
     plain = family.problem(family.geometry(size), max(config.images), config.reference_text)
     if plain.decoder.layers < 3:
