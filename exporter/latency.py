@@ -120,8 +120,8 @@ def for_latency(
         export: the pipeline's export (it imports this module).
 
     Raises:
-        LuvcError: several layouts, a schedule given, a ratio that cannot be reached, or measurements that do not settle
-            within 5 %.
+        LuvcError: several layouts, a schedule given, a ratio out of reach, or measurements that do not
+            settle within 5 %.
     """
     if len(config.image_sizes) > 1 or len(config.images) > 1:
         raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
