@@ -142,7 +142,7 @@ def for_latency(
         one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
         aim = config.ratio
         for _ in range(ROUNDS):
-            schedule = solve(problem, aim, config.options)
+            schedule = _solve(problem, aim, config)
             predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
             schedule = check_schedule(plain, schedule)
             progress(f"measuring a schedule predicted at {predicted:.2f}x")
@@ -159,6 +159,13 @@ def for_latency(
         f"({slow:.1f} ms to {fast:.1f} ms), more than 5 % off: repeat on a machine that does nothing "
         "else, or use --ratio-of flops"
     )
+
+
+def _solve(problem: TimedProblem, aim: float, config: ExportConfig) -> Schedule:
+    try:
+        return solve(problem, aim, config.options)
+    except LuvcError as e:
+        raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
 
 
 def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Callable) -> Bundle:
