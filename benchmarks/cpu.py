@@ -23,13 +23,13 @@ SHAPE = {
 SIZE = (896, 896)
 
 
-def make_bundles(folder: Path, ratios: tuple[int, ...] = (1, 2)) -> list[Path]:
+def make_bundles(folder: Path, ratios: tuple[float, ...] = (1, 2)) -> list[Path]:
     """Write the checkpoint and export it once for each ratio."""
     from luvc.exporter import ExportConfig, export
     from luvc.tools import demo_model
 
     model = demo_model.write(folder / "model", **SHAPE)
-    bundles = [folder / f"{ratio}x" for ratio in ratios]
+    bundles = [folder / f"{ratio:g}x" for ratio in ratios]
     for ratio, target in zip(ratios, bundles, strict=True):
         options = {"output": target, "ratio": ratio, "image_sizes": (SIZE,), "check": False}
         export(ExportConfig.make(model=str(model), **options), lambda step: print(" ", step))

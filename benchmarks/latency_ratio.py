@@ -24,7 +24,7 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
     from luvc.tools.benchmark.machine import provenance
 
     with tempfile.TemporaryDirectory() as folder:
-        one, two = cpu.make_bundles(Path(folder), (1, round(ratio)))
+        one, two = cpu.make_bundles(Path(folder), (1, ratio))
         model = str(Path(folder) / "model")
         config = ExportConfig.make(
             model=model, output=Path(folder) / "b", ratio=ratio, image_sizes=(cpu.SIZE,),

@@ -11,7 +11,6 @@ beside ratio 1, and corrected until the measured ratio is near the one asked for
 Letters: V visual tokens, k kept, n tokens of a layer.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -120,11 +119,13 @@ def for_latency(
         export: the pipeline's export (it imports this module).
 
     Raises:
-        LuvcError: several layouts, a ratio that cannot be reached, or measurements that do not settle
-            within 5 %.
+        LuvcError: several layouts, a schedule given, a ratio out of reach, or measurements that do not
+            settle within 5 %.
     """
     if max(map(len, (config.image_sizes, config.images, config.frames))) > 1:
         raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
+    if config.schedule is not None:
+        raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
     size, frames = next(iter(config.image_sizes), None), next(iter(config.frames), 0)
     picture = family.picture(size, max(config.images), frames)
     plain = family.problem(picture, config.reference_text)
@@ -141,7 +142,7 @@ def for_latency(
         one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
         aim = config.ratio
         for _ in range(ROUNDS):
-            schedule = solve(problem, aim, config.options)
+            schedule = _solve(problem, aim, config)
             predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
             schedule = check_schedule(plain, schedule)
             progress(f"measuring a schedule predicted at {predicted:.2f}x")
@@ -158,6 +159,13 @@ def for_latency(
         f"({slow:.1f} ms to {fast:.1f} ms), more than 5 % off: repeat on a machine that does nothing "
         "else, or use --ratio-of flops"
     )
+
+
+def _solve(problem: TimedProblem, aim: float, config: ExportConfig) -> Schedule:
+    try:
+        return solve(problem, aim, config.options)
+    except LuvcError as e:
+        raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
 
 
 def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Callable) -> Bundle:
@@ -264,12 +272,10 @@ def write_probe(family: Family, layers: int, folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    config = copy.deepcopy(family.config)
-    config.text_config.num_hidden_layers = layers
-    if getattr(config.text_config, "layer_types", None):
-        config.text_config.layer_types = config.text_config.layer_types[:layers]
-    if hasattr(config.vision_config, "num_hidden_layers"):
-        config.vision_config.num_hidden_layers = 1
+    config = family.truncated(layers).config
+    for name in ("num_hidden_layers", "depth"):
+        if hasattr(config.vision_config, name):
+            setattr(config.vision_config, name, 1)
     model: Any = AutoModelForImageTextToText.from_config(config)
     model.save_pretrained(folder)
     family.tokenizer.save_pretrained(folder)

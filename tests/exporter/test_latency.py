@@ -108,9 +108,13 @@ def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, fami
 
 
 def test_requests_that_cannot_be_solved(tmp_path, family):
-    several = config(tmp_path).model_copy(update={"images": (1, 2)})
-    with pytest.raises(LuvcError, match="one layout"):
-        latency.for_latency(several, family, lambda step: None, lambda config: None)
+    for update, message in (
+        ({"images": (1, 2)}, "one layout"),
+        ({"schedule": Schedule()}, "leave one"),
+    ):
+        asked = config(tmp_path).model_copy(update=update)
+        with pytest.raises(LuvcError, match=message):
+            latency.for_latency(asked, family, lambda step: None, lambda config: None)
 
 
 def test_the_solver_counts_milliseconds(family):
