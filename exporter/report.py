@@ -132,7 +132,7 @@ def _vision_rows(family: Family, layout: Layout):
 def notes(problem: Problem, layout: Layout) -> list[str]:
     """What the plan left out or could not do, so that nothing is silent."""
     s, found = layout.schedule, []
-    if layout.tiles == 1:
+    if layout.tiles == 1 and layout.processor_options:  # those that keep its processor from cutting
         found.append("one tile per picture; the model's own processor may cut large ones into more")
     if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
         return [*found, "no compression: the bundle equals the unmodified model"]
