@@ -267,15 +267,17 @@ def _measure(config, family, problem, work: Path, progress, export) -> list:
 
 
 def write_probe(family: Family, layers: int, folder: Path) -> None:
-    """The model with `layers` language layers and one vision layer, random weights, as a checkpoint."""
+    """The model with `layers` language layers and few vision layers, random weights, as a checkpoint."""
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     config = family.truncated(layers).config
-    for name in ("num_hidden_layers", "depth"):
-        if hasattr(config.vision_config, name):
-            setattr(config.vision_config, name, 1)
+    tower, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
+    if hasattr(tower, "num_hidden_layers") and chosen in (-1, -2):  # as few as that choice allows
+        tower.num_hidden_layers = -chosen
+    elif hasattr(tower, "depth"):
+        tower.depth = 1 + max(getattr(tower, "deepstack_visual_indexes", ()), default=0)
     model: Any = AutoModelForImageTextToText.from_config(config)
     model.save_pretrained(folder)
     family.tokenizer.save_pretrained(folder)
