@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
 DEMO := demo
 
-.PHONY: demo demo-triton test docs bench accuracy clean
+.PHONY: demo demo-triton test docs bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -58,7 +58,8 @@ docs: $(VENV)/demo demo
 	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 2 --show-tokens docs/tokens.png
 
 bench: $(VENV)/demo
-	$(BIN)/python benchmarks/prefill_cpu.py
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/latency_ratio.py
 	$(BIN)/python benchmarks/tables.py README.md
 
 # Hours on a CPU, minutes on a GPU; needs the trained pocket VLM.
@@ -66,6 +67,10 @@ accuracy: $(VENV)/test
 	test -n "$(POCKET)" || { echo "train the pocket VLM first: tools/pocket/README.md"; exit 1; }
 	$(BIN)/python -m benchmarks.accuracy $(POCKET) --workers 2
 	$(BIN)/python -m benchmarks.accuracy.report
+
+# Other products on the same weights, in an environment of their own below benchmarks/peers.
+peers: $(VENV)/demo
+	$(BIN)/python benchmarks/peers/run.py
 
 clean:
 	rm -rf $(VENV) .triton $(DEMO)

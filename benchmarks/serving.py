@@ -225,7 +225,7 @@ def run(
     output: Annotated[Path, typer.Option()] = HERE / "results" / "serving.json",
 ) -> None:
     """Compare ratio 1 and ratio 2 under load."""
-    from luvc.exporter.pipeline import versions
+    from luvc.exporter.assemble import versions
 
     sys.path.insert(0, str(HERE))
     from prefill_cpu import machine

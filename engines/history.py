@@ -2,11 +2,10 @@
 
 A later turn equals a fresh prefill of the whole conversation when all images stand in the first turn,
 the chat template only appends, and the ids in the caches say what the conversation says: visual tokens
-come before any later text, attention is causal (models whose prompt looks at all of itself are run
-afresh) and the SPU scores visual tokens alone, so later text can change neither which tokens are kept
-nor what they hold. Where the template rewrites earlier turns,
-a new image arrives, or the last answer's ids say more than its text (a stop text was cut off, a special
-token was generated), the whole conversation is run afresh.
+come before any later text, attention is causal and the SPU scores visual tokens alone, so later text
+can change neither which tokens are kept nor what they hold. Where the template rewrites earlier turns,
+a new image arrives, the last answer's ids say more than its text (a stop text was cut off, a special
+token was generated), or the prompt looks at all of itself, the whole conversation is run afresh.
 """
 
 from collections.abc import Sequence

@@ -229,8 +229,7 @@ def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, to
 def _compare(name: str, reference, candidate, limits: Limits, visual: int | None) -> StageReport:
     a = np.asarray(reference, np.float64).ravel()
     b = np.asarray(candidate, np.float64).ravel()
-    scale = max(float(np.abs(a).max()), 1e-30)
-    error = float(np.abs(a - b).max())
+    scale, error = max(float(np.abs(a).max()), 1e-30), float(np.abs(a - b).max())
     norms = max(float(np.linalg.norm(a)), 1e-30), max(float(np.linalg.norm(b)), 1e-30)
     cosine, ratio = float(a @ b) / (norms[0] * norms[1]), norms[1] / norms[0]
     passed = (

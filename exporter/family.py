@@ -131,13 +131,20 @@ class Family:
             kind = self.config.model_type
             raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
         try:
-            return self.adapter.picture(self.config, self.image_processor, size, images, frames)
+            found = self.adapter.picture(self.config, self.image_processor, size, images, frames)
         except ValueError as e:
             if isinstance(e, LuvcError):
                 raise
             raise LuvcError(  # processors refuse extreme shapes in their own words
                 f"the image processor of {self.config.model_type} refuses {size}: {brief(e)}"
             ) from e
+        grid, block = found.grid, self.multiple
+        if grid.h % block.h or grid.w % block.w:
+            raise LuvcError(
+                f"a grid of {grid.h}x{grid.w} vision tokens does not divide into the projector's blocks of "
+                f"{block.h}x{block.w}: mend the image size in config.json and preprocessor_config.json"
+            )
+        return found
 
     def problem(self, picture: Picture, text: int) -> Problem:
         """The layout as the schedule solver sees it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .caches import Buffers, ScatterCache, write
+from .caches import Buffers, ScatterCache
 from .language import MARK_TABLE, Decoder
 from .masks import prompt_mask, step_mask
 from .pruner import Tokens, add_deep
@@ -143,4 +143,6 @@ def _remember(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Bu
     """Write the positions [B, T] of new tokens into a stage's cache of positions."""
     name = f"cache_position_{layer}"
     new = positions[:, None, :, None].to(buffers[name].dtype)
-    return {name: write(buffers[name], new, slot)}
+    # no TensorScatter: TensorRT-RTX ends the process where such a cache has one number a slot
+    slots = slot[:, None, None, None] + torch.arange(new.shape[2])[None, None, :, None]
+    return {name: buffers[name].scatter(2, slots.expand_as(new), new)}

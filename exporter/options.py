@@ -11,6 +11,13 @@ from .config import ExportConfig, parse_ratio, parse_size, read_schedule
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Model = Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
+RatioOf = Annotated[
+    str,
+    typer.Option(
+        help="flops, or latency: measure this machine and solve for the prefill time measured on it; "
+        "needs disk for another bundle at ratio 1 meanwhile."
+    ),
+]
 ImageSize = Annotated[
     list[str] | None,
     typer.Option(

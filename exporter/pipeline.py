@@ -9,6 +9,7 @@ from .assemble import Progress, assemble, write_manifest
 from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
+from .latency import Timed, for_latency
 from .parity import CHECKED_ON, check, reference_runner, reports
 from .problem import check_schedule
 from .schedule import solve
@@ -77,6 +78,8 @@ def export(
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
     family = family or Family.load(config.model)
+    if config.ratio_of == "latency":
+        config, _ = solve_for_latency(config, family, progress)
     layouts = plan(config, family)
     progress("loading the weights")
     model = load_model(family)
@@ -91,6 +94,20 @@ def export(
         return bundle
     progress(f"building the {config.backend} engines")
     return load_backend(config.backend).build(bundle)[0]
+
+
+def solve_for_latency(
+    config: ExportConfig, family: Family, progress: Progress = lambda step: None
+) -> tuple[ExportConfig, Timed]:
+    """The same export with a schedule whose measured prefill has the ratio, and the measurement.
+
+    Raises:
+        LuvcError: see latency.for_latency.
+    """
+    check_target(config.output)
+    config.check_backend()
+    timed = for_latency(config, family, progress, export)
+    return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed
 
 
 def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]) -> None:

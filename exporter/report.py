@@ -9,6 +9,7 @@ from ..engines.validate import Report
 from . import cost
 from .family import Family
 from .grid import merge_grid, merged_length
+from .latency import Timed
 from .problem import Problem
 from .schedule import smooth_counts
 
@@ -131,7 +132,7 @@ def _vision_rows(family: Family, layout: Layout):
 def notes(problem: Problem, layout: Layout) -> list[str]:
     """What the plan left out or could not do, so that nothing is silent."""
     s, found = layout.schedule, []
-    if layout.tiles == 1:
+    if layout.tiles == 1 and layout.processor_options:  # those that keep its processor from cutting
         found.append("one tile per picture; the model's own processor may cut large ones into more")
     if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
         return [*found, "no compression: the bundle equals the unmodified model"]
@@ -173,6 +174,14 @@ def _after_each(problem: Problem, schedule: Schedule):
         grid = merge_grid(grid, merge, problem.multiple)
         grids.append(grid)
     return grids
+
+
+def timed_line(timed: Timed) -> Text:
+    """What a schedule for a ratio of time was predicted to do and did."""
+    return Text(
+        f"prefill latency: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
+        f"{timed.measured:.2f}x ({timed.baseline_ms:.1f} ms to {timed.compressed_ms:.1f} ms)"
+    )
 
 
 def validation_table(report: Report) -> list[RenderableType]:

@@ -1,5 +1,6 @@
 """ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
 from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from .ort_weights import SharedWeights
 
 NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
@@ -41,7 +43,7 @@ class Caches:
     On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
 
     Args:
-        arrays: contiguous, [B, ...].
+        arrays: contiguous, rows first, by name.
         device: "cpu" or "cuda".
     """
 
@@ -54,7 +56,7 @@ class Caches:
 
     @property
     def host(self) -> dict[str, np.ndarray]:
-        """The buffers as arrays.
+        """The buffers as arrays, by name.
 
         Raises:
             LuvcError: they lie on a GPU.
@@ -83,7 +85,10 @@ class OrtRunner:
         self.bundle, self.threads = bundle, threads
         names = onnxruntime.get_available_providers()
         self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[tuple[str, bool], Any] = {}
+        self._weights = SharedWeights()
+        # half precision is computed in float32 here, from copies that cannot be shared
+        self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
 
     @property
     def description(self) -> str:
@@ -97,22 +102,32 @@ class OrtRunner:
         for graph in (layout.graphs.vision, layout.graphs.prefill, layout.graphs.step):
             self.session(graph)
 
-    def session(self, graph: str) -> Any:
-        """The session of a graph file, made once."""
-        if graph not in self._sessions:
-            import onnxruntime
+    def session(self, graph: str, packed: bool = False) -> Any:
+        """The session of a graph file, made once.
 
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            options.intra_op_num_threads = self.threads
-            # a spinning pool burns the cores that the caller's own work needs between steps
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            providers = ["CPUExecutionProvider"]
-            if self.device == "cuda":
-                providers.insert(0, "CUDAExecutionProvider")
-            path = str(self.bundle.file(graph))
-            self._sessions[graph] = onnxruntime.InferenceSession(path, options, providers=providers)
-        return self._sessions[graph]
+        Args:
+            graph: path inside the bundle.
+            packed: with packed weights of its own, for the steps of a batch.
+        """
+        key = graph, packed and self._shares
+        if key not in self._sessions:
+            self._sessions[key] = self._make(self.bundle.file(graph), packed)
+        return self._sessions[key]
+
+    def _make(self, path: Path, packed: bool) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # a spinning pool burns the cores that the caller's own work needs between steps
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._shares:
+            return self._weights.session(path, options, packed)
+        providers = ["CPUExecutionProvider"]
+        if self.device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -126,8 +141,8 @@ class OrtRunner:
 
     def window(self, caches: "Caches", start: int, count: int) -> "Caches":
         """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
-        part = {name: a[start : start + count] for name, a in caches.host.items()}
-        return Caches(part, self.device)
+        rows = {name: a[start : start + count] for name, a in caches.host.items()}
+        return Caches(rows, self.device)
 
     def copy_caches(self, source: "Caches", target: "Caches") -> None:
         """Copy rows to as many others, which do not overlap them (CPU only)."""
@@ -143,7 +158,8 @@ class OrtRunner:
         """Run prompts and fill the caches in place."""
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
-        logits, *rest = self._run(layout.graphs.prefill, vars(feed), caches, ["logits", *names])
+        session = self.session(layout.graphs.prefill)
+        logits, *rest = self._run(session, vars(feed), caches, ["logits", *names])
         stages = {
             layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
         }
@@ -151,15 +167,15 @@ class OrtRunner:
 
     def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
+        session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
+        return self._run(session, vars(feed), caches, ["logits"])[0][:, 0]
 
     def read_caches(self, caches: "Caches") -> dict[str, np.ndarray]:
-        """Host copies."""
+        """Host copies, by name."""
         return {name: np.array(value.numpy()) for name, value in caches.values.items()}
 
-    def _run(self, graph: str, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
+    def _run(self, session, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
-        session = self.session(graph)
         binding = session.io_binding()
         for name in outputs:  # first, so that they come first in get_outputs()
             binding.bind_output(name, "cpu")

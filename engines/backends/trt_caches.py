@@ -22,7 +22,7 @@ class Caches:
     """
 
     def __init__(self, cuda: Any, specs: list[CacheSpec]):
-        sizes = _sizes(specs)
+        sizes = [_bytes(s) for s in specs]
         starts = np.cumsum([0, *[-(-size // ALIGNED) * ALIGNED for size in sizes]]).tolist()
         mend = "use a smaller batch, a smaller --text-capacity or a higher --ratio"
         purpose = f"the caches of {specs[0].shape[0]} conversations"
@@ -31,9 +31,9 @@ class Caches:
         cuda.clear(memory.address, starts[-1])
         self._place(cuda, memory, specs, [memory.address + start for start in starts[:-1]])
 
-    def _place(self, cuda, memory: Memory, specs: list[CacheSpec], addresses: list[int]) -> None:
+    def _place(self, cuda, memory, specs: list[CacheSpec], addresses: list[int]) -> None:
         self.specs, self.addresses, self.batch = specs, addresses, specs[0].shape[0]
-        self.sizes = _sizes(specs)
+        self.sizes = [_bytes(s) for s in specs]
         self._memory = memory
         self.buffers = Buffers(cuda)  # of the T = 1 step: a recorded graph holds their addresses
         self.recorded: tuple[Any, Any] | None = None  # what it is good for, the graph
@@ -56,12 +56,10 @@ class Caches:
                 )
             part = object.__new__(Caches)
             specs = [replace(s, shape=(count, *s.shape[1:])) for s in self.specs]
-            addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
             part._place(cuda, self._memory, specs, addresses)
             self._windows[start, count] = part
         return self._windows[start, count]
 
 
-def _sizes(specs: list[CacheSpec]) -> list[int]:
-    """Bytes of each buffer."""
-    return [int(np.prod(s.shape)) * numpy_dtype(s.dtype).itemsize for s in specs]
+def _bytes(spec: CacheSpec) -> int:
+    return int(np.prod(spec.shape)) * numpy_dtype(spec.dtype).itemsize

@@ -145,8 +145,8 @@ class TrtRunner:
     def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave."""
         with self._lock:
-            for spec, address in zip(caches.specs, caches.addresses, strict=True):
-                self.cuda.upload(address, np.ascontiguousarray(values[spec.name]))
+            for array, address in zip(values.values(), caches.addresses, strict=True):
+                self.cuda.upload(address, np.ascontiguousarray(array))
             self.cuda.synchronise()
 
     # ---- the work

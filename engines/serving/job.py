@@ -109,7 +109,8 @@ class Job:
         steps = len(self.state.ids) - 1
         spent = (perf_counter() - self.first_token) * 1e3
         timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
-        self.ticket.finish(vlm.answer(self.prompt, self.state, self.stages, timing, self.reused))
+        answer = vlm.answer(self.prompt, self.state, self.stages, timing, self.reused)
+        self.ticket.finish(answer)
 
 
 def embedded(vlm: "VLM", jobs: Sequence[Job]) -> tuple[np.ndarray, Timing]:

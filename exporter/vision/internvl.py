@@ -123,7 +123,7 @@ def count_tiles(size: tuple[int, int], tile: tuple[int, int], most: int) -> tupl
     rows, columns = size[0] // tile[0], size[1] // tile[1]
     if rows * columns > most:
         raise LuvcError(
-            f"image size {size[0]}x{size[1]} needs {rows * columns} tiles; the processor stops at "
-            f"{most} (max_patches)"
+            f"image size {size[0]}x{size[1]} needs {rows * columns} tiles; the image processor "
+            f"cuts at most {most}: use a smaller one"
         )
     return rows, columns

@@ -23,8 +23,8 @@ class TritonPythonModel:
         self.runner = module.runner(bundle, threads=int(parameters["threads"]))
         graph = parameters["graph"]
         self.layout = next(x for x in bundle.manifest.layouts if x.graphs.vision == graph)
-        pixels = np.zeros(self.layout.pixel_shape, np.float32)
-        self.runner.vision(self.layout, pixels)  # loads and warms
+        entry = np.zeros((1, *self.layout.pixel_shape[1:]), np.float32)
+        self.runner.vision(self.layout, entry)  # loads and warms
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Pixels of several requests, one run."""
