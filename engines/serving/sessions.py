@@ -22,9 +22,8 @@ class Session:
     def bytes(self) -> int:
         """Host memory of the row and of the pictures."""
         parts = [p for m in self.history.messages for p in m["content"] if isinstance(p, dict)]
-        pictures = [p["image"] for p in parts if p.get("type") == "image"]
-        pixels = sum(width * height for width, height in (p.size for p in pictures))
-        return (self.parked.bytes if self.parked else 0) + 3 * pixels
+        pictures = [p["image"].size for p in parts if p.get("type") == "image"]
+        return (self.parked.bytes if self.parked else 0) + sum(3 * w * h for w, h in pictures)
 
 
 class Sessions:

@@ -66,6 +66,8 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
         free = {t.shape.dim[0].dim_param for t in types}
         if any(t.elem_type not in TYPES for t in types) or len(free) > 1 or "" in free:
             return []
+        if any(not all(s[1:]) for s in shapes):
+            return []
         rows = layout.pixel_shape[0] * layout.images * prompts
         held = found.get(layout.graphs.vision)
         found[layout.graphs.vision] = VisionGraph(

@@ -118,8 +118,11 @@ class Server:
                 [*command, *options], stdout=out, stderr=subprocess.STDOUT if out else None,
                 env=binary.environment(), start_new_session=True,
             )  # fmt: skip
+        self._stopped = False
         self._models: dict[int, str] = {}
-        self._memory: set[Path] = set()  # of its models' processes, which a crash would leave behind
+        self._memory: set[Path] = (
+            set()
+        )  # of its models' processes, which a crash would leave behind
 
     @property
     def pid(self) -> int:
@@ -195,6 +198,7 @@ class Server:
             grace: seconds it is given to end by itself.
         """
         self._memory |= self._shared_memory()
+        self._stopped = True
         self._process.terminate()
         ended = True
         try:
@@ -223,7 +227,8 @@ class Server:
         return self
 
     def __exit__(self, *_) -> None:
-        self.stop()
+        if not self._stopped:
+            self.stop()
 
 
 @contextlib.contextmanager
