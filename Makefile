@@ -17,13 +17,18 @@ $(VENV)/test: pyproject.toml constraints.txt
 	$(PIP) --editable '.[test,rtx]'
 	touch $@
 
+# LFM2-VL's image processor needs torchvision. It is no dependency: tests run it in a process of its own.
+$(VENV)/torchvision: constraints.txt $(VENV)/test
+	$(PIP) --no-deps --upgrade --target $@ torchvision
+	touch $@
+
 demo: $(VENV)/demo
 	$(BIN)/python -m luvc.tools.demo_model demo/model
 	$(BIN)/luvc-export --model demo/model --ratio 2x --output demo/bundle
 	$(BIN)/luvc-run demo/bundle --image demo/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
 
-test: $(VENV)/test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+test: $(VENV)/test $(VENV)/torchvision
+	OMP_NUM_THREADS=1 LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision $(BIN)/python -m pytest --numprocesses 2
 
 docs: $(VENV)/demo
 	$(BIN)/python -m luvc.tools.pictures docs
