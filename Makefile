@@ -1,11 +1,16 @@
-# make demo: from nothing to an answer about a photograph. make test: everything CI runs.
+# make demo: from nothing to an answer about a photograph. make demo-triton: the same from a server.
+# make test: everything CI runs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # CPU wheels of PyTorch where the index has them; the constraints pin every version.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test docs bench clean
+# The trained pocket VLM, where the checkout has it.
+POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
+DEMO := demo
+
+.PHONY: demo demo-triton test docs bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -22,20 +27,52 @@ $(VENV)/torchvision: constraints.txt $(VENV)/test
 	$(PIP) --no-deps --upgrade --target $@ torchvision
 	touch $@
 
+$(VENV)/triton: $(VENV)/demo
+	$(PIP) --editable '.[cpu,docs,triton]'
+	touch $@
+
+# A real tritonserver for the CPU, with a Python environment of its own for the models.
+.triton/ready: tools/triton/install.sh tools/triton/requirements.txt
+	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton
+
 demo: $(VENV)/demo
+ifneq ($(POCKET),)
+	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
+	$(BIN)/python -m luvc.tools.demo $(DEMO)/bundle
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "How many objects are there?" --show-tokens $(DEMO)/tokens.png --verbose
+else
+	$(BIN)/python -m luvc.tools.demo_model $(DEMO)/model
+	$(BIN)/luvc-export --model $(DEMO)/model --ratio 2x --output $(DEMO)/bundle
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
+endif
+
+demo-triton: $(VENV)/triton .triton/ready
 	$(BIN)/python -m luvc.tools.demo_model demo/model
 	$(BIN)/luvc-export --model demo/model --ratio 2x --output demo/bundle
-	$(BIN)/luvc-run demo/bundle --image demo/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh demo/bundle demo/photo.png
 
-test: $(VENV)/test $(VENV)/torchvision
-	OMP_NUM_THREADS=1 LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision $(BIN)/python -m pytest --numprocesses 2
+test: $(VENV)/test $(VENV)/torchvision .triton/ready
+	LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-docs: $(VENV)/demo
+docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 2 --show-tokens docs/tokens.png
 
 bench: $(VENV)/demo
-	$(BIN)/python benchmarks/prefill_cpu.py
+	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/latency_ratio.py
 	$(BIN)/python benchmarks/tables.py README.md
 
+# Hours on a CPU, minutes on a GPU; needs the trained pocket VLM.
+accuracy: $(VENV)/test
+	test -n "$(POCKET)" || { echo "train the pocket VLM first: tools/pocket/README.md"; exit 1; }
+	$(BIN)/python -m benchmarks.accuracy $(POCKET) --workers 2
+	$(BIN)/python -m benchmarks.accuracy.report
+
+# Other products on the same weights, in an environment of their own below benchmarks/peers.
+peers: $(VENV)/demo
+	$(BIN)/python benchmarks/peers/run.py
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) .triton $(DEMO)

@@ -42,7 +42,105 @@ def prefill_cpu(data: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"prefill_cpu": prefill_cpu}
+def serving(data: dict) -> str:
+    """Ratio 1 beside ratio 2 at each number of clients."""
+    lines = [
+        "| clients | requests/s, ratio 1 → 2 | gain | tokens/s | TTFT p50, ms | TTFT p95, ms | failures |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for clients, row in data["loads"].items():
+        a, b = row["1"], row["2"]
+        cells = [f"{a['requests_per_s']:.2f} → {b['requests_per_s']:.2f}"]
+        cells += [f"**{row['throughput_gain']:.2f}x**"]
+        for key in ("tokens_per_s", "ttft_p50_ms", "ttft_p95_ms"):
+            cells.append(f"{a[key]:.0f} → {b[key]:.0f}")
+        lines.append(f"| {clients} | {' | '.join(cells)} | {a['failures'] + b['failures']} |")
+    one, two, m = data["bundles"]["1"], data["bundles"]["2"], data["machine"]
+    memory = "; ".join(
+        f"at ratio {ratio} {x['rss_mib'][0]:.0f} MiB after {x['seconds'] / 600:.3g} min and "
+        f"{x['rss_mib'][-1]:.0f} MiB after {x['seconds'] / 60:.3g} min under {x['clients']} clients"
+        for ratio, x in data["memory"].items()
+    )
+    visual = " → ".join(map(str, two["visual_tokens"]))
+    lines.append("")
+    lines.append(
+        f"Closed loops, streamed over HTTP, {data['date']}, server and clients together on "
+        f"{m['cores']} cores of {m['cpu']}; float32, random weights, {data['model']['layers']} layers, "
+        f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} "
+        f"at ratio 2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a "
+        f"request {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
+        + (f" Memory of all processes: {memory}." if memory else "")
+        + f" `{data['command']}`"
+    )
+    return "\n".join(lines)
+
+
+PARTS = (
+    ("vision, ms", "vision_ms"),
+    ("LLM prefill, ms", "prefill_ms"),
+    ("time to first token, ms", "first_token_ms"),
+    ("decode, ms per token", "decode_ms_per_token"),
+)
+SIZES = (("K/V of the prompt, MiB", "kv_bytes", 2**20), ("peak memory, MiB", "peak_mib", 1))
+
+
+def bench(data: dict) -> str:
+    """A luvc-bench report: a table for each batch size, a column a system, ratios to the first."""
+    blocks = []
+    for batch in data["settings"]["batches"]:
+        cases = [c for c in data["cases"] if c["batch"] == batch]
+        names = [c["system"] for c in cases]
+        lines = [f"| batch {batch} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+        for title, key in PARTS:
+            values = [c[key]["median"] if c[key] else None for c in cases]
+            lines.append(_row(title, values))
+        for title, key, unit in SIZES:
+            values = [c[key] / unit if c.get(key) else None for c in cases]
+            lines.append(_row(title, values))
+        means = [sum(c["visual_tokens"]) / len(c["visual_tokens"]) for c in cases]
+        lines.append(
+            "| visual tokens, mean of layers | " + " | ".join(f"{m:.0f}" for m in means) + " |"
+        )
+        blocks.append("\n".join(lines))
+    s, m = data["settings"], data["machine"]
+    missing = [f"{name} did not run: {why}." for name, why in data.get("did_not_run", {}).items()]
+    blocks.append(
+        f"Medians of {s['rounds']} rounds in turns, {data['date']}, {m['cores']} cores of {m['cpu']}, "
+        f"{s['threads']} threads, float32, random weights. "
+        + " ".join([*missing, f"`{data['command']}`"])
+    )
+    return "\n\n".join(blocks)
+
+
+def _row(title: str, values: list[float | None]) -> str:
+    first = values[0]
+    cells = []
+    for i, value in enumerate(values):
+        if value is None:
+            cells.append("-")
+        else:
+            ratio = f" ({first / value:.2f}x)" if i and first and value else ""
+            cells.append(f"{value:.1f}{ratio}")
+    return f"| {title} | " + " | ".join(cells) + " |"
+
+
+def latency_ratio(data: dict) -> str:
+    """What was asked for, predicted and measured."""
+    t, f, m = data["latency"], data["flops"], data["machine"]
+    return "\n".join(
+        [
+            f"| schedule for {data['asked']:g}x of | predicted | measured | prefill, ms |",
+            "|---|---:|---:|---:|",
+            f"| latency | {t['predicted']:.2f}x | **{t['measured']:.2f}x** | "
+            f"{t['baseline_ms']:.0f} to {t['compressed_ms']:.0f} |",
+            f"| FLOPs | | {f['measured']:.2f}x | {f['baseline_ms']:.0f} to {f['compressed_ms']:.0f} |",
+            "",
+            f"{data['date']}, {m['cores']} cores of {m['cpu']}. `{data['command']}`",
+        ]
+    )
+
+
+TABLES = {"prefill_cpu": prefill_cpu, "serving": serving, "latency_ratio": latency_ratio}
 
 
 def fill(text: str) -> str:
@@ -51,9 +149,9 @@ def fill(text: str) -> str:
     def table(match: re.Match) -> str:
         name = match[1]
         data = json.loads((RESULTS / f"{name}.json").read_text())
-        return f"<!-- table:{name} -->\n{TABLES[name](data)}\n<!-- /table -->"
+        return f"<!-- table:{name} -->\n{TABLES.get(name, bench)(data)}\n<!-- /table -->"
 
-    return re.sub(r"<!-- table:(\w+) -->.*?<!-- /table -->", table, text, flags=re.S)
+    return re.sub(r"<!-- table:([\w-]+) -->.*?<!-- /table -->", table, text, flags=re.S)
 
 
 def main() -> None:

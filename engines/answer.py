@@ -8,17 +8,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds: image processor, vision graph, prefill graph, decoding per token."""
+    """Milliseconds: image processor, vision graph, prefill graph, decoding per token.
+
+    `queue_ms` is what a request of a scheduler waited for others; 0 outside of one.
+    """
 
     pixels_ms: float = 0.0
     vision_ms: float = 0.0
     prefill_ms: float = 0.0
     decode_ms_per_token: float = 0.0
+    queue_ms: float = 0.0
 
     @property
     def first_token_ms(self) -> float:
-        """Time to first token, from pictures to the first token's logits."""
-        return self.pixels_ms + self.vision_ms + self.prefill_ms
+        """Time to first token, from the request to the first token's logits."""
+        return self.queue_ms + self.pixels_ms + self.vision_ms + self.prefill_ms
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Answer:
         stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
         reused_tokens: tokens taken from the caches of earlier turns.
         timing: milliseconds per part.
+        notes: what was done to the pictures that the model's own processor would not have done.
     """
 
     text: str
@@ -46,6 +51,7 @@ class Answer:
     stages: dict[int, int]
     reused_tokens: int
     timing: Timing
+    notes: tuple[str, ...] = ()
 
 
 class Stream(Iterator[str]):

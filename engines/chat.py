@@ -1,12 +1,7 @@
 """A conversation that keeps its caches: a later turn runs only its own tokens.
 
-A later turn equals a fresh prefill of the whole conversation when all images stand in the first turn,
-the chat template only appends, and the ids in the caches say what the conversation says: visual tokens
-come before any later text, attention is causal (models whose prompt looks at all of itself are run
-afresh) and the SPU scores visual tokens alone, so later text
-can change neither which tokens are kept nor what they hold. Where the template rewrites earlier turns,
-a new image arrives, or the last answer's ids say more than its text (a stop text was cut off, a special
-token was generated), the whole conversation is run afresh, and `Answer.reused_tokens` is 0.
+When that is not possible (see history.py), the whole conversation is run afresh, and
+`Answer.reused_tokens` is 0.
 """
 
 import threading
@@ -17,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .answer import Stream, Timing, single
 from .decoding import Row, Rows
+from .history import History
 from .processing import Prompt, open_image
 from .sampling import Sampling
 
@@ -34,14 +30,14 @@ class Chat:
 
     def __init__(self, vlm: "VLM", sampling: Sampling):
         self.vlm, self.sampling = vlm, sampling
-        self.messages: list[dict[str, Any]] = []
+        self.history = History(vlm.processor)
         self._rows: Rows | None = None
-        self._stages: dict[int, int] = {}
-        self._cached: list[int] = []  # ids whose keys and values are in the caches
-        # the conversation so far, rendered, the last answer included; None: not what is cached
-        self._text: str | None = None
-        self._pending: list[int] = []  # generated ids that are not in the caches yet
         self._running: Stream | None = None
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The turns so far."""
+        return self.history.messages
 
     def ask(self, text: str, images: Sequence[Any] = (), *, stream: bool = False) -> Any:
         """Ask the next question.
@@ -67,51 +63,22 @@ class Chat:
 
     def _answer(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
         """Yields one-row text pieces, returns the list of one answer."""
-        new = self._continuation(prompt)
-        reused = len(self._cached) if new else 0
+        history = self.history
+        new = history.continuation(prompt, self._rows.room(0)) if self._rows else []
+        reused = len(history.cached) if new else 0
         if new:
             start = perf_counter()
             assert self._rows is not None
             logits = self._rows.step([new])
             timing = Timing(prefill_ms=(perf_counter() - start) * 1e3)
-            self._cached += new
+            history.cached += new
         else:
             self._rows, result, timing = self.vlm.prefill([prompt])
-            logits, self._cached = result.logits, list(prompt.input_ids)
-            self._stages = self.vlm.stage_counts(prompt.layout, result)
-        state = Row(self.vlm.processor.tokenizer, self.sampling, self._cached)
+            logits = result.logits
+            history.begin(prompt, self.vlm.stage_counts(prompt.layout, result))
+        state = Row(self.vlm.processor.tokenizer, self.sampling, history.cached)
         per_token = yield from self.vlm.decode(self._rows, [state], logits, cancelled)
-        self._close_turn(turn, prompt, state)
-        timing = replace(timing, decode_ms_per_token=per_token)
-        length = len(prompt.input_ids)
-        return [self.vlm.answer(prompt.layout, state, length, self._stages, timing, reused)]
-
-    def _continuation(self, prompt: Prompt) -> list[int]:
-        """Ids to run on top of the caches; empty when the conversation must be run afresh.
-
-        The generated ids are taken as they are: tokenising their text again may give others.
-        """
-        rows = self._rows
-        if rows is None or rows.layout.name != prompt.layout.name:
-            return []
-        if self.vlm.manifest.language.whole_prompt:
-            return []
-        if self._text is None or not prompt.text.startswith(self._text):
-            return []
-        rest = self.vlm.processor.tokenise(prompt.text[len(self._text) :], start=False)
-        new = self._pending + rest
-        return new if len(new) < rows.room(0) else []
-
-    def _close_turn(self, turn: dict[str, Any], prompt: Prompt, state: Row) -> None:
-        """Remember what is cached and what the conversation now says."""
-        assert self._rows is not None
-        held = int(self._rows.text_len[0]) + self._rows.layout.visual_tokens
-        fed = held - len(self._cached)
-        self._cached += state.ids[:fed]
-        ends = self.sampling.eos_token_id
-        self._pending = [t for t in state.ids[fed:] if t not in ends]  # the template writes the end
-        said = self.vlm.processor.tokenizer.decode([t for t in state.ids if t not in ends])
-        self._text = prompt.text + state.text if said == state.text else None
-        answer = {"role": "assistant", "content": [{"type": "text", "text": state.text}]}
-        self.messages += [turn, answer]
+        history.close([turn], prompt, state, self._rows.length(0))
         self._running = None
+        timing = replace(timing, decode_ms_per_token=per_token)
+        return [self.vlm.answer(prompt, state, history.stages, timing, reused)]

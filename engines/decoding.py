@@ -23,17 +23,26 @@ class Rows:
         manifest: of the bundle.
         layout: shared by all rows.
         batch: B.
+        caches: of B rows; default new ones.
     """
 
-    def __init__(self, runner: Runner, manifest: Manifest, layout: Layout, batch: int):
+    PER_ROW = ("text_len", "position")  # arrays [B, ...] that belong to the caches' rows
+
+    def __init__(
+        self, runner: Runner, manifest: Manifest, layout: Layout, batch: int, caches: Any = None
+    ):
         self.runner, self.manifest, self.layout = runner, manifest, layout
-        self.caches = runner.new_caches(layout, batch)
+        self.caches = runner.new_caches(layout, batch) if caches is None else caches
         self.text_len = np.zeros(batch, np.int64)  # text tokens in the caches
         self.position = np.zeros(batch, np.int64)  # next position in the unpruned sequence
 
     def room(self, row: int) -> int:
         """Text tokens the row can still take."""
         return int(self.manifest.text_capacity - self.text_len[row])
+
+    def length(self, row: int) -> int:
+        """Tokens of the row's unpruned sequence that have been run."""
+        return int(self.text_len[row]) + self.layout.visual_tokens
 
     def prefill(
         self,

@@ -247,6 +247,8 @@ class Manifest(Frozen):
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
+        validated: the whole model was compared with PyTorch.
+        validated_layers: language layers that were compared.
         engines: compiled forms of the graphs, added by luvc-build.
     """
 
@@ -263,6 +265,7 @@ class Manifest(Frozen):
     files: dict[str, File] = {}
     versions: dict[str, str] = {}
     validated: bool = False
+    validated_layers: int = 0
     engines: tuple[Engine, ...] = ()
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:

@@ -20,6 +20,12 @@ class Video:
     frames: tuple[Any, ...]
     fps: float
 
+    def sample(self, count: int) -> "Video":
+        """`count` frames at equal distances, the first and the last among them."""
+        chosen = np.linspace(0, len(self.frames) - 1, count).round().astype(int)
+        frames = tuple(self.frames[i] for i in chosen)
+        return Video(frames, self.fps * count / len(self.frames))
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of a frame."""
@@ -116,20 +122,50 @@ def open_visual(part: Mapping) -> Visual:
             if part.get(key) is not None:
                 return open_image(part[key])
         raise LuvcError("an image part needs 'image' (a path, bytes, array or PIL image)")
-    frames, fps = part.get("video"), part.get("fps", 1.0)
-    if isinstance(frames, (str, bytes, os.PathLike)) or not isinstance(
-        frames, Sequence | np.ndarray
-    ):
-        raise LuvcError(
-            "a video part needs 'video', the list of its sampled frames (paths, arrays or PIL images), "
-            "and 'fps', how many of them show a second"
-        )
+    return open_video(part.get("video"), part.get("fps", 1.0))
+
+
+def open_video(source: Any, fps: float = 1.0) -> Video:
+    """A video from its frames.
+
+    Args:
+        source: a list of frames (as `open_image` takes them), a folder of pictures in the order of their
+            names, or an animated picture file (GIF, WebP, PNG).
+        fps: frames that show a second.
+
+    Raises:
+        LuvcError: none of these, no frames, or frames of several sizes.
+    """
     if not isinstance(fps, (int, float)) or not fps > 0:
         raise LuvcError(f"the fps of a video must be a number above 0, got {fps!r}")
+    frames = _frames_at(Path(source)) if isinstance(source, (str, os.PathLike)) else source
+    if isinstance(frames, bytes) or not isinstance(frames, (Sequence, np.ndarray)):
+        raise LuvcError(
+            "a video is the list of its frames (paths, arrays or PIL images), a folder of pictures or an "
+            f"animated picture, got {type(source).__name__}; take frames out of other files first"
+        )
     opened = tuple(open_image(frame) for frame in frames)
     if not opened or len({frame.size for frame in opened}) > 1:
-        raise LuvcError("a video needs frames, all of one size")
+        raise LuvcError(
+            f"a video needs frames of one size, {source!r:.80} has none or several sizes"
+        )
     return Video(opened, float(fps))
+
+
+def _frames_at(path: Path) -> list[Any]:
+    """Frames of a folder or of an animated picture."""
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    if path.is_dir():
+        known = Image.registered_extensions()
+        return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+    try:
+        with Image.open(path) as animation:
+            return [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
+    except (UnidentifiedImageError, OSError) as e:
+        raise LuvcError(
+            f"video {path} cannot be read ({e}): give a folder of frames or an animated picture"
+        ) from e
 
 
 def open_image(source: Any) -> Any:

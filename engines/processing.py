@@ -107,6 +107,7 @@ class Processor:
         """
         messages, images = _split_images(messages)
         chosen = self.layout_for(images, layout)
+        images = [i.sample(chosen.frames) if isinstance(i, Video) else i for i in images]
         text = self._render(messages, images, chosen)
         ids = self.tokenise(text)
         lm = self.manifest.language
@@ -134,15 +135,17 @@ class Processor:
         if name is not None and name not in {x.name for x in layouts}:
             known = ", ".join(x.name for x in layouts)
             raise LuvcError(f"there is no layout {name!r} in this bundle, only {known}")
-        if len({frames_of(i) for i in images}) > 1:
-            raise LuvcError(
-                "images and videos, or videos of different lengths, cannot share a prompt"
-            )
+        video = {isinstance(i, Video) for i in images}
+        if len(video) > 1:
+            raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
         fitting = [x for x in layouts if x.images == len(images) and name in (None, x.name)]
         if images and fitting:
-            fitting = [x for x in fitting if x.frames == frames_of(images[0])]
+            shortest = min(frames_of(i) for i in images)
+            fitting = [x for x in fitting if bool(x.frames) in video and x.frames <= shortest]
             if not fitting:
-                raise LuvcError(_frames_message(frames_of(images[0]), layouts))
+                raise LuvcError(_frames_message(shortest, layouts))
+            most = max(x.frames for x in fitting)
+            fitting = [x for x in fitting if x.frames == most]
             return min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
         counts = " or ".join(str(n) for n in sorted({x.images for x in self.manifest.layouts}))
         if not images:
@@ -205,9 +208,9 @@ def _expand(layout: Layout, image: Visual) -> str:
 
 def _frames_message(frames: int, layouts: Sequence[Layout]) -> str:
     held = sorted({x.frames for x in layouts})
-    kinds = " or ".join(f"videos of {n} frames" if n else "images" for n in held)
+    kinds = " or ".join(f"videos of {n} frames or more" if n else "images" for n in held)
     what = f"a video of {frames} frames" if frames else "an image"
-    mend = f"export with --frames {frames}" if frames else "export without --frames"
+    mend = f"export with --frames {frames} or fewer" if frames else "export without --frames"
     return f"the prompt holds {what}, this bundle answers about {kinds}: {mend}"
 
 

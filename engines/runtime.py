@@ -103,10 +103,12 @@ class VLM:
         return Chat(self, self.sampling.override(**options))
 
     # ---- the work
-    def embed(self, prompts: Sequence[Prompt]) -> tuple[np.ndarray, Timing]:
-        """Visual embeddings [B, V, D] of prompts of one layout."""
+    def embed(
+        self, prompts: Sequence[Prompt], pixels: Sequence[Any] | None = None
+    ) -> tuple[np.ndarray, Timing]:
+        """Visual embeddings [B, V, D] of prompts of one layout; `pixels` when they are made already."""
         start = perf_counter()
-        pixels = [self.processor.pixels(p) for p in prompts]
+        pixels = pixels or [self.processor.pixels(p) for p in prompts]
         middle = perf_counter()
         layout = prompts[0].layout
         embeds = self.runner.vision(layout, np.concatenate(pixels))
@@ -116,11 +118,22 @@ class VLM:
         end = perf_counter()
         return embeds, Timing(pixels_ms=(middle - start) * 1e3, vision_ms=(end - middle) * 1e3)
 
-    def prefill(self, prompts: Sequence[Prompt]) -> tuple[Rows, PrefillResult, Timing]:
-        """Images and prompts into fresh caches."""
+    def prefill(
+        self,
+        prompts: Sequence[Prompt],
+        embedded: tuple[np.ndarray, Timing] | None = None,
+        caches: Any = None,
+    ) -> tuple[Rows, PrefillResult, Timing]:
+        """Images and prompts into caches.
+
+        Args:
+            prompts: of one layout.
+            embedded: what `embed` gave for them, when it has run already.
+            caches: of as many rows; default new ones.
+        """
         layout = _one_layout(prompts)
-        embeds, timing = self.embed(prompts)
-        rows = Rows(self.runner, self.manifest, layout, len(prompts))
+        embeds, timing = embedded or self.embed(prompts)
+        rows = Rows(self.runner, self.manifest, layout, len(prompts), caches)
         start = perf_counter()
         result = rows.prefill([p.input_ids for p in prompts], embeds, [p.seconds for p in prompts])
         return rows, result, replace(timing, prefill_ms=(perf_counter() - start) * 1e3)
@@ -136,7 +149,7 @@ class VLM:
         timing = replace(timing, decode_ms_per_token=per_token)
         stages = self.stage_counts(rows.layout, result)
         return [
-            self.answer(rows.layout, state, len(prompt.input_ids), stages, timing)
+            self.answer(prompt, state, stages, timing)
             for state, prompt in zip(states, prompts, strict=True)
         ]
 
@@ -176,20 +189,20 @@ class VLM:
         scored = {layer: stage.kept.shape[1] for layer, stage in result.stages.items()}
         return {p.layer: scored.get(p.layer, 0) for p in layout.schedule.language}
 
-    def answer(
-        self, layout: Layout, state: Row, length: int, stages, timing, reused: int = 0
-    ) -> Answer:
-        """The Answer of a finished row; `length` is the prompt's, image tokens included."""
+    def answer(self, prompt: Prompt, state: Row, stages, timing, reused: int = 0) -> Answer:
+        """The Answer of a finished row."""
+        layout = prompt.layout
         return Answer(
             text=state.text,
             token_ids=state.ids,
             finish_reason=state.finish_reason or "stop",
-            prompt_tokens=length - layout.visual_tokens,
+            prompt_tokens=len(prompt.input_ids) - layout.visual_tokens,
             visual_tokens=layout.visual_tokens,
             layout=layout.name,
             stages=stages,
             reused_tokens=reused,
             timing=timing,
+            notes=tuple(prompt.notes),
         )
 
 

@@ -83,7 +83,12 @@ class KeptReport(BaseModel):
 
 
 class Report(BaseModel):
-    """All that was compared for one layout."""
+    """All that was compared for one layout.
+
+    Attributes:
+        compared: language layers that were compared.
+        layers: language layers of the model; 0: as many.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -96,6 +101,8 @@ class Report(BaseModel):
     greedy_equal: int
     greedy_tie: bool
     passed: bool
+    compared: int = 0
+    layers: int = 0
 
     def failures(self) -> list[str]:
         """What did not pass, one line each."""
@@ -166,17 +173,21 @@ def validate(
         greedy_tokens=total,
         greedy_equal=equal,
         greedy_tie=tie,
+        compared=manifest.language.layers,
         passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
     )
 
 
 def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> Prompt:
-    images: list[dict[str, Any]] = [
-        {"type": "image", "image": sample_picture(layout.image_size, seed * layout.images + i)}
-        for i in range(layout.images)
-    ]
-    content = [*images, {"type": "text", "text": question}]
-    return processor.prompt([{"role": "user", "content": content}])
+    shown: list[dict[str, Any]] = []
+    for i in range(seed * layout.images, (seed + 1) * layout.images):
+        frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
+        if layout.frames:
+            shown.append({"type": "video", "video": frames, "fps": 2.0})
+        else:
+            shown.append({"type": "image", "image": frames[0]})
+    content = [*shown, {"type": "text", "text": question}]
+    return processor.prompt([{"role": "user", "content": content}], layout.name)
 
 
 def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
@@ -218,8 +229,7 @@ def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, to
 def _compare(name: str, reference, candidate, limits: Limits, visual: int | None) -> StageReport:
     a = np.asarray(reference, np.float64).ravel()
     b = np.asarray(candidate, np.float64).ravel()
-    scale = max(float(np.abs(a).max()), 1e-30)
-    error = float(np.abs(a - b).max())
+    scale, error = max(float(np.abs(a).max()), 1e-30), float(np.abs(a - b).max())
     norms = max(float(np.linalg.norm(a)), 1e-30), max(float(np.linalg.norm(b)), 1e-30)
     cosine, ratio = float(a @ b) / (norms[0] * norms[1]), norms[1] / norms[0]
     passed = (

@@ -1,6 +1,18 @@
 """Checkpoint to bundle: `export(ExportConfig.make(model=..., output=..., ratio=2))`."""
 
-from .config import ExportConfig
-from .pipeline import export, plan
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import ExportConfig
+    from .pipeline import export, plan
 
 __all__ = ["ExportConfig", "export", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the exporter with its ONNX libraries when it is first asked for, not with the solver."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import config, pipeline
+
+    return getattr(config if name == "ExportConfig" else pipeline, name)

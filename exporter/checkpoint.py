@@ -5,14 +5,14 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
 from ..errors import LuvcError
 from .family import Family, brief
 
 
-def load_model(family: Family, dtype: torch.dtype) -> Any:
-    """The Hugging Face model in `dtype`, in evaluation mode; no remote code is run.
+def load_model(family: Family) -> Any:
+    """The Hugging Face model in the checkpoint's own dtype, in evaluation mode; no remote code is run.
+
+    Without a conversion the parameters stay mapped files: nothing is read before it is used.
 
     Raises:
         LuvcError: a weight file is missing, truncated or does not fit the config.
@@ -22,8 +22,9 @@ def load_model(family: Family, dtype: torch.dtype) -> Any:
     try:
         with _quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                family.source, dtype=dtype, output_loading_info=True, trust_remote_code=False
-            )
+                family.source, config=family.config, dtype="auto", output_loading_info=True,
+                trust_remote_code=False,
+            )  # fmt: skip
             model, info = loaded
     except Exception as e:  # the loader raises whatever its readers raise
         if isinstance(e, (MemoryError, KeyboardInterrupt)):

@@ -6,7 +6,10 @@ from typing import Annotated
 import typer
 
 from .. import console
+from ..engines.bundle import Bundle
+from ..engines.manifest import Manifest
 from . import options as o
+from .config import ExportConfig
 
 
 def export(
@@ -14,9 +17,11 @@ def export(
     ratio: Annotated[
         str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
     ] = None,
+    ratio_of: o.RatioOf = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     image_size: o.ImageSize = None,
     images: o.Images = None,
+    frames: o.Frames = None,
     dtype: o.Dtype = None,
     backend: Annotated[
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
@@ -32,27 +37,40 @@ def export(
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
-        model, ratio, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+        model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
+        oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
-        check=validate,
+        check=validate, ratio_of=ratio_of,
     )  # fmt: skip
-    from ..engines.backends import engine_note
     from ..engines.replace import check_target
     from .family import Family
     from .pipeline import export as run
-    from .pipeline import plan, reports
-    from .report import human, plan_table, validation_table
+    from .pipeline import plan, solve_for_latency
+    from .report import plan_table, timed_line
 
     check_target(output)
     family = Family.load(model)
+    if config.ratio_of == "latency":
+        with console.Steps() as steps:
+            config, timed = solve_for_latency(config, family, steps)
+        console.show(timed_line(timed))
     for layout in plan(config, family):
         console.show(*plan_table(family, layout, text_tokens, config.dtype))
     with console.Steps() as steps:
         bundle = run(config, steps, family)
+    _tell(bundle, config, output)
+
+
+def _tell(bundle: Bundle, config: ExportConfig, output: Path) -> None:
+    """What was written, how far it was checked, and how to ask it something."""
+    from ..engines.backends import engine_note
+    from .pipeline import reports
+    from .report import human, validation_table
+
     for report in reports(bundle):
         console.show(*validation_table(report))
     size = human(sum(f.bytes for f in bundle.manifest.files.values()))
-    verdict = "validated" if bundle.manifest.validated else "[yellow]not validated[/yellow]"
+    verdict = _verdict(bundle.manifest)
     if config.check and not config.validates:
         console.show(
             "[yellow]not validated[/yellow]: ONNX Runtime does not run bfloat16; the same export with "
@@ -61,8 +79,19 @@ def export(
     if config.backend != "ort":
         console.show(engine_note(bundle, config.backend))
     console.show(f"[bold]wrote {output}[/bold] ({size}B, {verdict}). Ask it something:")
-    pictures = " --image photo.jpg" * bundle.manifest.layouts[0].images
-    console.show(f'  luvc-run {output}{pictures} "What is in the picture?"')
+    first = bundle.manifest.layouts[0]
+    shown = " --video frames/" if first.frames else " --image photo.jpg"
+    what = "the video" if first.frames else "the picture"
+    console.show(f'  luvc-run {output}{shown * first.images} "What is in {what}?"')
+
+
+def _verdict(manifest: Manifest) -> str:
+    if manifest.validated:
+        return "validated"
+    if manifest.validated_layers:
+        whole = f"{manifest.validated_layers} of {manifest.language.layers} language layers"
+        return f"validated in the first {whole}, which is what memory holds"
+    return "[yellow]not validated[/yellow]"
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ def plan(
     ] = None,
     image_size: o.ImageSize = None,
     images: o.Images = None,
+    frames: o.Frames = None,
     dtype: o.Dtype = None,
     text_capacity: o.TextCapacity = 1024,
     text_tokens: o.TextTokens = 64,
@@ -37,7 +38,8 @@ def plan(
     found, refused = [], {}
     for text in ratio or [None]:
         config = o.make_config(
-            model, text, image_size, images, dtype, schedule, cutoff, signal, scope, oim_match,
+            model, text, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
+            oim_match,
             reference_text=text_tokens, text_capacity=text_capacity,
         )  # fmt: skip
         try:

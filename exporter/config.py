@@ -21,7 +21,8 @@ class ExportConfig(BaseModel):
     Attributes:
         model: checkpoint directory or hub id.
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
-        ratio: baseline / compressed language prefill FLOPs.
+        ratio: baseline / compressed language prefill.
+        ratio_of: what the ratio counts, FLOPs or milliseconds measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
         images: images (or videos) per prompt of each layout.
         frames: frames of a video of each layout; empty or 0 = images.
@@ -39,6 +40,7 @@ class ExportConfig(BaseModel):
     model: str
     output: Path = Path("bundle")
     ratio: float = Field(default=2.0, ge=1)
+    ratio_of: Literal["flops", "latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
     images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
     frames: tuple[Annotated[int, Field(ge=0)], ...] = ()

@@ -1,5 +1,6 @@
 """What a checkpoint is: its config read once, checked, and put into the words of the solver."""
 
+import copy
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,16 @@ class Family:
             LuvcError: it cannot be reproduced; says why.
         """
         return text_traits(self.config.text_config, **self.adapter.traits(self.config))
+
+    def truncated(self, depth: int) -> "Family":
+        """The same family with only the first `depth` language layers."""
+        config = copy.deepcopy(self.config)
+        text = config.text_config
+        text.num_hidden_layers = depth
+        for name in ("layer_types", "no_rope_layers"):
+            if getattr(text, name, None):
+                setattr(text, name, getattr(text, name)[:depth])
+        return Family(self.source, config, self.adapter)
 
     @property
     def decoder(self) -> cost.DecoderShape:

@@ -4,6 +4,8 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, P position axe
 layer l, H_kv key/value heads, d head size, D hidden size.
 """
 
+from typing import Any
+
 import torch
 
 from .caches import Buffers, ScatterCache
@@ -63,7 +65,8 @@ class PrefillGraph(Decoder):
         """Text and visual embeddings in one sequence, and what rides along with the tokens."""
         hidden = self.text.embed_tokens(input_ids)
         for i, mark in enumerate(self.traits.marks):
-            row = self.get_submodule(MARK_TABLE).weight[i - len(self.traits.marks)]
+            table: Any = self.get_submodule(MARK_TABLE)
+            row = table.weight[i - len(self.traits.marks)]
             hidden = torch.where((input_ids == mark)[..., None], row.to(hidden.dtype), hidden)
         embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
         rows = torch.arange(hidden.shape[0])[:, None]
@@ -116,7 +119,8 @@ class StepGraph(Decoder):
         buffers = self.named_caches(caches)
         slots = {i: text_len + self.visual[i] for i in self.layers}
         cache = ScatterCache(buffers, slots, fresh=False)
-        turns, masks, cached = self.turns(tokens), {}, None
+        turns, masks = self.turns(tokens), {}
+        cached: torch.Tensor | None = None
         for i in self.layers:
             if i in self.windows:
                 written = _remember(buffers, i, positions[..., 0], slots[i])
@@ -127,8 +131,10 @@ class StepGraph(Decoder):
             key = self.visual[i], sliding
             if key not in masks and kind != "conv":
                 size = buffers[f"cache_key_{i}"].shape[2]
-                window = (positions[..., 0], cached, self.window) if sliding else ()
-                masks[key] = step_mask(slots[i], input_ids.shape[1], size, *window)
+                window = self.window if sliding else None
+                masks[key] = step_mask(
+                    slots[i], input_ids.shape[1], size, positions[..., 0], cached, window
+                )
             tokens.hidden = self.layer(i, tokens, turns, masks.get(key), cache)
         return (self.logits(tokens), *cache.outputs())
 

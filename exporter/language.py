@@ -12,11 +12,11 @@ from torch import nn
 from ..engines.backends.base import cache_names, windowed_layers
 from ..engines.manifest import LanguageModel, Layout, stages_of
 from .caches import Buffers, ScatterCache
+from .mirror import mirror
 from .pruner import Pruner, Tokens
 from .rotary import Rotary, Turns
 from .stamp import Run, mark
 from .text import TextTraits
-from .vision.core import mirror
 
 MARK_TABLE = "model.visual_embeddings_table"  # Ovis2
 
@@ -111,5 +111,6 @@ class Decoder(nn.Module):
         hidden = tokens.hidden[rows, tokens.last][:, None]
         text = self.text
         norm = text.embedding_norm if hasattr(text, "embedding_norm") else text.norm
-        logits, cap = self.lm_head(norm(hidden)).float(), self.traits.logit_softcap
+        head, cap = self.get_submodule("lm_head"), self.traits.logit_softcap
+        logits = head(norm(hidden)).float()
         return logits if cap is None else cap * torch.tanh(logits / cap)

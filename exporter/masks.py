@@ -42,7 +42,7 @@ def prompt_mask(
 
 
 def step_mask(
-    slot: torch.Tensor, T: int, slots: int, positions: torch.Tensor | None = None,
+    slot: torch.Tensor, T: int, slots: int, positions: torch.Tensor,
     cached: torch.Tensor | None = None, window: int | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """The mask of new tokens over cache slots: those up to a token's own, not further back than W.
@@ -51,7 +51,7 @@ def step_mask(
         slot: [B], slot of the first new token.
         T: new tokens.
         slots: C.
-        positions: [B, T], of the new tokens; with a window.
+        positions: [B, T], of the new tokens.
         cached: [B, C], positions of what is cached, the new tokens included; with a window.
         window: W of a sliding layer.
 
@@ -62,5 +62,5 @@ def step_mask(
     seen = torch.arange(slots)[None, None, None] <= query
     if window is None:
         return seen
-    assert positions is not None and cached is not None
+    assert cached is not None
     return seen & (positions[:, None, :, None] - cached[:, None, None] < window)

@@ -1,8 +1,9 @@
 """From a graph module to an ONNX file: trace, passes, function bodies, shared external weights."""
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,10 @@ TRANSLATIONS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """One graph to trace: module, example arguments, names, dynamic dimensions, runs of layers."""
+    """One graph to trace: module, its weights' dtype, example arguments, names, dimensions, runs."""
 
     module: nn.Module
+    dtype: torch.dtype
     args: tuple[Any, ...]
     inputs: Sequence[str]
     outputs: Sequence[str]
@@ -79,7 +81,7 @@ class Trace:
 
 def trace(request: Trace) -> ir.Model:
     """Trace to onnx_ir and run all passes."""
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _emptied(request.module, request.dtype):
         program = torch.onnx.export(
             request.module, request.args, dynamo=True, opset_version=OPSET, optimize=False,
             input_names=list(request.inputs), output_names=list(request.outputs),
@@ -105,6 +107,23 @@ def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
             value.const_value = weights.reference(name, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     ir.save(model, path)
+
+
+@contextlib.contextmanager
+def _emptied(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Parameters of the graph's dtype without values: tracing reads shapes, and `save` refers to a file.
+
+    So a mapped checkpoint is neither read nor converted; untouched memory is never allocated.
+    """
+    kept = {p: p.data for p in module.parameters()}
+    try:
+        for p, data in kept.items():
+            if data.is_floating_point():
+                p.data = torch.empty(data.shape, dtype=dtype)
+        yield
+    finally:
+        for p, data in kept.items():
+            p.data = data
 
 
 class _quiet:

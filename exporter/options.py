@@ -11,6 +11,13 @@ from .config import ExportConfig, parse_ratio, parse_size, read_schedule
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Model = Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
+RatioOf = Annotated[
+    str,
+    typer.Option(
+        help="flops, or latency: measure this machine and solve for the prefill time measured on it; "
+        "needs disk for another bundle at ratio 1 meanwhile."
+    ),
+]
 ImageSize = Annotated[
     list[str] | None,
     typer.Option(
@@ -21,6 +28,13 @@ ImageSize = Annotated[
 ]
 Images = Annotated[
     list[int] | None, typer.Option(help="Images per prompt, one layout each; default 1.", min=1)
+]
+Frames = Annotated[
+    list[int] | None,
+    typer.Option(
+        help="Frames of a video instead of an image, one layout each (Qwen-VL families); 0 = images.",
+        min=0,
+    ),
 ]
 Dtype = Annotated[
     str | None,
@@ -59,6 +73,7 @@ def make_config(
     ratio: str | None,
     image_size: list[str] | None,
     images: list[int] | None,
+    frames: list[int] | None,
     dtype: str | None,
     schedule: Path | None,
     cutoff: float | None,
@@ -84,6 +99,7 @@ def make_config(
         ratio=parse_ratio(ratio or "2x"),
         image_sizes=tuple(parse_size(s) for s in image_size or ()),
         images=tuple(images or (1,)),
+        frames=tuple(frames or ()),
         dtype=DTYPES.get(dtype, dtype),
         schedule=read_schedule(schedule) if schedule else None,
         **given,

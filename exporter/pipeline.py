@@ -1,47 +1,20 @@
-"""One export from start to end: plan, load, trace, write, validate, swap in."""
+"""One export from start to end: plan, load, write, validate, swap in."""
 
-import datetime
-import json
-import platform
-import shutil
-from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
-
-from .. import __version__
 from ..engines.backends import backend as load_backend
-from ..engines.bundle import (
-    MANIFEST,
-    PROCESSOR,
-    REPORT,
-    WEIGHTS,
-    Bundle,
-    list_files,
-)
-from ..engines.manifest import Layout, Manifest
-from ..engines.processing import Processor
-from ..engines.replace import check_space, check_target, replacing
-from ..engines.validate import Report, validate
+from ..engines.bundle import Bundle
+from ..engines.manifest import Layout
+from ..engines.replace import check_target, replacing
 from ..errors import LuvcError
-from .attention import NAME
+from .assemble import Progress, assemble, write_manifest
 from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
-from .onnx_export import Trace, save, trace
+from .latency import Timed, for_latency
+from .parity import CHECKED_ON, check, reference_runner, reports
 from .problem import check_schedule
-from .requests import prefill_request, step_request, vision_request
 from .schedule import solve
-from .torch_runner import TorchRunner
-from .weights import WeightsFile
 
-Progress = Callable[[str], None]
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-CHECKED_ON = "ort"  # the backend that needs no GPU
-LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
+__all__ = ["export", "plan", "reference_runner", "reports"]
 
 
 def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ...]:
@@ -105,30 +78,36 @@ def export(
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
     family = family or Family.load(config.model)
+    if config.ratio_of == "latency":
+        config, _ = solve_for_latency(config, family, progress)
     layouts = plan(config, family)
     progress("loading the weights")
-    model = load_model(family, DTYPES[config.dtype])
-    model.set_attn_implementation(NAME)
-    parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    model = load_model(family)
     with replacing(config.output) as folder:
-        weights = WeightsFile(folder / WEIGHTS, parameters)
-        check_space(config.output, weights.bytes)
-        for layout in layouts:
-            _write_graphs(model, family, config, layout, folder, weights, progress)
-        progress("writing the weights")
-        weights.write()
-        progress("writing the processor files")
-        _write_processor(family, model, folder / PROCESSOR)
-        manifest = _manifest(config, family, layouts, sum(p.numel() for p in model.parameters()))
-        manifest = _write_manifest(folder, manifest)
+        manifest = assemble(config, family, layouts, model, folder, progress)
         if config.validates:
-            _validate(Bundle.load(folder), family, model, config, progress)
-            _write_manifest(folder, manifest.model_copy(update={"validated": True}))
+            depth = check(config, family, model, Bundle.load(folder), progress)
+            found = {"validated": depth == manifest.language.layers, "validated_layers": depth}
+            write_manifest(folder, manifest.model_copy(update=found))
     bundle = Bundle.load(config.output)
     if config.backend == CHECKED_ON:
         return bundle
     progress(f"building the {config.backend} engines")
     return load_backend(config.backend).build(bundle)[0]
+
+
+def solve_for_latency(
+    config: ExportConfig, family: Family, progress: Progress = lambda step: None
+) -> tuple[ExportConfig, Timed]:
+    """The same export with a schedule whose measured prefill has the ratio, and the measurement.
+
+    Raises:
+        LuvcError: see latency.for_latency.
+    """
+    check_target(config.output)
+    config.check_backend()
+    timed = for_latency(config, family, progress, export)
+    return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed
 
 
 def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]) -> None:
@@ -142,112 +121,3 @@ def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]
                 f"{config.text_capacity}: together more than the model's {limit} positions; lower "
                 "--text-capacity or use a smaller image"
             )
-
-
-def _write_graphs(model, family, config, layout, folder, weights, progress: Progress) -> None:
-    requests: dict[str, Callable[[], Trace]] = {
-        layout.graphs.vision: lambda: vision_request(model, family, layout),
-        layout.graphs.prefill: lambda: prefill_request(model, family, layout, config.text_capacity),
-        layout.graphs.step: lambda: step_request(model, family, layout, config.text_capacity),
-    }
-    for name, request in requests.items():
-        progress(f"tracing {Path(name).stem}")
-        save(trace(request()), folder / name, weights)
-
-
-def _write_processor(family: Family, model: Any, folder: Path) -> None:
-    """Tokenizer, image processor, chat template and generation config, as Hugging Face saves them."""
-    family.tokenizer.save_pretrained(folder)
-    family.image_processor.save_pretrained(folder)
-    family.config.save_pretrained(folder)
-    generation = getattr(model, "generation_config", None)
-    data = generation.to_diff_dict() if generation is not None else {}
-    if data.get("eos_token_id") is None:  # as transformers does: what ends a text ends an answer
-        text = family.config.text_config.eos_token_id
-        data["eos_token_id"] = family.tokenizer.eos_token_id if text is None else text
-    folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
-
-
-def _manifest(
-    config: ExportConfig, family: Family, layouts: tuple[Layout, ...], parameters: int
-) -> Manifest:
-    return Manifest(
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
-        family=family.config.model_type,
-        dtype=config.dtype,
-        language=family.language,
-        layouts=layouts,
-        text_capacity=config.text_capacity,
-        reference_text=config.reference_text,
-        parameters=parameters,
-        versions=versions(),
-    )
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that shapes a bundle."""
-    found = {"luvc-export": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest with all files of the folder -> that manifest."""
-    manifest = manifest.model_copy(update={"files": list_files(folder, manifest.files)})
-    folder.joinpath(MANIFEST).write_text(manifest.model_dump_json(indent=1))
-    return manifest
-
-
-def _validate(
-    bundle: Bundle, family: Family, model: nn.Module, config: ExportConfig, progress: Progress
-) -> None:
-    """Compare each layout with PyTorch, keep the reports, refuse a bundle that does not pass."""
-    runner, processor = load_backend(CHECKED_ON).runner(bundle), Processor(bundle)
-    reference = TorchRunner(model, family, config.text_capacity)
-    folder = bundle.path / REPORT
-    folder.mkdir()
-    for layout in bundle.manifest.layouts:
-        progress(f"validating {layout.name} against PyTorch")
-        report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
-        target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
-        target.write_text(report.model_dump_json(indent=1))
-        if not report.passed:
-            kept = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
-            shutil.copy(target, kept)
-            raise LuvcError(
-                f"layout {layout.name} does not match PyTorch, so no bundle was written "
-                f"(report: {kept}): " + "; ".join(report.failures())
-            )
-
-
-def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunner:
-    """PyTorch for a bundle: its checkpoint in float32, weights rounded to the bundle's dtype.
-
-    Args:
-        manifest: of the bundle.
-        model: checkpoint directory or hub id; default the one named in the manifest.
-
-    Raises:
-        LuvcError: the checkpoint cannot be read, or is another architecture.
-    """
-    family = Family.load(model or manifest.model)
-    d, lm = family.decoder, manifest.language
-    if (d.layers, d.kv_heads, d.head_dim, d.vocab) != (
-        lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,
-    ):  # fmt: skip
-        raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
-    return TorchRunner(load_model(family, DTYPES[manifest.dtype]), family, manifest.text_capacity)
-
-
-def reports(bundle: Bundle) -> list[Report]:
-    """The validation reports inside a bundle."""
-    folder = bundle.path / REPORT
-    return [
-        Report.model_validate_json(path.read_text())
-        for path in sorted(folder.glob("validation-*.json"))
-    ]

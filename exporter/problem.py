@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from ..engines.manifest import Merge, Ratios, Schedule, Scope, Signal
 from ..errors import LuvcError
@@ -12,12 +13,23 @@ from .grid import Grid, merge_grid, merged_grids
 
 @dataclass(frozen=True)
 class Options:
-    """What the solver does not decide (design: every choice is an option)."""
+    """What the solver does not decide (design: every choice is an option).
+
+    Attributes:
+        cutoff, signal, scope, match: see Schedule.
+        stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
+        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
+            numbers).
+        oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
+    """
 
     cutoff: float = 0.25
     signal: Signal = "normed"
     scope: Scope = "prompt"
     match: bool = False
+    stages: tuple[float, ...] = (0.25, 0.5, 0.75)
+    keeps: Literal["geometric", "linear"] = "geometric"
+    oim_share: float = 0.5
 
 
 DEFAULTS = Options()

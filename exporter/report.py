@@ -9,6 +9,7 @@ from ..engines.validate import Report
 from . import cost
 from .family import Family
 from .grid import merge_grid, merged_length
+from .latency import Timed
 from .problem import Problem
 from .schedule import smooth_counts
 
@@ -175,9 +176,19 @@ def _after_each(problem: Problem, schedule: Schedule):
     return grids
 
 
+def timed_line(timed: Timed) -> Text:
+    """What a schedule for a ratio of time was predicted to do and did."""
+    return Text(
+        f"prefill latency: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
+        f"{timed.measured:.2f}x ({timed.baseline_ms:.1f} ms to {timed.compressed_ms:.1f} ms)"
+    )
+
+
 def validation_table(report: Report) -> list[RenderableType]:
     """A validation report as two tables and a verdict."""
     title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
+    if report.layers > report.compared:
+        title += f", the first {report.compared} of {report.layers} language layers"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("stage", "visual tokens", "max abs error", "relative", "cosine", "norm ratio", ""):
         table.add_column(name, justify="left" if name == "stage" else "right")

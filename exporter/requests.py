@@ -13,22 +13,19 @@ from .family import Family
 from .graphs import PrefillGraph, StepGraph
 from .language import Decoder
 from .onnx_export import Trace
-from .vision.core import VisionGraph
+from .vision.graph import VisionGraph
 
 MAX_BATCH = 256
 BATCH, TEXT, NEW = 2, 20, 3  # example sizes
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next(model.parameters()).dtype
-
-
-def vision_request(model: nn.Module, family: Family, layout: Layout) -> Trace:
+def vision_request(model: nn.Module, family: Family, layout: Layout, dtype: torch.dtype) -> Trace:
     """pixel_values [N, ...] -> visual_embeds [N, n, D]; N is dynamic."""
     graph = VisionGraph(model, family.adapter, layout)
     return Trace(
         runs=graph.trace_once(),
         module=graph,
+        dtype=dtype,
         args=(torch.zeros(BATCH, *layout.pixel_shape[1:]),),
         inputs=["pixel_values"],
         outputs=["visual_embeds"],
@@ -36,9 +33,8 @@ def vision_request(model: nn.Module, family: Family, layout: Layout) -> Trace:
     )
 
 
-def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int):
+def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int, dtype: torch.dtype):
     """Empty buffers of the layers that are traced."""
-    dtype = _dtype(graph)
     name = str(dtype).removeprefix("torch.")
     specs = cache_specs(family.language, layout, capacity, name, BATCH)  # type: ignore[arg-type]
     shapes = {s.name: (s.shape, getattr(torch, s.dtype)) for s in specs}
@@ -54,15 +50,16 @@ def _positions(family: Family, length: int) -> torch.Tensor:
 
 
 def _text_trace(graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
-                length: Dim, args: tuple[torch.Tensor, ...]) -> Trace:  # fmt: skip
+                dtype: torch.dtype, length: Dim, args: tuple[torch.Tensor, ...]) -> Trace:  # fmt: skip
     """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
     runs = graph.trace_once()
-    caches = _caches(graph, family, layout, capacity)
+    caches = _caches(graph, family, layout, capacity, dtype)
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}
     long = ("input_ids", "position_ids")
     dynamic = {name: {**rows, 1: length} if name in long else rows for name in graph.inputs}
     return Trace(
         module=graph,
+        dtype=dtype,
         args=(*args, *caches),
         inputs=[*graph.inputs, *graph.cache_names()],
         outputs=graph.output_names(),
@@ -71,7 +68,9 @@ def _text_trace(graph: PrefillGraph | StepGraph, family: Family, layout: Layout,
     )
 
 
-def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
+def prefill_request(
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype
+) -> Trace:
     """The prompt graph; B and S are dynamic, V is fixed."""
     V = layout.visual_tokens
     S = V + TEXT
@@ -79,16 +78,18 @@ def prefill_request(model: nn.Module, family: Family, layout: Layout, capacity: 
     width = family.decoder.hidden * (1 + family.traits.deepstack)
     args = (
         torch.zeros(BATCH, S, dtype=torch.long),
-        torch.zeros(BATCH, V, width, dtype=_dtype(model)),
+        torch.zeros(BATCH, V, width, dtype=dtype),
         torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
         _positions(family, S),
         torch.full((BATCH,), S - 1),
     )
     length = Dim("S", min=V + 2, max=V + capacity)
-    return _text_trace(graph, family, layout, capacity, length, args)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args)
 
 
-def step_request(model: nn.Module, family: Family, layout: Layout, capacity: int) -> Trace:
+def step_request(
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype
+) -> Trace:
     """The new-text graph; B and T are dynamic."""
     graph = StepGraph(model, family.traits, layout, family.language, capacity)
     args = (
@@ -98,4 +99,4 @@ def step_request(model: nn.Module, family: Family, layout: Layout, capacity: int
         torch.full((BATCH,), NEW - 1),
     )
     length = Dim("T", min=1, max=capacity)
-    return _text_trace(graph, family, layout, capacity, length, args)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args)

@@ -57,8 +57,11 @@ class Rotary(nn.Module):
 
     def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> Turns:
         """cos and sin of [B, S, P] positions for each type of layer."""
-        found = {kind: _turn(positions, *form) for kind, form in self.forms.items()}
-        return {kind: (cos.to(dtype), sin.to(dtype)) for kind, (cos, sin) in found.items()}
+        turns: Turns = {}
+        for kind, form in self.forms.items():
+            cos, sin = _turn(positions, *form)
+            turns[kind] = cos.to(dtype), sin.to(dtype)
+        return turns
 
 
 def _axis_of(frequencies: int, parameters: dict, axes: int) -> torch.Tensor:

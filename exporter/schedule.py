@@ -2,8 +2,9 @@
 
 The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
 largest set of steps whose token factor is at most sqrt(ratio); the SPU stands at L/4, L/2, 3L/4 with
-keeps V r, V r^2, V r^3 and removes the rest before the last layer; r is found by search, so that the
-achieved ratio is in [ratio, 1.02 ratio]. No torch here, so a plan needs no weights.
+keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
+these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
+a plan needs no weights.
 """
 
 import bisect
@@ -58,8 +59,8 @@ class _Solver:
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
-        """Step sets whose token factor is at most sqrt(ratio), largest factor first, then fewest."""
-        limit = math.sqrt(self.ratio) * (1 + 1e-9)
+        """Step sets whose token factor is at most OIM's share, largest factor first, then fewest."""
+        limit = self.ratio**self.options.oim_share * (1 + 1e-9)
         for factor, steps in self._all_vision_steps():
             if factor <= limit:
                 yield steps
@@ -98,9 +99,9 @@ class _Solver:
 
     # ---- language
     def stage_layers(self) -> tuple[int, ...]:
-        """Layers L/4, L/2, 3L/4 that lie between the first and the last."""
+        """Layers of the stages that lie between the first and the last."""
         L = self.problem.decoder.layers
-        return tuple(sorted({L // 4, L // 2, 3 * L // 4} - {0, L - 1, L}))
+        return tuple(sorted({int(L * part) for part in self.options.stages} - {0, L - 1, L}))
 
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
         """Schedule with these keeps; stages that would drop nothing are left out."""
@@ -129,7 +130,7 @@ class _Solver:
         V = self.visual_tokens(vision)
         n = len(self.stage_layers())
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
-        highest = self.achieved(self.schedule(vision, (0,) * n, eliminate))
+        highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))
         if not lowest <= self.ratio * TOLERANCE or highest < self.ratio:
             return None
         for counts in self._counts(V):
@@ -149,24 +150,28 @@ class _Solver:
         return smooth_counts(per_group), range(per_group + 1)
 
     def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
-        """Keeps V r, V r^2, ... for r from 0 to 1, rounded to the given counts."""
-        per_group = V // self.groups
-        return {
-            tuple(
-                self.groups * _nearest(counts, per_group * (i / SAMPLES) ** j)
-                for j in range(1, n + 1)
-            )
-            for i in range(SAMPLES + 1)
-        }
+        """Keeps that fall from V by the law, for r from 0 to 1, rounded to the given counts."""
+        falls = (self._falling(V // self.groups, n, i / SAMPLES) for i in range(SAMPLES + 1))
+        return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}
+
+    def _falling(self, V: int, n: int, r: float) -> list[float]:
+        """Keeps of n stages: V r, V r^2, ... or, linear, equal steps down to V r."""
+        if self.options.keeps == "linear":
+            return [V * (1 - (1 - r) * j / n) for j in range(1, n + 1)]
+        return [V * r**j for j in range(1, n + 1)]
+
+    def _fewest(self, V: int, n: int) -> tuple[int, ...]:
+        """The keeps of r = 0."""
+        return tuple(self.groups * int(keep) for keep in self._falling(V // self.groups, n, 0.0))
 
     # ---- refusal
     def refusal(self) -> str:
         """Why nothing fits, with what does."""
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            n = len(self.stage_layers())
-            highest = self.achieved(self.schedule(vision, (0,) * n, True))
-            if highest >= factor**2:
+            V, n = self.visual_tokens(vision), len(self.stage_layers())
+            highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
+            if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
         asked, V = f"{self.ratio:g}x", self.visual_tokens(())
         where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"

@@ -84,7 +84,7 @@ def text_traits(text: Any, **family: Any) -> TextTraits:
         raise LuvcError(
             f"layers of type {', '.join(other)} are not supported: only {', '.join(LAYERS)} are"
         )
-    types = tuple(LAYERS[name] for name in named[: text.num_hidden_layers])
+    types: tuple[LayerType, ...] = tuple(LAYERS[n] for n in named[: text.num_hidden_layers])
     rotary = getattr(text, "rope_parameters", None) or {}
     return TextTraits(
         layer_types=types,

@@ -11,7 +11,7 @@ from ..engines.manifest import Layout
 from .attention import NAME
 from .family import Family
 from .graphs import PrefillGraph, StepGraph
-from .vision.core import VisionGraph
+from .vision.graph import VisionGraph
 
 
 class TorchRunner:

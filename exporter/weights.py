@@ -5,6 +5,8 @@ padded so that the data starts on a page and can be mapped. It is written here, 
 because the library wants all tensors in memory at once.
 """
 
+import contextlib
+import ctypes
 import json
 import os
 import struct
@@ -15,6 +17,7 @@ import onnx_ir as ir
 import torch
 
 PAGE = 4096
+MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
 NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
 ONNX = {
     torch.float32: ir.DataType.FLOAT,
@@ -24,16 +27,28 @@ ONNX = {
 }
 
 
+def release(tensor: torch.Tensor) -> None:
+    """Let the system take back the memory of a mapped file's pages; other memory stays as it is.
+
+    Without this a whole checkpoint, read once, counts as the process's memory.
+    """
+    start = tensor.data_ptr() // PAGE * PAGE
+    size = tensor.data_ptr() + tensor.numel() * tensor.element_size() - start
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: nothing to do
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
+
+
 class WeightsFile:
     """`weights.safetensors` of a bundle: tensors by checkpoint name, and where each lies.
 
     Args:
         path: the file; written by `write`.
         tensors: name to tensor; the same storage under two names is written once.
+        dtype: floating-point tensors are written in; one at a time is converted.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor]):
-        self.path, self.tensors = path, dict(tensors)
+    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype):
+        self.path, self.tensors, self.dtype = path, dict(tensors), dtype
         self._place: dict[str, tuple[int, int]] = {}
         header: dict[str, dict] = {}
         first: dict[tuple, str] = {}
@@ -44,10 +59,10 @@ class WeightsFile:
                 self._place[name] = self._place[first[storage]]
                 continue
             first[storage] = name
-            size = t.numel() * t.element_size()
+            size = t.numel() * self._dtype(t).itemsize
             self._place[name] = end, size
             header[name] = {
-                "dtype": NAMES[t.dtype],
+                "dtype": NAMES[self._dtype(t)],
                 "shape": list(t.shape),
                 "data_offsets": [end, end + size],
             }
@@ -56,6 +71,9 @@ class WeightsFile:
         text = json.dumps(header).encode()
         self._text = text + b" " * (-(len(text) + 8) % PAGE)
         self.bytes = 8 + len(self._text) + end
+
+    def _dtype(self, tensor: torch.Tensor) -> torch.dtype:
+        return self.dtype if tensor.is_floating_point() else tensor.dtype
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
@@ -70,8 +88,10 @@ class WeightsFile:
         with self.path.open("wb") as f:
             f.write(struct.pack("<Q", len(self._text)) + self._text)
             for name in self._written:
-                flat = self.tensors[name].detach().contiguous().reshape(-1).view(torch.uint8)
+                tensor = self.tensors[name].detach()
+                flat = tensor.to(self._dtype(tensor)).contiguous().reshape(-1).view(torch.uint8)
                 f.write(flat.numpy().data)
+                release(tensor)
             f.flush()
             os.fsync(f.fileno())
 
@@ -81,5 +101,5 @@ class WeightsFile:
         start, size = self._place[name]
         return ir.ExternalTensor(
             os.path.relpath(self.path, folder), 8 + len(self._text) + start, size,
-            ONNX[tensor.dtype], shape=ir.Shape(list(tensor.shape)), name=name, base_dir=str(folder),
+            ONNX[self._dtype(tensor)], shape=ir.Shape(list(tensor.shape)), name=name, base_dir=str(folder),
         )  # fmt: skip

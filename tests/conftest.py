@@ -1,6 +1,8 @@
 """Small checkpoints and bundles, made once for the whole run."""
 
 import os
+import sys
+from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
 from luvc.tools import demo_model
 
+Result = namedtuple("Result", "code out err")
 TINY = {"layers": 4, "vision_layers": 2, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
 WIDE = TINY | {"text": "qwen3", "hidden": 512, "head_dim": 128, "tied": False}
 RTX = {"backend": "tensorrt-rtx", "cutoff": 0.5}
@@ -43,6 +46,11 @@ CASES = {
             "qwen2-two-images",
             TINY | {"head_dim": 128},
             {"images": (2,), "scope": "image", "cutoff": 0.1, "match": True},
+        ),
+        Case(
+            "qwen2-layouts",
+            {"layers": 2, "vision_layers": 1, "image": 56},
+            {"images": (1, 2), "image_sizes": ((56, 56), (56, 112)), "check": False},
         ),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
@@ -105,3 +113,21 @@ def ask(text: str, *images) -> list[dict]:
     """A conversation of one turn."""
     parts = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command's main() with arguments -> exit code and output."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(module, *args) -> Result:
+        monkeypatch.setattr(sys, "argv", ["luvc", *map(str, args)])
+        capsys.readouterr()  # what making a checkpoint printed is not the command's
+        try:
+            module.main()
+            code = 0
+        except SystemExit as e:
+            code = e.code or 0
+        return Result(code, *capsys.readouterr())
+
+    return run

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -18,26 +17,7 @@ from luvc.exporter import cli_plan as plan
 from luvc.tools import run as run_tool
 from luvc.tools import validate as validate_tool
 
-Result = namedtuple("Result", "code out err")
 SMALL = ("--text-tokens", "8", "--text-capacity", "96")
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run a command's main() with arguments -> exit code and output."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(module, *args) -> Result:
-        monkeypatch.setattr(sys, "argv", ["luvc", *map(str, args)])
-        capsys.readouterr()  # what making a checkpoint printed is not the command's
-        try:
-            module.main()
-            code = 0
-        except SystemExit as e:
-            code = e.code or 0
-        return Result(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -36,15 +36,15 @@ def token_flow(path: Path, ratio: float = 2.0) -> None:
         1, 2, figsize=(10, 3.4), gridspec_kw={"width_ratios": [24, 32]}, layout="constrained"
     )
     grids = [g.tokens for g in SHAPE.grids(schedule.vision)]
-    V = SHAPE.visual_tokens(SHAPE.grids(schedule.vision)[-1])
+    V = SHAPE.visual_tokens(schedule.vision)
     visual = list(schedule.visual_per_layer(32, V))
     _panel(left, grids, SHAPE.grid.tokens, "vision tower", "vision tokens")
-    _panel(right, visual, SHAPE.visual_tokens(SHAPE.grid), "language model", "visual tokens")
+    _panel(right, visual, SHAPE.visual_tokens(()), "language model", "visual tokens")
     for merge in schedule.vision:
         _mark(left, merge.layer, grids[merge.layer], f"OIM\n{merge.axis}", SHAPE.grid.tokens)
     for prune in schedule.language:
         name = f"SPU\n{prune.keep}" if prune.keep else "gone"
-        _mark(right, prune.layer, visual[prune.layer], name, SHAPE.visual_tokens(SHAPE.grid))
+        _mark(right, prune.layer, visual[prune.layer], name, SHAPE.visual_tokens(()))
     ratios = SHAPE.ratios(schedule)
     figure.suptitle(
         f"InternVL2.5-8B shape at {ratio:g}x: vision {ratios.vision:.2f}x, language prefill "

@@ -15,7 +15,11 @@ from ..engines.manifest import Layout
 def run(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path], typer.Option(help="Picture; repeat for several.")],
+    image: Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")] = None,
+    video: Annotated[
+        list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames of the video that show a second.")] = 1.0,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
@@ -24,17 +28,23 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    show_tokens: Annotated[
+        Path | None, typer.Option(help="Picture to write: what each stage keeps.", metavar="PNG")
+    ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print token counts.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole answer as JSON.")
     ] = False,
 ) -> None:
-    """Answer a question about one or several pictures; streams as it goes."""
+    """Answer a question about one or several pictures (or videos); streams as it goes."""
     from ..engines import VLM
 
     vlm = VLM.load(bundle, backend=backend, threads=threads)
-    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image]
+    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image or ()]
+    parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+    if show_tokens:
+        _show_tokens(vlm, messages, show_tokens)
     stream = vlm.generate(
         messages, stream=True, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
         top_p=top_p, seed=seed, stop=stop,
@@ -57,9 +67,21 @@ def run(
         _print_counts(vlm.runner.description, layout, answer)
 
 
+def _show_tokens(vlm, messages: list[dict], path: Path) -> None:
+    """Draw which visual tokens each stage of the prompt's prefill keeps."""
+    from .token_map import draw
+
+    prompt = vlm.processor.prompt(messages)
+    _, result, _ = vlm.prefill([prompt])
+    kept = {layer: stage.kept[0] for layer, stage in result.stages.items()}
+    draw(prompt.images, prompt.layout, kept, path)
+
+
 def _print_counts(runner: str, layout: Layout, answer) -> None:
     t = answer.timing
     console.err.print(f"{runner}, layout {layout.name}", style="dim")
+    for note in answer.notes:
+        console.err.print(note)
     steps = " -> ".join(str(n) for n in (answer.visual_tokens, *answer.stages.values()))
     layers = ", ".join(str(layer) for layer in answer.stages)
     console.err.print(

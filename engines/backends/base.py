@@ -99,6 +99,26 @@ class Runner(Protocol):
         ...
 
 
+class SharedRunner(Runner, Protocol):
+    """A runner whose caches can be shared by conversations that come and go."""
+
+    def window(self, caches: Any, start: int, count: int) -> Any:
+        """Caches of `count` rows from `start` on, in the same memory.
+
+        Raises:
+            LuvcError: this runner cannot begin there.
+        """
+        ...
+
+    def copy_caches(self, source: Any, target: Any) -> None:
+        """Copy rows to as many others, which do not overlap them."""
+        ...
+
+    def write_caches(self, caches: Any, values: dict[str, np.ndarray]) -> None:
+        """Put back what `read_caches` gave."""
+        ...
+
+
 @dataclass(frozen=True)
 class CacheSpec:
     """One cache tensor: an input of the text graphs, and with "_out" behind its name an output."""

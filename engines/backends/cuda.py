@@ -70,6 +70,11 @@ class Cuda:
         kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call("cudaMemcpyAsync", array.ctypes.data, address, array.nbytes, kind, self.stream)
 
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Copy device memory to device memory that does not overlap it."""
+        kind = self._rt.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._call("cudaMemcpyAsync", target, source, size, kind, self.stream)
+
     def synchronise(self) -> None:
         """Wait for the stream."""
         self._call("cudaStreamSynchronize", self.stream)

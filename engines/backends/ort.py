@@ -1,5 +1,6 @@
 """ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
 from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from .ort_weights import SharedWeights
 
 NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
@@ -35,6 +37,38 @@ def usable(bundle: Bundle) -> str | None:
     return available()
 
 
+class Caches:
+    """Key and value buffers of a batch, as arrays on the host and as ONNX Runtime's values.
+
+    On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
+
+    Args:
+        arrays: contiguous, rows first, by name.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], device: str):
+        import onnxruntime
+
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        self.values = {name: make(a, device, 0) for name, a in arrays.items()}
+        self._arrays = arrays if device == "cpu" else None
+
+    @property
+    def host(self) -> dict[str, np.ndarray]:
+        """The buffers as arrays, by name.
+
+        Raises:
+            LuvcError: they lie on a GPU.
+        """
+        if self._arrays is None:
+            raise LuvcError(
+                "ONNX Runtime's CUDA provider cannot share caches between requests: build engines "
+                "(luvc-build --backend tensorrt), or install onnxruntime without -gpu"
+            )
+        return self._arrays
+
+
 class OrtRunner:
     """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
 
@@ -51,7 +85,10 @@ class OrtRunner:
         self.bundle, self.threads = bundle, threads
         names = onnxruntime.get_available_providers()
         self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[tuple[str, bool], Any] = {}
+        self._weights = SharedWeights()
+        # half precision is computed in float32 here, from copies that cannot be shared
+        self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
 
     @property
     def description(self) -> str:
@@ -65,67 +102,86 @@ class OrtRunner:
         for graph in (layout.graphs.vision, layout.graphs.prefill, layout.graphs.step):
             self.session(graph)
 
-    def session(self, graph: str) -> Any:
-        """The session of a graph file, made once."""
-        if graph not in self._sessions:
-            import onnxruntime
+    def session(self, graph: str, packed: bool = False) -> Any:
+        """The session of a graph file, made once.
 
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            options.intra_op_num_threads = self.threads
-            # a spinning pool burns the cores that the caller's own work needs between steps
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            providers = ["CPUExecutionProvider"]
-            if self.device == "cuda":
-                providers.insert(0, "CUDAExecutionProvider")
-            path = str(self.bundle.file(graph))
-            self._sessions[graph] = onnxruntime.InferenceSession(path, options, providers=providers)
-        return self._sessions[graph]
+        Args:
+            graph: path inside the bundle.
+            packed: with packed weights of its own, for the steps of a batch.
+        """
+        key = graph, packed and self._shares
+        if key not in self._sessions:
+            self._sessions[key] = self._make(self.bundle.file(graph), packed)
+        return self._sessions[key]
+
+    def _make(self, path: Path, packed: bool) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # a spinning pool burns the cores that the caller's own work needs between steps
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._shares:
+            return self._weights.session(path, options, packed)
+        providers = ["CPUExecutionProvider"]
+        if self.device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
         return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
 
-    def new_caches(self, layout: Layout, batch: int) -> dict[str, Any]:
-        """Zeroed buffers on the device, by name."""
-        import onnxruntime
-
+    def new_caches(self, layout: Layout, batch: int) -> "Caches":
+        """Zeroed buffers on the device."""
         m = self.bundle.manifest
-        make = onnxruntime.OrtValue.ortvalue_from_numpy
-        return {
-            s.name: make(np.zeros(s.shape, NUMPY[s.dtype]), self.device, 0)
-            for s in cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
-        }
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        return Caches({s.name: np.zeros(s.shape, NUMPY[s.dtype]) for s in specs}, self.device)
 
-    def prefill(self, layout: Layout, feed: PrefillFeed, caches: dict[str, Any]) -> PrefillResult:
+    def window(self, caches: "Caches", start: int, count: int) -> "Caches":
+        """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
+        rows = {name: a[start : start + count] for name, a in caches.host.items()}
+        return Caches(rows, self.device)
+
+    def copy_caches(self, source: "Caches", target: "Caches") -> None:
+        """Copy rows to as many others, which do not overlap them (CPU only)."""
+        for name, array in source.host.items():
+            target.host[name][...] = array
+
+    def write_caches(self, caches: "Caches", values: dict[str, np.ndarray]) -> None:
+        """Put back what `read_caches` gave (CPU only)."""
+        for name, array in values.items():
+            caches.host[name][...] = array
+
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
         """Run prompts and fill the caches in place."""
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
-        logits, *rest = self._run(layout.graphs.prefill, vars(feed), caches, ["logits", *names])
+        session = self.session(layout.graphs.prefill)
+        logits, *rest = self._run(session, vars(feed), caches, ["logits", *names])
         stages = {
             layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
         }
         return PrefillResult(logits[:, 0], stages)
 
-    def step(self, layout: Layout, feed: StepFeed, caches: dict[str, Any]) -> np.ndarray:
+    def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        return self._run(layout.graphs.step, vars(feed), caches, ["logits"])[0][:, 0]
+        session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
+        return self._run(session, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Host copies."""
-        return {name: cache.numpy() for name, cache in caches.items()}
+    def read_caches(self, caches: "Caches") -> dict[str, np.ndarray]:
+        """Host copies, by name."""
+        return {name: np.array(value.numpy()) for name, value in caches.values.items()}
 
-    def _run(
-        self, graph: str, feed, caches: dict[str, Any], outputs: list[str]
-    ) -> list[np.ndarray]:
+    def _run(self, session, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
-        session = self.session(graph)
         binding = session.io_binding()
         for name in outputs:  # first, so that they come first in get_outputs()
             binding.bind_output(name, "cpu")
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
-        for name, cache in caches.items():
+        for name, cache in caches.values.items():
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)

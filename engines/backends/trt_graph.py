@@ -5,16 +5,19 @@ plugin, so both are refused here. Letters: B batch, S prompt length, T new token
 V_l those entering a stage, k kept, N tiles.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from ...errors import LuvcError
 from ...plugins.spectrum.contract import DOMAIN, SELECT
 from ..bundle import Bundle
 from ..manifest import Layout, Manifest, Range
+
+if TYPE_CHECKING:
+    import onnx  # late: what runs engines need not have it
 
 STANDARD = ("", "ai.onnx")
 SINGLE_QUERY_HEADS = 4  # fewest of TensorRT-RTX 1.7.1's attention kernel for one query
@@ -28,6 +31,8 @@ def read_graph(bundle: Bundle, graph: str) -> onnx.ModelProto:
     Raises:
         LuvcError: unreadable, or a weight lies outside the bundle or in an unlisted file.
     """
+    import onnx
+
     try:
         model = onnx.load(bundle.file(graph), load_external_data=False)
     except Exception as error:  # the protobuf library has no base class for a damaged file
@@ -104,6 +109,8 @@ def check_operators(model: onnx.ModelProto, graph: str, registry: Any, plugins: 
 
 def _creator(registry: Any, node: onnx.NodeProto) -> Any:
     """The plugin creator the parser would find for a node, or None."""
+    import onnx
+
     texts = {a.name: a.s.decode() for a in node.attribute if a.type == onnx.AttributeProto.STRING}
     version = texts.get("plugin_version", CREATOR_VERSION)
     spaces = {texts.get("plugin_namespace", ""), node.domain, ""}

@@ -15,9 +15,10 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Engine, EngineFile, Layout
-from .base import CacheSpec, PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 from .cuda import Buffers, Cuda, Memory
 from .trt_build import register_plugins
+from .trt_caches import Caches
 from .trt_library import Library
 from .trt_pick import pick_engine
 from .trt_session import Session, Sessions, numpy_dtype
@@ -38,30 +39,6 @@ def make_runner(library: Library, bundle: Bundle) -> "TrtRunner":
     sessions = Sessions(library, cuda, bundle.path / engine.folder)
     description = f"{library.title} {engine.version} on {cuda.name} ({cuda.arch})"
     return TrtRunner(bundle, engine, cuda, sessions, description)
-
-
-class Caches:
-    """Key and value buffers of a batch on the device, and the step recorded over them.
-
-    Args:
-        cuda: the device.
-        specs: of the buffers.
-    """
-
-    def __init__(self, cuda: Any, specs: list[CacheSpec]):
-        self.specs, self.batch = specs, specs[0].shape[0]
-        sizes = [int(np.prod(s.shape)) * numpy_dtype(s.dtype).itemsize for s in specs]
-        starts = np.cumsum([0, *[-(-size // 256) * 256 for size in sizes]]).tolist()  # aligned
-        mend = "use a smaller batch, a smaller --text-capacity or a higher --ratio"
-        purpose = f"the caches of {self.batch} conversations"
-        self._memory = Memory(cuda, starts[-1], purpose, mend)
-        # unwritten slots are masked, but 0 * NaN would not be 0
-        cuda.clear(self._memory.address, starts[-1])
-        self.addresses = [self._memory.address + start for start in starts[:-1]]
-        self.buffers = Buffers(cuda)  # of the T = 1 step: a recorded graph holds their addresses
-        self.recorded: tuple[Any, Any] | None = None  # what it is good for, the graph
-        self.warm: Any = None  # what the step last ran for without a graph
-        self.records = True  # False once recording has failed
 
 
 class TrtRunner:
@@ -154,6 +131,23 @@ class TrtRunner:
                 self.cuda.download(array, address)
             self.cuda.synchronise()
         return found
+
+    def window(self, caches: Caches, start: int, count: int) -> Caches:
+        """Caches of `count` rows from `start` on, in the same memory."""
+        return caches.window(self.cuda, start, count)
+
+    def copy_caches(self, source: Caches, target: Caches) -> None:
+        """Copy rows to as many others, which do not overlap them."""
+        with self._lock:
+            for a, b, size in zip(source.addresses, target.addresses, source.sizes, strict=True):
+                self.cuda.copy(b, a, size)
+
+    def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
+        """Put back what `read_caches` gave."""
+        with self._lock:
+            for array, address in zip(values.values(), caches.addresses, strict=True):
+                self.cuda.upload(address, np.ascontiguousarray(array))
+            self.cuda.synchronise()
 
     # ---- the work
     def _run(self, graph: str, profile: int, feed, caches: Caches | None, outputs: list[str]):

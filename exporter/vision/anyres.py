@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from ...engines.manifest import Layout, Merge
 from ...errors import LuvcError
 from ..grid import Grid, merge_grid, merge_spans
-from .core import Picture, State, blank_run
+from .asking import blank_run
+from .core import Picture, State
 from .llava import LlavaAdapter
 
 
@@ -73,8 +74,10 @@ def packing(config: Any, size: tuple[int, int], grid: Grid, merges: Sequence[Mer
             spans = merge_spans(spans, merge.group, merged.length(merge.axis))
         places = [(t * length + x, t * length + y) for t in range(tiles) for x, y in spans]
         inside = [i for i, (x, y) in enumerate(places) if x <= b and y >= a]
-        bounds += [inside[0], inside[-1] + 1]
-    return Packing(rows, columns, merged, *bounds, _target(config, kept.shape, grid, merged))
+        bounds.append((inside[0], inside[-1] + 1))
+    (top, bottom), (left, right) = bounds
+    target = _target(config, kept.shape, grid, merged)
+    return Packing(rows, columns, merged, top, bottom, left, right, target)
 
 
 def _target(config: Any, kept: Sequence[int], grid: Grid, merged: Grid) -> tuple[int, int] | None:

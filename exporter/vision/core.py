@@ -1,4 +1,4 @@
-"""The vision loop that all families share, and what an adapter must say of its family.
+"""What an adapter must say of its family, for the loop in graph.py.
 
 Letters: N graph entries (tiles or images), h rows and w columns of the token grid, n visual tokens of an
 entry, D width.
@@ -13,11 +13,9 @@ import torch
 from torch import nn
 
 from ...engines.manifest import Layout, Merge
-from ...errors import LuvcError
 from ..cost import EncoderShape
-from ..grid import Grid, merge_grid, merged_grids
-from ..oim import merge_tokens
-from ..stamp import Run, mark
+from ..grid import Grid, merged_grids
+from .asking import known_token
 
 
 @dataclass(frozen=True)
@@ -221,107 +219,3 @@ class VisionAdapter(ABC):
         """Visual tokens of the tiles [N', n, D] -> of the graph's entries [N, n, D]."""
         del grid
         return x
-
-
-def blank_run(processor: Any, size: tuple[int, int], options: dict[str, Any]) -> Any:
-    """What the image processor makes of an empty image of `size` = (height, width), as numpy."""
-    from PIL import Image
-
-    return processor(Image.new("RGB", size[::-1]), return_tensors="np", **options)
-
-
-def known_token(tokenizer: Any, token: str) -> str:
-    """A token that must be in the vocabulary.
-
-    Raises:
-        LuvcError: it is not.
-    """
-    if token not in tokenizer.get_vocab():
-        raise LuvcError(
-            f"the tokenizer does not know {token}; add it to its special tokens, as the family's "
-            "published checkpoints do"
-        )
-    return token
-
-
-def named_token(tokenizer: Any, name: str) -> str:
-    """A token that the family's tokenizers name.
-
-    Raises:
-        LuvcError: the tokenizer does not name it.
-    """
-    token = getattr(tokenizer, name, None)
-    if not token:
-        raise LuvcError(
-            f"the tokenizer names no {name}; add it to extra_special_tokens in "
-            "tokenizer_config.json, as the family's published checkpoints do"
-        )
-    return str(token)
-
-
-def mirror(model: nn.Module, names: tuple[str, ...]) -> nn.Module:
-    """An empty module that holds `model`'s submodules (and parameters) under their own dotted names."""
-    root = nn.Module()
-    for name in names:
-        *path, last = name.split(".")
-        parent, source = root, model
-        for part in path:
-            if not hasattr(parent, part):
-                parent.add_module(part, nn.Module())
-            parent, source = getattr(parent, part), getattr(source, part)
-        setattr(parent, last, getattr(source, last))
-    return root
-
-
-class VisionGraph(nn.Module):
-    """pixel_values float32 [N, ...] -> visual_embeds [N, n, D], merging on the way."""
-
-    def __init__(self, model: nn.Module, adapter: type[VisionAdapter], layout: Layout):
-        super().__init__()
-        part = mirror(model, adapter.modules)
-        for name, child in part.named_children():
-            self.add_module(name, child)
-        self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
-        self.match = layout.schedule.match
-        self.layers: Sequence[int] = range(self.adapter.depth)
-        with torch.no_grad():  # all states now: nothing of them may be traced
-            self.states = [self.adapter.start(Grid(*layout.grid))]
-            for merge in self.merges:
-                before = self.states[-1]
-                after = merge_grid(before.grid, merge, self.adapter.multiple_of)
-                self.states.append(self.adapter.follow(before, merge, after))
-
-    def trace_once(self) -> tuple[Run, ...]:
-        """Run only the first layer of each run of equal ones from now on -> the runs to stamp."""
-        tower, count = self.adapter, self.adapter.depth
-        starts = {0, *(m.layer for m in self.merges), *(i + 1 for i in tower.taps)}
-        self.layers = [i for i in range(count) if i in starts or tower.kind(i) != tower.kind(i - 1)]
-        lasts = [*(i - 1 for i in self.layers[1:]), count - 1]
-        names = {id(m): name for name, m in self.named_modules()}
-        name = names[id(tower.layers)]
-        return tuple(Run(a, b, name) for a, b in zip(self.layers, lasts, strict=True))
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Run the tower; merges stand before their layer."""
-        tower, state = self.adapter, self.states[0]
-        dtype = next(tower.layers.parameters()).dtype
-        x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
-        lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
-        taps: list[torch.Tensor] = []
-        for layer, last in zip(self.layers, lasts, strict=True):
-            for i, merge in enumerate(self.merges):
-                if merge.layer == layer:
-                    x, taps = self._merge(x, taps, i)
-                    state = self.states[i + 1]
-            x = mark(tower.block(layer, mark(x, layer, end=False), state), layer, end=True)
-            if last in tower.taps:
-                taps.append(tower.raster(x, state))
-        features = tower.project(tower.raster(x, state), taps, state.grid)
-        return tower.pack(features, state.grid)
-
-    def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):
-        """OIM step i on the tokens and on what was tapped before."""
-        tower, before, after = self.adapter, self.states[i], self.states[i + 1]
-        step = before.grid, after.grid, self.merges[i], tower.prefix, self.match
-        taps = [merge_tokens(t, *step) for t in taps]
-        return tower.order(merge_tokens(tower.raster(x, before), *step), after), taps

@@ -8,7 +8,8 @@ import torch
 from ...errors import LuvcError
 from ..grid import Grid
 from .absolute import AbsoluteAdapter, runs
-from .core import Picture, State, named_token
+from .asking import named_token
+from .core import Picture, State
 
 
 class InternVLAdapter(AbsoluteAdapter):

@@ -9,7 +9,8 @@ from ...errors import LuvcError
 from ..cost import EncoderShape
 from ..grid import Grid
 from .absolute import AbsoluteAdapter, runs
-from .core import Picture, State, blank_run, known_token
+from .asking import blank_run, known_token
+from .core import Picture, State
 
 
 class Lfm2VLAdapter(AbsoluteAdapter):

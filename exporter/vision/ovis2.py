@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ...engines.manifest import Merge
 from ...errors import LuvcError
 from ..cost import EncoderShape
 from ..grid import Grid, merged_grids
 from .absolute import AbsoluteAdapter, runs, space_to_depth
-from .core import Picture, blank_run, known_token
+from .asking import blank_run, known_token
+from .core import Picture
 from .internvl import count_tiles
 
 MARKS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
@@ -54,8 +54,8 @@ class Ovis2Adapter(AbsoluteAdapter):
     @classmethod
     def tokens(cls, config: Any, picture: Picture, merges) -> int:
         """Blocks that the grid fills, padded."""
-        f = config.vision_config.hidden_stride
-        grid = _merged(cls, config, picture, merges)
+        f, layers = config.vision_config.hidden_stride, config.vision_config.num_hidden_layers
+        grid = merged_grids(picture.grid, tuple(merges), Grid(1, 1), layers)[-1]
         return picture.tiles * -(-grid.h // f) * -(-grid.w // f)
 
     @classmethod
@@ -115,8 +115,3 @@ class Ovis2Adapter(AbsoluteAdapter):
         if v.tokenize_function == "st_argmax":
             return F.embedding(logits.argmax(-1), table)
         return logits.softmax(-1) @ table
-
-
-def _merged(cls, config: Any, picture: Picture, merges: tuple[Merge, ...]) -> Grid:
-    layers = config.vision_config.num_hidden_layers
-    return merged_grids(picture.grid, tuple(merges), Grid(1, 1), layers)[-1]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from ..grid import Grid
 from .absolute import AbsoluteAdapter
-from .core import Picture, named_token
+from .asking import named_token
+from .core import Picture
 
 
 class PaliGemmaAdapter(AbsoluteAdapter):

@@ -7,7 +7,8 @@ import torch
 from ..attention import attention
 from ..cost import EncoderShape
 from ..grid import Grid
-from .core import Picture, State, known_token
+from .asking import known_token
+from .core import Picture, State
 from .rope import RopeAdapter
 
 
@@ -89,8 +90,10 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
         for count, size in state.tables["segments"]:
             parts = (t[:, :, start : start + count * size] for t in (q, k, v))
             # windows become entries: [N, H, count * size, d] -> [N * count, H, size, d]
-            each = (t.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1) for t in parts)
-            out = attention(self.layers[layer].attn, *each, None, is_causal=False)[0]
+            q_, k_, v_ = (
+                t.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1) for t in parts
+            )
+            out = attention(self.layers[layer], q_, k_, v_, None, is_causal=False)[0]
             outs.append(out.unflatten(0, (-1, count)).flatten(1, 2))
             start += count * size
         return torch.cat(outs, 1) if len(outs) > 1 else outs[0]

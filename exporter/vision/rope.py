@@ -17,7 +17,8 @@ from ..attention import attention
 from ..cost import EncoderShape
 from ..grid import Grid
 from ..oim import merge_axis
-from .core import Picture, State, VisionAdapter, blank_run
+from .asking import blank_run
+from .core import Picture, State, VisionAdapter
 
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
 
@@ -146,7 +147,7 @@ class RopeAdapter(VisionAdapter):
         Hugging Face's forward takes one long sequence and splits it by lengths it reads from a tensor,
         which cannot be traced for a dynamic number of images.
         """
-        b = self.layers[layer]
+        b: Any = self.layers[layer]
         x = x + self.attend(b.attn, b.norm1(x), layer, state)
         return x + b.mlp(b.norm2(x))
 
@@ -160,7 +161,7 @@ class RopeAdapter(VisionAdapter):
 
     def see(self, q, k, v, layer: int, state: State) -> torch.Tensor:
         """q, k, v [N, H, h * w, d] -> [N, h * w, H, d]; everything sees everything."""
-        return attention(self.layers[layer].attn, q, k, v, None, is_causal=False)[0]
+        return attention(self.layers[layer], q, k, v, None, is_causal=False)[0]
 
     def merger(self, module: nn.Module, x: torch.Tensor, grid: Grid) -> torch.Tensor:
         """A k x k merger, which takes rows: [N, h * w, D] -> [N, n, D of the language model]."""

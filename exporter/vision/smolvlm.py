@@ -8,7 +8,8 @@ import torch
 from ...engines.manifest import Layout
 from ..grid import Grid
 from .absolute import AbsoluteAdapter, runs, space_to_depth
-from .core import Picture, State, known_token
+from .asking import known_token
+from .core import Picture, State
 from .internvl import count_tiles
 
 

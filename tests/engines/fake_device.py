@@ -58,6 +58,9 @@ class FakeCuda:
         self.moved.append(array.nbytes)
         self.queue.append(lambda: ctypes.memmove(array.ctypes.data, address, array.nbytes))
 
+    def copy(self, target, source, size):
+        self.queue.append(lambda: ctypes.memmove(target, source, size))
+
     def synchronise(self):
         for work in self.queue:
             work()

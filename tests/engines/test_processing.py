@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from luvc.engines.pictures import open_video
 from luvc.engines.processing import open_image
 from luvc.errors import LuvcError
 from tests.conftest import ask
@@ -88,7 +89,12 @@ def test_a_truncated_photograph(picture):
         ([{"role": "user"}], "'role' and 'content'"),
         ([{"role": "user", "content": None}], "text or a list of parts"),
         (ask("no picture"), "no image"),
-        ([{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}], "type"),
+        ([{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}]}], "type"),
+        (
+            [{"role": "user", "content": [{"type": "video", "video": "a.mp4"}]}],
+            "video a.mp4 cannot",
+        ),
+        ([{"role": "user", "content": [{"type": "video", "video": 7}]}], "got int"),
         ([{"role": "user", "content": [{"type": "image"}]}], "needs 'image'"),
     ],
 )
@@ -109,3 +115,23 @@ def test_prompts_that_do_not_fit(workshop, picture):
     two = workshop.vlm("qwen2-two-images")
     with pytest.raises(LuvcError, match="1 images, this bundle holds 2"):
         two.generate(ask("Compare", picture))
+
+
+def test_videos_from_files(tmp_path):
+    """A folder of frames in the order of their names, and an animation, give the same frames."""
+    frames = [Image.fromarray(np.full((8, 10, 3), shade, np.uint8)) for shade in (9, 90, 200)]
+    for n, frame in enumerate(frames):
+        frame.save(tmp_path / f"{n}.png")
+    (tmp_path / "notes.txt").write_text("not a frame")
+    animation = tmp_path / "animation.webp"
+    frames[0].save(animation, save_all=True, append_images=frames[1:], lossless=True)
+    animation.rename(tmp_path.parent / "animation.webp")
+    for source in (frames, tmp_path, str(tmp_path.parent / "animation.webp")):
+        video = open_video(source, fps=2)
+        assert [np.asarray(f)[0, 0, 0] for f in video.frames] == [9, 90, 200]
+    assert video.sample(2).frames == (video.frames[0], video.frames[2])
+    assert video.sample(2).fps == pytest.approx(2 * 2 / 3)
+    with pytest.raises(LuvcError, match="fps"):
+        open_video(frames, fps=0)
+    with pytest.raises(LuvcError, match="one size"):
+        open_video([frames[0], frames[1].resize((4, 4))])

@@ -119,10 +119,12 @@ def test_a_second_turn_equals_a_fresh_prefill(workshop, picture):
     vlm = workshop.vlm("qwen2")
     chat = vlm.chat(max_new_tokens=6)
     first = chat.ask("Why?", images=[picture])
-    cached = list(chat._cached)
+    cached = list(chat.history.cached)
     second = chat.ask("And the colours?", stream=False)
     assert first.reused_tokens == 0 and second.reused_tokens == len(cached)
-    conversation = chat._cached[: len(chat._cached) - 5]  # without the answer's fed tokens
+    conversation = chat.history.cached[
+        : len(chat.history.cached) - 5
+    ]  # without the answer's fed tokens
     layout = vlm.manifest.layouts[0]
     embeds, _ = vlm.embed([vlm.processor.prompt(ask("Why?", picture))])
     rows = Rows(vlm.runner, vlm.manifest, layout, 1)
@@ -192,18 +194,9 @@ def test_a_failed_question_is_not_added(workshop, picture):
     assert chat.ask("And now?").reused_tokens > 0
 
 
-def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture, tmp_path):
-    from luvc.engines import VLM
-    from luvc.exporter import ExportConfig, export
-
-    model = workshop.checkpoint(layers=2, vision_layers=1, image=56)
-    config = ExportConfig.make(
-        model=str(model), output=tmp_path / "b", ratio=1, text_capacity=64, check=False,
-        images=(1, 2), image_sizes=((56, 56), (56, 112)),
-    )  # fmt: skip
-    export(config)
-    assert len(list((tmp_path / "b").rglob("*.safetensors"))) == 1
-    vlm = VLM.load(tmp_path / "b")
+def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture):
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    assert len(list(vlm.bundle.path.rglob("*.safetensors"))) == 1
     wide = picture[:56, :112]
     cases = {
         "56x56": [picture[:50, :60]],

@@ -73,6 +73,37 @@ def test_batches_and_turns_equal_onnx_runtime(both, picture):
     assert [t.token_ids for t in turns[0]] == [t.token_ids for t in turns[1]]
 
 
+def test_a_crowd_and_a_session_share_the_device(both, picture):
+    """Rows that come, move and go on the device: equal to ONNX Runtime, and steps are replayed."""
+    from luvc.engines.serving import Limits, Scheduler
+
+    ours, theirs, cuda = both
+    cuda.captures = cuda.launches = 0
+    scheduler = Scheduler(ours, Limits(rows=4, prefill=2))
+    lengths = (9, 3, 14, 6, 11, 4)
+    tickets = [scheduler.submit(ask("Hello", picture), max_new_tokens=n) for n in lengths]
+    chat = theirs.chat(max_new_tokens=5)
+    for text, images in (("What is this?", [picture]), ("And then?", [])):
+        answer = scheduler.submit(ask(text, *images), session="s", max_new_tokens=5).answer
+        expected = chat.ask(text, images)
+        assert answer.token_ids == expected.token_ids
+        assert answer.reused_tokens == expected.reused_tokens
+    for length, ticket in zip(lengths, tickets, strict=True):
+        expected = theirs.generate(ask("Hello", picture), max_new_tokens=length)
+        assert ticket.answer.token_ids == expected.token_ids
+    assert 0 < cuda.captures <= 4 and cuda.launches > cuda.captures, "one recording for each B"
+    scheduler.close()
+
+
+def test_a_row_that_tensorrt_cannot_address_is_refused(both):
+    from luvc.engines.backends.trt_caches import Caches
+
+    caches = Caches(FakeCuda(), [(2, 1, 3, 64)] * 2, 2)  # rows of 384 bytes
+    with pytest.raises(LuvcError, match="multiple of 256"):
+        caches.window(None, 1, 1)
+    assert caches.window(None, 0, 1) is caches.window(None, 0, 1)
+
+
 def test_caches_stay_on_the_device(both, picture):
     ours, _, cuda = both
     cuda.moved.clear()

@@ -10,7 +10,8 @@ from luvc.engines.manifest import Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph
-from luvc.exporter.language import check_text_config, text_positions
+from luvc.exporter.pruner import Tokens, text_positions
+from luvc.exporter.text import text_traits
 from luvc.exporter.torch_runner import TorchRunner
 
 V, TEXT = 36, 14
@@ -28,7 +29,7 @@ def runner(workshop, text="qwen2", **shape):
 
 
 def layout_with(runner, schedule):
-    return runner.family.layout(None, 1, 8, schedule)
+    return runner.family.layout(runner.family.picture(), 8, schedule)
 
 
 def feed(batch=1, seed=0):
@@ -64,7 +65,7 @@ def test_empty_schedule_equals_hugging_face(workshop, text):
     r.model.set_attn_implementation("luvc")
     np.testing.assert_allclose(ours.logits, logits.numpy(), atol=2e-4)
     for i, layer in enumerate(out.past_key_values.layers):
-        written = caches[2 * i][:, :, : V + TEXT]
+        written = caches[f"cache_key_{i}"][:, :, : V + TEXT]
         np.testing.assert_allclose(written.numpy(), layer.keys.numpy(), atol=1e-4)
 
 
@@ -140,13 +141,13 @@ def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text):
 def test_raw_signal_scores_the_hidden_states(workshop):
     r, f = runner(workshop), feed()
     schedule = SCHEDULE.model_copy(update={"signal": "raw"})
-    graph = PrefillGraph(r.model, V, 1, schedule)
+    layout = layout_with(r, schedule)
+    graph = PrefillGraph(r.model, r.family.traits, layout, r.family.language, 64)
     seen = {}
     graph.pruners["1"].register_forward_pre_hook(lambda m, a: seen.update(hidden=a[0].hidden))
-    layout = layout_with(r, schedule)
     args = [torch.from_numpy(getattr(f, n)) for n in graph.inputs]
     with torch.no_grad():
-        out = graph(*args, *r.new_caches(layout, 1))
+        out = graph(*args, *r.new_caches(layout, 1).values())
     energies = dict(zip(graph.output_names(), out, strict=True))["energies_1"]
     x = seen["hidden"][0, f.visual_index[0]].double().numpy()
     spectrum = np.fft.rfft(x, axis=0)
@@ -156,8 +157,6 @@ def test_raw_signal_scores_the_hidden_states(workshop):
 
 
 def test_text_positions():
-    from luvc.exporter.language import Tokens
-
     index = torch.tensor([[1, 2, 5], [0, 3, 6]])
     tokens = Tokens(torch.zeros(2, 7, 1), torch.zeros(2, 7, 1), index, torch.tensor([6, 6]))
     assert text_positions(tokens).tolist() == [[0, 3, 4, 6], [1, 2, 4, 5]]
@@ -168,12 +167,12 @@ def test_text_positions():
     [
         ({"model_type": "mamba"}, "mamba"),
         ({"rope_parameters": {"rope_type": "longrope"}}, "longrope"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"layer_types": ["full_attention", "linear_attention"]}, "linear_attention"),
     ],
 )
 def test_unsupported_text_models_are_refused(change, message):
     from types import SimpleNamespace
 
-    config = SimpleNamespace(**({"model_type": "qwen2"} | change))
+    config = SimpleNamespace(**({"model_type": "qwen2", "num_hidden_layers": 2} | change))
     with pytest.raises(LuvcError, match=message):
-        check_text_config(config)
+        text_traits(config)

@@ -1,5 +1,7 @@
 """OIM against plain numpy, and inside the tower against Hugging Face's own layers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from luvc.engines.manifest import Merge, Schedule
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_axis, merge_similar, merge_tokens
 from luvc.exporter.vision import adapter_class
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 
 def naive(line, group, length):
@@ -73,7 +75,8 @@ def model(workshop):
 
 
 def tower(m, schedule):
-    return VisionGraph(m, adapter_class("internvl"), Grid(12, 12), schedule)
+    layout = SimpleNamespace(grid=(12, 12), schedule=schedule, tiles=1)
+    return VisionGraph(m, adapter_class("internvl"), layout)
 
 
 def test_empty_schedule_equals_hugging_face(workshop):

@@ -102,7 +102,7 @@ def test_random_shapes(
         return
     assert ratio * 0.999999 <= p.ratios(schedule).prefill <= ratio * 1.02
     check_schedule(p, schedule)  # what the solver writes, the checker accepts
-    V = p.visual_tokens(p.grids(schedule.vision)[-1])
+    V = p.visual_tokens(schedule.vision)
     assert all(
         a >= b for a, b in zip((V, *schedule.visual_per_layer(layers, V)),
                                schedule.visual_per_layer(layers, V), strict=False)
@@ -185,3 +185,18 @@ def test_schedule_of_ones_own_is_checked(schedule, message):
 def test_malformed_schedules(bad):
     with pytest.raises(ValueError):
         Schedule.model_validate(bad)
+
+
+def test_the_solver_takes_other_stages_keeps_and_shares():
+    shape = problem("InternVL2.5-8B")
+    plain = solve(shape, 2.0)
+    assert not solve(shape, 2.0, Options(oim_share=0)).vision and plain.vision
+    late = solve(shape, 2.0, Options(stages=(0.5,)))
+    assert [p.layer for p in late.language] == [16, 31]
+    linear = solve(shape, 1.5, Options(keeps="linear", oim_share=0))
+    keeps = [p.keep for p in linear.language[:3]]
+    first, second = keeps[0] - keeps[1], keeps[1] - keeps[2]
+    assert abs(first - second) <= 0.15 * keeps[0] and keeps[2] < keeps[1] < keeps[0]
+    assert 1.5 <= shape.ratios(linear).prefill <= 1.53 and 2 <= shape.ratios(late).prefill <= 2.04
+    with pytest.raises(LuvcError, match="the largest feasible ratio is 1"):
+        solve(shape, 3.0, Options(keeps="linear", oim_share=0))

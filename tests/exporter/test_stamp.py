@@ -16,7 +16,7 @@ from luvc.exporter.attention import NAME
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph, StepGraph
 from luvc.exporter.onnx_export import trace
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 SCHEDULE = Schedule(
     ratio=2,
@@ -43,8 +43,8 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
     family = Family.load(str(path))
     model = InternVLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
     model.set_attn_implementation(NAME)
-    layout = family.layout(None, 1, 8, SCHEDULE)
-    args = (model, family, layout) + ((32,) if kind != "vision" else ())
+    layout = family.layout(family.picture(), 8, SCHEDULE)
+    args = (model, family, layout, *(() if kind == "vision" else (32,)), torch.float32)
     short = REQUESTS[kind](*args)
     assert max(r.last - r.first for r in short.runs) >= 1
     stamped = trace(short)
@@ -53,7 +53,9 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
         names = [[v.name for v in getattr(m.graph, side)] for m in (stamped, traced)]
         assert names[0] == names[1]
     if kind != "vision":
-        assert [v.name for v in stamped.graph.inputs][-6:] == cache_names(range(3))
+        assert [v.name for v in stamped.graph.inputs][-6:] == cache_names(
+            dict.fromkeys(range(3), "full")
+        )
     weights = [
         {n for n in m.graph.initializers if n.startswith("model.")} for m in (stamped, traced)
     ]

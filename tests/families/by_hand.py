@@ -15,7 +15,9 @@ Merges = Sequence[tuple[int, str, int]]  # (before layer, axis, group)
 Rows = list[list[Any]]  # [h][w] of anything that can be averaged
 
 
-def shorten(line: list, group: int, multiple: int, mean: Callable = lambda a, b: (a + b) / 2) -> list:
+def shorten(
+    line: list, group: int, multiple: int, mean: Callable = lambda a, b: (a + b) / 2
+) -> list:
     """Of every `group` neighbours the last two become one; what is over stays at the end."""
     n = len(line)
     left = min(n, math.ceil((n - n // group) / multiple) * multiple)
@@ -75,7 +77,10 @@ def hook_absolute(
                 merged.append(torch.cat([tile[:prefix], flat(rows)]))
             width[0], x = len(rows[0]), torch.stack(merged)
         if at >= merges[0][0]:  # a mask would be of the old length, and nothing is masked
-            rest, kwargs = [None] * len(rest), {k: None if "mask" in k else v for k, v in kwargs.items()}
+            rest, kwargs = (
+                [None] * len(rest),
+                {k: None if "mask" in k else v for k, v in kwargs.items()},
+            )
         return (x, *rest), kwargs
 
     for i, layer in enumerate(layers):
@@ -94,7 +99,9 @@ class RotaryTower:
         taps: layers whose output is kept and merged on.
     """
 
-    def __init__(self, visual: Any, merges: Merges, size: tuple[int, int], window: int | None, taps=()):
+    def __init__(
+        self, visual: Any, merges: Merges, size: tuple[int, int], window: int | None, taps=()
+    ):
         self.visual, self.merges, self.window = visual, merges, window
         self.k = visual.spatial_merge_size
         self.places: Rows = [

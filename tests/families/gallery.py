@@ -1,20 +1,20 @@
 """Checkpoints, Hugging Face models and bundles of the families, made once for the whole run."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
-from luvc.engines.manifest import Merge, Prune, Schedule
+from luvc.engines.manifest import Manifest, Merge, Prune, Schedule
 from luvc.engines.validate import sample_picture
-from luvc.exporter import ExportConfig, export, pipeline
-from luvc.exporter.attention import NAME
+from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
+from luvc.exporter.pipeline import plan
 from luvc.exporter.torch_runner import TorchRunner
 
 from . import reference, shapes
@@ -52,12 +52,14 @@ SIZES: dict[str, tuple[int, int]] = {
 def apart(value: str, torchvision: bool) -> Any:
     """A test parameter that is skipped where torchvision is needed and missing.
 
-    test_with_torchvision.py runs what is skipped, in a process that has it.
+    test_with_torchvision.py runs what is skipped, in a process that has it. Tests of one value share
+    checkpoints and bundles, so they run in one process.
     """
     from transformers.utils import is_torchvision_available
 
     missing = torchvision and not is_torchvision_available()
-    return pytest.param(value, marks=pytest.mark.skipif(missing, reason="needs torchvision"))
+    skip = pytest.mark.skipif(missing, reason="needs torchvision")
+    return pytest.param(value, marks=[skip, pytest.mark.xdist_group(f"family-{value}")])
 
 
 def names(*families: str) -> list[Any]:
@@ -123,15 +125,20 @@ class Gallery:
     def in_pytorch(self, name: str, **options: Any) -> VLM:
         """What a bundle exported with these options would be, run in PyTorch; nothing is traced."""
         config, family = self.config(name, **options), self.family(name)
-        layouts = pipeline.plan(config, family)
-        model = load_model(family, torch.float32)
-        model.set_attn_implementation(NAME)
         folder = self.root / "processors" / name
         with FileLock(self.root / f"{name}-processor.lock"):
             if not folder.exists():
-                pipeline._write_processor(family, model, folder / "processor")
-        bundle = Bundle(folder, pipeline._manifest(config, family, layouts, 0))
-        return VLM(bundle, TorchRunner(model, family, config.text_capacity))
+                family.tokenizer.save_pretrained(folder / "processor")
+                family.image_processor.save_pretrained(folder / "processor")
+                answers = "generation_config.json"
+                shutil.copy(self.checkpoint(name) / answers, folder / "processor" / answers)
+        manifest = Manifest(
+            created="", model=config.model, family=family.config.model_type, dtype="float32",
+            language=family.language, layouts=plan(config, family), parameters=0,
+            text_capacity=config.text_capacity, reference_text=config.reference_text,
+        )  # fmt: skip
+        runner = TorchRunner(load_model(family), family, config.text_capacity)
+        return VLM(Bundle(folder, manifest), runner)
 
 
 def pictures(size: tuple[int, int], count: int) -> list[Any]:

@@ -104,7 +104,11 @@ class ByHand:
         deep = list(self.features.taps)
         for i, layer in enumerate(self.text.layers):
             if i in self.prunes:
-                norm = layer.operator_norm if hasattr(layer, "operator_norm") else layer.input_layernorm
+                norm = (
+                    layer.operator_norm
+                    if hasattr(layer, "operator_norm")
+                    else layer.input_layernorm
+                )
                 rows = [alive.index(p) for p in visual]
                 ordinals = self.keep(norm, hidden, rows, self.prunes[i]) if self.prunes[i] else []
                 self.kept[i] = ordinals

@@ -6,7 +6,7 @@ import torch
 
 from luvc.engines import VLM
 from luvc.exporter.pipeline import reports
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
 from .gallery import QUESTION, families, names, pictures, question

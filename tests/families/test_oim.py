@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from luvc.engines.manifest import Merge, Schedule
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 from . import by_hand, reference
 from .checkpoints import family_of
@@ -99,7 +99,10 @@ def anyres(model, given, layout, steps):
     )
     probe = torch.arange(rows * h * columns * w).view(1, rows * h, columns * w)
     kept = next_.unpad_image(probe, given["image_sizes"][0])[0]
-    ys, xs = set((kept // (columns * w)).flatten().tolist()), set((kept % (columns * w)).flatten().tolist())
+    ys, xs = (
+        set((kept // (columns * w)).flatten().tolist()),
+        set((kept % (columns * w)).flatten().tolist()),
+    )
     assert len(kept.flatten()) < probe.numel(), "a size without padding tests less"
     out, newline = list(features[0]), model.model.image_newline
     for row in range(rows):
@@ -141,7 +144,9 @@ def rotary(model, given, layout, steps):
 
         def keep(module, args, found):  # Hugging Face puts as many rows in order as came in
             out.append(found)
-            return torch.cat([found, found.new_zeros(layout.baseline_visual_tokens - len(found), found.shape[1])])
+            return torch.cat(
+                [found, found.new_zeros(layout.baseline_visual_tokens - len(found), found.shape[1])]
+            )
 
         stack.callback(visual.merger.register_forward_hook(keep).remove)
         visual(given["pixel_values"], given["image_grid_thw"], **more)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from luvc.exporter.vision.core import VisionGraph
+from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
 from .gallery import QUESTION, names, pictures, question

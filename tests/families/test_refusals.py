@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.exporter import pipeline
 from luvc.exporter.family import Family
+from luvc.exporter.pipeline import plan
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}
 
@@ -79,7 +79,7 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
 )
 def test_an_impossible_layout_is_refused(gallery, name, options, message):
     with pytest.raises(LuvcError, match=message):
-        pipeline.plan(gallery.config(name, **{"ratio": 1} | options), gallery.family(name))
+        plan(gallery.config(name, **{"ratio": 1} | options), gallery.family(name))
 
 
 def test_a_grid_that_the_projector_cannot_take_is_refused(gallery, changed, tmp_path):
@@ -115,4 +115,4 @@ def test_a_tokenizer_without_the_image_token_is_refused(changed):
 def test_a_ratio_that_the_prompt_cannot_reach_is_refused(gallery):
     config = gallery.config("gemma3", ratio=9.0)
     with pytest.raises(LuvcError, match=r"9x is not feasible .* the largest feasible ratio is [\d.]+x"):
-        pipeline.plan(config, gallery.family("gemma3"))
+        plan(config, gallery.family("gemma3"))

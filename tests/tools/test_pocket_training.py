@@ -16,6 +16,7 @@ from transformers import (
     InternVLForConditionalGeneration,
 )
 
+from luvc.errors import LuvcError
 from luvc.tools.pocket.checkpoint import (
     MAX_BYTES,
     VISUAL_TOKENS,
@@ -33,6 +34,7 @@ from luvc.tools.pocket.learner import (
     visible,
 )
 from luvc.tools.pocket.loader import BatchShape, Loader, allocate, fill
+from luvc.tools.pocket.muon import BatchedMuon
 from luvc.tools.pocket.optim import rate_factor
 from luvc.tools.pocket.packing import IGNORE, PADDING, Packer
 from luvc.tools.pocket.plots import plot_losses
@@ -271,3 +273,49 @@ def test_the_rate_rises_stays_and_falls():
     assert rate_factor(0, 10, 0.0) == pytest.approx(0.1)
     assert rate_factor(50, 10, 0.3) == rate_factor(50, 10, 0.6) == 1
     assert rate_factor(50, 10, 0.9) < 0.5 and rate_factor(50, 10, 1.0) == 0
+
+
+def test_batched_muon_is_torchs_muon():
+    torch.manual_seed(0)
+    shapes = ((16, 8), (16, 8), (8, 16), (12, 12))
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    options = {"lr": 1e-2, "weight_decay": 0.05}
+    a = BatchedMuon(ours, **options)
+    b = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, atol=2e-3, rtol=2e-2)  # both iterate in bfloat16
+
+
+def test_a_command_that_stops_early_is_taken_up_again(tmp_path):
+    config = dataclasses.replace(SMALL, steps=3, stop_after=1e-9, validation=10, validate_every=1)
+    steps = []
+    for _ in range(3):
+        trainer = Trainer(config, tmp_path, echo=lambda _: None)
+        finished = trainer.run()
+        steps.append(trainer.step)
+        # what a killed run leaves to be used or started from
+        assert InternVLForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert steps == [1, 2, 3] and finished
+
+
+def test_a_new_run_may_start_from_a_checkpoint(folder, model, tmp_path):
+    config = dataclasses.replace(SMALL, start=str(folder))
+    trainer = Trainer(config, tmp_path, echo=lambda _: None)
+    for ours, theirs in zip(trainer.learner.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs.half().float())
+    with pytest.raises(LuvcError, match=r"holds no model\.safetensors"):
+        Trainer(
+            dataclasses.replace(SMALL, start=str(tmp_path)), tmp_path / "b", echo=lambda _: None
+        )
+
+
+def test_the_shapes_suit_decoding_kernels(folder):
+    text = AutoConfig.from_pretrained(folder).text_config
+    assert text.num_attention_heads == 4 and text.hidden_size // text.num_attention_heads == 64

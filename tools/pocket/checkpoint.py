@@ -27,7 +27,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEAD = 64
 LAYERS = 8
 WIDTHS = (128, 192)
-"""Widths that keep heads of 64 and a checkpoint within 16 MiB: 3.2 and 7.2 million parameters."""
+"""Widths of the vision tower, heads of 64: 6.0 and 8.1 million parameters with the language model."""
+LANGUAGE_WIDTH = 256
+"""Four query heads: TensorRT-RTX has no one-query attention kernel for fewer."""
+KV_HEADS = 2
+INTERMEDIATE = 384
 
 
 def vision_config(width: int) -> dict[str, object]:
@@ -45,15 +49,15 @@ def vision_config(width: int) -> dict[str, object]:
     }
 
 
-def language_config(width: int) -> dict[str, object]:
+def language_config() -> dict[str, object]:
     """Settings of the language model."""
     return {
         "model_type": "qwen2",
-        "hidden_size": width,
+        "hidden_size": LANGUAGE_WIDTH,
         "num_hidden_layers": LAYERS,
-        "num_attention_heads": width // HEAD,
-        "num_key_value_heads": 1,
-        "intermediate_size": 8 * width // 3 // HEAD * HEAD,
+        "num_attention_heads": LANGUAGE_WIDTH // HEAD,
+        "num_key_value_heads": KV_HEADS,
+        "intermediate_size": INTERMEDIATE,
         "vocab_size": VOCABULARY,
         "max_position_embeddings": 2048,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0},
@@ -62,7 +66,7 @@ def language_config(width: int) -> dict[str, object]:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast, width: int = WIDTHS[-1]) -> InternVLConfig:
-    """Describe the pocket VLM: 8 vision and 8 language layers of one width, heads of 64.
+    """Describe the pocket VLM: 8 vision layers of this width, 8 language layers, heads of 64.
 
     Raises:
         LuvcError: the width is not one of WIDTHS.
@@ -75,7 +79,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast, width: int = WIDTHS[-1]) ->
     return InternVLConfig.from_dict(
         {
             "vision_config": vision_config(width),
-            "text_config": language_config(width) | ends,
+            "text_config": language_config() | ends,
             "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
             "image_seq_length": VISUAL_TOKENS,
             "downsample_ratio": 0.5,
@@ -97,6 +101,20 @@ def build_model(config: InternVLConfig, seed: int = 0) -> InternVLForConditional
         model = InternVLForConditionalGeneration(config)
         initialise(model)
     return model
+
+
+def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
+    """The weights of a checkpoint directory, float32.
+
+    Raises:
+        LuvcError: there is no checkpoint.
+    """
+    import torch
+    from transformers import InternVLForConditionalGeneration
+
+    if not (directory / "model.safetensors").is_file():
+        raise LuvcError(f"{directory} holds no model.safetensors to start from.")
+    return InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
 
 
 def image_processor_config() -> dict[str, object]:

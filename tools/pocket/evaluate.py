@@ -69,7 +69,11 @@ def exact_match(
     learner.eval()
     for records, arrays in batches:
         group = to_device(arrays, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        # Other sizes than in training: compiling them would cost more than it saves.
+        with (
+            torch.compiler.set_stance("force_eager"),
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
+        ):
             logits, _ = learner(group)
         for entry, good in zip(
             records, right_answers(logits, group["targets"]).tolist(), strict=True

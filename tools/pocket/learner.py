@@ -178,3 +178,16 @@ def right_answers(logits: Tensor, targets: Tensor) -> Tensor:
     """
     targets = targets.long()
     return ((logits.argmax(-1) == targets) | (targets == IGNORE)).all(1)
+
+
+def compile_layers(learner: Learner) -> None:
+    """Compile every layer in place; layers of a kind share one compilation.
+
+    What does not compile runs as it is.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.suppress_errors = True
+    base = learner.model.model
+    for layer in (*base.vision_tower.encoder.layer, *base.language_model.layers):
+        layer.compile(dynamic=False)

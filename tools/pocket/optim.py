@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from .muon import BatchedMuon
 
 _COOLING = 0.35
 """Last part of a run, in which the learning rate falls to zero."""
@@ -34,11 +37,12 @@ def optimizers(
         {"params": matrices, "weight_decay": decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    made: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
+    fused = plain[0].is_cuda
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=fused)
+    ]
     if inner:
-        made.append(
-            torch.optim.Muon(inner, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
-        )
+        made.append(BatchedMuon(inner, lr=rate, weight_decay=decay))
     return made
 
 
@@ -68,8 +72,7 @@ class Average:
     def update(self, step: int) -> None:
         """Move the average towards the parameters; it follows fast during the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for value, parameter in zip(self.values, self.parameters, strict=True):
-            value.lerp_(parameter, 1 - decay)
+        get_ema_multi_avg_fn(decay)(self.values, [p.detach() for p in self.parameters], step)
 
     @torch.no_grad()
     def swap(self) -> None:

@@ -20,14 +20,16 @@ app = typer.Typer(add_completion=False)
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "cuda": {
-        "steps": 8000,
+        "steps": 12_000,
         "width": 192,
-        "singles": 224,
-        "pairs": 16,
-        "pair_every": 1,
-        "workers": 14,
+        "singles": 448,
+        "pairs": 96,
+        "pair_every": 2,
+        "workers": 15,
         "validate_every": 1000,
-        "validation": 1000,
+        "save_every": 1000,
+        "validation": 600,
+        "compile": True,
     },
 }
 """What differs from TrainConfig's defaults on a device."""
@@ -42,9 +44,17 @@ def train(
     device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
     steps: Annotated[int | None, typer.Option(help="Length of the schedule, steps.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Time limit the schedule fits.")] = None,
+    stop_after: Annotated[
+        float | None, typer.Option(help="Minutes after which this command saves and stops.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Checkpoint directory a new run begins with.")
+    ] = None,
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
-    width: Annotated[int | None, typer.Option(help="Width of the model, 128 or 192.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Width of the vision tower, 128 or 192.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw pictures.")] = None,
@@ -56,6 +66,8 @@ def train(
     """Train, score on the test set, and write a checkpoint in Hugging Face form."""
     given = {
         "steps": steps,
+        "stop_after": stop_after,
+        "start": start,
         "singles": singles,
         "pairs": pairs,
         "width": width,

@@ -1,24 +1,26 @@
 #!/bin/sh
-# Train the pocket VLM on one CUDA GPU from a bare checkout, in ten minutes or less.
+# Train the pocket VLM on one CUDA GPU from a bare checkout, in one command or in several.
 #
-#   sh tools/pocket/train_gpu.sh OUTPUT [MINUTES] [OPTIONS of luvc.tools.pocket.train]
+#   sh tools/pocket/train_gpu.sh RUN [OPTIONS of luvc.tools.pocket.train]
 #
-# Leaves in OUTPUT: pocket.tar (the checkpoint), results.json, log.jsonl, loss.png, config.json.
+# RUN is the run's folder: the same command takes a stopped run up again. After every command RUN holds
+# model/ (the checkpoint as last validated), log.jsonl and state.pt; a finished run has results.json,
+# loss.png and pocket.tar too. A run of 19 minutes in commands of at most 9:
+#
+#   sh tools/pocket/train_gpu.sh out/pocket --minutes 19 --stop-after 9     (as often as needed)
+#
+# Where state.pt cannot be kept, its weights can: --start model/ begins a new run with them.
 set -eu
-output=$1
-minutes=${2:-7.5}
-[ $# -lt 2 ] && shift 1 || shift 2
+run=$1
+shift
 python=${PYTHON:-python3}
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 work=$(mktemp -d)
-mkdir -p "$output"
+mkdir -p "$run"
 # The checkout is the package: a link gives it its name without an installation.
 ln -s "$root" "$work/luvc"
 PYTHONPATH="$work${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
-"$python" -m luvc.tools.pocket.train \
-    --output "$work/run" --device cuda --minutes "$minutes" "$@" 2>&1 | tee "$output/train.txt"
-tar -C "$work/run/model" -cf "$output/pocket.tar" .
-for name in results.json log.jsonl loss.png config.json; do
-    [ ! -f "$work/run/$name" ] || cp "$work/run/$name" "$output/"
-done
+"$python" -m luvc.tools.pocket.train --output "$run" --device cuda "$@"
+rm -r "$work"
+[ ! -d "$run/model" ] || tar -C "$run/model" -cf "$run/pocket.tar" .

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ...errors import LuvcError
-from .checkpoint import build_config, build_model, save_checkpoint
+from .checkpoint import build_config, build_model, load_checkpoint, save_checkpoint
 from .dataset import TEST_QUESTIONS, chance_levels
 from .evaluate import exact_match, prepare, text_only
-from .learner import PLAIN_ATTENTION, Learner, answer_loss, to_device
+from .learner import PLAIN_ATTENTION, Learner, answer_loss, compile_layers, to_device
 from .loader import BatchShape, Group, Loader
 from .optim import Average, optimizers, rate_factor
 from .packing import IGNORE, Packer
@@ -37,9 +37,13 @@ class TrainConfig:
     steps: int = 20_000
     minutes: float | None = None
     """Time limit: the schedule ends with the steps or with the time, whichever is nearer."""
+    stop_after: float | None = None
+    """Minutes after which this process saves its state and stops, wherever the schedule is."""
+    start: str | None = None
+    """Checkpoint directory whose weights a new run begins with."""
     device: str = "cpu"
     width: int = 128
-    """Width of the model, one of checkpoint.WIDTHS."""
+    """Width of the vision tower, one of checkpoint.WIDTHS."""
     singles: int = 4
     """One-picture records of a step."""
     pairs: int = 1
@@ -64,6 +68,7 @@ class TrainConfig:
     half: bool = True
     """Run matrix products in bfloat16."""
     compile: bool = False
+    """Compile the layers, each kind once."""
 
 
 class Trainer:
@@ -87,7 +92,7 @@ class Trainer:
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
         shape = BatchShape(config.singles, config.pairs, config.pair_every)
         self.loader = Loader(shape, self.packer, config.workers, self.step)
-        model = build_model(build_config(self.tokenizer, config.width), config.seed)
+        model = self._first_model()
         if self.device.type == "cpu" and config.half:
             model.set_attn_implementation(PLAIN_ATTENTION)
         torch.manual_seed(config.seed)
@@ -98,7 +103,14 @@ class Trainer:
         self.stopped = False
         if state:
             self._resume(state)
-        self.forward = torch.compile(self.learner) if config.compile else self.learner
+        self.waited = 0.0
+        if config.compile:
+            compile_layers(self.learner)
+
+    def _first_model(self):
+        if self.config.start:
+            return load_checkpoint(Path(self.config.start))
+        return build_model(build_config(self.tokenizer, self.config.width), self.config.seed)
 
     def progress(self) -> float:
         """Part of the run that is over, 0 .. 1."""
@@ -114,9 +126,10 @@ class Trainer:
         config = self.config
         handlers = {kind: signal.signal(kind, self._stop) for kind in (SIGTERM, SIGINT)}
         validation = prepare("validation", config.validation, self.packer, self.batch)
-        since = time.monotonic()
+        begun = since = asked = time.monotonic()
         try:
             for groups in self.loader:
+                self.waited += time.monotonic() - asked
                 self.train_step(groups)
                 now = time.monotonic()
                 self.spent, since = self.spent + now - since, now
@@ -125,10 +138,13 @@ class Trainer:
                     self._log_losses()
                 if (self.step % config.validate_every == 0 or over) and validation:
                     self._validate(validation)
+                if config.stop_after and now - begun >= 60 * config.stop_after and not over:
+                    self.stopped = True
                 if self.step % config.save_every == 0 or over or self.stopped:
                     self.save_state()
                 if over or self.stopped:
                     break
+                asked = time.monotonic()
         finally:
             self.loader.close()
             for kind, handler in handlers.items():
@@ -151,7 +167,7 @@ class Trainer:
             group = to_device(arrays, self.device)
             share = group["pixels"].shape[0] * group["pixels"].shape[1] / pictures
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.half):
-                logits, patch_loss = self.forward(group)
+                logits, patch_loss = self.learner(group)
                 loss = answer_loss(logits, arrays["targets"]) / answers
             (loss + share * patch_weight * patch_loss).backward()
             sums[0] += loss.detach()
@@ -176,6 +192,7 @@ class Trainer:
             )
         config = self.config
         records = self.step * config.singles + self.step // config.pair_every * config.pairs
+        waited, self.waited = self.waited, 0.0
         self._log(
             step=self.step,
             minutes=round(self.spent / 60, 3),
@@ -183,16 +200,20 @@ class Trainer:
             answer_loss=round(answers, 4),
             patch_loss=round(patches, 4),
             gradient_norm=round(norm, 3),
+            waited=round(waited, 2),
             rate=self.optimizers[0].param_groups[0]["lr"],
         )
         self.echo(
             f"{self.spent / 60:7.1f} min  step {self.step}  records {records}  "
-            f"answers {answers:.3f}  patches {patches:.3f}  {records / self.spent:.1f} records/s"
+            f"answers {answers:.3f}  patches {patches:.3f}  {records / self.spent:.1f} records/s  "
+            f"waited {waited:.1f} s for pictures"
         )
 
     def _validate(self, batches: list) -> None:
         self.average.swap()
         scores = exact_match(self.learner, batches, self.device, self.config.half)
+        # A run that is killed leaves the last validated weights to use or to start from.
+        save_checkpoint(self.learner.model, self.tokenizer, self.directory / "model")
         self.average.swap()
         self._log(step=self.step, minutes=round(self.spent / 60, 3), validation=scores)
         line = "  ".join(f"{task} {score:.2f}" for task, score in scores.items() if ":" not in task)
@@ -248,6 +269,7 @@ class Trainer:
             "text_only": text_only(records),
         }
         self.average.swap()
-        (self.directory / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        for folder in (self.directory, self.directory / "model"):
+            (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
         plot_losses(self.directory / LOG, self.directory / "loss.png")
         return results

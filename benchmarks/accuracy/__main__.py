@@ -1,0 +1,129 @@
+"""The whole study in one command, from a checkpoint to docs/accuracy.md.
+
+python -m benchmarks.accuracy tools/pocket/model
+
+Validation first; the solver's options are chosen on it; then the chosen options and everything else on
+the test split, and the spectrum's slopes. float32 throughout, so that a GPU and a CPU agree. Needs
+PyTorch, transformers, numpy, scipy, Pillow, pydantic, typer and scikit-image's photographs, and
+matplotlib for the plots.
+"""
+
+import datetime
+import json
+import os
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from . import choose, questions, spectrum
+from .methods import METHODS, Method, chosen
+from .results import RESULTS, Results, write_json
+from .study import RATIOS, Study, rows
+
+SPLITS = ("validation", "test")
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    limit: Annotated[int, typer.Option(help="Questions of each split.")] = 2000,
+    ratio: Annotated[list[float] | None, typer.Option(help="Repeat; default all.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Repeat; default all.")] = None,
+    device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
+    batch: Annotated[int, typer.Option(help="Questions at a time.")] = 400,
+    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the JSON files.")] = RESULTS,
+) -> None:
+    """Measure everything; `python -m benchmarks.accuracy.report` then writes the page."""
+    start = time.monotonic()
+
+    def echo(line: str) -> None:
+        print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
+
+    studies = load(model, limit, device, batch, workers)
+    echo(f"{limit} questions of each split are drawn")
+    methods = [METHODS[name] for name in method or METHODS]
+    ratios = ratio or list(RATIOS)
+    found = measure(studies["validation"], methods, ratios, echo)
+    head = header(model, studies["validation"])
+    save(output, "validation", head, studies["validation"], found)
+    verdicts = choose.verdicts(Results(head | tasks(studies["validation"]) | {"rows": found}))
+    options = choose.choose(verdicts)
+    write_json(output / "accuracy_choice.json", choose.as_json(verdicts, options))
+    if choose.changed(options):
+        echo(f"chosen on validation: {options}")
+        methods = [*methods, chosen(options)]
+        found += measure(studies["validation"], methods[-1:], ratios, echo)[1:]
+        save(output, "validation", head, studies["validation"], found)
+    write_json(output / "spectrum.json", head | spectrum.measure(studies["validation"]))
+    found = measure(studies["test"], methods, ratios, echo)
+    save(output, "test", header(model, studies["test"]), studies["test"], found)
+    echo(f"wrote {output}")
+
+
+def load(model: Path, limit: int, device: str, batch: int, workers: int) -> dict[str, Study]:
+    """Both splits over one model; pictures are drawn before the GPU is first used."""
+    from transformers import AutoModelForImageTextToText
+
+    from luvc.tools.pocket.checkpoint import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    groups = {split: questions.load(split, limit, tokenizer, workers) for split in SPLITS}
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False
+    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    return {s: Study(loaded, g, torch.device(device), batch) for s, g in groups.items()}
+
+
+def measure(study: Study, methods: list[Method], ratios: list[float], echo) -> list[dict]:
+    """All rows, told as they come."""
+    found = []
+    for row in rows(study, methods, ratios):
+        found.append(row)
+        bits = row.get("right")
+        share = f"{int(bits, 16).bit_count() / study.count:.2%}" if bits else row["why"]
+        echo(f"{row['ratio']:g}x {row['method']}: {share}")
+    return found
+
+
+def save(output: Path, split: str, head: dict, study: Study, found: list[dict]) -> None:
+    """Write one split's file."""
+    data = head | {"split": split} | tasks(study) | {"rows": found}
+    write_json(output / f"accuracy_{split}.json", data)
+
+
+def tasks(study: Study) -> dict[str, list[str]]:
+    """The task of every question, in order."""
+    named = {n: t for part in study.parts for n, t in zip(part.numbers, part.tasks, strict=True)}
+    return {"tasks": [named[number] for number in range(study.count)]}
+
+
+def header(model: Path, study: Study) -> dict:
+    """When, on what, of which checkpoint."""
+    import hashlib
+
+    import transformers
+
+    weights = hashlib.sha256()
+    for file in sorted(model.glob("*.safetensors")):
+        weights.update(file.read_bytes())
+    device = study.device
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    return {
+        "date": datetime.date.today().isoformat(), "device": name, "torch": torch.__version__,
+        "transformers": transformers.__version__, "checkpoint": weights.hexdigest(),
+        "trained": trained(model), "visual_tokens": study.span,
+    }  # fmt: skip
+
+
+def trained(model: Path) -> dict | None:
+    """What results.json beside a trained checkpoint says of its training; None if there is none."""
+    path = model / "results.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,136 @@
+"""Writes docs/accuracy.md and its plots from benchmarks/results, and nothing that was not measured.
+
+python -m benchmarks.accuracy.report
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from jinja2 import Environment, StrictUndefined
+
+from .methods import METHODS
+from .results import RESULTS, Results, Row, Share, write_text
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent.parent / "docs"
+GOAL_RATIO = 2.0
+GOALS = {None: 0.01, "ocr": 0.02}
+"""Largest loss at GOAL_RATIO against the unmodified model, overall and for OCR."""
+RIVALS = ("baseline", "method")
+
+
+def percent(share: Share, signed: bool = False) -> str:
+    """A share or a difference in percent with its interval."""
+    sign = "+" if signed else ""
+    low, high = f"{100 * share.low:{sign}.1f}", f"{100 * share.high:{sign}.1f}"
+    return f"{100 * share.value:{sign}.1f} [{low}, {high}]"
+
+
+def main_table(results: Results, ratio: float) -> list[dict]:
+    """Every method at a ratio, best first, with intervals and what it loses."""
+    rows = [row for (_, r), row in results.rows.items() if r == ratio]
+    rows.sort(key=lambda row: -results.share(row).value)
+    return [_line(results, row) for row in rows]
+
+
+def _line(results: Results, row: Row) -> dict:
+    return {
+        "name": row.name, "note": row.fields["note"], "kind": row.fields["kind"],
+        "mean": row.fields["mean"].get("1", next(iter(row.fields["mean"].values()))),
+        "overall": percent(results.share(row)), "ocr": percent(results.share(row, "ocr")),
+        "lost": percent(results.gain(row, results.full), signed=True),
+        "ocr_lost": percent(results.gain(row, results.full, "ocr"), signed=True),
+    }  # fmt: skip
+
+
+def curve_table(results: Results, task: str | None) -> list[tuple[str, list[str]]]:
+    """Exact match of every method over the ratios, percent."""
+    names = list(dict.fromkeys(name for name, _ in results.rows if name != "ratio 1"))
+    return [
+        (name, [_cell(results, name, ratio, task) for ratio in results.ratios]) for name in names
+    ]
+
+
+def _cell(results: Results, name: str, ratio: float, task: str | None) -> str:
+    row = results.rows.get((name, ratio))
+    return f"{100 * results.share(row, task).value:.1f}" if row else "no plan"
+
+
+def goals(results: Results) -> list[str]:
+    """Whether LUVC reaches what it set out for, in sentences."""
+    name = "chosen" if ("chosen", GOAL_RATIO) in results.rows else "luvc"
+    row = results.rows.get((name, GOAL_RATIO))
+    if row is None:
+        return []
+    found = []
+    for task, limit in GOALS.items():
+        gain = results.gain(row, results.full, task)
+        what = "overall" if task is None else task.upper()
+        points = f"{100 * limit:g} point" + "s" * (limit > 0.01)
+        reached = "reached" if gain.value >= -limit else "**not reached**"
+        found.append(
+            f"{what}: at most {points} lost at {GOAL_RATIO:g}x: {reached} "
+            f"({percent(gain, signed=True)} points)"
+        )
+    rivals = [r for (_, at), r in results.rows.items() if at == GOAL_RATIO]
+    rivals = [r for r in rivals if r.fields["kind"] in RIVALS]
+    for task in GOALS:
+        ours = results.share(row, task).value
+        above = [r.name for r in rivals if results.share(r, task).value >= ours]
+        what = "overall" if task is None else task.upper()
+        verdict = f"**not reached**: {', '.join(above)} not below" if above else "reached"
+        found.append(f"{what}: above every baseline and method at {GOAL_RATIO:g}x: {verdict}")
+    return found
+
+
+def slopes(data: dict) -> list[tuple[str, int, str, str]]:
+    """Score, layer, change from first to last token, p."""
+    return [
+        (name, layer, f"{100 * s['change']:+.1f} %", f"{s['p']:.2g}" + (" *" if s["significant"] else ""))
+        for name, layers in data["slopes"].items()
+        for layer, s in enumerate(layers)
+        if layer in data["stages"]
+    ]  # fmt: skip
+
+
+def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
+    """The page's text; plots are drawn beside it."""
+    from . import plots
+
+    docs.mkdir(parents=True, exist_ok=True)
+    splits = {name: Results.read(name, results) for name in ("validation", "test")}
+    choice, spectrum = (_read(results / f"{n}.json") for n in ("accuracy_choice", "spectrum"))
+    test = splits["test"]
+    if test is not None:
+        plots.pareto(test, docs / "accuracy.png")
+    if spectrum is not None:
+        plots.spectrum(spectrum, docs / "spectrum.png")
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.from_string((HERE / "page.md.j2").read_text())
+    return template.render(
+        test=test, validation=splits["validation"], choice=choice, spectrum=spectrum,
+        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
+        curve_table=curve_table, goals=goals, slopes=slopes,
+        named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
+        share=lambda d: percent(Share(**d), signed=True), goal_ratio=f"{GOAL_RATIO:g}",
+        percent=percent,
+    ).rstrip() + "\n"  # fmt: skip
+
+
+def _read(path: Path) -> dict | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def run(
+    results: Annotated[Path, typer.Option(help="Folder of the JSON files.")] = RESULTS,
+    docs: Annotated[Path, typer.Option(help="Folder of the page.")] = DOCS,
+) -> None:
+    """Write the page."""
+    write_text(docs / "accuracy.md", write(results, docs))
+    print(f"wrote {docs / 'accuracy.md'}")
+
+
+if __name__ == "__main__":
+    typer.run(run)

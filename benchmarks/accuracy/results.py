@@ -1,0 +1,109 @@
+"""What the study found: files, shares with intervals, paired differences.
+
+Intervals are at 95 %: Wilson's for a share, a percentile bootstrap over questions for the mean of
+several draws and for the difference of two methods on the same questions.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from luvc.tools.evaluation.intervals import Share, bootstrap_mean, wilson
+
+RESULTS = Path(__file__).parent.parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at a ratio.
+
+    Attributes:
+        fields: method, kind, note, ratio, mean, stages, merges, grid, keep, as the study wrote them.
+        right: bool [seeds, questions].
+    """
+
+    fields: dict
+    right: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The method."""
+        return self.fields["method"]
+
+    @property
+    def ratio(self) -> float:
+        """The ratio."""
+        return self.fields["ratio"]
+
+
+class Results:
+    """One split's file.
+
+    Args:
+        data: its JSON.
+    """
+
+    def __init__(self, data: dict):
+        self.data = data
+        self.tasks = np.array(data["tasks"])
+        bits: dict[tuple, list[np.ndarray]] = {}
+        fields: dict[tuple, dict] = {}
+        for row in data["rows"]:
+            key = row["method"], row["ratio"]
+            if "right" in row:
+                bits.setdefault(key, []).append(unpack(row["right"], len(self.tasks)))
+                fields.setdefault(key, row)
+        self.rows = {key: Row(fields[key], np.stack(bits[key])) for key in bits}
+
+    @classmethod
+    def read(cls, split: str, folder: Path = RESULTS) -> "Results | None":
+        """The file of a split, or None when it was not measured."""
+        path = folder / f"accuracy_{split}.json"
+        return cls(json.loads(path.read_text())) if path.is_file() else None
+
+    @property
+    def ratios(self) -> list[float]:
+        """Those that were measured, without 1."""
+        return sorted({ratio for _, ratio in self.rows} - {1.0})
+
+    @property
+    def full(self) -> Row:
+        """The unmodified model."""
+        return self.rows["ratio 1", 1.0]
+
+    def where(self, task: str | None) -> np.ndarray:
+        """Which questions count, bool [questions]; None: all."""
+        return self.tasks == task if task else np.ones(len(self.tasks), bool)
+
+    def share(self, row: Row, task: str | None = None) -> Share:
+        """Exact match; of several draws the mean, with a bootstrap over questions."""
+        right = row.right[:, self.where(task)]
+        if len(right) > 1:
+            return bootstrap_mean(right.mean(0))
+        return wilson(int(right.sum()), right.size)
+
+    def gain(self, row: Row, other: Row, task: str | None = None) -> Share:
+        """Exact match of `row` minus that of `other`, paired by question."""
+        mask = self.where(task)
+        return bootstrap_mean(row.right[:, mask].mean(0) - other.right[:, mask].mean(0))
+
+
+def unpack(bits: str, count: int) -> np.ndarray:
+    """Bits as the study wrote them -> bool [count]."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text)
+    os.replace(draft, path)
+
+
+def write_json(path: Path, data: object) -> None:
+    """The same with JSON."""
+    write_text(path, json.dumps(data, indent=1) + "\n")

@@ -1,0 +1,216 @@
+"""Stages inside the language model: LUVC's score, its variants, and other methods' scores.
+
+Each is a `language.Stage`: it sees the sequence before a layer and returns what it keeps. Rules of
+other methods are restated from their papers; where a rule leaves something open, the docstring says
+what is done. Letters as in language.py.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from luvc.plugins.spectrum.contract import cutoff_bin
+from luvc.plugins.spectrum.reference import spectrum_score, twiddle
+
+from .language import Kept, Stage, State, rows, top
+
+
+def spectrum(rho: float = 0.25, raw: bool = False, groups: int = 1) -> Stage:
+    """The SPU as the product runs it: energy after the ideal low-pass.
+
+    Args:
+        rho: share of the spectrum that is kept.
+        raw: score the hidden states instead of the layer's normalised input.
+        groups: runs of visual tokens that are scored apart with equal quotas (pictures).
+    """
+
+    def stage(state: State, keep: int) -> Kept:
+        signal = state.hidden if raw else state.normed()
+        length = state.visual.shape[1] // groups
+        energy = spectrum_score(
+            signal, state.visual, twiddle(length), cutoff_bin(rho, length), groups
+        )[:, 0]
+        if groups == 1:
+            return Kept(top(energy, keep))
+        best = top(energy.reshape(-1, length), keep // groups).unflatten(0, (-1, groups))
+        return Kept((best + length * torch.arange(groups, device=best.device)[:, None]).flatten(1))
+
+    return stage
+
+
+def low_pass(x: Tensor, rho: float) -> Tensor:
+    """Ideal low-pass of [B, V, D] along V, float32."""
+    bins = torch.fft.rfft(x.float(), dim=1)
+    bins[:, cutoff_bin(rho, x.shape[1]) + 1 :] = 0
+    return torch.fft.irfft(bins, n=x.shape[1], dim=1)
+
+
+def _cosine(x: Tensor, low: Tensor) -> Tensor:
+    return F.cosine_similarity(x, low, dim=-1)
+
+
+VARIANTS = {
+    "cosine": _cosine,
+    "residual": lambda x, low: -(x - low).norm(dim=-1),
+    "share": lambda x, low: low.norm(dim=-1) / x.norm(dim=-1),
+    "high": lambda x, low: (x - low).norm(dim=-1),
+}
+"""Other scores of a token and its low-pass; "high" is the reverse of "residual", as a control."""
+
+
+def spectrum_variant(name: str, rho: float = 0.25) -> Stage:
+    """A score from VARIANTS in place of the energy."""
+
+    def stage(state: State, keep: int) -> Kept:
+        x = state.of_visual(state.normed()).float()
+        return Kept(top(VARIANTS[name](x, low_pass(x, rho)), keep))
+
+    return stage
+
+
+def random(generator: torch.Generator) -> Stage:
+    """Any `keep` tokens, drawn anew for each question."""
+
+    def stage(state: State, keep: int) -> Kept:
+        scores = torch.rand(state.visual.shape, generator=generator)
+        return Kept(top(scores.to(state.visual.device), keep))
+
+    return stage
+
+
+def uniform() -> Stage:
+    """Tokens at equal steps of the sequence."""
+
+    def stage(state: State, keep: int) -> Kept:
+        return Kept(stride(state.visual.shape[1], keep, state.visual))
+
+    return stage
+
+
+def stride(count: int, keep: int, like: Tensor) -> Tensor:
+    """The middles of `keep` equal parts of 0 .. count - 1, int64 [B, keep] for the rows of `like`."""
+    steps = torch.arange(keep, device=like.device) * 2 + 1
+    return (steps * count // (2 * keep)).expand(len(like), -1)
+
+
+def pact() -> Stage:
+    """PACT's pruning score: softmax over visual keys of the mean visual query, times the norm.
+
+    Queries and keys before the rotary embedding, softmax per head in float32, mean over heads; the
+    norm is that of the hidden state. PACT's clustering, whose count depends on the data, is left out.
+    """
+
+    def stage(state: State, keep: int) -> Kept:
+        query = _visual_heads(state, state.queries(rotary=False)).mean(2, keepdim=True)
+        key = _visual_heads(state, state.keys(rotary=False))
+        weights = (query @ key.mT * state.layer.self_attn.scaling).softmax(-1).mean(1)[:, 0]
+        return Kept(top(weights * state.of_visual(state.hidden).float().norm(dim=-1), keep))
+
+    return stage
+
+
+def fastv() -> Stage:
+    """FastV: head-mean attention from the last prompt token."""
+    return lambda state, keep: Kept(top(last_attention(state), keep))
+
+
+def last_attention(state: State) -> Tensor:
+    """Head-mean attention of the prompt's last token to the visual tokens, float32 [B, V_l]."""
+    S = state.hidden.shape[1]
+    query = state.queries(rotary=True).mT  # [B, H, d, S]
+    query = query.gather(3, state.last[:, None, None, None].expand(-1, *query.shape[1:3], 1)).mT
+    scores = query @ state.keys(rotary=True).mT * state.layer.self_attn.scaling
+    later = torch.arange(S, device=query.device) > state.last[:, None]
+    weights = scores.masked_fill(later[:, None, None], -torch.inf).softmax(-1).mean(1)[:, 0]
+    return weights.gather(1, state.visual)
+
+
+def visual_attention(state: State) -> Tensor:
+    """Attention that visual tokens give each other, mean over heads and queries, float32 [B, V_l].
+
+    Softmax over all keys up to the query (causal).
+    """
+    query = _visual_heads(state, state.queries(rotary=True))
+    scores = query @ state.keys(rotary=True).mT * state.layer.self_attn.scaling
+    places = torch.arange(state.hidden.shape[1], device=query.device)
+    later = places > state.visual[..., None]
+    weights = scores.masked_fill(later[:, None], -torch.inf).softmax(-1).mean((1, 2))
+    return weights.gather(1, state.visual)
+
+
+def _visual_heads(state: State, heads: Tensor) -> Tensor:
+    """[B, H, S, d] -> [B, H, V_l, d]."""
+    index = state.visual[:, None, :, None].expand(-1, heads.shape[1], -1, heads.shape[3])
+    return heads.gather(2, index)
+
+
+def visiondrop(share: float = 1 / 7) -> Stage:
+    """VisionDrop's stage inside the language model: dominant tokens, the rest merged into a few.
+
+    Args:
+        share: of the kept tokens that are merged ones ((30, 5), (22, 4), (16, 3) in the paper).
+    """
+
+    def stage(state: State, keep: int) -> Kept:
+        key = _visual_heads(state, state.keys(rotary=True)).mean(1)
+        return merge_rest(visual_attention(state), key, state.of_visual(state.hidden), keep, share)
+
+    return stage
+
+
+def merge_rest(scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: float) -> Kept:
+    """Keep the best tokens; of the rest, evenly spaced targets take up the others.
+
+    Each other token goes to the target whose key is nearest by cosine; a target becomes itself plus
+    the mean of its own. Used by VisionZip and VisionDrop.
+
+    Args:
+        scores: [B, V].
+        keys: [B, V, d].
+        values: [B, V, D].
+        keep: tokens to leave.
+        share: of them that are targets, at least one.
+    """
+    V = scores.shape[1]
+    targets = min(max(1, round(keep * share)), keep)
+    best = top(scores, keep - targets)
+    taken = torch.zeros_like(scores, dtype=torch.bool).scatter(1, best, True)
+    rest = taken.byte().argsort(dim=1, stable=True)[:, : V - keep + targets]  # ascending
+    step = max(1, rest.shape[1] // targets)
+    chosen = torch.arange(targets, device=rest.device) * step
+    is_target = torch.zeros(rest.shape[1], dtype=torch.bool, device=rest.device)
+    is_target[chosen] = True
+    target, other = rest[:, chosen], rest[:, ~is_target]
+    unit = F.normalize(keys.float(), dim=-1)
+    nearest = (rows(unit, other) @ rows(unit, target).mT).argmax(-1)
+    joins = F.one_hot(nearest, targets).to(values.dtype)  # [B, others, targets]
+    mean = joins.mT @ rows(values, other) / joins.sum(1).clamp(min=1)[..., None]
+    merged = rows(values, target) + mean
+    ordinals, order = torch.cat([best, target], 1).sort(1)
+    return Kept(ordinals, rows(torch.cat([rows(values, best), merged], 1), order))
+
+
+def transprune(first: int) -> tuple[Stage, object]:
+    """TransPrune by its token transition variation (TTV) alone.
+
+    For attention and MLP: ||output|| / ||input|| of a token, times exp(1 - cos(input, output))
+    normalised over the visual tokens; both terms added, over layers `first` and up. The attention
+    from the instruction that TransPrune adds is left out: it needs attention weights.
+
+    Returns:
+        The stage, and the `After` that gathers the scores.
+    """
+    layers = {"seen": 0}
+
+    def term(before: Tensor, after: Tensor) -> Tensor:
+        turn = (1 - F.cosine_similarity(before, after, dim=-1)).exp()
+        return after.norm(dim=-1) / before.norm(dim=-1) * turn / turn.sum(1, keepdim=True)
+
+    def after(memory: dict[str, Tensor], *parts: Tensor) -> None:
+        before, attended, inner, transformed = (part.float() for part in parts)
+        if layers["seen"] >= first and before.shape[1]:
+            variation = term(before, attended) + term(inner, transformed)
+            memory["variation"] = memory.get("variation", 0) + variation
+        layers["seen"] += 1
+
+    return lambda state, keep: Kept(top(state.memory["variation"], keep)), after

@@ -1,0 +1,61 @@
+"""luvc-bench on a random model of InternVL3-1B's language shape: ratio 1, ratio 2 and Hugging Face.
+
+24 layers, hidden 896, a small vision tower and V = 1280 visual tokens at ratio 1 (a picture of 4 tiles
+and a thumbnail). Writes benchmarks/results/bench_cpu.json.
+
+    python benchmarks/cpu.py [--rounds 5] [--threads 2] [--batch 1,4,8]
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HERE = Path(__file__).parent
+SHAPE = {
+    "layers": 24, "hidden": 896, "kv_heads": 2, "intermediate": 4864, "vision_layers": 6,
+    "vision_hidden": 384, "image": 448,
+}  # fmt: skip
+SIZE = (896, 896)
+
+
+def make_bundles(folder: Path, ratios: tuple[float, ...] = (1, 2)) -> list[Path]:
+    """Write the checkpoint and export it once for each ratio."""
+    from luvc.exporter import ExportConfig, export
+    from luvc.tools import demo_model
+
+    model = demo_model.write(folder / "model", **SHAPE)
+    bundles = [folder / f"{ratio:g}x" for ratio in ratios]
+    for ratio, target in zip(ratios, bundles, strict=True):
+        options = {"output": target, "ratio": ratio, "image_sizes": (SIZE,), "check": False}
+        export(ExportConfig.make(model=str(model), **options), lambda step: print(" ", step))
+    return bundles
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Measured rounds.")] = 5,
+    threads: Annotated[int, typer.Option(help="Threads of every system.")] = 2,
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,4,8",
+) -> None:
+    """Export, measure and write the results."""
+    target = HERE / "results" / "bench_cpu.json"
+    options = ["--rounds", str(rounds), "--threads", str(threads), "--batch", batch]
+    with tempfile.TemporaryDirectory() as folder:
+        bundles = map(str, make_bundles(Path(folder)))
+        command = [sys.executable, "-m", "luvc.tools.bench", *bundles, "--compare", "hf", *options]
+        subprocess.run([*command, "--output", str(target)], check=True)
+    report = json.loads(target.read_text())
+    report["command"] = " ".join(["python benchmarks/cpu.py", *options])
+    for system in report["systems"]:
+        system["model"] = "random weights"
+    report["model"] = SHAPE | {"image_size": SIZE, "weights": "random, float32"}
+    target.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

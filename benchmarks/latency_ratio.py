@@ -1,0 +1,55 @@
+"""How near a schedule solved for measured time comes to the ratio asked for, beside one for FLOPs.
+
+Solves `--ratio-of latency` on the model of cpu.py, then exports the plain 2x of FLOPs and measures its
+prefill beside ratio 1 too. Writes benchmarks/results/latency_ratio.json.
+
+    python benchmarks/latency_ratio.py [--ratio 2]
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import cpu  # type: ignore[import-not-found]
+import typer
+
+
+def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) -> None:
+    """Measure and write the results."""
+    from luvc.engines.bundle import Bundle
+    from luvc.exporter import ExportConfig, latency
+    from luvc.exporter.family import Family
+    from luvc.exporter.pipeline import solve_for_latency
+    from luvc.tools.benchmark.machine import provenance
+
+    with tempfile.TemporaryDirectory() as folder:
+        one, two = cpu.make_bundles(Path(folder), (1, ratio))
+        model = str(Path(folder) / "model")
+        config = ExportConfig.make(
+            model=model, output=Path(folder) / "b", ratio=ratio, image_sizes=(cpu.SIZE,),
+            ratio_of="latency",
+        )  # fmt: skip
+        _, timed = solve_for_latency(config, Family.load(model), lambda step: print(" ", step))
+        pair = [latency.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
+        slow, fast = latency.in_turns(pair)
+    result = provenance(f"python benchmarks/latency_ratio.py --ratio {ratio:g}") | {
+        "model": cpu.SHAPE | {"image_size": cpu.SIZE, "weights": "random, float32"},
+        "asked": ratio,
+        "latency": {
+            "predicted": timed.predicted, "measured": timed.measured,
+            "baseline_ms": timed.baseline_ms, "compressed_ms": timed.compressed_ms,
+            "costs_ms": vars(timed.costs), "schedule": timed.schedule.model_dump(mode="json"),
+        },
+        "flops": {"measured": slow / fast, "baseline_ms": slow, "compressed_ms": fast},
+    }  # fmt: skip
+    target = Path(__file__).parent / "results" / "latency_ratio.json"
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    print(
+        f"asked {ratio:g}x of latency: predicted {timed.predicted:.2f}x, measured {timed.measured:.2f}x"
+    )
+    print(f"the schedule for {ratio:g}x of FLOPs measures {slow / fast:.2f}x; wrote {target}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,141 @@
+"""One request on its way through a scheduler."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..answer import Timing
+from ..decoding import Row
+from ..history import History
+from ..processing import Prompt, open_image
+from ..sampling import Sampling
+from .sessions import Session, Sessions
+from .ticket import Ticket
+
+if TYPE_CHECKING:
+    from ..runtime import VLM
+
+
+@dataclass(eq=False)
+class Job:
+    """A request and what has become of it.
+
+    Attributes:
+        turns: messages; with a session, those that are new in it.
+        prompt: rendered and tokenised; set by `prepare`.
+        state: the answer as it grows; set by `begin`.
+        begun: whether its prompt has been run.
+        pixels: of its pictures, when it needs the vision graph.
+        embedded: visual embeddings [1, V, D] and their timing, when that was done ahead.
+        new: ids to run on top of the session's row; empty when the prompt is run afresh.
+        reused: ids that are in the session's row already.
+    """
+
+    turns: list[Any]
+    sampling: Sampling
+    layout: str | None
+    key: str | None
+    ticket: Ticket
+    submitted: float = field(default_factory=perf_counter)
+    prompt: Prompt = field(init=False)
+    state: Row = field(init=False)
+    begun: bool = False
+    session: Session | None = None
+    pixels: Any = None
+    embedded: tuple[np.ndarray, Timing] | None = None
+    new: list[int] = field(default_factory=list)
+    reused: int = 0
+    stages: dict[int, int] = field(default_factory=dict)
+    timing: Timing = field(default_factory=Timing)
+    first_token: float = 0.0
+
+    def prepare(self, vlm: "VLM", sessions: Sessions, ahead: bool) -> None:
+        """Prompt and pixels, and with `ahead` the embeddings too.
+
+        Raises:
+            LuvcError: the request cannot be met.
+        """
+        history: History | None = None
+        if self.key is not None:
+            self.turns = [_opened(turn) for turn in self.turns]
+            history = History(vlm.processor) if _has_picture(self.turns) else None
+            if history is None:
+                self.session = sessions.take(self.key, None)
+        earlier = self.session.history.messages if self.session else []
+        self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.layout)
+        if self.session is not None and self.session.parked is not None:
+            used = int(self.session.parked.state["text_len"][0])
+            room = vlm.manifest.text_capacity - used
+            self.new = self.session.history.continuation(self.prompt, room)
+        if not self.new:
+            self._see(vlm, ahead)
+        if self.key is not None and history is not None:
+            self.session = sessions.take(self.key, history)
+
+    def _see(self, vlm: "VLM", ahead: bool) -> None:
+        start = perf_counter()
+        self.pixels = vlm.processor.pixels(self.prompt)
+        self.timing = Timing(pixels_ms=(perf_counter() - start) * 1e3)
+        if ahead:
+            embeds, timing = vlm.embed([self.prompt], [self.pixels])
+            self.embedded = embeds, replace(timing, pixels_ms=self.timing.pixels_ms)
+            self.pixels = None
+
+    def begin(self, vlm: "VLM", timing: Timing, start: float) -> None:
+        """Its prompt has been run, in a group that took `timing` from the time `start` on."""
+        done = self.timing.pixels_ms + (self.embedded[1].vision_ms if self.embedded else 0.0)
+        waited = (start - self.submitted) * 1e3 - done
+        self.timing = replace(timing, pixels_ms=self.timing.pixels_ms, queue_ms=max(0.0, waited))
+        self.pixels = self.embedded = None
+        cached = self.session.history.cached if self.session else self.prompt.input_ids
+        self.state = Row(vlm.processor.tokenizer, self.sampling, cached)
+        self.begun = True
+
+    def accept(self, logits: np.ndarray) -> bool:
+        """Choose the next token from logits [vocabulary] -> whether the answer has ended."""
+        self.ticket.add(self.state.accept(logits))
+        self.first_token = self.first_token or perf_counter()
+        return self.state.finish_reason is not None
+
+    def end(self, reason: str) -> None:
+        """End an answer that cannot or must not go on."""
+        self.ticket.add(self.state.finish(reason))
+
+    def finish(self, vlm: "VLM") -> None:
+        """Hand out the answer."""
+        steps = len(self.state.ids) - 1
+        spent = (perf_counter() - self.first_token) * 1e3
+        timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
+        answer = vlm.answer(self.prompt, self.state, self.stages, timing, self.reused)
+        self.ticket.finish(answer)
+
+
+def embedded(vlm: "VLM", jobs: Sequence[Job]) -> tuple[np.ndarray, Timing]:
+    """Visual embeddings [B, V, D] of a group, from the vision graph or as they were made ahead."""
+    if all(job.embedded is not None for job in jobs):
+        parts = [job.embedded for job in jobs if job.embedded is not None]
+        slowest = max(timing.vision_ms for _, timing in parts)
+        return np.concatenate([e for e, _ in parts]), Timing(vision_ms=slowest)
+    return vlm.embed([j.prompt for j in jobs], [j.pixels for j in jobs])
+
+
+def _opened(turn: Any) -> Any:
+    """A turn whose pictures are open, to be kept; what is malformed is left to the processor."""
+    if not isinstance(turn, dict) or not isinstance(turn.get("content"), list):
+        return turn
+    parts = [
+        p | {"image": open_image(p["image"])}
+        if isinstance(p, dict) and p.get("type") == "image" and p.get("image") is not None
+        else p
+        for p in turn["content"]
+    ]
+    return turn | {"content": parts}
+
+
+def _has_picture(turns: Sequence[Any]) -> bool:
+    contents = [t.get("content") for t in turns if isinstance(t, dict)]
+    parts = [p for c in contents if isinstance(c, list) for p in c]
+    return any(isinstance(p, dict) and p.get("type") == "image" for p in parts)

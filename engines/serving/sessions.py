@@ -1,0 +1,100 @@
+"""Conversations between two of their turns, kept by key within a bound of memory."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from threading import Lock
+
+from ...errors import LuvcError
+from ..history import History
+from .pool import Parked
+from .ticket import Busy
+
+
+@dataclass
+class Session:
+    """A conversation and its row of the caches, which is parked while no turn of it runs."""
+
+    history: History
+    parked: Parked | None = None
+    running: bool = field(default=False, repr=False)
+
+    @property
+    def bytes(self) -> int:
+        """Host memory of the row and of the pictures."""
+        parts = [p for m in self.history.messages for p in m["content"] if isinstance(p, dict)]
+        pictures = [p["image"].size for p in parts if p.get("type") == "image"]
+        return (self.parked.bytes if self.parked else 0) + sum(3 * w * h for w, h in pictures)
+
+
+class Sessions:
+    """Sessions by key; the one used longest ago is evicted first.
+
+    Args:
+        limit: bytes of all sessions between their turns.
+
+    Attributes:
+        evicted: how many had to go.
+    """
+
+    def __init__(self, limit: int):
+        self.limit, self.evicted = limit, 0
+        self._held: OrderedDict[str, Session] = OrderedDict()
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def bytes(self) -> int:
+        """Host memory of all sessions."""
+        with self._lock:
+            return sum(s.bytes for s in self._held.values())
+
+    def take(self, key: str, new: History | None) -> Session:
+        """The session of a key for one turn.
+
+        Args:
+            key: any text.
+            new: what to begin, when the turn brings a picture; None continues.
+
+        Raises:
+            LuvcError: the key is unknown.
+            Busy: a turn of it is running.
+        """
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None and held.running:
+                raise Busy(f"session {key!r} is answering another request; wait for its end")
+            if new is not None:
+                held = self._held[key] = Session(new)
+            elif held is None:
+                raise LuvcError(
+                    f"session {key!r} is unknown or was evicted: send the picture again, with the same key"
+                )
+            held.running = True
+            self._held.move_to_end(key)
+            return held
+
+    def keep(self, key: str, session: Session) -> None:
+        """Its turn has ended well: keep it for the next, at the cost of older ones."""
+        with self._lock:
+            session.running = False
+            self._held.move_to_end(key)
+            idle = [k for k, s in self._held.items() if not s.running]
+            used = sum(self._held[k].bytes for k in idle)
+            while used > self.limit:
+                gone = self._held.pop(idle.pop(0))
+                used -= gone.bytes
+                self.evicted += 1
+
+    def release(self, key: str, session: Session) -> None:
+        """Its turn was refused: it is what it was before."""
+        with self._lock:
+            session.running = False
+            if session.parked is None:
+                self._held.pop(key, None)
+
+    def drop(self, key: str) -> None:
+        """Forget a session."""
+        with self._lock:
+            self._held.pop(key, None)

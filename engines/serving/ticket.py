@@ -1,0 +1,101 @@
+"""A request that was handed in: what its owner holds, reads and may give up."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+from ...errors import LuvcError
+from ..answer import Answer
+
+
+class Busy(LuvcError):
+    """No room at this moment; the same request may succeed later."""
+
+
+class Ticket(Iterator[str]):
+    """An answer in the making: iterate for pieces of text; `answer` waits for the whole.
+
+    All methods may be called from any thread.
+
+    Args:
+        notify: called without arguments, in the scheduler's thread, whenever there is something new;
+            it must return at once.
+    """
+
+    def __init__(self, notify: Callable[["Ticket"], None] | None = None):
+        self._notify = notify
+        self._changed = threading.Condition()
+        self._text: list[str] = []
+        self._answer: Answer | None = None
+        self._error: BaseException | None = None
+        self._cancelled = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is complete or has failed."""
+        return self._answer is not None or self._error is not None
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why there will be no answer."""
+        return self._error
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the owner has given it up."""
+        return self._cancelled
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, waited for.
+
+        Raises:
+            LuvcError: the request cannot be met as it stands.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self.done)
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def __next__(self) -> str:
+        """The text since the last call, waited for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._text or self.done)
+            if self._text:
+                return self.drain()
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def drain(self) -> str:
+        """The text since the last call, which may be none."""
+        with self._changed:
+            text = "".join(self._text)
+            self._text.clear()
+            return text
+
+    def cancel(self) -> None:
+        """Give up: work ends before its next step, and the caches are free."""
+        self._cancelled = True
+
+    # ---- the scheduler's side
+    def add(self, text: str) -> None:
+        """More text."""
+        if text:
+            self._change(lambda: self._text.append(text))
+
+    def finish(self, answer: Answer) -> None:
+        """The answer is complete."""
+        self._change(lambda: setattr(self, "_answer", answer))
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no answer."""
+        self._change(lambda: setattr(self, "_error", error))
+
+    def _change(self, change: Callable[[], object]) -> None:
+        with self._changed:
+            change()
+            self._changed.notify_all()
+        if self._notify is not None:
+            self._notify(self)

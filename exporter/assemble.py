@@ -1,0 +1,117 @@
+"""The files of a bundle: graphs, weights, processor, manifest."""
+
+import datetime
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..engines.bundle import MANIFEST, PROCESSOR, WEIGHTS, list_files
+from ..engines.manifest import Layout, Manifest
+from ..engines.replace import check_space
+from .attention import NAME
+from .config import ExportConfig
+from .family import Family
+from .onnx_export import save, trace
+from .requests import prefill_request, step_request, vision_request
+from .weights import WeightsFile
+
+Progress = Callable[[str], None]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
+
+
+def assemble(
+    config: ExportConfig,
+    family: Family,
+    layouts: tuple[Layout, ...],
+    model: Any,
+    folder: Path,
+    progress: Progress,
+) -> Manifest:
+    """Write a bundle into an empty folder.
+
+    Args:
+        config: what is asked for.
+        family: of the model.
+        layouts: planned.
+        model: in the checkpoint's own dtype; its parameters may be mapped files, and only one at a
+            time is held in memory.
+        folder: to write to.
+        progress: told each step.
+
+    Raises:
+        LuvcError: the disk is too small.
+    """
+    model.set_attn_implementation(NAME)
+    dtype = DTYPES[config.dtype]
+    parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    weights = WeightsFile(folder / WEIGHTS, parameters, dtype)
+    check_space(folder, weights.bytes)
+    for layout in layouts:
+        _write_graphs(model, family, config, layout, folder, weights, progress)
+    progress("writing the weights")
+    weights.write()
+    progress("writing the processor files")
+    _write_processor(family, model, folder / PROCESSOR)
+    manifest = Manifest(
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
+        family=family.config.model_type,
+        dtype=config.dtype,
+        language=family.language,
+        layouts=layouts,
+        text_capacity=config.text_capacity,
+        reference_text=config.reference_text,
+        parameters=sum(p.numel() for p in model.parameters()),
+        versions=versions(),
+    )
+    return write_manifest(folder, manifest)
+
+
+def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
+    dtype, capacity = DTYPES[config.dtype], config.text_capacity
+    requests = {
+        layout.graphs.vision: lambda: vision_request(model, family, layout, dtype),
+        layout.graphs.prefill: lambda: prefill_request(model, family, layout, capacity, dtype),
+        layout.graphs.step: lambda: step_request(model, family, layout, capacity, dtype),
+    }
+    for name, request in requests.items():
+        progress(f"tracing {Path(name).stem}")
+        save(trace(request()), folder / name, weights)
+
+
+def _write_processor(family: Family, model: Any, folder: Path) -> None:
+    """Tokenizer, image processor, chat template and generation config, as Hugging Face saves them."""
+    family.tokenizer.save_pretrained(folder)
+    family.image_processor.save_pretrained(folder)
+    family.config.save_pretrained(folder)
+    generation = getattr(model, "generation_config", None)
+    data = generation.to_diff_dict() if generation is not None else {}
+    if data.get("eos_token_id") is None:  # as transformers does: what ends a text ends an answer
+        text = family.config.text_config.eos_token_id
+        data["eos_token_id"] = family.tokenizer.eos_token_id if text is None else text
+    folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest with all files of the folder -> that manifest."""
+    manifest = manifest.model_copy(update={"files": list_files(folder, manifest.files)})
+    folder.joinpath(MANIFEST).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a bundle."""
+    found = {"luvc-export": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,282 @@
+"""Ratios of measured time: a cost model fitted on the target backend, and a schedule solved with it.
+
+A probe is the model with few layers and random weights (time does not depend on values), exported
+and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on. With n tokens
+in a layer, prefill takes
+
+    fixed + scoring + sum over layers of (a + b n + c n^2)  milliseconds
+
+whose coefficients follow from the probes. The schedule solved with them is then measured itself,
+beside ratio 1, and corrected until the measured ratio is near the one asked for.
+Letters: V visual tokens, k kept, n tokens of a layer.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ..engines.backends import backend as load_backend
+from ..engines.bundle import Bundle
+from ..engines.decoding import Rows
+from ..engines.manifest import Prune, Schedule
+from ..engines.processing import Processor
+from ..engines.validate import sample_picture
+from ..errors import LuvcError
+from .config import ExportConfig
+from .family import Family
+from .problem import Problem, check_schedule
+from .schedule import solve
+
+TOLERANCE = 0.05
+ROUNDS = 3  # corrections of the schedule
+REPEATS = 7
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StageCosts:
+    """Milliseconds: `fixed` per prompt, `scoring` per SPU stage, a + b n + c n^2 per layer."""
+
+    fixed: float
+    scoring: float
+    a: float
+    b: float
+    c: float
+
+    def prefill(self, tokens: Sequence[int], stages: int) -> float:
+        """ms of a prompt with these tokens in each layer and `stages` scored SPU stages."""
+        n = np.asarray(tokens, float)
+        return (
+            self.fixed + self.scoring * stages + float(np.sum(self.a + self.b * n + self.c * n**2))
+        )
+
+
+@dataclass(frozen=True)
+class TimedProblem(Problem):
+    """A layout whose prefill is counted in measured milliseconds instead of FLOPs."""
+
+    costs: StageCosts = StageCosts(0, 0, 0, 1, 0)
+
+    def prefill_flops(self, schedule: Schedule) -> float:
+        """Milliseconds of the language prefill under a schedule."""
+        V = self.visual_tokens(schedule.vision)
+        visual = schedule.visual_per_layer(self.decoder.layers, V)
+        scored = sum(p.keep > 0 for p in schedule.language)
+        return self.costs.prefill([v + self.text for v in visual], scored)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A schedule for a ratio of time: what the cost model predicts and what was measured."""
+
+    schedule: Schedule
+    asked: float
+    predicted: float
+    measured: float
+    baseline_ms: float
+    compressed_ms: float
+    costs: StageCosts
+
+
+def fit(measured: Sequence[tuple[Sequence[int], int, float]]) -> StageCosts:
+    """Least squares of (tokens per layer, scored stages, ms); no coefficient is negative."""
+    rows = []
+    for tokens, stages, _ in measured:
+        n = np.asarray(tokens, float)
+        rows.append([1, stages, len(n), n.sum(), (n**2).sum()])
+    matrix, target = np.array(rows), np.array([ms for *_, ms in measured])
+    scale = np.abs(matrix).max(0)
+    used = list(range(5))
+    while True:
+        found = np.linalg.lstsq(matrix[:, used] / scale[used], target, rcond=None)[0] / scale[used]
+        if (found >= 0).all():
+            break
+        used.pop(int(np.argmin(found * scale[used])))  # noise made it negative: it is near 0
+    values = np.zeros(5)
+    values[used] = found
+    return StageCosts(*map(float, values))
+
+
+def for_latency(
+    config: ExportConfig, family: Family, progress: Progress, export: Callable[..., Bundle]
+) -> Timed:
+    """The schedule whose measured prefill is `config.ratio` times faster than ratio 1.
+
+    Args:
+        config: of the export; one image size and count.
+        family: of its model.
+        progress: called as steps start.
+        export: the pipeline's export (it imports this module).
+
+    Raises:
+        LuvcError: several layouts, a schedule given, a ratio out of reach, or measurements that do not
+            settle within 5 %.
+    """
+    if max(map(len, (config.image_sizes, config.images, config.frames))) > 1:
+        raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
+    if config.schedule is not None:
+        raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
+    size, frames = next(iter(config.image_sizes), None), next(iter(config.frames), 0)
+    picture = family.picture(size, max(config.images), frames)
+    plain = family.problem(picture, config.reference_text)
+    if plain.decoder.layers < 3:
+        raise LuvcError(
+            f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"
+        )
+    quiet = config.model_copy(update={"check": False, "schedule": None, "ratio_of": "flops"})
+    with tempfile.TemporaryDirectory(dir=config.output.absolute().parent, prefix=".luvc-") as work:
+        costs = _cached_costs(quiet, family, plain, Path(work), progress, export)
+        problem = TimedProblem(**vars(plain), costs=costs)
+        progress("measuring ratio 1")
+        plain_bundle = _export(quiet, Path(work) / "1x", Schedule(), export)
+        one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
+        aim = config.ratio
+        for _ in range(ROUNDS):
+            schedule = _solve(problem, aim, config)
+            predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
+            schedule = check_schedule(plain, schedule)
+            progress(f"measuring a schedule predicted at {predicted:.2f}x")
+            bundle = _export(quiet, Path(work) / "try", schedule, export)
+            slow, fast = in_turns(
+                [one, TimedPrompt.of(bundle, config.reference_text, config.backend)]
+            )
+            timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
+            if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
+                return timed
+            aim = max(1.0, aim * config.ratio / timed.measured)
+    raise LuvcError(
+        f"{config.ratio:g}x of latency was asked for, the schedule last measured gives {timed.measured:.2f}x "
+        f"({slow:.1f} ms to {fast:.1f} ms), more than 5 % off: repeat on a machine that does nothing "
+        "else, or use --ratio-of flops"
+    )
+
+
+def _solve(problem: TimedProblem, aim: float, config: ExportConfig) -> Schedule:
+    try:
+        return solve(problem, aim, config.options)
+    except LuvcError as e:
+        raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
+
+
+def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Callable) -> Bundle:
+    return export(config.model_copy(update={"output": output, "schedule": schedule}))
+
+
+class TimedPrompt:
+    """A bundle on its backend with one prompt of the reference length, ready to be timed."""
+
+    def __init__(self, runner: Any, bundle: Bundle, ids: list[int], embeds: np.ndarray):
+        self._runner, self._bundle, self._ids, self._embeds = runner, bundle, ids, embeds
+
+    @classmethod
+    def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "TimedPrompt":
+        """With `text` text tokens about a generated picture, at least those of the chat template."""
+        layout = bundle.manifest.layouts[0]
+        runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
+        images = [
+            {"type": "image", "image": sample_picture(layout.image_size, i)}
+            for i in range(layout.images)
+        ]
+        prompt = processor.prompt([{"role": "user", "content": images}])
+        embeds = runner.vision(layout, processor.pixels(prompt))
+        missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
+        ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]
+        return cls(runner, bundle, ids, embeds.reshape(1, layout.visual_tokens, -1))
+
+    @property
+    def text(self) -> int:
+        """Text tokens."""
+        return len(self._ids) - self._bundle.manifest.layouts[0].visual_tokens
+
+    def run(self) -> float:
+        """ms of one prefill."""
+        manifest = self._bundle.manifest
+        rows = Rows(self._runner, manifest, manifest.layouts[0], 1)
+        start = perf_counter()
+        rows.prefill([self._ids], self._embeds)
+        return (perf_counter() - start) * 1e3
+
+
+def in_turns(prompts: Sequence[TimedPrompt]) -> list[float]:
+    """Median ms of each, run in turns after one round to warm up."""
+    times = [[p.run() for p in prompts] for _ in range(REPEATS + 1)][1:]
+    return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+# ---- probes
+def _cached_costs(config, family, problem, work: Path, progress, export) -> StageCosts:
+    """Costs measured earlier on this machine for these widths, or measured now."""
+    runner = load_backend(config.backend)
+    key = {
+        "backend": runner.NAME, "cpu": platform.processor() or platform.machine(),
+        "node": platform.node(), "cores": os.cpu_count(), "dtype": config.dtype,
+        "decoder": replace(problem.decoder, layers=0).__dict__, "text": problem.text,
+        "visual": problem.visual_tokens(()), "cutoff": config.cutoff,
+        "signal": config.signal, "scope": config.scope, "capacity": config.text_capacity,
+    }  # fmt: skip
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    file = base / "luvc" / f"latency-{name}.json"
+    if file.is_file():
+        progress(f"stage costs as measured before ({file})")
+        return StageCosts(**json.loads(file.read_text())["costs"])
+    measured = _measure(config, family, problem, work, progress, export)
+    costs = fit(measured)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(f".{os.getpid()}")
+    draft.write_text(json.dumps({"for": key, "costs": vars(costs), "measured": measured}, indent=1))
+    draft.replace(file)
+    return costs
+
+
+def _measure(config, family, problem, work: Path, progress, export) -> list:
+    """(tokens per layer, scored stages, ms) of each probe."""
+    V = problem.visual_tokens(())
+    groups = problem.images if config.scope == "image" else 1
+    deep = min(problem.decoder.layers, 5)
+    keeps = sorted({V * i // (4 * groups) * groups for i in range(4)})
+    plans = [(2, None), (deep, None), *((deep, k) for k in keeps)]
+    prompts, shapes = [], []
+    for layers, keep in plans:
+        what = f"{layers} layers" + ("" if keep is None else f", {keep} of {V} visual tokens kept")
+        progress(f"probing {what}")
+        folder = work / f"probe-{layers}"
+        if not folder.exists():
+            write_probe(family, layers, folder)
+        stages = () if keep is None else (Prune(layer=1, keep=keep),)
+        schedule = Schedule(
+            language=stages, cutoff=config.cutoff, signal=config.signal, scope=config.scope
+        )
+        probe = config.model_copy(update={"model": str(folder)})
+        bundle = _export(probe, work / f"probe-{layers}-{keep}", schedule, export)
+        prompts.append(TimedPrompt.of(bundle, problem.text, config.backend))
+        tokens = [v + prompts[-1].text for v in schedule.visual_per_layer(layers, V)]
+        shapes.append((tokens, int(bool(keep))))
+    progress("timing the probes")
+    return [(*s, ms) for s, ms in zip(shapes, in_turns(prompts), strict=True)]
+
+
+def write_probe(family: Family, layers: int, folder: Path) -> None:
+    """The model with `layers` language layers and one vision layer, random weights, as a checkpoint."""
+    from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    config = family.truncated(layers).config
+    for name in ("num_hidden_layers", "depth"):
+        if hasattr(config.vision_config, name):
+            setattr(config.vision_config, name, 1)
+    model: Any = AutoModelForImageTextToText.from_config(config)
+    model.save_pretrained(folder)
+    family.tokenizer.save_pretrained(folder)
+    family.image_processor.save_pretrained(folder)

@@ -1,0 +1,233 @@
+"""The study's passes against Hugging Face and the product, its files, its choice, its page."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.accuracy import __main__ as command
+from benchmarks.accuracy import choose, questions, report, spectrum
+from benchmarks.accuracy.methods import METHODS, chosen
+from benchmarks.accuracy.plans import Budget
+from benchmarks.accuracy.results import Results, write_json
+from benchmarks.accuracy.study import CONTROL, Study
+from luvc.engines.backends.base import PrefillFeed
+from luvc.engines.manifest import Prune, Schedule
+from luvc.exporter.family import Family
+from luvc.exporter.problem import DEFAULTS
+from luvc.exporter.torch_runner import TorchRunner
+from luvc.tools.pocket.checkpoint import build_config, build_model, save_checkpoint
+from luvc.tools.pocket.packing import IGNORE
+from luvc.tools.pocket.tokenizer import build_tokenizer
+
+CPU = torch.device("cpu")
+QUESTIONS = 9  # one of each task but "photo"; the last has two pictures
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def study(tokenizer):
+    torch.set_num_threads(1)
+    model = build_model(build_config(tokenizer)).eval()
+    return Study(model, questions.load("validation", QUESTIONS, tokenizer), CPU, batch=8)
+
+
+@pytest.fixture(scope="module")
+def folder(study, tokenizer, tmp_path_factory):
+    """The same weights as a checkpoint directory, rounded to half precision as it stores them."""
+    path = tmp_path_factory.mktemp("pocket")
+    save_checkpoint(study.model, tokenizer, path)
+    for parameter in study.model.parameters():
+        parameter.data = parameter.data.half().float()
+    study._looked.clear()
+    study.forget()
+    return path
+
+
+def sequence(group, row: int, tokens: int, image: int) -> list[int]:
+    """Token ids of a prompt up to the question's end, `tokens` image tokens a picture."""
+    ids = group.head.tolist()
+    for picture in range(group.pictures):
+        ids += group.between.tolist() if picture else []
+        ids += [image] * tokens
+    return ids + group.tail[row, : int(group.last[row]) + 1].tolist()
+
+
+def logits_of(study, method, plan, number):
+    """Logits at the prompt's last token of every question of a part."""
+    part = study.parts[number]
+    generator = torch.Generator().manual_seed(0)
+    state = study.start(method, plan, number, generator)
+    stages = {}
+    if plan.stages:
+        stage = method.stage(generator, part.pictures)
+        stages = {layer: (stage, keep) for layer, keep in plan.stages}
+    hidden = study.decoder.run(state, stages)[:, -part.tail.shape[1] :]
+    rows = hidden[torch.arange(len(hidden)), part.last]
+    return study.decoder.head(study.decoder.text.norm(rows))
+
+
+@torch.inference_mode()
+def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
+    image = study.model.config.image_token_id
+    for number, part in enumerate(study.parts):
+        plan = CONTROL.plan(Budget(study.problems[part.pictures], 1.0))
+        ours = logits_of(study, CONTROL, plan, number)
+        ids = torch.tensor([sequence(part, 0, study.span, image)])
+        pixels = study._pixels(number)[: part.pictures]
+        theirs = study.model(input_ids=ids, pixel_values=pixels).logits[0, -1]
+        torch.testing.assert_close(ours[0], theirs, atol=2e-4, rtol=1e-3)
+        answer = study.model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels,
+            max_new_tokens=3, do_sample=False,
+        )[0, ids.shape[1] :]  # fmt: skip
+        last, tail, targets = int(part.last[0]), part.tail[:1].clone(), part.targets[:1].clone()
+        targets[:] = IGNORE
+        targets[0, last : last + 3] = answer
+        tail[0, last + 1 : last + 3] = answer[:2]
+        row = dataclasses.replace(part.part(0, 1, CPU), tail=tail, targets=targets)
+        state = study.decoder.start(row, study.look(number).tokens[: part.pictures][None])
+        hidden = study.decoder.run(state, {})
+        assert study.decoder.right(hidden, row).tolist() == [True]
+        targets[0, last + 1] = (answer[1] + 1) % 100
+        assert study.decoder.right(hidden, row).tolist() == [False]
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["luvc", "match", "per image", "signal raw", "oim", "cutoff 0.1"])
+def test_luvc_is_what_the_product_runs(study, folder, name):
+    method = METHODS[name]
+    family = Family.load(str(folder))
+    runner = TorchRunner(study.model, family, 96)
+    image = study.model.config.image_token_id
+    options = method.options or DEFAULTS
+    for number, part in enumerate(study.parts):
+        P = part.pictures
+        plan = method.plan(Budget(study.problems[P], 2.0))
+        schedule = Schedule(
+            vision=plan.merges, language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
+            cutoff=options.cutoff, signal=options.signal, scope=options.scope, match=options.match,
+        )  # fmt: skip
+        layout = family.layout(family.picture(None, P), 64, schedule)
+        pixels = study._pixels(number)[:P].numpy()
+        embeds = runner.vision(layout, pixels).reshape(1, layout.visual_tokens, -1)
+        ids = np.array([sequence(part, 0, layout.tokens_per_image, image)])
+        feed = PrefillFeed(
+            ids, embeds, np.flatnonzero(ids[0] == image)[None], np.arange(ids.shape[1])[None],
+            np.array([ids.shape[1] - 1]),
+        )  # fmt: skip
+        theirs = runner.prefill(layout, feed, runner.new_caches(layout, 1)).logits[0]
+        implementation = study.model.config._attn_implementation
+        study.model.set_attn_implementation("sdpa")
+        ours = logits_of(study, method, plan, number)[0].numpy()
+        study.model.set_attn_implementation(implementation)
+        np.testing.assert_allclose(ours, theirs, atol=3e-4, rtol=1e-3)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_what_its_plan_says(study, name):
+    method = METHODS[name]
+    plan = method.plan(Budget(study.problems[2], 2.0))
+    number = next(n for n, part in enumerate(study.parts) if part.pictures == 2)
+    generator, seen = torch.Generator().manual_seed(0), []
+
+    def watch(state):
+        assert (state.visual.diff(dim=1) > 0).all() and (state.positions.diff(dim=1) > 0).all()
+        assert (
+            state.last[0]
+            == state.hidden.shape[1]
+            - study.parts[number].tail.shape[1]
+            + (study.parts[number].last[0])
+        )
+        seen.append(state.visual.shape[1])
+
+    stage, after = method.stage(generator, 2) if method.stage else None, None
+    if isinstance(stage, tuple):
+        stage, after = stage
+    state = study.start(method, plan, number, generator)
+    stages = {layer: (stage, keep) for layer, keep in plan.stages}
+    hidden = study.decoder.run(state, stages, method.renumber, after, watch)
+    assert np.mean(seen) == pytest.approx(plan.mean)
+    assert torch.isfinite(hidden).all()
+
+
+def test_the_command_writes_everything(folder, tmp_path):
+    command.run(
+        folder, limit=3, ratio=[2.0], method=["luvc", "random", "signal raw"], device="cpu",
+        batch=4, workers=0, output=tmp_path,
+    )  # fmt: skip
+    results = Results.read("test", tmp_path)
+    assert results.tasks.tolist() == ["colour", "shape", "count"]
+    assert results.rows["random", 2.0].right.shape == (5, 3)
+    data = json.loads((tmp_path / "spectrum.json").read_text())
+    assert np.array(data["curves"]["spectrum"]).shape == (8, 144)
+    assert np.allclose(np.mean(data["curves"]["spectrum"], axis=1), 1, atol=1e-4)
+    page = report.write(tmp_path, tmp_path / "docs")
+    assert "| **luvc** |" in page and (tmp_path / "docs" / "spectrum.png").stat().st_size > 10_000
+
+
+# ---- files, choice, page: on made-up answers
+def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
+    """Results in which a method errs on the first so many of the questions at every ratio."""
+    rows = []
+    for name, share in {"ratio 1": 0.0, **wrong}.items():
+        for ratio in (1.0,) if name == "ratio 1" else (1.5, 2.0):
+            method = CONTROL if name == "ratio 1" else METHODS.get(name) or chosen(DEFAULTS)
+            right = np.arange(count) >= share * count
+            rows.append(
+                {"method": name, "kind": method.kind, "note": method.note, "ratio": ratio, "seed": 0,
+                 "mean": {"1": 72.0}, "right": np.packbits(right).tobytes().hex()}
+            )  # fmt: skip
+    head = {"date": "d", "device": "x", "torch": "t", "checkpoint": "c" * 64, "visual_tokens": 144}
+    data = head | {
+        "tasks": ["ocr" if n % 10 == 5 else "colour" for n in range(count)],
+        "rows": rows,
+    }
+    for split in ("validation", "test"):
+        write_json(folder / f"accuracy_{split}.json", data)
+
+
+def test_the_choice_moves_only_what_surely_wins(tmp_path):
+    made_up(tmp_path, {"luvc": 0.1, "signal raw": 0.05, "cutoff 0.1": 0.0995, "match": 0.3})
+    found = choose.verdicts(Results.read("validation", tmp_path))
+    assert {v.option: v.moved for v in found} == {"signal": True, "cutoff": False, "match": False}
+    assert choose.choose(found) == dataclasses.replace(DEFAULTS, signal="raw")
+    raw = next(v for v in found if v.method == "signal raw")
+    assert raw.overall.value == pytest.approx(0.05) and raw.overall.low > 0.03
+
+
+def test_the_page_tells_goals_that_are_not_reached(tmp_path):
+    made_up(tmp_path, {"luvc": 0.005, "random": 0.2, "divprune": 0.02})
+    page = report.write(tmp_path, tmp_path)
+    assert "overall: at most 1 point lost at 2x: reached (-0.5" in page
+    assert "overall: above every baseline and method at 2x: reached" in page
+    made_up(tmp_path, {"luvc": 0.05, "random": 0.2, "divprune": 0.02})
+    page = report.write(tmp_path, tmp_path)
+    assert "overall: at most 1 point lost at 2x: **not reached** (-5.0" in page
+    assert "**not reached**: divprune not below" in page
+
+
+def test_without_results_the_page_holds_no_figure(tmp_path):
+    page = report.write(tmp_path / "nothing", tmp_path)
+    assert "Nothing has been measured yet" in page and page.count("Not measured yet") == 2
+    assert "%" not in page.split("## What is compared")[0].replace("95 %", "")
+
+
+def test_the_committed_page_is_that_of_the_results(tmp_path):
+    committed = (report.DOCS / "accuracy.md").read_text()
+    assert report.write(docs=tmp_path) == committed, "run: python -m benchmarks.accuracy.report"
+
+
+def test_slopes_of_known_curves():
+    rng = np.random.default_rng(0)
+    flat = spectrum.slope(1 + 0.1 * rng.standard_normal(144))
+    tilted = spectrum.slope(np.linspace(0.8, 1.2, 144) + 0.1 * rng.standard_normal(144))
+    assert not flat["significant"] and abs(flat["change"]) < 0.1
+    assert tilted["significant"] and tilted["change"] == pytest.approx(0.4, abs=0.1)

@@ -1,0 +1,125 @@
+"""Ratios of measured time: the fit, the solver on milliseconds, and the loop on a made-up machine."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from luvc.engines.manifest import Schedule
+from luvc.errors import LuvcError
+from luvc.exporter import ExportConfig, latency
+from luvc.exporter.family import Family
+from luvc.exporter.latency import StageCosts, TimedProblem, fit
+from luvc.exporter.schedule import solve
+
+TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
+PROBES = [
+    ([344] * 2, 0),
+    ([344] * 5, 0),
+    *(([344] + [64 + k] * 4, int(k > 0)) for k in (0, 70, 140, 210)),
+]
+
+
+def test_the_fit_finds_the_coefficients():
+    found = fit([(t, s, TRUE.prefill(t, s)) for t, s in PROBES])
+    assert vars(found) == pytest.approx(vars(TRUE), rel=1e-5)
+
+
+def test_noise_makes_no_cost_negative():
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        noisy = [(t, s, TRUE.prefill(t, s) * random.normal(1, 0.1)) for t, s in PROBES]
+        assert min(vars(fit(noisy)).values()) >= 0
+
+
+def test_a_prompt_is_timed(workshop):
+    bundle = workshop.bundle("qwen2")
+    prompt = latency.TimedPrompt.of(bundle, text=40)
+    assert prompt.text == 40
+    assert all(ms > 0 for ms in latency.in_turns([prompt]))
+
+
+@pytest.fixture
+def family(workshop):
+    return Family.load(str(workshop.checkpoint(layers=8, vision_layers=2, image=336)))
+
+
+class Machine:
+    """Stands for a backend: prompts take what `costs` say, `bias` slows compressed ones down."""
+
+    def __init__(self, monkeypatch, tmp_path, family, bias=1.0):
+        self.bias, self.runs = bias, []
+        self.visual = family.problem(family.geometry(None), 1, 64)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
+        monkeypatch.setattr(latency, "write_probe", lambda family, layers, folder: folder.mkdir())
+
+    def export(self, config):
+        self.runs.append(config)
+        return SimpleNamespace(config=config)
+
+    def prompt(self, bundle, text, backend="auto"):
+        config, problem = bundle.config, self.visual
+        name = config.output.name
+        layers = int(name.split("-")[1]) if name.startswith("probe") else problem.decoder.layers
+        V = problem.visual_tokens(problem.grids(config.schedule.vision)[-1])
+        tokens = [v + text for v in config.schedule.visual_per_layer(layers, V)]
+        ms = TRUE.prefill(tokens, sum(p.keep > 0 for p in config.schedule.language))
+        slow = self.bias if name == "try" else 1.0
+        return SimpleNamespace(text=text, run=lambda: ms * slow)
+
+
+def config(tmp_path, ratio=1.5):
+    return ExportConfig.make(model="x", output=tmp_path / "b", ratio=ratio, ratio_of="latency")
+
+
+def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert timed.measured == pytest.approx(timed.predicted, rel=1e-3)
+    assert 1.5 <= timed.measured <= 1.5 * 1.02
+    flops = machine.visual.ratios(timed.schedule).prefill
+    assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
+    assert not list(tmp_path.glob(".luvc-*"))
+    probes = len(machine.runs)
+    latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert len(machine.runs) - probes == 2, "stage costs are not measured twice on a machine"
+
+
+def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family, bias=1.1)
+    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert timed.predicted > 1.5 * 1.05
+    assert timed.measured == pytest.approx(1.5, rel=0.05)
+
+
+def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    disturbed = iter([1.1, 0.9, 1.1])
+
+    def in_turns(prompts):
+        times = [p.run() for p in prompts]
+        return times if len(times) != 2 else [times[0], times[1] * next(disturbed)]
+
+    monkeypatch.setattr(latency, "in_turns", in_turns)
+    with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.*more than 5 % off"):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert sum(run.output.name == "try" for run in machine.runs) == 3
+
+
+def test_requests_that_cannot_be_solved(tmp_path, family):
+    for update, message in (
+        ({"images": (1, 2)}, "one layout"),
+        ({"schedule": Schedule()}, "leave one"),
+    ):
+        asked = config(tmp_path).model_copy(update=update)
+        with pytest.raises(LuvcError, match=message):
+            latency.for_latency(asked, family, lambda step: None, lambda config: None)
+
+
+def test_the_solver_counts_milliseconds(family):
+    plain = family.problem(family.geometry(None), 1, 64)
+    problem = TimedProblem(**vars(plain), costs=TRUE)
+    schedule = solve(problem, 1.4)
+    ratio = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
+    assert 1.4 <= ratio <= 1.4 * 1.02

@@ -1,0 +1,133 @@
+"""Answers at scale: what goes in, what is kept when a run is killed, and that nothing is done twice."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luvc.errors import LuvcError
+from luvc.tools import batch, batch_files
+from tests.conftest import ask
+
+pytest.importorskip("ray")
+pq = pytest.importorskip("pyarrow.parquet")
+COUNT = 500
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)
+
+
+def png(seed: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(seed)).save(file, "PNG")
+    return file.getvalue()
+
+
+def command(*arguments) -> list[str]:
+    return [sys.executable, "-m", "luvc.tools.batch", *map(str, arguments)]
+
+
+def test_500_pictures_killed_half_way(workshop, tmp_path):
+    bundle, source, target = workshop.bundle("qwen2").path, tmp_path / "in", tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    for i in range(COUNT - 1):
+        (source / f"{'sub/' * (i % 2)}{i:03}.png").write_bytes(png(i))
+    (source / "broken.png").write_bytes(b"no picture")
+    line = command(
+        bundle, source, target, "--question", "Why?", "--max-new-tokens", 5, "--part", 16
+    )
+    first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while len(list(target.glob("part-*"))) < 3:
+        assert first.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    before = batch_files.done(target)
+    assert 0 < len(before) < COUNT, "it was killed on its way"
+    other = [*line[:-6], "--question", "What?"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "begun with question 'Why?'" in refused.stderr
+    second = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert f"500 pictures, {len(before)} answered before" in second.stderr
+    rows = [
+        row for part in target.glob("part-*.parquet") for row in pq.read_table(part).to_pylist()
+    ]
+    assert len(rows) == COUNT and len({row["id"] for row in rows}) == COUNT
+    (failed,) = (row for row in rows if row["error"])
+    assert failed["id"] == "broken.png" and "cannot be read" in failed["error"]
+    assert pq.read_table(target).num_rows == COUNT, "the folder is one table"
+    vlm = workshop.vlm("qwen2")
+    for row in [r for r in rows if not r["error"]][::60]:
+        own = vlm.generate(ask("Why?", str(source / row["id"])), max_new_tokens=5)
+        assert row["text"] == own.text and row["completion_tokens"] == len(own.token_ids)
+
+
+def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
+    """Through an actor's class, in this process: Ray is in the test above."""
+    import pyarrow as pa
+
+    rows = [{"id": f"r{i}", "image": {"bytes": png(i), "path": None},
+             "question": "Why?" if i else None} for i in range(3)]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    read = batch_files.read_input(tmp_path / "in.parquet")
+    options = {"max_new_tokens": 4}
+    bundle = str(workshop.bundle("qwen2").path)
+    answerer = batch.Answerer(bundle, "What is it?", "ort", 1, 2, options)
+    columns = {name: np.array([row[name] for row in read], object) for name in read[0]}
+    found = answerer(columns).to_pylist()
+    answerer.scheduler.close()
+    assert [row["question"] for row in found] == ["What is it?", "Why?", "Why?"]
+    own = workshop.vlm("qwen2").generate(ask("Why?", png(2)), max_new_tokens=4)
+    assert found[2]["id"] == "r2" and found[2]["text"] == own.text
+
+
+def test_json_lines(tmp_path):
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n')
+    assert batch_files.read_input(source) == [
+        {"id": "a/b.png", "image": str(tmp_path / "a/b.png"), "question": "Why?"},
+        {"id": "7", "image": str(tmp_path / "c.png"), "question": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.jsonl", "{", "line 1 is not JSON"),
+        ("x.jsonl", '{"picture": "a.png"}', "row 1: `image` must be"),
+        ("x.jsonl", '{"image": "a.png"}\n{"image": "a.png"}', "stands there twice"),
+        ("x.csv", "image", "neither a folder"),
+        ("x.jsonl", "", "holds no pictures"),
+    ],
+)
+def test_input_that_cannot_be_used(tmp_path, name, text, message):
+    source = tmp_path / name
+    source.write_text(text)
+    with pytest.raises(LuvcError, match=message):
+        batch_files.read_input(source)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(LuvcError, match="holds something else"):
+        batch_files.check_run(tmp_path, {"question": "Why?"})
+
+
+def test_a_part_is_whole_or_absent(tmp_path, monkeypatch):
+    row = dict.fromkeys(batch_files.COLUMNS) | {"id": "a"}
+    monkeypatch.setattr(Path, "rename", lambda *a: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        batch_files.write_part(tmp_path, [row])
+    assert (
+        batch_files.done(tmp_path) == set() and json.dumps(os.listdir(tmp_path)).count("part-") == 1
+    )

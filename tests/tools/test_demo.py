@@ -1,0 +1,45 @@
+"""`make demo`: the trained pocket VLM where it is, a random model where it is not."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+from luvc.tools import demo
+from luvc.tools.pocket.dataset import TEST_QUESTIONS, example
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_the_picture_is_fit_for_its_questions_and_not_of_the_test_set():
+    picture, questions = demo.generated()
+    assert [question.task for question in questions] == list(demo.ASKED)
+    assert np.array_equal(np.asarray(picture), np.asarray(demo.generated()[0]))
+    ocr = [n for n in range(TEST_QUESTIONS) if n % 10 == 5][:20]
+    assert all(not np.array_equal(picture, example("test", n).pictures[0]) for n in ocr)
+
+
+def test_four_questions_with_tokens_in_and_out(workshop, tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    bundle.symlink_to(workshop.bundle("qwen2").path)
+    demo.main(bundle)
+    out = capsys.readouterr().out
+    assert out.count("visual tokens (") == 4 and out.count("out: ") == 4
+    assert "picture.png, 192 x 192" in out and "photo.png, 600 x 400" in out
+    assert (tmp_path / "picture.png").is_file() and (tmp_path / "photo.png").is_file()
+
+
+def commands(**variables) -> list[str]:
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    line = ["make", "--dry-run", "--assume-old", ".venv/demo", "demo", *settings]
+    result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [c for c in result.stdout.splitlines() if c.startswith(".venv/bin")]
+
+
+def test_make_demo_takes_the_trained_model_where_it_is():
+    export, ask, run = commands(POCKET="tools/pocket/model")
+    assert "luvc-export --model tools/pocket/model --ratio 2x" in export
+    assert "luvc.tools.demo demo/bundle" in ask and "--show-tokens" in run
+    write, export, run = commands(POCKET="")
+    assert "luvc.tools.demo_model demo/model" in write
+    assert "--model demo/model --ratio 2x" in export and "demo/photo.png" in run

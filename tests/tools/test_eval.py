@@ -1,0 +1,142 @@
+"""luvc-eval as people type it: data, intervals, agreement of backends, what bad input gets."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binom
+
+from luvc.errors import LuvcError
+from luvc.tools import eval as eval_tool
+from luvc.tools.evaluation.intervals import bootstrap_mean, wilson
+from luvc.tools.evaluation.items import is_right, pocket_items, read_jsonl
+from tests.conftest import ask
+
+QUESTIONS = ("Why?", "What is this?", "How many?", "Which colour?")
+
+
+@pytest.fixture
+def data(workshop, picture, tmp_path):
+    """Four questions about two pictures; the answers to the first three are the model's own."""
+    vlm = workshop.vlm("qwen2")
+    lines = []
+    for number, question in enumerate(QUESTIONS):
+        image = picture if number % 2 else 255 - picture
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        answer = vlm.generate(ask(question, image), max_new_tokens=4, temperature=0).text
+        lines.append(
+            {"image": f"{number}.png", "question": question, "task": "ab"[number % 2],
+             "answer": ["x", answer.upper() + "."] if number < 3 else "something else"}
+        )  # fmt: skip
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    return path
+
+
+def test_a_bundle_agrees_with_pytorch_on_data_of_ones_own(workshop, data, tmp_path, command):
+    bundle = workshop.bundle("qwen2").path
+    options = ("--data", data, "--max-new-tokens", 4, "--batch", 3, "--threads", 1)
+    ours, theirs = tmp_path / "ours.json", tmp_path / "out" / "theirs.json"
+    first = command(eval_tool, bundle, *options, "--output", ours)
+    assert first.code == 0, first.err
+    assert "overall" in first.out and "75.0" in first.out
+    found = json.loads(ours.read_text())
+    assert [a["right"] for a in found["answers"]] == [True, True, True, False]
+    assert found["match"] == "loose" and found["tasks"]["b"]["right"] == 1
+    assert found["tasks"]["overall"]["low"] < 0.75 < found["tasks"]["overall"]["high"]
+    second = command(
+        eval_tool, bundle, *options, "--backend", "torch", "--compare", ours, "--min-agreement", 1,
+        "--output", theirs, "--plot", tmp_path / "plot.png",
+    )  # fmt: skip
+    assert second.code == 0, second.err
+    assert "equal answers: 100.00% of 4" in second.err
+    assert Image.open(tmp_path / "plot.png").size[0] > 500
+    strict = command(eval_tool, bundle, *options, "--match", "exact", "--json")
+    assert json.loads(strict.out)["tasks"]["overall"]["right"] == 0
+
+
+def test_agreement_below_the_limit_is_exit_code_1(workshop, data, tmp_path, command):
+    bundle, out = workshop.bundle("qwen2").path, tmp_path / "out.json"
+    options = ("--data", data, "--max-new-tokens", 4, "--threads", 1)
+    assert command(eval_tool, bundle, *options, "--output", out).code == 0
+    other = json.loads(out.read_text())
+    other["answers"][1]["prediction"] = "otherwise"
+    other["answers"][1]["right"] = False
+    out.write_text(json.dumps(other))
+    result = command(eval_tool, bundle, *options, "--compare", out, "--min-agreement", 0.995)
+    assert result.code == 1 and "equal answers: 75.00%" in result.err
+    assert "accuracy +25.00 points" in result.err and "'otherwise'" in result.err
+
+
+def test_ratio_1_equals_hugging_faces_generate_on_pocketvqa(workshop, tmp_path, command):
+    bundle, out = workshop.bundle("qwen2", 1.0).path, tmp_path / "hf.json"
+    options = ("--limit", 12, "--max-new-tokens", 6, "--threads", 1)
+    result = command(eval_tool, bundle, *options, "--backend", "hf", "--output", out)
+    assert result.code == 0, result.err
+    assert "not asked 1 of task multi" in result.err
+    assert json.loads(out.read_text())["skipped"] == {"multi": 1}
+    result = command(eval_tool, bundle, *options, "--compare", out, "--min-agreement", 1)
+    assert result.code == 0, result.err
+    assert "equal answers: 100.00% of 11" in result.err
+
+
+def test_pocket_questions_are_those_of_the_split():
+    test, validation = (list(pocket_items(split, 10)) for split in ("test", "validation"))
+    assert [item.id for item in test][:2] == ["test-0", "test-1"]
+    assert len({item.task for item in test}) == 10 and len(test[8].images) == 2
+    assert test[0].question != validation[0].question or test[0].answers != validation[0].answers
+    with pytest.raises(LuvcError, match="--split dev does not exist"):
+        list(pocket_items("dev", 1))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is not valid JSON"),
+        ('{"image": "a.png", "answer": "x"}', "line 2: question"),
+        ('{"question": "q", "answer": "x"}', "needs 'image' or 'images'"),
+        ('{"image": "b.png", "question": "q", "answer": "x"}', "there is no image"),
+        ('{"image": "a.png", "question": "q", "answer": "x", "id": "1"}', "ids are not unique"),
+    ],
+)
+def test_lines_that_cannot_be_asked(tmp_path, line, message):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"image": "a.png", "question": "q", "answer": "x"}\n' + line)
+    with pytest.raises(LuvcError, match=message):
+        read_jsonl(path, None)
+
+
+def test_what_cannot_be_evaluated(workshop, data, tmp_path, command):
+    bundle = workshop.bundle("qwen2").path
+    checkpoint = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    nothing = tmp_path / "nothing.json"
+    nothing.write_text("{}")
+    for arguments, message in (
+        ((checkpoint,), "is a checkpoint: export it first"),
+        ((bundle, "--match", "vague"), "--match vague"),
+        ((bundle, "--min-agreement", 1), "--min-agreement needs --compare"),
+        ((bundle, "--compare", nothing), "is not a file that luvc-eval wrote"),
+        ((bundle, "--data", tmp_path / "no.jsonl"), "cannot be read"),
+    ):
+        result = command(eval_tool, *arguments)
+        assert result.code == 2 and message in result.err, result.err
+
+
+def test_matching():
+    assert is_right(" red\n", ("red",), "exact") and not is_right("Red", ("red",), "exact")
+    assert is_right("The  Cat.", ("a dog", "the cat"), "loose")
+    assert not is_right("the cats", ("the cat",), "loose")
+
+
+def test_intervals():
+    share = wilson(8, 10)
+    assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927
+    assert np.isnan(wilson(0, 0).value)
+    values = np.repeat([0.0, 1.0], [40, 160])
+    found = bootstrap_mean(values)
+    assert found.value == 0.8
+    wanted = binom(200, 0.8).ppf([0.025, 0.975]) / 200
+    assert (found.low, found.high) == pytest.approx(tuple(wanted), abs=0.011)
+    assert bootstrap_mean(np.zeros(5)).high == 0

@@ -1,0 +1,143 @@
+"""luvc-report: the page in a real browser, and cells and kept tokens against plain arithmetic."""
+
+import re
+import shutil
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luvc.engines import VLM
+from luvc.tools import report
+from luvc.tools.reporting.facts import export_command
+from luvc.tools.reporting.overlay import samples
+from tests.conftest import ask
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--hide-scrollbars", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+)  # fmt: skip
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["luvc-report", *map(str, arguments)])
+    try:
+        report.main()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+@pytest.fixture(scope="module")
+def page(workshop, tmp_path_factory):
+    target = tmp_path_factory.mktemp("report") / "page.html"
+    photo = target.with_name("my <photo>.png")
+    Image.fromarray(np.full((90, 60, 3), (200, 40, 40), np.uint8)).save(photo)
+    with pytest.MonkeyPatch.context() as patch:
+        bundle = workshop.bundle("qwen2").path
+        assert run(patch, bundle, "--output", target, "--image", photo, "--backend", "ort") == 0
+    return target
+
+
+def browse(page, tmp_path, *options):
+    """Open a page in a browser -> (console lines, standard output)."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        text = "NO BROWSER: luvc-report's page was not opened; apt-get install chromium"
+        warnings.warn(text, stacklevel=2)
+        pytest.skip(text)
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    result = subprocess.run(
+        [browser, *FLAGS, profile, *options, page.as_uri()],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return [x for x in result.stderr.splitlines() if ":CONSOLE" in x], result.stdout
+
+
+def background(shot):
+    return Image.open(shot).convert("RGB").getpixel((3, 3))
+
+
+def test_a_browser_draws_it_without_a_word(page, tmp_path):
+    light, dark = tmp_path / "light.png", tmp_path / "dark.png"
+    lines, dom = browse(page, tmp_path, "--dump-dom")
+    assert not lines
+    assert "Where the tokens go" in dom and "validated against PyTorch" in dom
+    for shot, scheme in ((light, "1"), (dark, "0")):
+        theme = f"--blink-settings=preferredColorScheme={scheme}"
+        lines, _ = browse(page, tmp_path, "--window-size=1160,2600", f"--screenshot={shot}", theme)
+        assert not lines
+    assert min(background(light)) > 240 and max(background(dark)) < 40
+    colours = {c for _, c in Image.open(light).convert("RGB").getcolors(1 << 24)}
+    assert (15, 159, 143) in colours and (51, 102, 224) in colours, "both charts have their bars"
+    assert any(r > 190 and g < 60 and b < 60 for r, g, b in colours), "the picture is there"
+
+
+def test_console_errors_would_be_seen(tmp_path):
+    page = tmp_path / "broken.html"
+    page.write_text(
+        "<link rel=icon href='data:,'><script>nonsense()</script><img src='http://x.y/z'>"
+    )
+    lines, _ = browse(page, tmp_path, "--dump-dom")
+    assert any("nonsense is not defined" in x for x in lines)
+
+
+def test_prints(page, tmp_path):
+    target = tmp_path / "page.pdf"
+    browse(page, tmp_path, f"--print-to-pdf={target}")
+    assert target.read_bytes().startswith(b"%PDF")
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    text = page.read_text()
+    targets = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)""", text)
+    assert targets and all(a.startswith(("data:", "#")) for a, _ in targets)
+    assert "<script" not in text and "@import" not in text
+    assert "my &lt;photo&gt;.png" in text and "my <photo>" not in text
+
+
+def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
+    """The marks of every stage against ordinals followed by hand, on a grid that OIM left even."""
+    vlm = VLM.load(workshop.bundle("qwen2").path, threads=1)
+    layout = vlm.manifest.layouts[0]
+    square = Image.fromarray(picture).resize(layout.image_size[::-1])
+    (sample,) = samples(vlm, layout, [("x", square)])
+    assert len(sample.cells) == layout.visual_tokens
+    area = sum(w * h for _, _, w, h in sample.cells)
+    assert area == pytest.approx(sample.width * sample.height)
+    prompt = vlm.processor.prompt(ask("Describe the picture.", square))
+    _, result, _ = vlm.prefill([prompt])
+    alive = list(range(layout.visual_tokens))
+    for look, (layer, stage) in zip(sample.looks, result.stages.items(), strict=True):
+        alive = [alive[i] for i in stage.kept[0].tolist()]
+        gone = [c for i, c in enumerate(sample.cells) if i not in alive]
+        assert (look.layer, look.kept) == (layer, len(alive))
+        assert list(look.gone) == gone and len(gone) == layout.visual_tokens - len(alive)
+
+
+def test_the_export_command_makes_the_same_plan(workshop):
+    manifest = workshop.bundle("qwen2-two-images").manifest
+    command = export_command(manifest, "b")
+    assert "--images 2" in command and "--oim-match" in command and "--scope image" in command
+    assert f"--model {manifest.model} --ratio 2x" in command and command.endswith("--output b")
+
+
+def test_what_cannot_be_written_is_refused(workshop, monkeypatch, capsys, tmp_path):
+    bundle = workshop.bundle("qwen2").path
+    (tmp_path / "x.json").write_text("{}")
+    cases = [
+        (("--output", bundle / "report" / "x.html"), "lies in the bundle"),
+        (("--output", tmp_path), "is a folder"),
+        (("--bench", tmp_path / "x.json"), "not a luvc-bench report"),
+        (("--accuracy", tmp_path / "x.json"), "holds no accuracy curves"),
+        (("--layout", "9x9", "--output", tmp_path / "p.html"), "no layout '9x9'"),
+    ]
+    for options, message in cases:
+        assert run(monkeypatch, bundle, *options) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

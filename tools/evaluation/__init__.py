@@ -1,0 +1,1 @@
+"""Accuracy of bundles and models on questions with known answers."""

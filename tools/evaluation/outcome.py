@@ -1,0 +1,167 @@
+"""What an evaluation found, as JSON, table and plot, and how two of them agree."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from ...errors import LuvcError
+from .intervals import Share, bootstrap_mean, wilson
+
+INK, BLUE, GREY = "#1e293b", "#2563eb", "#94a3b8"
+OVERALL = "overall"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One question with what was answered."""
+
+    id: str
+    task: str
+    question: str
+    answers: tuple[str, ...]
+    prediction: str
+    right: bool
+    visual_tokens: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two evaluations of the same questions.
+
+    Attributes:
+        questions: that both asked.
+        same: of them with equal texts, Wilson's interval.
+        gain: accuracy of the first minus the second, paired bootstrap.
+        differing: (question, first text, second text).
+    """
+
+    questions: int
+    same: Share
+    gain: Share
+    differing: tuple[tuple[str, str, str], ...]
+
+
+def summary(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
+    """Per task and overall: questions, right, accuracy with Wilson's 95 % interval."""
+    counts, right = Counter(v.task for v in verdicts), Counter(v.task for v in verdicts if v.right)
+    counts[OVERALL], right[OVERALL] = len(verdicts), sum(v.right for v in verdicts)
+    found = {}
+    for task in counts:
+        share = wilson(right[task], counts[task])
+        found[task] = {
+            "questions": counts[task], "right": right[task], "accuracy": share.value,
+            "low": share.low, "high": share.high,
+        }  # fmt: skip
+    return found
+
+
+def to_json(head: dict[str, Any], verdicts: Sequence[Verdict], skipped: Counter[str]) -> dict:
+    """The whole outcome."""
+    return head | {
+        "interval": "Wilson, 95 %",
+        "skipped": dict(skipped),
+        "tasks": summary(verdicts),
+        "answers": [asdict(v) for v in verdicts],
+    }
+
+
+def read(path: Path) -> dict:
+    """An outcome that luvc-eval wrote.
+
+    Raises:
+        LuvcError: unreadable or something else.
+    """
+    try:
+        data = json.loads(path.read_text())
+        if not isinstance(data, dict) or not {"tasks", "answers"} <= data.keys():
+            raise ValueError("it has no answers")
+    except (OSError, ValueError) as e:
+        raise LuvcError(f"--compare {path} is not a file that luvc-eval wrote: {e}") from e
+    return data
+
+
+def compare(ours: dict, theirs: dict) -> Agreement:
+    """How often two outcomes give the same text.
+
+    Raises:
+        LuvcError: they have no question in common.
+    """
+    other = {(a["id"], a["question"]): a for a in theirs["answers"]}
+    both = [(a, other[a["id"], a["question"]]) for a in ours["answers"]
+            if (a["id"], a["question"]) in other]  # fmt: skip
+    if not both:
+        raise LuvcError("the two evaluations have no question in common; give both the same data")
+    differing = [(a["question"], a["prediction"], b["prediction"]) for a, b in both
+                 if a["prediction"] != b["prediction"]]  # fmt: skip
+    gains = np.array([float(a["right"]) - float(b["right"]) for a, b in both])
+    same = wilson(len(both) - len(differing), len(both))
+    return Agreement(len(both), same, bootstrap_mean(gains), tuple(differing))
+
+
+def table(data: dict, other: dict | None = None) -> Table:
+    """Accuracy per task, beside another outcome's."""
+    found = Table(title=f"{data['data']}: {data['answered_by']}", title_justify="left",
+                  title_style="bold")  # fmt: skip
+    found.add_column("task")
+    names = ["questions", "right", "accuracy, %", "95 % interval"]
+    for name in [*names, *(["compared with, %"] if other else [])]:
+        found.add_column(name, justify="right")
+    for task, row in data["tasks"].items():
+        style = "bold" if task == OVERALL else None
+        cells = [
+            task, str(row["questions"]), str(row["right"]), f"{100 * row['accuracy']:.1f}",
+            f"{100 * row['low']:.1f} - {100 * row['high']:.1f}",
+        ]  # fmt: skip
+        if other:
+            theirs = other["tasks"].get(task)
+            cells.append(f"{100 * theirs['accuracy']:.1f}" if theirs else "")
+        if task == OVERALL:
+            found.add_section()
+        found.add_row(*cells, style=style)
+    return found
+
+
+def plot(data: dict, path: Path, other: dict | None = None) -> None:
+    """Accuracy per task as bars with their intervals.
+
+    Raises:
+        LuvcError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as e:
+        raise LuvcError("--plot needs matplotlib: pip install 'luvc-export[eval]'") from e
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tasks = list(data["tasks"])[::-1]
+    figure, axes = pyplot.subplots(figsize=(7, 0.8 + 0.42 * len(tasks)), layout="constrained")
+    places, high = np.arange(len(tasks), dtype=float), 0.36 if other else 0.6
+    series = [(data, BLUE, data["answered_by"])]
+    series += [(other, GREY, other["answered_by"])] if other else []
+    for number, (found, colour, label) in enumerate(series):
+        rows = [found["tasks"].get(t, {"accuracy": 0, "low": 0, "high": 0}) for t in tasks]
+        value, low, top = (
+            100 * np.array([r[k] for r in rows]) for k in ("accuracy", "low", "high")
+        )
+        where = places + (0.5 * high * (1 - 2 * number) if other else 0)
+        axes.barh(where, value, high, color=colour, label=label)
+        axes.errorbar(value, where, xerr=[value - low, top - value], fmt="none", color=INK,
+                      elinewidth=1, capsize=2)  # fmt: skip
+    axes.set_yticks(places, tasks, color=INK)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("right answers, %, with 95 % intervals", color=INK)
+    axes.set_title(data["data"], loc="left", color=INK, fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    if other:
+        axes.legend(
+            frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, -0.5 / len(tasks))
+        )
+    figure.savefig(path, facecolor="white", dpi=150)
+    pyplot.close(figure)

@@ -1,0 +1,126 @@
+"""luvc-report: one HTML file that shows what a bundle does and how well it was checked."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import console
+from ..engines.bundle import Bundle
+from ..errors import LuvcError
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    output: Annotated[
+        Path | None, typer.Option(help="HTML file; default beside the bundle, named like it.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture to show kept tokens on; repeat for several. Default: samples."),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Run the bundle to show what it keeps of pictures.")
+    ] = True,
+    bench: Annotated[
+        Path | None, typer.Option(help="Report of luvc-bench, for the latencies.")
+    ] = None,
+    accuracy: Annotated[Path | None, typer.Option(help="Accuracy curves as JSON.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the pictures; default the first.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
+) -> None:
+    """Write a self-contained page about a bundle: schedule, savings, kept tokens, parity."""
+    from ..exporter.family import Family
+    from .reporting import facts
+    from .reporting.page import render
+
+    loaded = Bundle.load(bundle)
+    target = output or loaded.path.resolve().with_name(f"{loaded.path.resolve().name}.html")
+    check_target(target, loaded)
+    measured, curves = facts.read_bench(bench, loaded.manifest), facts.read_accuracy(accuracy)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    with console.Steps() as steps:
+        steps("reading the bundle")
+        family = Family.load(str(loaded.processor))
+        layouts = [facts.layout_facts(loaded, family, x) for x in loaded.manifest.layouts]
+        samples, runner = [], ""
+        if pictures:
+            steps("running the bundle on pictures")
+            samples, runner = look_at(loaded, layout, image or [], backend)
+        page = render(
+            loaded, layouts, facts.parity(loaded), samples, runner,
+            facts.commands(loaded, command), measured,
+            facts.latency(measured) if measured else None, curves,
+        )  # fmt: skip
+        draft = target.with_name(f".{target.name}.tmp")
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(target)
+    console.show(f"[bold]wrote {target}[/bold] ({len(page) / 2**10:.0f} KiB); open it in a browser")
+
+
+def look_at(bundle: Bundle, name: str | None, images: list[Path], backend: str) -> tuple[list, str]:
+    """Kept tokens of pictures, and the description of what ran; no pictures where none can be drawn."""
+    from ..engines import VLM
+    from .reporting.overlay import samples
+    from .token_map import views
+
+    names = [x.name for x in bundle.manifest.layouts]
+    if name is not None and name not in names:
+        raise LuvcError(f"there is no layout {name!r} in this bundle, only {', '.join(names)}")
+    chosen = bundle.manifest.layouts[names.index(name) if name else 0]
+    try:
+        height, width = chosen.image_size
+        views(chosen, [(width, height)])
+    except LuvcError as e:  # packed tiles, videos: the rest of the page stands
+        console.show(f"[yellow]kept tokens are not drawn[/yellow]: {e}")
+        return [], ""
+    vlm = VLM.load(bundle.path, backend=backend)
+    found = samples(vlm, chosen, sample_pictures(images, chosen.image_size))
+    return found, vlm.runner.description
+
+
+def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str, Any]]:
+    """The pictures given, or those of scikit-image where it is installed, or a generated one."""
+    from PIL import Image
+
+    from ..engines.processing import open_image
+    from ..engines.validate import sample_picture
+
+    if images:
+        return [(path.name, open_image(path)) for path in images]
+    try:
+        import skimage
+    except ImportError:
+        return [("generated picture", Image.fromarray(sample_picture(size, 0)))]
+    folder = Path(skimage.__file__).parent / "data"
+    known = {"photograph": "coffee.png", "portrait": "astronaut.png", "page of text": "page.png"}
+    return [(title, open_image(folder / file)) for title, file in known.items()]
+
+
+def check_target(target: Path, bundle: Bundle) -> None:
+    """Refuse a place where the file cannot or must not stand.
+
+    Raises:
+        LuvcError: a folder, a missing folder, or inside the bundle, whose files are hashed.
+    """
+    if target.is_dir():
+        raise LuvcError(f"output {target} is a folder; give the name of a file")
+    if not target.parent.is_dir():
+        raise LuvcError(f"output {target}: there is no folder {target.parent}")
+    if bundle.path.resolve() in target.resolve().parents:
+        raise LuvcError(
+            f"output {target} lies in the bundle, whose files are fixed; write beside it"
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What a report says of a bundle, gathered from its manifest, config and validation reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...engines.bundle import Bundle
+from ...engines.manifest import Layout, Manifest
+from ...engines.validate import LIMITS, Report
+from ...errors import LuvcError
+from ...exporter.family import Family
+from ...exporter.pipeline import reports
+from ...exporter.report import human, notes, stage_rows
+from ..benchmark.tables import ROWS
+
+DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, Any]:
+    """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
+    m = bundle.manifest
+    rows = stage_rows(family, layout, m.reference_text, m.dtype)
+    problem = family.problem(family.picture_of(layout), m.reference_text)
+    flops = {
+        "vision tower": _pair(layout.ratios.vision, problem.vision_flops(layout.schedule)),
+        "language prefill": _pair(layout.ratios.prefill, problem.prefill_flops(layout.schedule)),
+    }
+    before, after = (sum(pair) for pair in zip(*flops.values(), strict=True))
+    flops["both"] = before, after
+    plain = sum(r["baseline_kv_bytes"] for r in rows), sum(r["kv_bytes"] for r in rows)
+    per_token = m.kv_bytes(layout, 1) - m.kv_bytes(layout, 0)
+    reserved = plain[0] + per_token * (m.text_capacity - m.reference_text), m.kv_bytes(layout)
+    return {
+        "layout": layout,
+        "stages": [_stage(r) for r in rows],
+        "flops": flops,
+        "kv": {f"prompt of {m.reference_text} text tokens": plain, "reserved per row": reserved},
+        "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
+        "vision_baseline": problem.grid.tokens,
+        "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
+        "notes": notes(problem, layout),
+    }
+
+
+def _pair(ratio: float, compressed: float) -> tuple[float, float]:
+    return ratio * compressed, compressed
+
+
+def _stage(row: dict[str, Any]) -> dict[str, str]:
+    first, last = row["first"], row["last"]
+    return {
+        "layers": f"{first}-{last}" if last > first else str(first),
+        "visual": str(row["visual_tokens"]),
+        "flops": human(row["flops"]),
+        "flops_share": f"{row['flops'] / row['baseline_flops']:.0%}",
+        "kv": human(row["kv_bytes"]),
+        "kv_share": f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
+    }
+
+
+def parity(bundle: Bundle) -> list[dict[str, Any]]:
+    """Every validation report in the bundle, with the limits it was held to."""
+    return [{"report": r, "limits": LIMITS[r.dtype], "worst": worst(r)} for r in reports(bundle)]
+
+
+def worst(report: Report) -> float:
+    """The largest relative error of any stage."""
+    return max(s.relative_error for s in report.stages)
+
+
+def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
+    """What to type to make this bundle, check it and measure it again, with what each does."""
+    return [
+        (export_command(bundle.manifest, bundle.path.name), "makes the bundle"),
+        (f"luvc-validate {bundle.path.name}", "compares it with PyTorch on your machine"),
+        (f"luvc-bench {bundle.path.name} --compare hf", "measures it beside Hugging Face"),
+        (command, "wrote this page"),
+    ]
+
+
+def export_command(manifest: Manifest, target: str) -> str:
+    """The luvc-export call of a manifest; a schedule of one's own is named as a file."""
+    m, first = manifest, manifest.layouts[0].schedule
+    sizes = dict.fromkeys(x.image_size for x in m.layouts)
+    counts = dict.fromkeys(x.images for x in m.layouts)
+    parts = ["luvc-export", f"--model {m.model}", f"--ratio {first.ratio:g}x"]
+    parts += [f"--image-size {h}x{w}" for h, w in sizes]
+    parts += [f"--images {n}" for n in counts if counts != {1: None}]
+    parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
+    parts += [f"--text-tokens {m.reference_text}"]
+    parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}", f"--scope {first.scope}"]
+    parts += ["--oim-match"] * first.match
+    return " ".join([*parts, f"--output {target}"])
+
+
+def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
+    """A luvc-bench report.
+
+    Raises:
+        LuvcError: not a file that luvc-bench wrote, or one about another model.
+    """
+    if path is None:
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or not {"cases", "systems", "settings", "machine"} <= data.keys():
+        raise LuvcError(f"{path} is not a luvc-bench report; write one with luvc-bench --output")
+    if manifest.model not in (models := {s.get("model") for s in data["systems"]}):
+        raise LuvcError(
+            f"{path} measured {', '.join(map(str, models))}, this bundle was made from {manifest.model}: "
+            "run luvc-bench on this bundle"
+        )
+    return data
+
+
+def read_accuracy(path: Path | None) -> dict[str, Any] | None:
+    """Accuracy curves: {"title", "curves": [{"name", "points": [{"ratio", "accuracy"}]}]}.
+
+    Raises:
+        LuvcError: another shape.
+    """
+    if path is None:
+        return None
+    data = read_json(path)
+    try:
+        for curve in data["curves"]:
+            curve["points"] = sorted(
+                (float(p["ratio"]), float(p["accuracy"])) for p in curve["points"]
+            )
+            str(curve["name"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise LuvcError(
+            f'{path} holds no accuracy curves ({e!r}): {{"title", "curves": [{{"name", "points": '
+            '[{"ratio", "accuracy"}]}]}'
+        ) from e
+    return data
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        LuvcError: cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise LuvcError(f"{path} cannot be read as JSON: {e}") from e
+
+
+def latency(bench: dict[str, Any]) -> list[dict[str, Any]]:
+    """Medians of a luvc-bench report, a group per batch size."""
+    groups = []
+    for batch in bench["settings"]["batches"]:
+        rows = [c for c in bench["cases"] if c["batch"] == batch]
+        found = [
+            {"name": c["system"]} | {key: c[key]["median"] if c[key] else 0.0 for _, key in ROWS}
+            for c in rows
+        ]
+        groups.append({"batch": batch, "rows": found})
+    return groups

@@ -1,0 +1,196 @@
+"""The model `luvc_vlm`: runs in Triton's Python backend, decoupled.
+
+It owns tokenizer, language sessions and caches, and schedules its requests itself (engines/serving).
+The vision graph is the model `luvc_vision` of the same server, whose dynamic batcher joins the pictures
+of requests that are prepared at the same time, unless the configuration names none.
+"""
+
+import dataclasses
+import importlib
+import json
+import traceback
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from ...engines.backends import backend as load_backend
+from ...engines.backends.base import Runner
+from ...engines.bundle import Bundle
+from ...engines.manifest import Layout
+from ...engines.runtime import VLM
+from ...engines.serving import Busy, Limits, Scheduler
+from ...errors import LuvcError
+from . import requests
+from .outbox import Outbox
+
+UTILS = "triton_python_backend_utils"  # exists in a running model alone
+COUNTS = ("prompt_tokens", "visual_tokens", "reused_tokens")
+COUNTERS = {
+    "prefills": "groups of prompts run together",
+    "prefilled_rows": "prompts run",
+    "steps": "decoding steps",
+    "stepped_rows": "tokens decoded by steps",
+    "cancelled": "requests given up by their clients",
+    "failed": "requests refused or failed",
+}
+
+
+class TritonPythonModel:
+    """What Triton calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the bundle that stands beside this version's model.py."""
+        self.pb = pb = importlib.import_module(UTILS)
+        self.parameters = read_parameters(args)
+        path = Path(args["model_repository"]) / args["model_version"] / "bundle"
+        bundle = Bundle.load(path)
+        module = load_backend(self.parameters["backend"], bundle)
+        self.vlm = VLM(bundle, module.runner(bundle, threads=int(self.parameters["threads"])))
+        self.vlm.processor.prepare()
+        self.vlm.runner.prepare(bundle.manifest.layouts[0])
+        models = json.loads(self.parameters["vision"])
+        if models:
+            self.vlm.runner = cast(Runner, RemoteVision(pb, self.vlm.runner, models))
+        limits = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(Limits)}
+        bounds = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(requests.Bounds)}
+        self.bounds = requests.Bounds(**bounds)
+        self.scheduler = Scheduler(self.vlm, Limits(**limits), ahead=bool(models))
+        self.metrics = Metrics(pb, self.scheduler, args)
+        final = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+        self.outbox = Outbox(self._response, self._refusal, final, self.metrics.update)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hand requests in; their answers are sent as they come."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                self._submit(request, sender)
+            except Exception as error:
+                self.scheduler.counters.failed += 1
+                final = self.pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+                sender.send(self._refusal(error), flags=final)
+
+    def finalize(self) -> None:
+        """Refuse what is open and stop."""
+        self.scheduler.close()
+        self.outbox.close()
+
+    def _submit(self, request: Any, sender: Any) -> None:
+        def tensor(name: str) -> np.ndarray | None:
+            found = self.pb.get_input_tensor_by_name(request, name)
+            return None if found is None else found.as_numpy()
+
+        asked = requests.read(tensor, self.bounds)
+        ticket = self.scheduler.submit(
+            asked.messages, session=asked.session, notify=self.outbox.notify, **asked.options
+        )
+        self.outbox.open(ticket, sender, asked.stream)
+
+    def _response(self, text: str, answer: Any) -> Any:
+        outputs = {"text_output": _string(text)}
+        if answer is not None:
+            outputs["finish_reason"] = _string(answer.finish_reason)
+            outputs["completion_tokens"] = np.array([len(answer.token_ids)], np.int32)
+            outputs |= {name: np.array([getattr(answer, name)], np.int32) for name in COUNTS}
+            times = dataclasses.asdict(answer.timing)
+            outputs |= {name: np.array([value], np.float32) for name, value in times.items()}
+        tensors = [self.pb.Tensor(name, value) for name, value in outputs.items()]
+        return self.pb.InferenceResponse(tensors)
+
+    def _refusal(self, error: BaseException) -> Any:
+        codes = self.pb.TritonError
+        if isinstance(error, Busy):
+            failure = codes(str(error), codes.UNAVAILABLE)
+        elif isinstance(error, LuvcError):
+            failure = codes(str(error), codes.INVALID_ARG)
+        else:  # a bug: the trace is for the server's log, not for its client
+            trace = "".join(traceback.format_exception(error))
+            self.pb.Logger.log_error(trace)
+            failure = codes(f"internal error: {type(error).__name__}", codes.INTERNAL)
+        return self.pb.InferenceResponse(error=failure)
+
+
+class RemoteVision:
+    """A runner whose vision graphs are models of the same server.
+
+    Args:
+        pb: Triton's Python module.
+        runner: does all else.
+        models: model of each vision graph.
+    """
+
+    def __init__(self, pb: Any, runner: Any, models: dict[str, str]):
+        self._pb, self._runner, self._models = pb, runner, models
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, 3, H, W] -> visual embeddings [N, n, D]."""
+        pb = self._pb
+        request = pb.InferenceRequest(
+            model_name=self._models[layout.graphs.vision],
+            requested_output_names=["visual_embeds"],
+            inputs=[pb.Tensor("pixel_values", pixel_values)],
+            preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
+        )
+        response = request.exec()
+        if response.has_error():
+            raise RuntimeError(f"the vision model: {response.error().message()}")
+        return np.array(pb.get_output_tensor_by_name(response, "visual_embeds").as_numpy())
+
+
+class Metrics:
+    """The scheduler's counters among the server's Prometheus metrics, where these are on."""
+
+    def __init__(self, pb: Any, scheduler: Scheduler, args: dict[str, str]):
+        self._scheduler = scheduler
+        self._metrics: dict[str, Any] = {}
+        self._families = []  # a family that is not held takes its metrics with it
+        labels = {"model": args["model_name"], "version": args["model_version"]}
+        gauges = {
+            "running": "requests that hold a row of the caches",
+            "waiting": "requests that wait for a row",
+            "sessions": "conversations kept between their turns",
+            "session_bytes": "host memory of these conversations",
+            "evicted_sessions": "conversations forgotten for lack of memory",
+        }
+        kinds = [(gauges, pb.MetricFamily.GAUGE, ""), (COUNTERS, pb.MetricFamily.COUNTER, "_total")]
+        try:
+            for texts, kind, ending in kinds:
+                for name, text in texts.items():
+                    title = f"luvc_{name}{ending}"
+                    family = pb.MetricFamily(name=title, description=text, kind=kind)
+                    self._families.append(family)
+                    self._metrics[name] = family.Metric(labels=labels)
+        except pb.TritonModelException:  # the server runs without metrics
+            self._metrics = {}
+        self._last: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+
+    def update(self) -> None:
+        """Bring the metrics up to date."""
+        s = self._scheduler
+        if not self._metrics:
+            return
+        values = {"running": s.running, "waiting": s.waiting, "sessions": len(s.sessions),
+                  "session_bytes": s.sessions.bytes, "evicted_sessions": s.sessions.evicted}  # fmt: skip
+        for name, value in values.items():
+            if value != self._last.get(name):
+                self._metrics[name].set(value)
+                self._last[name] = value
+        for name in COUNTERS:
+            value = getattr(s.counters, name)
+            if value != self._last[name]:
+                self._metrics[name].increment(value - self._last[name])
+                self._last[name] = value
+
+
+def read_parameters(args: dict[str, str]) -> dict[str, str]:
+    """The parameters of a model's configuration."""
+    found = json.loads(args["model_config"])["parameters"]
+    return {name: value["string_value"] for name, value in found.items()}
+
+
+def _string(text: str) -> np.ndarray:
+    return np.array([text.encode()], np.object_)
