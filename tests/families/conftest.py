@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .gallery import Gallery
+from .table import NAMED
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,7 @@ def pytest_runtest_makereport(item, call):
     report = (yield).get_result()
     marker, file = item.get_closest_marker("cell"), os.environ.get("LUVC_CELLS")
     if marker and file and report.when == "call" and report.passed:
-        line = json.dumps({"name": item.callspec.params["name"], "cell": marker.args[0]})
+        named = {k: v for k, v in item.callspec.params.items() if k in NAMED}
+        line = json.dumps({"name": next(iter(named.values())), "cell": marker.args[0]})
         with open(file, "a") as f:  # one short line: whole also with several processes
             f.write(f"{line}\n")

@@ -26,12 +26,16 @@ CELLS = {
     "ORT fp16": "ONNX Runtime fp16",
     "RTX": "TensorRT-RTX fp16 builds",
 }
+NAMED = ("name", "exported")  # parameters of tests that name a checkpoint
 Cells = set[tuple[str, str]]
 # What is peculiar to a family: its vision side, and what is left out.
 FEATURES = {
     "internvl": ("tiles and thumbnail, pixel shuffle", "square tiles; features of the last layer"),
     "llava": ("CLIP or SigLIP, one or several feature layers", "one image size"),
-    "llava_next": ("tiles packed without padding, line ends", "--image-size fixes tiles and packing"),
+    "llava_next": (
+        "tiles packed without padding, line ends",
+        "--image-size fixes tiles and packing",
+    ),
     "llava_onevision": (
         "tiles packed without padding, line ends, bilinear shrinking",
         "tiles for a single image, none for several",
@@ -45,10 +49,19 @@ FEATURES = {
     "glm4v": ("bicubic position table, strided convolution, M-RoPE; any size", ""),
     "smolvlm": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
     "idefics3": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
-    "paligemma": ("the whole prompt sees itself, positions from 1", "one image size; no chat: each turn runs afresh"),
-    "gemma3": ("average pooling, attention both ways inside an image", "one image size; no pan and scan"),
+    "paligemma": (
+        "the whole prompt sees itself, positions from 1",
+        "one image size; each turn of a chat runs afresh",
+    ),
+    "gemma3": (
+        "average pooling, attention both ways inside an image",
+        "one image size; no pan and scan",
+    ),
     "ovis2": ("tiles with marks, mixture over a visual vocabulary", "not with gumbel_argmax"),
-    "lfm2_vl": ("resampled position table, pixel unshuffle; any size", "one tile; its processor needs torchvision"),
+    "lfm2_vl": (
+        "resampled position table, pixel unshuffle; any size",
+        "one tile; its processor needs torchvision",
+    ),
 }
 
 
@@ -59,8 +72,8 @@ def covered() -> Cells:
         tests = vars(importlib.import_module(f"tests.families.{file.stem}")).values()
         for marks in (getattr(test, "pytestmark", []) for test in tests):
             cells = [m.args[0] for m in marks if m.name == "cell"]
-            names = [getattr(p, "values", [p])[0] for m in marks if m.name == "parametrize" and m.args[0] == "name"
-                     for p in m.args[1]]  # fmt: skip
+            lists = [m.args[1] for m in marks if m.name == "parametrize" and m.args[0] in NAMED]
+            names = [getattr(p, "values", [p])[0] for values in lists for p in values]
             found |= {(name, cell) for cell in cells for name in names}
     return found
 
@@ -88,7 +101,10 @@ def _families(cells: Cells) -> str:
 
 
 def _checks(cells: Cells) -> str:
-    rows = [f"| checkpoint | text model | {' | '.join(CELLS.values())} |", "|---" * (len(CELLS) + 2) + "|"]
+    rows = [
+        f"| checkpoint | text model | {' | '.join(CELLS.values())} |",
+        "|---" * (len(CELLS) + 2) + "|",
+    ]
     for name in sorted(NAMES, key=lambda n: (family_of(n), n != family_of(n), n)):
         family = family_of(name)
         states = ["yes" if (name, cell) in cells else "no" for cell in CELLS]
@@ -116,8 +132,10 @@ there are, so a "yes" is a test that runs with every change.
 """
 MIDDLE = f"""
 
-Text models: {", ".join(f"`{t}`" for t in SUPPORTED)}. Mixture-of-experts models, rotary positions that change with
-the prompt (`longrope`), linear attention and checkpoints that need code of their own are refused by name.
+Text models: {", ".join(f"`{t}`" for t in SUPPORTED)}.
+
+Refused by name: mixture-of-experts models, rotary positions that change with the prompt (`longrope`), linear
+attention, checkpoints that need code of their own.
 
 ## What was checked
 
@@ -132,8 +150,10 @@ Small checkpoints of each family with random weights, real processors and tokeni
 - **ONNX Runtime fp32 = PyTorch**: at 1.5x, every stage within 1e-4 of its scale, kept tokens and 64 greedy
   tokens equal.
 - **ONNX Runtime fp16**: one merge and one pruned stage, at the limits for half precision (5e-2).
-- **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2 caps its scores,
-  which no fused kernel does: it builds unfused. Nothing was run on a GPU.
+- **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
+  caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
+- **video**: a video of four frames at ratio 1 has the prompt and the answer of Hugging Face's processor and
+  `generate`.
 
 """
 TAIL = """

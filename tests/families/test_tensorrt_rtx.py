@@ -38,7 +38,9 @@ def test_tensorrt_rtx_builds_with_fused_attention(gallery, name):
         kernels[plan.graph] = Counter(n.decode() for n in found if b"mha" in n)
     attention = sum(kind != "conv" for kind in bundle.manifest.language.layer_types)
     fused = 0 if name in SOFT_CAPPED else attention
-    assert kernels[layout.graphs.vision] == Counter({SEVERAL: vision_attentions(gallery, name, layout)})
+    assert kernels[layout.graphs.vision] == Counter(
+        {SEVERAL: vision_attentions(gallery, name, layout)}
+    )
     assert kernels[layout.graphs.prefill] == +Counter({SEVERAL: fused})
     assert kernels[layout.graphs.step] == +Counter({SINGLE: fused, SEVERAL: fused})
 

@@ -23,4 +23,6 @@ def test_lfm2_vl(gallery, monkeypatch):
 def test_the_product_does_not_import_torchvision():
     rooms = (ROOT / name for name in ("exporter", "engines", "plugins", "tools"))
     sources = [path.read_text() for room in rooms for path in room.rglob("*.py")]
-    assert len(sources) > 50 and not [s for s in sources if re.search(r"(import|from) torchvision", s)]
+    assert len(sources) > 50 and not [
+        s for s in sources if re.search(r"(import|from) torchvision", s)
+    ]
