@@ -22,6 +22,11 @@ $(VENV)/test: pyproject.toml constraints.txt
 	$(PIP) --editable '.[test,rtx]'
 	touch $@
 
+# LFM2-VL's image processor needs torchvision. It is no dependency: tests run it in a process of its own.
+$(VENV)/torchvision: constraints.txt $(VENV)/test
+	$(PIP) --no-deps --upgrade --target $@ torchvision
+	touch $@
+
 $(VENV)/triton: $(VENV)/demo
 	$(PIP) --editable '.[cpu,docs,triton]'
 	touch $@
@@ -50,8 +55,9 @@ else
 endif
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh $(DEMO)/bundle $(DEMO)/photo.png
 
-test: $(VENV)/test .triton/ready
-	LUVC_TRITON=$(CURDIR)/.triton OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+test: $(VENV)/test $(VENV)/torchvision .triton/ready
+	LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs

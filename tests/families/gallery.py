@@ -1,19 +1,20 @@
 """Checkpoints, Hugging Face models and bundles of the families, made once for the whole run."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
+from luvc.engines.manifest import Manifest, Merge, Prune, Schedule
 from luvc.engines.validate import sample_picture
-from luvc.exporter import ExportConfig, export, pipeline
-from luvc.exporter.attention import NAME
+from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
+from luvc.exporter.pipeline import plan
 from luvc.exporter.torch_runner import TorchRunner
 
 from . import reference, shapes
@@ -21,6 +22,17 @@ from .checkpoints import NAMES, family_of, write
 
 QUESTION = "What is this?"
 SHORT = {"reference_text": 8, "text_capacity": 96, "cutoff": 0.5}
+# One merge and one stage: half the tracing of what the solver makes of 1.5x.
+BRIEF = Schedule(
+    cutoff=0.5,
+    vision=(Merge(layer=1, axis="width", group=2),),
+    language=(Prune(layer=2, keep=5),),
+)
+BUNDLES: dict[str, dict[str, Any]] = {
+    "plain": {"ratio": 1, "check": False},
+    "compressed": {"ratio": 1.5},
+    "half": {"schedule": BRIEF, "dtype": "float16", "backend": "tensorrt-rtx"},
+}
 # Sizes at which a family shows what sets it apart: tiles, padding to pack, windows of unequal size.
 SIZES: dict[str, tuple[int, int]] = {
     "internvl": (168, 336),
@@ -37,21 +49,28 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 
 
-def names() -> list[Any]:
-    """All names as parameters; those whose processor needs torchvision are skipped without it.
+def apart(value: str, torchvision: bool) -> Any:
+    """A test parameter that is skipped where torchvision is needed and missing.
 
-    test_with_torchvision.py runs them in a process that has it.
+    test_with_torchvision.py runs what is skipped, in a process that has it. Tests of one value share
+    checkpoints and bundles, so they run in one process.
     """
     from transformers.utils import is_torchvision_available
 
-    skip = pytest.mark.skipif(not is_torchvision_available(), reason="needs torchvision")
-    apart = {n for n in NAMES if family_of(n) == "lfm2_vl"}
-    return [pytest.param(n, marks=[skip]) if n in apart else n for n in NAMES]
+    missing = torchvision and not is_torchvision_available()
+    skip = pytest.mark.skipif(missing, reason="needs torchvision")
+    return pytest.param(value, marks=[skip, pytest.mark.xdist_group(f"family-{value}")])
+
+
+def names(*families: str) -> list[Any]:
+    """All names as test parameters, or those of some families."""
+    chosen = [n for n in NAMES if not families or family_of(n) in families]
+    return [apart(n, family_of(n) == "lfm2_vl") for n in chosen]
 
 
 def families() -> list[Any]:
-    """The same, one name a family."""
-    return [p for p in names() if (p if isinstance(p, str) else p.values[0]) in shapes.FAMILIES]
+    """One name a family."""
+    return [p for p in names() if p.values[0] in shapes.FAMILIES]
 
 
 def size_of(name: str) -> tuple[int, int] | None:
@@ -94,27 +113,32 @@ class Gallery:
         sizes = {} if size is None else {"image_sizes": (size,)}
         return ExportConfig.make(model=str(self.checkpoint(name)), **SHORT | sizes | options)
 
-    def bundle(self, name: str, **options: Any) -> Bundle:
-        """A bundle, exported as asked for; validated against PyTorch while it is made."""
-        words = [name, *(f"{k}_{v}" for k, v in sorted(options.items()))]
-        folder = self.root / "bundles" / "-".join(words)
+    def bundle(self, name: str, kind: str) -> Bundle:
+        """A bundle of a kind in `BUNDLES`; validated against PyTorch while it is made."""
+        folder = self.root / "bundles" / f"{name}-{kind}"
         with FileLock(self.root / f"{folder.name}.lock"):
             if not folder.exists():
-                export(self.config(name, output=folder, **options), family=self.family(name))
+                config = self.config(name, output=folder, **BUNDLES[kind])
+                export(config, family=self.family(name))
         return Bundle.load(folder)
 
     def in_pytorch(self, name: str, **options: Any) -> VLM:
-        """The same, run by the graph modules in PyTorch; nothing is traced."""
+        """What a bundle exported with these options would be, run in PyTorch; nothing is traced."""
         config, family = self.config(name, **options), self.family(name)
-        layouts = pipeline.plan(config, family)
-        model = load_model(family, torch.float32)
-        model.set_attn_implementation(NAME)
         folder = self.root / "processors" / name
         with FileLock(self.root / f"{name}-processor.lock"):
             if not folder.exists():
-                pipeline._write_processor(family, model, folder / "processor")
-        bundle = Bundle(folder, pipeline._manifest(config, family, layouts, 0))
-        return VLM(bundle, TorchRunner(model, family, config.text_capacity))
+                family.tokenizer.save_pretrained(folder / "processor")
+                family.image_processor.save_pretrained(folder / "processor")
+                answers = "generation_config.json"
+                shutil.copy(self.checkpoint(name) / answers, folder / "processor" / answers)
+        manifest = Manifest(
+            created="", model=config.model, family=family.config.model_type, dtype="float32",
+            language=family.language, layouts=plan(config, family), parameters=0,
+            text_capacity=config.text_capacity, reference_text=config.reference_text,
+        )  # fmt: skip
+        runner = TorchRunner(load_model(family), family, config.text_capacity)
+        return VLM(Bundle(folder, manifest), runner)
 
 
 def pictures(size: tuple[int, int], count: int) -> list[Any]:

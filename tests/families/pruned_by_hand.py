@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from . import reference
+from .prompts import OVIS_MARKS
 
 FIRST = {"paligemma": 1}  # position of the first token where it is not 0
 
@@ -96,6 +97,9 @@ class ByHand:
         """Of the last token, after all layers."""
         hidden = self.model.get_input_embeddings()(torch.tensor([self.ids])).clone()
         hidden[0, self.visual] = self.features.tokens
+        for i, mark in enumerate(getattr(self.model.config, "visual_indicator_token_ids", ())):
+            table = self.model.model.visual_embeddings_table.weight  # Ovis2: its last rows
+            hidden[0, [n for n, t in enumerate(self.ids) if t == mark]] = table[i - len(OVIS_MARKS)]
         position, alive, visual = self.positions(), list(range(len(self.ids))), self.visual
         deep = list(self.features.taps)
         for i, layer in enumerate(self.text.layers):

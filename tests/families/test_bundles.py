@@ -13,9 +13,10 @@ from . import reference
 from .gallery import QUESTION, families, names, pictures, question
 
 
+@pytest.mark.cell("ORT fp32")
 @pytest.mark.parametrize("name", names())
 def test_a_compressed_bundle_is_pytorchs(gallery, name):
-    bundle = gallery.bundle(name, ratio=1.5)
+    bundle = gallery.bundle(name, "compressed")
     (report,) = reports(bundle)
     assert report.passed and report.greedy_equal == report.greedy_tokens == 64
     assert max(s.relative_error for s in report.stages) <= 1e-4
@@ -24,7 +25,7 @@ def test_a_compressed_bundle_is_pytorchs(gallery, name):
 
 @pytest.mark.parametrize("name", names())
 def test_a_compressed_bundle_answers(gallery, name):
-    bundle = gallery.bundle(name, ratio=1.5)
+    bundle = gallery.bundle(name, "compressed")
     (layout,) = bundle.manifest.layouts
     vlm = VLM.load(bundle.path, threads=1, verify=True)
     shown = pictures(layout.image_size, 1)
@@ -51,7 +52,7 @@ def test_a_compressed_bundle_answers(gallery, name):
 
 @pytest.mark.parametrize("name", families())
 def test_the_vision_graph_takes_another_batch_than_it_was_traced_with(gallery, name):
-    bundle = gallery.bundle(name, ratio=1.5)
+    bundle = gallery.bundle(name, "compressed")
     (layout,) = bundle.manifest.layouts
     vlm = VLM.load(bundle.path, threads=1)
     model = gallery.in_pytorch(name, ratio=1.5).runner.model
@@ -68,7 +69,7 @@ def test_the_vision_graph_takes_another_batch_than_it_was_traced_with(gallery, n
 
 @pytest.mark.parametrize("name", families())
 def test_a_bundle_of_ratio_one_answers_as_hugging_face(gallery, name):
-    bundle = gallery.bundle(name, ratio=1, check=False)
+    bundle = gallery.bundle(name, "plain")
     vlm = VLM.load(bundle.path, threads=1)
     shown = pictures(bundle.manifest.layouts[0].image_size, 1)
     model, proc = gallery.hugging_face(name)

@@ -30,6 +30,7 @@ LAYERS = {
 }  # where the layers are, tokens before the grid, what the projector needs of the grid
 
 
+@pytest.mark.cell("OIM")
 @pytest.mark.parametrize("name", families())
 def test_merging_is_hugging_face_merged_by_hand(gallery, name):
     steps = SHALLOW if family_of(name) in ("internvl",) else STEPS

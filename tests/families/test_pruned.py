@@ -6,7 +6,6 @@ import pytest
 from luvc.engines.manifest import Prune, Schedule
 
 from . import reference
-from .checkpoints import family_of
 from .gallery import QUESTION, names, pictures, question
 from .pruned_by_hand import ByHand
 
@@ -14,13 +13,8 @@ CUTOFF = 0.4
 TEXT = QUESTION + " Tell me about every part of it, one after the other."  # more than a window
 
 
-def marked(parameter):
-    """Ovis2's marks are put in by its own forward; its text model is InternVL's."""
-    name = parameter if isinstance(parameter, str) else parameter.values[0]
-    return family_of(name) == "ovis2"
-
-
-@pytest.mark.parametrize("name", [n for n in names() if not marked(n)])
+@pytest.mark.cell("SPU")
+@pytest.mark.parametrize("name", names())
 def test_pruned_answers_are_hugging_faces_with_rows_dropped(gallery, name):
     family, (model, proc) = gallery.family(name), gallery.hugging_face(name)
     V = gallery.in_pytorch(name, ratio=1).manifest.layouts[0].visual_tokens

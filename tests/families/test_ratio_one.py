@@ -10,6 +10,7 @@ from . import reference
 from .gallery import QUESTION, names, pictures, question
 
 
+@pytest.mark.cell("ratio 1")
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("name", names())
 def test_ratio_one_is_hugging_face(gallery, name, images):

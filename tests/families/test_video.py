@@ -49,6 +49,8 @@ def exported(request, tmp_path_factory):
     return request.param, checkpoint, bundle
 
 
+@pytest.mark.cell("video")
+@pytest.mark.parametrize("exported", SIZES, indirect=True)
 def test_a_video_is_answered_as_by_hugging_face(exported, tmp_path):
     torchvision_or_skip()
     name, checkpoint, bundle = exported

@@ -1,0 +1,171 @@
+"""Writes docs/families.md from what the tests of a run passed.
+
+LUVC_CELLS=cells.jsonl pytest tests/families && python -m tests.families.table cells.jsonl > docs/families.md
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from luvc.exporter.text import SUPPORTED
+from luvc.exporter.vision import ADAPTERS
+
+from . import published
+from .checkpoints import NAMES, family_of
+from .with_torchvision import ROOT
+
+PAGE = ROOT / "docs" / "families.md"
+# Columns of the second table, by the cells the tests name.
+CELLS = {
+    "ratio 1": "ratio 1 = HF",
+    "OIM": "OIM = HF merged by hand",
+    "SPU": "pruned = HF with rows dropped",
+    "ORT fp32": "ONNX Runtime fp32 = PyTorch",
+    "ORT fp16": "ONNX Runtime fp16",
+    "RTX": "TensorRT-RTX fp16 builds",
+}
+NAMED = ("name", "exported")  # parameters of tests that name a checkpoint
+Cells = set[tuple[str, str]]
+# What is peculiar to a family: its vision side, and what is left out.
+FEATURES = {
+    "internvl": ("tiles and thumbnail, pixel shuffle", "square tiles; features of the last layer"),
+    "llava": ("CLIP or SigLIP, one or several feature layers", "one image size"),
+    "llava_next": (
+        "tiles packed without padding, line ends",
+        "--image-size fixes tiles and packing",
+    ),
+    "llava_onevision": (
+        "tiles packed without padding, line ends, bilinear shrinking",
+        "tiles for a single image, none for several",
+    ),
+    "qwen2_vl": ("rotary positions in two axes, M-RoPE; any size", "one image size a layout"),
+    "qwen2_5_vl": (
+        "windows keep their image area and hold fewer tokens, M-RoPE; any size",
+        "one attention a window size",
+    ),
+    "qwen3_vl": ("resampled position table, DeepStack, interleaved M-RoPE; any size", ""),
+    "glm4v": ("bicubic position table, strided convolution, M-RoPE; any size", ""),
+    "smolvlm": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
+    "idefics3": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
+    "paligemma": (
+        "the whole prompt sees itself, positions from 1",
+        "one image size; each turn of a chat runs afresh",
+    ),
+    "gemma3": (
+        "average pooling, attention both ways inside an image",
+        "one image size; no pan and scan",
+    ),
+    "ovis2": ("tiles with marks, mixture over a visual vocabulary", "not with gumbel_argmax"),
+    "lfm2_vl": (
+        "resampled position table, pixel unshuffle; any size",
+        "one tile; its processor needs torchvision",
+    ),
+}
+
+
+def covered() -> Cells:
+    """(name, cell) of every test there is."""
+    found: Cells = set()
+    for file in Path(__file__).parent.glob("test_*.py"):
+        tests = vars(importlib.import_module(f"tests.families.{file.stem}")).values()
+        for marks in (getattr(test, "pytestmark", []) for test in tests):
+            cells = [m.args[0] for m in marks if m.name == "cell"]
+            lists = [m.args[1] for m in marks if m.name == "parametrize" and m.args[0] in NAMED]
+            names = [getattr(p, "values", [p])[0] for values in lists for p in values]
+            found |= {(name, cell) for cell in cells for name in names}
+    return found
+
+
+def passed(lines: Iterable[str]) -> Cells:
+    """(name, cell) of every test that passed."""
+    return {(line["name"], line["cell"]) for line in map(json.loads, lines)}
+
+
+def page(cells: Cells) -> str:
+    """docs/families.md, with these cells said to hold."""
+    return HEAD + _families(cells) + MIDDLE + _checks(cells) + TAIL
+
+
+def _families(cells: Cells) -> str:
+    rows = ["| family (`model_type`) | planned for the published shape of | vision side | video | limits |",
+            "|---|---|---|---|---|"]  # fmt: skip
+    for family in ADAPTERS:
+        shapes = [n for n in published.NAMES if published.config(n)["model_type"] == family]
+        planned = ", ".join(n for n in shapes if (n, "plan") in cells)
+        vision, limits = FEATURES[family]
+        video = "yes" if (family, "video") in cells else "no"
+        rows.append(f"| `{family}` | {planned} | {vision} | {video} | {limits} |")
+    return "\n".join(rows)
+
+
+def _checks(cells: Cells) -> str:
+    rows = [
+        f"| checkpoint | text model | {' | '.join(CELLS.values())} |",
+        "|---" * (len(CELLS) + 2) + "|",
+    ]
+    for name in sorted(NAMES, key=lambda n: (family_of(n), n != family_of(n), n)):
+        family = family_of(name)
+        states = ["yes" if (name, cell) in cells else "no" for cell in CELLS]
+        if name != family and (family, "OIM") in cells:  # the same tower
+            states[list(CELLS).index("OIM")] = f"as {family}"
+        rows.append(f"| {name} | {text_model(name)} | {' | '.join(states)} |")
+    return "\n".join(rows)
+
+
+def text_model(name: str) -> str:
+    """model_type of a test checkpoint's text model."""
+    from .checkpoints import settings
+    from .prompts import tokenizer
+
+    return settings(name, tokenizer(family_of(name)), {}).text_config.model_type
+
+
+HEAD = """\
+# Families
+
+Written by the tests: `LUVC_CELLS=cells.jsonl pytest tests/families`, then
+`python -m tests.families.table cells.jsonl > docs/families.md`. A test holds this page against the tests
+there are, so a "yes" is a test that runs with every change.
+
+"""
+MIDDLE = f"""
+
+Text models: {", ".join(f"`{t}`" for t in SUPPORTED)}.
+
+Refused by name: mixture-of-experts models, rotary positions that change with the prompt (`longrope`), linear
+attention, checkpoints that need code of their own.
+
+## What was checked
+
+Small checkpoints of each family with random weights, real processors and tokenizers on disk, CPU only.
+
+- **ratio 1 = HF**: prompt ids, pixel values and visual features equal those of Hugging Face's processor and
+  `get_image_features`, and 16 greedy tokens those of its `generate`; with one picture and with two.
+- **OIM = HF merged by hand**: the tower with a merge along the width before layer 0 and one along the height
+  deeper down equals Hugging Face's layers with hooks that merge token by token (positions and windows too).
+- **pruned = HF with rows dropped**: prompt and 12 greedy tokens equal Hugging Face's decoder layers run
+  without caches, rows dropped by numpy's FFT, masks spelled out from the definition.
+- **ONNX Runtime fp32 = PyTorch**: at 1.5x, every stage within 1e-4 of its scale, kept tokens and 64 greedy
+  tokens equal.
+- **ONNX Runtime fp16**: one merge and one pruned stage, at the limits for half precision (5e-2).
+- **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
+  caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
+- **video**: a video of four frames at ratio 1 has the prompt and the answer of Hugging Face's processor and
+  `generate`.
+
+"""
+TAIL = """
+
+Accuracy on trained weights is not part of any of them.
+"""
+
+
+def main() -> None:
+    """Print the page for a record."""
+    print(page(passed(Path(sys.argv[1]).read_text().splitlines())), end="")
+
+
+if __name__ == "__main__":
+    main()

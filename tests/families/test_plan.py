@@ -1,0 +1,53 @@
+"""luvc-plan for the shapes of published models of every family: from the config alone, in a second."""
+
+import json
+import sys
+
+import pytest
+
+from luvc.exporter import cli_plan
+
+from . import published
+from .gallery import apart
+
+NAMES = [apart(n, published.config(n)["model_type"] == "lfm2_vl") for n in published.NAMES]
+# Visual tokens of one picture of the default size, as the models' own processors count them.
+VISUAL = {
+    "GLM-4.1V-9B-Thinking": 256,  # 448 x 448 pixels in blocks of 28 x 28
+    "Idefics3-8B-Llama3": 169,
+    "InternVL3-8B-hf": 256,
+    "LFM2-VL-1.6B": 256,
+    "Ovis2-8B-hf": 256,
+    "Qwen2-VL-7B-Instruct": 256,
+    "Qwen2.5-VL-7B-Instruct": 256,
+    "Qwen3-VL-8B-Instruct": 196,  # blocks of 32 x 32
+    "SmolVLM-500M-Instruct": 64,
+    "SmolVLM2-2.2B-Instruct": 81,
+    "gemma-3-4b-it": 256,
+    "llava-1.5-7b-hf": 576,
+    "llava-onevision-qwen2-7b-ov-hf": 1485,  # 729 + 27 rows of 27 and a line end
+    "llava-v1.6-mistral-7b-hf": 1752,  # 576 + 24 rows of 48 and a line end
+    "paligemma-3b-mix-448": 1024,
+    "paligemma2-3b-mix-448": 1024,
+}
+
+
+@pytest.mark.cell("plan")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_published_shape_is_planned(name, tmp_path, monkeypatch, capsys):
+    folder = published.write(name, tmp_path)
+    arguments = ["luvc-plan", "--model", str(folder), "--ratio", "1x", "--ratio", "1.5x", "--json"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as done:
+        cli_plan.main()
+    assert not done.value.code
+    printed = json.loads(capsys.readouterr().out)
+    plain, compressed = (p["layout"] for p in printed["plans"])
+    assert not printed["refused"]
+    assert plain["visual_tokens"] == compressed["baseline_visual_tokens"] == VISUAL[name]
+    assert 1.5 <= compressed["ratios"]["prefill"] <= 1.53
+    values = published.config(name)
+    layers = values.get("text_config", values).get("num_hidden_layers", 32)  # 32 is llama's default
+    assert compressed["stages"][-1]["last"] + 1 == layers
+    keeps = [stage["visual"] for stage in compressed["stages"]]
+    assert keeps == sorted(keeps, reverse=True) and keeps[0] < VISUAL[name] and keeps[-1] == 0
