@@ -57,6 +57,7 @@ class Caches:
             addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
             part = object.__new__(Caches)
             specs = [replace(s, shape=(count, *s.shape[1:])) for s in self.specs]
+            addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
             part._place(cuda, self._memory, specs, addresses)
             self._windows[start, count] = part
         return self._windows[start, count]
