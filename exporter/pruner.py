@@ -98,5 +98,7 @@ def add_deep(tokens: Tokens) -> None:
     if tokens.deep:
         feature, *rest = tokens.deep
         index = tokens.visual_index[..., None].expand(-1, -1, tokens.hidden.shape[-1])
-        tokens.hidden = tokens.hidden.scatter_add(1, index, feature.to(tokens.hidden.dtype))
+        # not scatter_add: ONNX Runtime has none for half precision
+        rows = tokens.hidden.gather(1, index) + feature.to(tokens.hidden.dtype)
+        tokens.hidden = tokens.hidden.scatter(1, index, rows)
         tokens.deep = tuple(rest)

@@ -146,7 +146,7 @@ class AnyresAdapter(LlavaAdapter):
         """[N * T, h * w, D] -> [N, n, D]."""
         x, plan = x.unflatten(0, (-1, self.layout.tiles)), self.plan
         base, tiles = x[:, 0], x[:, 1:]
-        newline = self.model.model.image_newline.to(x.dtype)
+        newline = self.parts.model.image_newline.to(x.dtype)
         if plan is None:
             return torch.cat([base, newline.expand(x.shape[0], 1, -1)], 1)
         tiles = tiles.unflatten(1, (plan.rows, plan.columns)).unflatten(3, (grid.h, grid.w))

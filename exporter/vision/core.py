@@ -74,6 +74,9 @@ class VisionAdapter(ABC):
     follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
     video: ClassVar[bool] = False  # takes videos as frames
     template: ClassVar[str | None] = None  # chat template of families that publish none
+    parts: (
+        Any  # the graph's copy of `modules`: single parameters are traced only when read from here
+    )
 
     # ---- from the config alone
     @classmethod

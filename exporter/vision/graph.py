@@ -25,6 +25,7 @@ class VisionGraph(nn.Module):
         for name, child in part.named_children():
             self.add_module(name, child)
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
+        self.adapter.parts = part
         self.match = layout.schedule.match
         self.layers: Sequence[int] = range(self.adapter.depth)
         with torch.no_grad():  # all states now: nothing of them may be traced
