@@ -64,7 +64,7 @@ def test_export_prints_plan_steps_and_validation(command, workshop, tmp_path):
         (("--ratio", "50x"), "largest feasible ratio is"),
         (("--image-size", "big"), "HEIGHTxWIDTH"),
         (("--image-size", "100x100"), "whole number of 112x112 tiles"),
-        (("--image-size", "112x2240"), "the processor stops at 12"),
+        (("--image-size", "112x2240"), "cuts at most 12"),
         (("--dtype", "int8"), "option dtype"),
         (("--backend", "teletype"), "teletype"),
         (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
@@ -107,7 +107,7 @@ def test_schedule_files_are_checked(command, workshop, tmp_path, schedule, messa
 def test_models_that_are_not_supported(command, tmp_path):
     folder = tmp_path / "model"
     cases = [
-        ({"model_type": "llava", "vision_config": {}, "text_config": {}}, "'llava' is not"),
+        ({"model_type": "mllama", "vision_config": {}, "text_config": {}}, "'mllama' is not"),
         ({"model_type": "martian"}, "'martian' is not"),
         ({"model_type": "qwen2"}, "without a vision tower"),
         ({"model_type": "internvl_chat", "auto_map": {"AutoConfig": "x.y"}}, "never run"),

@@ -33,7 +33,11 @@ CHAT_TEMPLATE = """\
 
 
 def corpus() -> list[str]:
-    """English for the tokenizer: the docstrings of the standard library."""
+    """English for the tokenizer: the docstrings of the standard library, as its files hold them.
+
+    Read off the sources, because libraries replace functions of these modules while they run.
+    """
+    import ast
     import inspect
     import json
     import pathlib
@@ -41,9 +45,12 @@ def corpus() -> list[str]:
     import textwrap
     import threading
 
-    modules = (json, pathlib, statistics, textwrap, threading, inspect)
-    members = [m for module in modules for _, m in inspect.getmembers(module)]
-    return [d for d in map(inspect.getdoc, (*modules, *members)) if d]
+    found = []
+    for module in (json, pathlib, statistics, textwrap, threading, inspect):
+        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                found.append(ast.get_docstring(node))
+    return [text for text in found if text]
 
 
 def tokenizer(vocabulary: int = 1024) -> Any:
