@@ -47,7 +47,7 @@ def corpus() -> list[str]:
 
     found = []
     for module in (json, pathlib, statistics, textwrap, threading, inspect):
-        for node in ast.walk(ast.parse(Path(module.__file__).read_text())):
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 found.append(ast.get_docstring(node))
     return [text for text in found if text]
