@@ -82,6 +82,14 @@ def size_of(name: str) -> tuple[int, int] | None:
 SHARP = ("paligemma",)
 
 
+def bundle_options(name: str, kind: str) -> dict[str, Any]:
+    """How a bundle is exported; text variants of a family are told apart by a brief schedule too."""
+    if kind == "compressed" and name not in shapes.FAMILIES:
+        return {"schedule": BRIEF}
+    checked = kind != "half" or family_of(name) not in SHARP
+    return BUNDLES[kind] | ({} if checked else {"check": False})
+
+
 class Gallery:
     """Makes what the tests of the families share, and keeps it.
 
@@ -122,10 +130,7 @@ class Gallery:
         folder = self.root / "bundles" / f"{name}-{kind}"
         with FileLock(self.root / f"{folder.name}.lock"):
             if not folder.exists():
-                options = BUNDLES[kind]
-                if kind == "half" and family_of(name) in SHARP:
-                    options = options | {"check": False}
-                config = self.config(name, output=folder, **options)
+                config = self.config(name, output=folder, **bundle_options(name, kind))
                 export(config, family=self.family(name))
         return Bundle.load(folder)
 
