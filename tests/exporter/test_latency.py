@@ -62,7 +62,7 @@ class Machine:
         config, problem = bundle.config, self.visual
         name = config.output.name
         layers = int(name.split("-")[1]) if name.startswith("probe") else problem.decoder.layers
-        V = problem.visual_tokens(problem.grids(config.schedule.vision)[-1])
+        V = problem.visual_tokens(config.schedule.vision)
         tokens = [v + text for v in config.schedule.visual_per_layer(layers, V)]
         ms = TRUE.prefill(tokens, sum(p.keep > 0 for p in config.schedule.language))
         slow = self.bias if name == "try" else 1.0
