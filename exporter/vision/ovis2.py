@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ...errors import LuvcError
 from ..cost import EncoderShape
-from ..grid import Grid, merged_grids
+from ..grid import Grid
 from .absolute import AbsoluteAdapter, runs, space_to_depth
 from .asking import blank_run, known_token
 from .core import Picture
@@ -52,11 +52,10 @@ class Ovis2Adapter(AbsoluteAdapter):
         )  # fmt: skip
 
     @classmethod
-    def tokens(cls, config: Any, picture: Picture, merges) -> int:
-        """Blocks that the grid fills, padded."""
-        f, layers = config.vision_config.hidden_stride, config.vision_config.num_hidden_layers
-        grid = merged_grids(picture.grid, tuple(merges), Grid(1, 1), layers)[-1]
-        return picture.tiles * -(-grid.h // f) * -(-grid.w // f)
+    def multiple(cls, config: Any) -> Grid:
+        """Space-to-depth blocks; Hugging Face would pad a grid that does not divide with zeros."""
+        f = config.vision_config.hidden_stride
+        return Grid(f, f)
 
     @classmethod
     def picture(
@@ -102,14 +101,9 @@ class Ovis2Adapter(AbsoluteAdapter):
         return self.vision.transformer.embeddings(pixels)
 
     def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
-        """Norm, padded blocks, distribution, mixture of the table's rows."""
+        """Norm, blocks, distribution, mixture of the table's rows."""
         v = self.model.config.vision_config
-        f = v.hidden_stride
-        x = self.vision.transformer.rms_norm(x).unflatten(1, (grid.h, grid.w))
-        h, w = -grid.h % f, -grid.w % f
-        if h or w:
-            x = F.pad(x, (0, 0, 0, w, 0, h))
-        x = space_to_depth(x.flatten(1, 2), Grid(grid.h + h, grid.w + w), f)
+        x = space_to_depth(self.vision.transformer.rms_norm(x), grid, v.hidden_stride)
         logits = self.vision.head_norm(self.vision.head_linear(x))
         table = self.model.model.visual_embeddings_table.weight[: logits.shape[-1]]
         if v.tokenize_function == "st_argmax":

@@ -25,7 +25,7 @@ LAYERS = {
     "idefics3": ("vision_model.encoder.layers", 0, 2),
     "paligemma": ("vision_tower.encoder.layers", 0, 1),
     "gemma3": ("vision_tower.encoder.layers", 0, 4),
-    "ovis2": ("vision_tower.transformer.encoder.layers", 0, 1),
+    "ovis2": ("vision_tower.transformer.encoder.layers", 0, 2),
     "lfm2_vl": ("vision_tower.encoder.layers", 0, 2),
 }  # where the layers are, tokens before the grid, what the projector needs of the grid
 
