@@ -78,7 +78,7 @@ def size_of(name: str) -> tuple[int, int] | None:
     return SIZES.get(family_of(name))
 
 
-# Random weights too sharp for half precision: Hugging Face's own logits move by 5 to 9 %.
+# Random weights too sharp for half precision: Hugging Face's own logits move by up to 9 %.
 SHARP = ("paligemma",)
 
 

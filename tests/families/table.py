@@ -150,7 +150,7 @@ Small checkpoints of each family with random weights, real processors and tokeni
 - **ONNX Runtime fp32 = PyTorch**: compressed 1.5x (text variants: one stage), every stage within 1e-4
   of its scale, kept tokens and 64 greedy tokens equal.
 - **ONNX Runtime fp16**: one merge and one pruned stage, at the limits for half precision (5e-2). PaliGemma's
-  random weights are too sharp for it: Hugging Face's own logits move by 5 to 9 % in half precision.
+  random weights are too sharp for it: Hugging Face's own logits move by up to 9 % in half precision.
 - **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
   caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
 - **video**: a video of four frames at ratio 1 has the prompt and the answer of Hugging Face's processor and
