@@ -16,7 +16,6 @@ after the other for that long and the memory of all the server's processes is fo
 import asyncio
 import base64
 import contextlib
-import datetime
 import functools
 import io
 import json
@@ -225,10 +224,7 @@ def run(
     output: Annotated[Path, typer.Option()] = HERE / "results" / "serving.json",
 ) -> None:
     """Compare ratio 1 and ratio 2 under load."""
-    from luvc.exporter.assemble import versions
-
-    sys.path.insert(0, str(HERE))
-    from prefill_cpu import machine
+    from luvc.tools.benchmark.machine import provenance
 
     loads = [int(n) for n in clients.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
@@ -237,12 +233,11 @@ def run(
         made = {r: place / f"{r}x" for r in RATIOS}
         if not all(p.exists() for p in made.values()):
             made = make_bundles(place)
-        result = {
-            "command": f"python benchmarks/serving.py --seconds {seconds:g} --rounds {rounds} "
-            f"--minutes {minutes:g} --threads {threads} --rows {rows}",
-            "date": datetime.date.today().isoformat(),
-            "machine": machine(),
-            "versions": versions() | {"tritonserver": "2.51.0"},
+        command = (
+            f"python benchmarks/serving.py --seconds {seconds:g} --rounds {rounds} "
+            f"--minutes {minutes:g} --threads {threads} --rows {rows}"
+        )
+        result = provenance(command) | {
             "model": SHAPE | {"image_size": SIZE, "weights": "random, float32"},
             "new_tokens": TOKENS,
             "limits": {"rows": rows, "prefill": PREFILL},

@@ -83,6 +83,7 @@ def evaluate(
         "date": datetime.date.today().isoformat(),
         "bundle": str(bundle),
         "answered_by": answerer.description,
+        "ratio": answerer.ratio,
         "data": str(data) if data else f"PocketVQA {split}",
         "match": rule,
         "max_new_tokens": max_new_tokens,

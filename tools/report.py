@@ -27,7 +27,10 @@ def report(
     bench: Annotated[
         Path | None, typer.Option(help="Report of luvc-bench, for the latencies.")
     ] = None,
-    accuracy: Annotated[Path | None, typer.Option(help="Accuracy curves as JSON.")] = None,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON file of luvc-eval; repeat for other ratios, which makes curves."),
+    ] = None,
     layout: Annotated[
         str | None, typer.Option(help="Layout of the pictures; default the first.")
     ] = None,
@@ -41,7 +44,10 @@ def report(
     loaded = Bundle.load(bundle)
     target = output or loaded.path.resolve().with_name(f"{loaded.path.resolve().name}.html")
     check_target(target, loaded)
-    measured, curves = facts.read_bench(bench, loaded.manifest), facts.read_accuracy(accuracy)
+    measured, answers = (
+        facts.read_bench(bench, loaded.manifest),
+        facts.read_accuracy(accuracy or []),
+    )
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     with console.Steps() as steps:
         steps("reading the bundle")
@@ -54,7 +60,7 @@ def report(
         page = render(
             loaded, layouts, facts.parity(loaded), samples, runner,
             facts.commands(loaded, command), measured,
-            facts.latency(measured) if measured else None, curves,
+            facts.latency(measured) if measured else None, answers,
         )  # fmt: skip
         draft = target.with_name(f".{target.name}.tmp")
         draft.write_text(page, encoding="utf-8")

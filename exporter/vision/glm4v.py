@@ -1,5 +1,6 @@
 """GLM-4.1V: a bicubic table of positions, rotary ones, a strided convolution before the merger."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -24,8 +25,6 @@ class Glm4vAdapter(RopeAdapter):
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model: convolution over a block, then the merger."""
-        from dataclasses import replace
-
         v = config.vision_config
         blocks, D = v.hidden_size * v.spatial_merge_size**2, v.out_hidden_size
         widths = (blocks, D, D, v.intermediate_size, D)

@@ -1,5 +1,6 @@
 """LLaVA 1.5: CLIP (or SigLIP) features of an inner layer, an MLP for each of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,8 +40,6 @@ class LlavaAdapter(AbsoluteAdapter):
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model; layers behind the last one used do not run."""
-        from dataclasses import replace
-
         prefix = int(config.vision_config.model_type == "clip_vision_model")
         last = max(cls.features(config))
         return replace(super().shape(config), layers=last + 1, prefix=prefix)

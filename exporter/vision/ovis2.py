@@ -1,6 +1,7 @@
 """Ovis2: a ViT, space-to-depth, a distribution over a visual vocabulary; tiles."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -43,8 +44,6 @@ class Ovis2Adapter(AbsoluteAdapter):
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model: the head's vocabulary, then the table."""
-        from dataclasses import replace
-
         v = config.vision_config
         return replace(
             super().shape(config), shuffle=v.hidden_stride**2, gated=True,

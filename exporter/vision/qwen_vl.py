@@ -1,5 +1,6 @@
 """Qwen2-VL, Qwen2.5-VL (windows) and Qwen3-VL (absolute table, DeepStack)."""
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,17 +13,10 @@ from .core import Picture, State
 from .rope import RopeAdapter
 
 
-class Qwen2VLAdapter(RopeAdapter):
-    """Full attention; images and videos."""
+class QwenVLAdapter(RopeAdapter):
+    """What the three have in common: images and videos."""
 
-    width_name: ClassVar[str] = "embed_dim"
     video: ClassVar[bool] = True
-
-    @classmethod
-    def intermediate(cls, config: Any) -> int:
-        """A multiple of the width."""
-        v = config.vision_config
-        return int(v.embed_dim * v.mlp_ratio)
 
     @classmethod
     def placeholder(cls, tokenizer: Any, frames: int) -> str:
@@ -30,21 +24,24 @@ class Qwen2VLAdapter(RopeAdapter):
         return known_token(tokenizer, "<|video_pad|>" if frames else cls.visual_token)
 
 
-class Qwen25VLAdapter(Qwen2VLAdapter):
-    """Most layers see windows of a fixed area of the image; OIM leaves the area and thins its tokens."""
+class Qwen2VLAdapter(QwenVLAdapter):
+    """Full attention in every layer."""
 
-    width_name: ClassVar[str] = "hidden_size"
+    width_name: ClassVar[str] = "embed_dim"
 
     @classmethod
     def intermediate(cls, config: Any) -> int:
-        """Of the gated MLP."""
-        return config.vision_config.intermediate_size
+        """A multiple of the width."""
+        v = config.vision_config
+        return int(v.embed_dim * v.mlp_ratio)
+
+
+class Qwen25VLAdapter(QwenVLAdapter):
+    """Most layers see windows of a fixed area of the image; OIM leaves the area and thins its tokens."""
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model, windows included."""
-        from dataclasses import replace
-
         v = config.vision_config
         window = (v.window_size // v.patch_size) ** 2
         full = tuple(v.fullatt_block_indexes)
@@ -99,21 +96,12 @@ class Qwen25VLAdapter(Qwen2VLAdapter):
         return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
 
 
-class Qwen3VLAdapter(Qwen2VLAdapter):
+class Qwen3VLAdapter(QwenVLAdapter):
     """A resampled table of positions beside the rotary ones; features of inner layers (DeepStack)."""
-
-    width_name: ClassVar[str] = "hidden_size"
-
-    @classmethod
-    def intermediate(cls, config: Any) -> int:
-        """Of the plain MLP."""
-        return config.vision_config.intermediate_size
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model; a merger for each tapped layer."""
-        from dataclasses import replace
-
         taps = len(config.vision_config.deepstack_visual_indexes)
         return replace(super().shape(config), projectors=1 + taps)
 

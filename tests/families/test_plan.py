@@ -15,6 +15,8 @@ NAMES = [apart(n, published.config(n)["model_type"] == "lfm2_vl") for n in publi
 VISUAL = {
     "GLM-4.1V-9B-Thinking": 256,  # 448 x 448 pixels in blocks of 28 x 28
     "Idefics3-8B-Llama3": 169,
+    "InternVL2_5-8B": 256,
+    "InternVL3-1B-hf": 256,
     "InternVL3-8B-hf": 256,
     "LFM2-VL-1.6B": 256,
     "Ovis2-8B-hf": 256,

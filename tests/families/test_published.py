@@ -10,6 +10,8 @@ from . import published
 PARAMETERS = {
     "GLM-4.1V-9B-Thinking": 10.29,
     "Idefics3-8B-Llama3": 8.46,
+    "InternVL2_5-8B": 8.08,
+    "InternVL3-1B-hf": 0.94,
     "InternVL3-8B-hf": 7.94,
     "LFM2-VL-1.6B": 1.58,
     "Ovis2-8B-hf": 8.94,

@@ -1,10 +1,12 @@
 """luvc-report: the page in a real browser, and cells and kept tokens against plain arithmetic."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from PIL import Image
 
 from luvc.engines import VLM
 from luvc.tools import report
+from luvc.tools.evaluation import outcome
+from luvc.tools.evaluation.outcome import Verdict
 from luvc.tools.reporting.facts import export_command
 from luvc.tools.reporting.overlay import samples
 from tests.conftest import ask
@@ -127,6 +131,33 @@ def test_the_export_command_makes_the_same_plan(workshop):
     assert f"--model {manifest.model} --ratio 2x" in command and command.endswith("--output b")
 
 
+def evaluation(path, ratio, right, data="PocketVQA test"):
+    """A file as luvc-eval writes it: `right` of four questions."""
+    verdicts = [
+        Verdict(str(n), "colour" if n < 2 else "count", "?", ("a",), "a", n < right, 9)
+        for n in range(4)
+    ]
+    head = {"answered_by": "ONNX Runtime", "data": data, "ratio": ratio}
+    path.write_text(json.dumps(outcome.to_json(head, verdicts, Counter())))
+    return path
+
+
+def test_accuracies_of_several_ratios_become_curves(workshop, monkeypatch, tmp_path):
+    two = evaluation(tmp_path / "two.json", 2.0, 3)
+    one = evaluation(tmp_path / "one.json", 1.0, 4)
+    target, bundle = tmp_path / "page.html", workshop.bundle("qwen2").path
+    options = ("--no-pictures", "--output", target, "--accuracy")
+    assert run(monkeypatch, bundle, *options, two) == 0
+    text = target.read_text()
+    assert "accuracy over ratio" not in text and "50.0 % <span" in text
+    assert run(monkeypatch, bundle, *options, two, "--accuracy", one) == 0
+    text = target.read_text()
+    assert text.index("1x, ONNX Runtime") < text.index("2x, ONNX Runtime")
+    assert "accuracy over ratio" in text and "<title>2x: 75.0%</title>" in text
+    other = evaluation(tmp_path / "other.json", 1.0, 4, "mine.jsonl")
+    assert run(monkeypatch, bundle, *options, two, "--accuracy", other) == 2
+
+
 def test_what_cannot_be_written_is_refused(workshop, monkeypatch, capsys, tmp_path):
     bundle = workshop.bundle("qwen2").path
     (tmp_path / "x.json").write_text("{}")
@@ -134,7 +165,7 @@ def test_what_cannot_be_written_is_refused(workshop, monkeypatch, capsys, tmp_pa
         (("--output", bundle / "report" / "x.html"), "lies in the bundle"),
         (("--output", tmp_path), "is a folder"),
         (("--bench", tmp_path / "x.json"), "not a luvc-bench report"),
-        (("--accuracy", tmp_path / "x.json"), "holds no accuracy curves"),
+        (("--accuracy", tmp_path / "x.json"), "not a file that luvc-eval wrote"),
         (("--layout", "9x9", "--output", tmp_path / "p.html"), "no layout '9x9'"),
     ]
     for options, message in cases:

@@ -28,6 +28,7 @@ class Answerer(Protocol):
     """Answers batches of questions, greedily."""
 
     description: str
+    ratio: float  # of the schedule; 1 where nothing is compressed
 
     def fits(self, item: Item) -> str | None:
         """Items of one name can share a batch; None: this question cannot be asked."""
@@ -49,6 +50,7 @@ class BundleAnswerer:
     def __init__(self, vlm: Any, max_new_tokens: int):
         self.vlm, self.max_new_tokens = vlm, max_new_tokens
         self.description = vlm.runner.description
+        self.ratio = vlm.manifest.layouts[0].schedule.ratio
         self._counts = {layout.images for layout in vlm.manifest.layouts}
 
     def fits(self, item: Item) -> str | None:
@@ -94,6 +96,7 @@ class HfAnswerer:
         self.max_new_tokens = max_new_tokens
         self._counts = {layout.images for layout in layouts}
         self.description = f"transformers {transformers.__version__} generate, float32"
+        self.ratio = 1.0
 
     def fits(self, item: Item) -> str | None:
         """The layout's name."""

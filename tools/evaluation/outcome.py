@@ -72,17 +72,17 @@ def to_json(head: dict[str, Any], verdicts: Sequence[Verdict], skipped: Counter[
 
 
 def read(path: Path) -> dict:
-    """An outcome that luvc-eval wrote.
+    """A file that luvc-eval wrote.
 
     Raises:
         LuvcError: unreadable or something else.
     """
     try:
         data = json.loads(path.read_text())
-        if not isinstance(data, dict) or not {"tasks", "answers"} <= data.keys():
+        if not isinstance(data, dict) or not {"tasks", "answers", "ratio"} <= data.keys():
             raise ValueError("it has no answers")
     except (OSError, ValueError) as e:
-        raise LuvcError(f"--compare {path} is not a file that luvc-eval wrote: {e}") from e
+        raise LuvcError(f"{path} is not a file that luvc-eval wrote: {e}") from e
     return data
 
 

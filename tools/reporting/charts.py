@@ -121,7 +121,7 @@ def boxes(found: Sequence[Box]) -> str:
 
 
 def curves(accuracy: dict[str, Any]) -> Markup:
-    """Accuracy over ratio, a line for each method, named at its end."""
+    """Accuracy over ratio, a line for each task, named at its end."""
     lines = accuracy["curves"]
     points = [p for line in lines for p in line["points"]]
     low, high = min(a for _, a in points), max(a for _, a in points)

@@ -1,6 +1,7 @@
 """What a report says of a bundle, gathered from its manifest, config and validation reports."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ...exporter.family import Family
 from ...exporter.pipeline import reports
 from ...exporter.report import human, notes, stage_rows
 from ..benchmark.tables import ROWS
+from ..evaluation import outcome
 
 DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
@@ -112,27 +114,25 @@ def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
     return data
 
 
-def read_accuracy(path: Path | None) -> dict[str, Any] | None:
-    """Accuracy curves: {"title", "curves": [{"name", "points": [{"ratio", "accuracy"}]}]}.
+def read_accuracy(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """Files of luvc-eval by ratio, and a curve a task where they hold several ratios.
 
     Raises:
-        LuvcError: another shape.
+        LuvcError: not files that luvc-eval wrote, or about different questions.
     """
-    if path is None:
+    if not paths:
         return None
-    data = read_json(path)
-    try:
-        for curve in data["curves"]:
-            curve["points"] = sorted(
-                (float(p["ratio"]), float(p["accuracy"])) for p in curve["points"]
-            )
-            str(curve["name"])
-    except (KeyError, TypeError, ValueError) as e:
-        raise LuvcError(
-            f'{path} holds no accuracy curves ({e!r}): {{"title", "curves": [{{"name", "points": '
-            '[{"ratio", "accuracy"}]}]}'
-        ) from e
-    return data
+    runs = sorted((outcome.read(p) for p in paths), key=lambda run: float(run["ratio"]))
+    if len(data := {run["data"] for run in runs}) > 1:
+        raise LuvcError(f"--accuracy files are about {', '.join(sorted(data))}; give one data set")
+    tasks = list(dict.fromkeys(task for run in runs for task in run["tasks"]))
+    found = {
+        task: [(r["ratio"], r["tasks"][task]["accuracy"]) for r in runs if task in r["tasks"]]
+        for task in tasks
+    }
+    lines = [{"name": t, "points": points} for t, points in found.items()]
+    several = len({run["ratio"] for run in runs}) > 1
+    return {"title": data.pop(), "tasks": tasks, "runs": runs, "curves": lines if several else []}
 
 
 def read_json(path: Path) -> Any:
