@@ -187,6 +187,12 @@ class LanguageModel(Frozen):
     time_scale: float = 0.0
     whole_prompt: bool = False
 
+    def kept_values(self, layer: int, tokens: int) -> int:
+        """Numbers that a layer keeps of one row of `tokens` tokens: keys and values, or its state."""
+        if self.layer_types[layer] == "conv":
+            return self.hidden * self.conv_state
+        return 2 * self.kv_heads * self.head_dim * tokens
+
 
 class File(Frozen):
     """Size in bytes and SHA-256 of one file of the bundle."""
@@ -276,11 +282,7 @@ class Manifest(Frozen):
         text, lm = self.text_capacity if text is None else text, self.language
         visual = layout.schedule.visual_per_layer(lm.layers, layout.visual_tokens)
         item = 4 if self.dtype == "float32" else 2
-        width = 2 * lm.kv_heads * lm.head_dim
-        return item * sum(
-            lm.hidden * lm.conv_state if kind == "conv" else width * (text + v)
-            for kind, v in zip(lm.layer_types, visual, strict=True)
-        )
+        return item * sum(lm.kept_values(i, text + v) for i, v in enumerate(visual))
 
 
 def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:

@@ -4,7 +4,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..engines.manifest import Layout, Schedule
+from ..engines.manifest import Layout, Schedule, Stage
 from ..engines.validate import Report
 from . import cost
 from .family import Family
@@ -27,11 +27,13 @@ def human(value: float) -> str:
 
 def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[dict]:
     """Per stage of the language model: layers, visual tokens, FLOPs and KV bytes beside the baseline."""
-    d = family.decoder
-    kv = 2 * d.kv_heads * d.head_dim * ITEM_BYTES[dtype]
-    rows = []
+    d, rows = family.decoder, []
+
+    def kept(stage: Stage, tokens: int) -> int:
+        layers = range(stage.first, stage.last + 1)
+        return ITEM_BYTES[dtype] * sum(family.language.kept_values(i, tokens) for i in layers)
+
     for stage in layout.stages:
-        n = stage.last - stage.first + 1
         before = layout.baseline_visual_tokens + text
         rows.append(
             {
@@ -40,8 +42,8 @@ def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[di
                 "visual_tokens": stage.visual,
                 "flops": cost.decoder_layers(d, stage.first, stage.last, stage.visual + text),
                 "baseline_flops": cost.decoder_layers(d, stage.first, stage.last, before),
-                "kv_bytes": n * kv * (stage.visual + text),
-                "baseline_kv_bytes": n * kv * before,
+                "kv_bytes": kept(stage, stage.visual + text),
+                "baseline_kv_bytes": kept(stage, before),
             }
         )
     return rows
