@@ -14,6 +14,7 @@ from luvc.exporter import ExportConfig, export
 from luvc.exporter.family import Family
 
 from .checkpoints import write
+from .gallery import apart
 from .reference import FPS
 from .with_torchvision import python, torchvision_or_skip
 
@@ -35,7 +36,11 @@ def question(frames, fps=FPS):
     return [{"role": "user", "content": [video, {"type": "text", "text": TEXT}]}]
 
 
-@pytest.fixture(scope="module", params=SIZES)
+# one process for a family's tests: each would export it again
+NAMES = [apart(name, torchvision=False) for name in SIZES]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def exported(request, tmp_path_factory):
     """A checkpoint and its bundle at ratio 1 for four frames."""
     folder = tmp_path_factory.mktemp("video")
@@ -50,7 +55,7 @@ def exported(request, tmp_path_factory):
 
 
 @pytest.mark.cell("video")
-@pytest.mark.parametrize("exported", SIZES, indirect=True)
+@pytest.mark.parametrize("exported", NAMES, indirect=True)
 def test_a_video_is_answered_as_by_hugging_face(exported, tmp_path):
     torchvision_or_skip()
     name, checkpoint, bundle = exported
