@@ -4,6 +4,7 @@ import datetime
 import json
 import platform
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from .config import ExportConfig
 from .family import Family
 from .onnx_export import save, trace
 from .requests import prefill_request, step_request, vision_request
+from .stamp import Unlike
 from .weights import WeightsFile
 
 Progress = Callable[[str], None]
@@ -53,10 +55,11 @@ def assemble(
     parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
     weights = WeightsFile(folder / WEIGHTS, parameters, dtype)
     check_space(folder, weights.bytes)
-    for layout in layouts:
-        _write_graphs(model, family, config, layout, folder, weights, progress)
-    progress("writing the weights")
-    weights.write()
+    with weights.in_background() as written:
+        for layout in layouts:
+            _write_graphs(model, family, config, layout, folder, weights, progress)
+        progress("writing the weights")
+        files = {WEIGHTS: written.result()}
     progress("writing the processor files")
     _write_processor(family, model, folder / PROCESSOR)
     manifest = Manifest(
@@ -70,20 +73,27 @@ def assemble(
         reference_text=config.reference_text,
         parameters=sum(p.numel() for p in model.parameters()),
         versions=versions(),
+        files=files,
     )
     return write_manifest(folder, manifest)
 
 
 def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
     dtype, capacity = DTYPES[config.dtype], config.text_capacity
+    text = model, family, layout, capacity, dtype
     requests = {
-        layout.graphs.vision: lambda: vision_request(model, family, layout, dtype),
-        layout.graphs.prefill: lambda: prefill_request(model, family, layout, capacity, dtype),
-        layout.graphs.step: lambda: step_request(model, family, layout, capacity, dtype),
+        layout.graphs.vision: partial(vision_request, model, family, layout, dtype),
+        layout.graphs.prefill: partial(prefill_request, *text),
+        layout.graphs.step: partial(step_request, *text),
     }
     for name, request in requests.items():
         progress(f"tracing {Path(name).stem}")
-        save(trace(request()), folder / name, weights)
+        try:
+            graph = trace(request())
+        except Unlike as e:
+            progress(f"tracing {Path(name).stem} again, every run of layers apart: {e}")
+            graph = trace(request(alone=True))
+        save(graph, folder / name, weights)
 
 
 def _write_processor(family: Family, model: Any, folder: Path) -> None:

@@ -130,10 +130,9 @@ class StepGraph(Decoder):
             sliding = kind == "sliding" and self.window is not None
             key = self.visual[i], sliding
             if key not in masks and kind != "conv":
-                size = buffers[f"cache_key_{i}"].shape[2]
                 window = self.window if sliding else None
                 masks[key] = step_mask(
-                    slots[i], input_ids.shape[1], size, positions[..., 0], cached, window
+                    slots[i], input_ids.shape[1], self.slots[i], positions[..., 0], cached, window
                 )
             tokens.hidden = self.layer(i, tokens, turns, masks.get(key), cache)
         return (self.logits(tokens), *cache.outputs())

@@ -11,11 +11,11 @@ from torch import nn
 
 from ..engines.backends.base import cache_names, windowed_layers
 from ..engines.manifest import LanguageModel, Layout, stages_of
+from .borders import Run, bordered, runs_of
 from .caches import Buffers, ScatterCache
 from .mirror import mirror
 from .pruner import Pruner, Tokens
 from .rotary import Rotary, Turns
-from .stamp import Run, mark
 from .text import TextTraits
 
 MARK_TABLE = "model.visual_embeddings_table"  # Ovis2
@@ -45,7 +45,9 @@ class Decoder(nn.Module):
         schedule, visual = layout.schedule, layout.visual_tokens
         groups = layout.images if schedule.scope == "image" else 1
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
+        self.slots = [capacity + v for v in self.visual]
         self.layers: Sequence[int] = range(len(self.text.layers))
+        self.gaps: frozenset[int] = frozenset()
         self.windows = windowed_layers(language, layout, capacity)
         self.window = language.window if self.windows else None
         self.turn = Rotary(
@@ -57,20 +59,26 @@ class Decoder(nn.Module):
             self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, schedule)
             visual = prune.keep
 
-    def trace_once(self) -> tuple[Run, ...]:
-        """Run only the first layer of each run of equal ones from now on -> the runs to stamp."""
+    def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
+        """Run only the first layer of each kind from now on, and gaps -> the runs to stamp.
+
+        Args:
+            alone: run the first layer of every run; nothing stands for another run's.
+        """
         kinds = [self.traits.kind(i) for i in range(len(self.text.layers))]
         starts = {stage.first for stage in stages_of(self.visual)}
-        self.layers = [
-            i for i in range(len(kinds)) if i in starts or not i or kinds[i] != kinds[i - 1]
-        ]
-        lasts = [*(i - 1 for i in self.layers[1:]), len(kinds) - 1]
+        starts |= {i for i, kind in enumerate(kinds) if not i or kind != kinds[i - 1]}
+        bodies = [self.traits.body(i) for i in range(len(kinds))]
         name = f"{self.traits.path}.layers"
-        return tuple(Run(a, b, name) for a, b in zip(self.layers, lasts, strict=True))
+        runs = runs_of(sorted(starts), name, self.slots, bodies, alone)
+        self.layers = [run.first for run in runs]
+        self.gaps = frozenset(run.first for run in runs if run.like is not None)
+        return runs
 
     def cache_names(self) -> list[str]:
         """Cache tensors of the layers that run, in the order the graph takes them."""
-        return cache_names({i: self.traits.layer_types[i] for i in self.layers}, self.windows)
+        kinds = {i: self.traits.layer_types[i] for i in self.layers if i not in self.gaps}
+        return cache_names(kinds, self.windows)
 
     def named_caches(self, caches: Sequence[torch.Tensor]) -> Buffers:
         """Cache inputs by name."""
@@ -96,14 +104,21 @@ class Decoder(nn.Module):
     ) -> torch.Tensor:
         """One decoder layer: hidden [B, S, D] -> [B, S, D]."""
         kind = self.traits.layer_types[i]
-        cache.last = tokens.last
-        out = self.text.layers[i](
-            mark(tokens.hidden, i, end=False),
-            attention_mask=None if kind == "conv" else mask,
-            position_embeddings=turns.get(kind),
-            position_ids=tokens.positions[..., 0], past_key_values=cache, use_cache=True,
+        cos, sin = turns.get(kind, (None, None))
+
+        def run(start, cos, sin, mask, positions, slots, last):
+            cache.slots[i], cache.last = slots, last
+            out = self.text.layers[i](
+                start, attention_mask=mask, position_embeddings=None if cos is None else (cos, sin),
+                position_ids=positions, past_key_values=cache, use_cache=True,
+            )  # fmt: skip
+            return out[0] if isinstance(out, tuple) else out
+
+        return bordered(
+            run, i, i in self.gaps, tokens.hidden, cos=cos, sin=sin,
+            mask=None if kind == "conv" else mask, positions=tokens.positions[..., 0],
+            slots=cache.slots[i], last=tokens.last,
         )  # fmt: skip
-        return mark(out[0] if isinstance(out, tuple) else out, i, end=True)
 
     def logits(self, tokens: Tokens) -> torch.Tensor:
         """float32 [B, 1, vocabulary] of the last real token of each row."""

@@ -17,21 +17,36 @@ from torch import nn
 
 from ..plugins.spectrum import contract, reference
 from ..plugins.spectrum.onnx_function import SCHEMAS, luvc
-from . import caches
-from . import stamp as stamping
+from . import borders, caches
+from .borders import Run
 from .passes import attach_spu, simplify, static_reshape
-from .stamp import Run, stamp
+from .stamp import GAP, MARK, stamp
 from .weights import WeightsFile
 
 OPSET = 24
 _S = onnx.defs.OpSchema
-MARK_SCHEMA = _S(
-    stamping.MARK, contract.DOMAIN, contract.VERSION,
-    inputs=[_S.FormalParameter("x", "T")],
-    outputs=[_S.FormalParameter("y", "T")],
-    type_constraints=[("T", [f"tensor({t})" for t in ("float", "float16", "bfloat16")], "")],
-    attributes=[_S.Attribute(n, _S.AttrType.INT, "", required=True) for n in ("layer", "end")],
-)  # fmt: skip
+_ANY = sorted(onnx.defs.get_schema("Identity", OPSET).inputs[0].types)
+
+
+def _border_schema(name: str, inputs: Sequence[str], place: bool) -> onnx.defs.OpSchema:
+    """Of a node that stamp.py takes out again: any tensors, all but the first optional."""
+    options = _S.FormalParameterOption
+    rest = [
+        _S.FormalParameter(x, f"T{n}", param_option=options.Optional)
+        for n, x in enumerate(inputs[1:], 1)
+    ]
+    attributes = [_S.Attribute("layer", _S.AttrType.INT, "", required=True)]
+    attributes += [_S.Attribute("place", _S.AttrType.STRING, "", required=True)] * place
+    return _S(
+        name, contract.DOMAIN, contract.VERSION,
+        inputs=[_S.FormalParameter(inputs[0], "T0"), *rest],
+        outputs=[_S.FormalParameter("out", "T0")],
+        type_constraints=[(f"T{n}", _ANY, "") for n in range(len(inputs))], attributes=attributes,
+    )  # fmt: skip
+
+
+MARK_SCHEMA = _border_schema(MARK, ("x",), place=True)
+GAP_SCHEMA = _border_schema(GAP, borders.PLACES, place=False)
 
 
 def _spectrum_score(signal, visual_index, twiddle, cutoff: int, groups: int):
@@ -49,8 +64,13 @@ def _gather_tokens(hidden, positions, keep_index):
     return call(hidden, positions, keep_index)
 
 
-def _layer_mark(x, layer: int, end: bool):
-    return values.Op(luvc, stamping.MARK, MARK_SCHEMA)(x, layer=layer, end=int(end))
+def _layer_mark(x, layer: int, place: str):
+    return values.Op(luvc, MARK, MARK_SCHEMA)(x, layer=layer, place=place)
+
+
+def _layer_gap(start, cos, sin, mask, positions, slots, last, layer: int):
+    entering = start, cos, sin, mask, positions, slots, last
+    return values.Op(luvc, GAP, GAP_SCHEMA)(*entering, layer=layer)
 
 
 def _tensor_scatter(cache, update, index):
@@ -62,7 +82,8 @@ TRANSLATIONS = {
     reference.spectrum_select._opoverload: _spectrum_select,
     reference.gather_tokens._opoverload: _gather_tokens,
     caches.tensor_scatter._opoverload: _tensor_scatter,
-    stamping.layer_mark._opoverload: _layer_mark,
+    borders.layer_mark._opoverload: _layer_mark,
+    borders.layer_gap._opoverload: _layer_gap,
 }
 
 

@@ -65,10 +65,10 @@ def _reshape_target(node: ir.Node) -> tuple[int, ...] | None:
     before = list(source.shape)
     target = []
     for axis, size in enumerate(result):
-        if isinstance(size, int):
-            target.append(size)
-        elif axis < len(before) and str(before[axis]) == str(size):
+        if axis < len(before) and str(before[axis]) == str(size):
             target.append(0)
+        elif isinstance(size, int):
+            target.append(size)
         else:
             target.append(-1)
     dynamic_zero = any(isinstance(size, int) and size == 0 for size in result)

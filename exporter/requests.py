@@ -1,6 +1,7 @@
 """What to trace: example arguments, names and dynamic dimensions of a layout's three graphs.
 
-Example sizes avoid 0 and 1, which the tracer would take as fixed. Letters: graphs.py.
+Example sizes avoid 0 and 1, which the tracer would take as fixed. `alone`: trace the first layer of every
+run (see borders.py). Letters: graphs.py.
 """
 
 import torch
@@ -19,11 +20,13 @@ MAX_BATCH = 256
 BATCH, TEXT, NEW = 2, 20, 3  # example sizes
 
 
-def vision_request(model: nn.Module, family: Family, layout: Layout, dtype: torch.dtype) -> Trace:
+def vision_request(
+    model: nn.Module, family: Family, layout: Layout, dtype: torch.dtype, alone: bool = False
+) -> Trace:
     """pixel_values [N, ...] -> visual_embeds [N, n, D]; N is dynamic."""
     graph = VisionGraph(model, family.adapter, layout)
     return Trace(
-        runs=graph.trace_once(),
+        runs=graph.trace_once(alone),
         module=graph,
         dtype=dtype,
         args=(torch.zeros(BATCH, *layout.pixel_shape[1:]),),
@@ -49,10 +52,12 @@ def _positions(family: Family, length: int) -> torch.Tensor:
     return positions if axes == 1 else positions[..., None].repeat(1, 1, axes)
 
 
-def _text_trace(graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
-                dtype: torch.dtype, length: Dim, args: tuple[torch.Tensor, ...]) -> Trace:  # fmt: skip
+def _text_trace(
+    graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
+    dtype: torch.dtype, length: Dim, args: tuple[torch.Tensor, ...], alone: bool,
+) -> Trace:  # fmt: skip
     """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
-    runs = graph.trace_once()
+    runs = graph.trace_once(alone)
     caches = _caches(graph, family, layout, capacity, dtype)
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}
     long = ("input_ids", "position_ids")
@@ -69,8 +74,9 @@ def _text_trace(graph: PrefillGraph | StepGraph, family: Family, layout: Layout,
 
 
 def prefill_request(
-    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype
-) -> Trace:
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    alone: bool = False,
+) -> Trace:  # fmt: skip
     """The prompt graph; B and S are dynamic, V is fixed."""
     V = layout.visual_tokens
     S = V + TEXT
@@ -84,12 +90,13 @@ def prefill_request(
         torch.full((BATCH,), S - 1),
     )
     length = Dim("S", min=V + 2, max=V + capacity)
-    return _text_trace(graph, family, layout, capacity, dtype, length, args)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)
 
 
 def step_request(
-    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype
-) -> Trace:
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    alone: bool = False,
+) -> Trace:  # fmt: skip
     """The new-text graph; B and T are dynamic."""
     graph = StepGraph(model, family.traits, layout, family.language, capacity)
     args = (
@@ -99,4 +106,4 @@ def step_request(
         torch.full((BATCH,), NEW - 1),
     )
     length = Dim("T", min=1, max=capacity)
-    return _text_trace(graph, family, layout, capacity, dtype, length, args)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)

@@ -7,14 +7,19 @@ because the library wants all tensors in memory at once.
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import onnx_ir as ir
 import torch
+
+from ..engines.manifest import File
 
 PAGE = 4096
 MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
@@ -68,6 +73,7 @@ class WeightsFile:
             }
             end += size
         self._written = list(header)
+        self._stopped = threading.Event()
         text = json.dumps(header).encode()
         self._text = text + b" " * (-(len(text) + 8) % PAGE)
         self.bytes = 8 + len(self._text) + end
@@ -78,22 +84,42 @@ class WeightsFile:
     def __contains__(self, name: str) -> bool:
         return name in self.tensors
 
-    def write(self) -> None:
-        """Write and sync the file.
+    def write(self) -> File:
+        """Write and sync the file -> its size and hash.
 
         Raises:
-            OSError: the disk is full or not writable.
+            OSError: the disk is full or not writable, or the writing was stopped.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256()
         with self.path.open("wb") as f:
-            f.write(struct.pack("<Q", len(self._text)) + self._text)
-            for name in self._written:
-                tensor = self.tensors[name].detach()
-                flat = tensor.to(self._dtype(tensor)).contiguous().reshape(-1).view(torch.uint8)
-                f.write(flat.numpy().data)
-                release(tensor)
+            for data in self._pieces():
+                f.write(data)
+                digest.update(data)
             f.flush()
             os.fsync(f.fileno())
+        return File(bytes=self.bytes, sha256=digest.hexdigest())
+
+    def _pieces(self) -> Iterator[bytes | memoryview]:
+        """Header and tensors; of these one at a time is in memory."""
+        yield struct.pack("<Q", len(self._text)) + self._text
+        for name in self._written:
+            if self._stopped.is_set():
+                raise InterruptedError(f"{self.path} is not wanted any more")
+            tensor = self.tensors[name].detach()
+            flat = tensor.to(self._dtype(tensor)).contiguous().reshape(-1).view(torch.uint8)
+            yield flat.numpy().data
+            release(tensor)
+
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[Future[File]]:
+        """`write` in a thread beside what is done within, stopped where that fails."""
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                yield pool.submit(self.write)
+            except BaseException:
+                self._stopped.set()
+                raise
 
     def reference(self, name: str, folder: Path) -> ir.ExternalTensor:
         """The tensor as external data, for a graph that lies in `folder`."""

@@ -27,6 +27,7 @@ class AbsoluteAdapter(VisionAdapter):
     encoder: ClassVar[str] = "encoder.layers"
     modules: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector")
     visual_token: ClassVar[str] = "<image>"
+    tabled: ClassVar[bool] = False
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:

@@ -72,6 +72,7 @@ class VisionAdapter(ABC):
     modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
     visual_token: ClassVar[str]  # stands in the prompt once for each visual token
     follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
+    tabled: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
     video: ClassVar[bool] = False  # takes videos as frames
     template: ClassVar[str | None] = None  # chat template of families that publish none
     parts: (

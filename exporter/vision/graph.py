@@ -4,15 +4,16 @@ Letters: N graph entries (tiles or images), n visual tokens of an entry, D width
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
 from ...engines.manifest import Layout
+from ..borders import Run, bordered, runs_of
 from ..grid import Grid, merge_grid
 from ..mirror import mirror
 from ..oim import merge_tokens
-from ..stamp import Run, mark
 from .core import VisionAdapter
 
 
@@ -28,6 +29,7 @@ class VisionGraph(nn.Module):
         self.adapter.parts = part
         self.match = layout.schedule.match
         self.layers: Sequence[int] = range(self.adapter.depth)
+        self.gaps: frozenset[int] = frozenset()
         with torch.no_grad():  # all states now: nothing of them may be traced
             self.states = [self.adapter.start(Grid(*layout.grid))]
             for merge in self.merges:
@@ -35,15 +37,23 @@ class VisionGraph(nn.Module):
                 after = merge_grid(before.grid, merge, self.adapter.multiple_of)
                 self.states.append(self.adapter.follow(before, merge, after))
 
-    def trace_once(self) -> tuple[Run, ...]:
-        """Run only the first layer of each run of equal ones from now on -> the runs to stamp."""
-        tower, count = self.adapter, self.adapter.depth
-        starts = {0, *(m.layer for m in self.merges), *(i + 1 for i in tower.taps)}
-        self.layers = [i for i in range(count) if i in starts or tower.kind(i) != tower.kind(i - 1)]
-        lasts = [*(i - 1 for i in self.layers[1:]), count - 1]
+    def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
+        """Run only the first layer of each kind from now on, and gaps -> the runs to stamp.
+
+        Args:
+            alone: run the first layer of every run; nothing stands for another run's.
+        """
+        tower, layers = self.adapter, range(self.adapter.depth)
+        starts = {0, *(m.layer for m in self.merges), *(i + 1 for i in tower.taps)} & set(layers)
+        starts |= {i for i in layers[1:] if tower.kind(i) != tower.kind(i - 1)}
+        states = [sum(m.layer <= i for m in self.merges) for i in layers]
+        kinds = [(tower.kind(i), states[i] if tower.tabled else None) for i in layers]
+        lengths = [tower.prefix + self.states[n].grid.tokens for n in states]
         names = {id(m): name for name, m in self.named_modules()}
-        name = names[id(tower.layers)]
-        return tuple(Run(a, b, name) for a, b in zip(self.layers, lasts, strict=True))
+        runs = runs_of(sorted(starts), names[id(tower.layers)], lengths, kinds, alone)
+        self.layers = [run.first for run in runs]
+        self.gaps = frozenset(run.first for run in runs if run.like is not None)
+        return runs
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Run the tower; merges stand before their layer."""
@@ -57,7 +67,8 @@ class VisionGraph(nn.Module):
                 if merge.layer == layer:
                     x, taps = self._merge(x, taps, i)
                     state = self.states[i + 1]
-            x = mark(tower.block(layer, mark(x, layer, end=False), state), layer, end=True)
+            block = partial(tower.block, layer, state=state)
+            x = bordered(block, layer, layer in self.gaps, x)
             if last in tower.taps:
                 taps.append(tower.raster(x, state))
         features = tower.project(tower.raster(x, state), taps, state.grid)

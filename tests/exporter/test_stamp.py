@@ -1,6 +1,7 @@
 """Stamped graphs against graphs of which every layer was traced."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -11,11 +12,12 @@ from transformers import InternVLForConditionalGeneration
 
 from luvc.engines.backends.base import cache_names
 from luvc.engines.manifest import Merge, Prune, Schedule
-from luvc.exporter import requests
+from luvc.exporter import onnx_export, requests
 from luvc.exporter.attention import NAME
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph, StepGraph
 from luvc.exporter.onnx_export import trace
+from luvc.exporter.stamp import Unlike
 from luvc.exporter.vision.graph import VisionGraph
 
 SCHEDULE = Schedule(
@@ -33,7 +35,7 @@ REQUESTS = {
 def fully(request, monkeypatch, *args):
     """The same request with every layer traced."""
     for graph in (VisionGraph, PrefillGraph, StepGraph):
-        monkeypatch.setattr(graph, "trace_once", lambda self: ())
+        monkeypatch.setattr(graph, "trace_once", lambda self, alone: ())
     return request(*args)
 
 
@@ -46,7 +48,7 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
     layout = family.layout(family.picture(), 8, SCHEDULE)
     args = (model, family, layout, *(() if kind == "vision" else (32,)), torch.float32)
     short = REQUESTS[kind](*args)
-    assert max(r.last - r.first for r in short.runs) >= 1
+    assert [(r.first, r.last, r.like) for r in short.runs] == [(0, 1, None), (2, 2, 0)]
     stamped = trace(short)
     traced = trace(fully(REQUESTS[kind], monkeypatch, *args))
     for side in ("inputs", "outputs"):
@@ -66,6 +68,21 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
     feeds = random_feeds(stamped)
     for a, b in zip(run(stamped, feeds, model), run(traced, feeds, model), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_layer_that_knows_its_token_count_stands_for_no_other(workshop, monkeypatch):
+    path = workshop.checkpoint(layers=3, vision_layers=3, image=112, text="qwen3")
+    family = Family.load(str(path))
+    model = InternVLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
+    layout = family.layout(family.picture(), 8, SCHEDULE)
+    request = partial(requests.vision_request, model, family, layout, torch.float32)
+    feeds = random_feeds(trace(request()))
+    wanted = run(trace(request()), feeds, model)
+    monkeypatch.setattr(onnx_export, "static_reshape", lambda model: None)
+    with pytest.raises(Unlike, match="layer 0 reads .* from outside"):
+        trace(request())
+    found = run(trace(request(alone=True)), feeds, model)
+    np.testing.assert_allclose(found[0], wanted[0], atol=1e-5)
 
 
 def random_feeds(model):

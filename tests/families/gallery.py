@@ -90,6 +90,11 @@ def bundle_options(name: str, kind: str) -> dict[str, Any]:
     return BUNDLES[kind] | ({} if checked else {"check": False})
 
 
+def only_once(step: str) -> None:
+    """Each kind of layer of every family is traced once (stamp.Unlike)."""
+    assert "every run of layers apart" not in step, step
+
+
 class Gallery:
     """Makes what the tests of the families share, and keeps it.
 
@@ -131,7 +136,7 @@ class Gallery:
         with FileLock(self.root / f"{folder.name}.lock"):
             if not folder.exists():
                 config = self.config(name, output=folder, **bundle_options(name, kind))
-                export(config, family=self.family(name))
+                export(config, only_once, family=self.family(name))
         return Bundle.load(folder)
 
     def in_pytorch(self, name: str, **options: Any) -> VLM:

@@ -53,6 +53,8 @@ def test_a_published_shape_is_planned(name, tmp_path, monkeypatch, capsys):
     assert compressed["stages"][-1]["last"] + 1 == layers
     keeps = [stage["visual"] for stage in compressed["stages"]]
     assert keeps == sorted(keeps, reverse=True) and keeps[0] < VISUAL[name] and keeps[-1] == 0
-    if name == "LFM2-VL-1.6B":  # 6 attentions with 8 heads of 64; 10 convolutions keep 3 columns of 2048
+    if (
+        name == "LFM2-VL-1.6B"
+    ):  # 6 attentions with 8 heads of 64; 10 convolutions keep 3 columns of 2048
         kept = sum(stage["kv_bytes"] for stage in printed["plans"][0]["stages"])
         assert kept == 4 * (6 * 2 * 8 * 64 * (256 + 64) + 10 * 3 * 2048)

@@ -282,7 +282,9 @@ def test_sessions(client, workshop, image):
 
 
 # ---- those who leave
-MANY = 100  # requests for 6 rows: seconds of work, of which most is not done when their client leaves
+MANY = (
+    100  # requests for 6 rows: seconds of work, of which most is not done when their client leaves
+)
 
 
 def is_free(client: Client) -> bool:
