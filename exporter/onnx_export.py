@@ -102,7 +102,7 @@ class Trace:
 
 def trace(request: Trace) -> ir.Model:
     """Trace to onnx_ir and run all passes."""
-    with torch.no_grad(), _quiet(), _emptied(request.module, request.dtype):
+    with torch.no_grad(), _quiet(), _emptied(request):
         program = torch.onnx.export(
             request.module, request.args, dynamo=True, opset_version=OPSET, optimize=False,
             input_names=list(request.inputs), output_names=list(request.outputs),
@@ -131,20 +131,29 @@ def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
 
 
 @contextlib.contextmanager
-def _emptied(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Parameters of the graph's dtype without values: tracing reads shapes, and `save` refers to a file.
+def _emptied(request: Trace) -> Iterator[None]:
+    """A module of what is traced alone: no other layers, and parameters without values.
 
-    So a mapped checkpoint is neither read nor converted; untouched memory is never allocated.
+    Tracing reads shapes, and `save` refers to a file; so a mapped checkpoint is neither read nor
+    converted, and untouched memory is never allocated.
     """
-    kept = {p: p.data for p in module.parameters()}
+    name = request.runs[0].name if request.runs else ""
+    layers: Any = request.module.get_submodule(name) if request.runs else ()
+    traced = {run.first for run in request.runs}
+    absent = {i: layer for i, layer in enumerate(layers) if i not in traced}
     try:
+        for i in absent:
+            layers[i] = nn.Module()
+        kept = {p: p.data for p in request.module.parameters()}
         for p, data in kept.items():
             if data.is_floating_point():
-                p.data = torch.empty(data.shape, dtype=dtype)
+                p.data = torch.empty(data.shape, dtype=request.dtype)
         yield
     finally:
         for p, data in kept.items():
             p.data = data
+        for i, layer in absent.items():
+            layers[i] = layer
 
 
 class _quiet:
