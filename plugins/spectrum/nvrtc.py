@@ -22,7 +22,7 @@ def compile_launch(launch: Launch) -> str:
     return compile_ptx(launch.source, launch.options())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def compile_ptx(source: str, options: tuple[str, ...]) -> str:
     """Compiles one file of kernels/ to PTX text, once per process and set of options.
 
