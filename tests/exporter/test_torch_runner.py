@@ -13,9 +13,7 @@ from luvc.exporter.graphs import PrefillGraph
 from luvc.exporter.torch_runner import TorchRunner, convert
 
 V, TEXT, CPU = 36, 10, torch.device("cpu")
-SCHEDULE = Schedule(
-    ratio=2, cutoff=0.4, language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0))
-)
+SCHEDULE = Schedule(ratio=2, cutoff=0.4, language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0)))
 
 
 @pytest.fixture(scope="module")

@@ -43,9 +43,7 @@ def test_a_stage_equals_the_reference(place, tokens, groups, keep):
     wanted = reference.spectrum_score(hidden.cpu(), index.cpu(), table.cpu(), cutoff, groups)
     torch.testing.assert_close(energies.sum(1).cpu(), wanted.sum(1), rtol=1e-5, atol=1e-4)
     selected = cuda.select(energies, index, positions, keep, groups)
-    expected = reference.spectrum_select(
-        energies.cpu(), index.cpu(), positions.cpu(), keep, groups
-    )
+    expected = reference.spectrum_select(energies.cpu(), index.cpu(), positions.cpu(), keep, groups)
     for ours, theirs in zip(selected, expected, strict=True):
         assert torch.equal(ours.cpu(), theirs)
     gathered = cuda.gather(hidden, positions, selected[0])
