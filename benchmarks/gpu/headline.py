@@ -39,12 +39,14 @@ class Plan:
         batches: B.
         ratios: 1 among them.
         seconds: measured time of a case, about.
+        oim_share: see shapes.layouts.
     """
 
     sizes: list[tuple[int, int] | None]
     batches: list[int]
     ratios: list[float]
     seconds: float = 12
+    oim_share: float | None = None
 
 
 def measure(
@@ -59,7 +61,7 @@ def measure(
     chosen: dict[Any, dict[str, Choice]] = {}
     for batch in plan.batches:
         for size in plan.sizes:
-            layouts = shapes.layouts(family, size, plan.ratios)
+            layouts = shapes.layouts(family, size, plan.ratios, plan.oim_share)
             # what is fastest for a picture and its prompt stays so; for decoding it depends on B
             known = {k: v for k, v in chosen.get(size, {}).items() if "decode" not in k}
             case = measure_case(runner, layouts, batch, known, plan.seconds)
@@ -119,6 +121,9 @@ def main(
     ratio: Annotated[str, typer.Option(help="Ratios; 1 must be among them.")] = "1,2,3,4",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
     seconds: Annotated[float, typer.Option(help="Measured time of a case, about.")] = 12,
+    oim_share: Annotated[
+        float | None, typer.Option(help="OIM's part of the ratio; default the solver's.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = RESULTS,
 ) -> None:
     """Measure one model; exit code 2 without a GPU."""
@@ -126,6 +131,7 @@ def main(
         print("no CUDA GPU: nothing was measured")
         raise SystemExit(2)
     options = f"--visual {visual} --batch {batch} --ratio {ratio} --dtype {dtype}"
+    options += "" if oim_share is None else f" --oim-share {oim_share:g}"
     report = provenance(f"python -m benchmarks.gpu.headline --model {model} {options}")
     report |= {"model": model, "weights": "random"}
     plan = Plan(
@@ -133,6 +139,7 @@ def main(
         batches=[int(n) for n in batch.split(",")],
         ratios=[float(n) for n in ratio.split(",")],
         seconds=seconds,
+        oim_share=oim_share,
     )
     with tempfile.TemporaryDirectory() as folder:
         family = shapes.published_family(model, Path(folder))

@@ -3,7 +3,7 @@
 Letters: B batch, S prompt length, V visual tokens, P position axes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from luvc.engines.manifest import Layout
 from luvc.engines.positions import prompt_positions
 from luvc.exporter.family import Family
+from luvc.exporter.problem import DEFAULTS
 from luvc.exporter.schedule import solve
 
 TEXT = 64  # text tokens of a prompt
@@ -42,11 +43,24 @@ def random_model(family: Family, device: torch.device, dtype: torch.dtype) -> An
     return model.eval()
 
 
-def layouts(family: Family, size: tuple[int, int] | None, ratios: list[float]) -> dict[str, Layout]:
-    """The layout of one picture at each ratio, by the ratio as text."""
+def layouts(
+    family: Family,
+    size: tuple[int, int] | None,
+    ratios: list[float],
+    oim_share: float | None = None,
+) -> dict[str, Layout]:
+    """The layout of one picture at each ratio, by the ratio as text.
+
+    Args:
+        family: of the model.
+        size: (height, width) of the picture; None is the family's usual one.
+        ratios: of prefill FLOPs.
+        oim_share: OIM's part, see problem.Options; default the solver's.
+    """
+    options = DEFAULTS if oim_share is None else replace(DEFAULTS, oim_share=oim_share)
     picture = family.picture(size)
     problem = family.problem(picture, TEXT)
-    return {f"{r:g}": family.layout(picture, TEXT, solve(problem, r)) for r in ratios}
+    return {f"{r:g}": family.layout(picture, TEXT, solve(problem, r, options)) for r in ratios}
 
 
 @dataclass(frozen=True)
