@@ -90,8 +90,7 @@ class Case:
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         for part in PARTS:
-            with self.choices[part].context():
-                getattr(product, part)()
+            self.choices[part].around(getattr(product, part))()
         if not self._cuda:
             return None
         weights = sum(p.nbytes for p in self.runner.model.parameters())
@@ -101,8 +100,8 @@ class Case:
     def _record(self, product: Product, pool: Any) -> dict[str, Captured]:
         recorded = {}
         for part in PARTS:
-            with self.choices[part].context():
-                recorded[part] = Captured(getattr(product, part), self.clock.device, pool)
+            work = self.choices[part].around(getattr(product, part))
+            recorded[part] = Captured(work, self.clock.device, pool)
         if product.layout.schedule.language:
             recorded["spu"] = Captured(product.spu, self.clock.device, pool)
         return recorded
@@ -149,8 +148,7 @@ class Case:
         self.load(ours, 0)
         self._eager(ours)
         theirs = HuggingFace(self.runner, ours.layout, self.pixels, ours.prompts, ours.embeds)
-        with self.choices["prefill"].context():
-            logits = ours.prefill().float()
+        logits = self.choices["prefill"].around(ours.prefill)().float()
         with sdpa(model):
             self.choose(theirs, "hf ")
             with any_fused(self.clock.device):
@@ -179,8 +177,7 @@ class Case:
 
     def _eager(self, side: Any, prefix: str = "") -> dict[str, float]:
         """ms of each part of a side, as it is."""
-        found = {}
-        for part in PARTS:
-            with self.choices[prefix + part].context():
-                found[part] = self.clock(getattr(side, part))
-        return found
+        return {
+            part: self.clock(self.choices[prefix + part].around(getattr(side, part)))
+            for part in PARTS
+        }

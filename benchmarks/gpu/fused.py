@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .timing import Clock, Work
+from .timing import Clock, Work, first_line
 
 FUSED = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -35,6 +35,15 @@ class Choice:
         """Only this kernel is allowed inside; work that it cannot run raises a RuntimeError."""
         return nullcontext() if self.name is None else sdpa_kernel(FUSED[self.name])
 
+    def around(self, work: Work) -> Work:
+        """Work that runs in this context whenever it is called."""
+
+        def run() -> Any:
+            with self.context():
+                return work()
+
+        return run
+
 
 def any_fused(device: torch.device) -> Any:
     """Where each call may take any fused kernel; PyTorch chooses among them, on a CPU among all."""
@@ -55,7 +64,7 @@ def choose(work: Work, clock: Clock, names: Iterable[str] = FUSED) -> Choice:
                 choice.ms[name] = round(clock(work), 3)
         except RuntimeError as error:
             clock.wait()
-            choice.refused[name] = str(error).strip().splitlines()[0]
+            choice.refused[name] = first_line(error)
     if not choice.ms:
         raise RuntimeError(f"no fused attention kernel runs this: {choice.refused}")
     choice.name = min(choice.ms, key=lambda name: choice.ms[name])

@@ -26,6 +26,7 @@ from ..files import write_json
 from . import RESULTS, shapes
 from .case import BASE, Case
 from .fused import Choice
+from .timing import first_line
 
 ROOM = 32  # slots of the caches beyond the prompt's text
 
@@ -89,7 +90,7 @@ def measure_case(
         found["ratios"] = case.measure(seconds)
         found |= case.compare(seconds / 2)
     except Exception as error:
-        found["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        found["error"] = f"{type(error).__name__}: {first_line(error)}"
         found["trace"] = traceback.format_exc().splitlines()[-12:]
         print(traceback.format_exc(), flush=True)
     found["attention"] = {part: vars(choice) for part, choice in choices.items()}

@@ -56,10 +56,21 @@ def run_part(part: Part, extra: list[str], seconds: float) -> str:
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its own children too
-        process.wait()
+        _end(process)
         return f"ended after {seconds:.0f} s"
     return "done" if code == 0 else f"exit code {code}"
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a part and its own children: with a chance to remove temporary files first."""
+    for sign, patience in ((signal.SIGINT, 10), (signal.SIGKILL, None)):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return
 
 
 def extras(part: Part, bundles: list[Path], model: str | None, output: Path) -> list[str]:

@@ -67,7 +67,7 @@ class Captured:
             with torch.cuda.graph(graph, pool=pool):
                 self.outputs = work()
         except RuntimeError as error:
-            self.refused = str(error).strip().splitlines()[0]
+            self.refused = first_line(error)
             torch.cuda.synchronize()
         else:
             self._graph = graph
@@ -85,21 +85,25 @@ class Captured:
         return "CUDA graph" if self._graph is not None else "eager"
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def in_turns(
-    measured: dict[Any, Callable[[int], dict[str, float]]], rounds: int, first: int = 0
+    measured: dict[Any, Callable[[int], dict[str, float]]], rounds: int
 ) -> dict[Any, dict[str, dict[str, Any]]]:
     """Measure systems in turns; who begins changes from round to round.
 
     Args:
         measured: of each system, (number of the round) -> ms of each part.
         rounds: how many.
-        first: number of the first round.
 
     Returns:
         A summary of each part of each system.
     """
     names, seen = list(measured), {name: [] for name in measured}
-    for n in range(first, first + rounds):
+    for n in range(rounds):
         start = n % len(names)
         for name in (*names[start:], *names[:start]):
             seen[name].append(measured[name](n))

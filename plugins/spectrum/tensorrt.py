@@ -202,7 +202,8 @@ def _describe_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
 
 def _compile_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
     planned = _score_launch(signal, visual_index, twiddle, cutoff, groups)
-    return planned, *launch.score_call(planned, *signal.shape_expr, cutoff)
+    batch, sequence, channels = signal.shape_expr
+    return planned, *launch.score_call(planned, batch, sequence, channels, cutoff)
 
 
 def _select_launch(visual_index, keep: int, groups: int) -> launch.Launch:

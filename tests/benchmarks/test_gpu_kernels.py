@@ -53,6 +53,16 @@ def test_a_check_passes_and_can_fail(host, case):
     assert not stage.check(case, "cpu")["select_exact"]
 
 
+def test_a_kernel_that_cannot_be_launched_fails_its_check(monkeypatch):
+    def refuse(case):
+        raise RuntimeError("score.cu: cuLaunchKernel returned CUDA error 700")
+
+    monkeypatch.setattr(kernels, "check", refuse)
+    found = kernels.checked(stage.Case(144))
+    assert not kernels.passes(found) and "error 700" in found["error"]
+    assert found["tokens"] == 144
+
+
 def test_every_length_and_type_of_the_kernels_tests_is_checked():
     checked = {(c.tokens, c.groups, c.dtype) for c in kernels.cases()}
     tested = {(c.tokens, c.groups) for c in test_kernels.CASES}

@@ -229,3 +229,14 @@ def test_parts_have_their_time(tmp_path, monkeypatch, capfd):
     assert "benchmarks.gpu.a" in said and "MISSED" in said and "ended after 2 s" in said
     part = run.PARTS["c"]
     assert run.extras(part, [Path("x"), Path("y")], "M", tmp_path)[:2] == ["x", "y"]
+
+
+def test_bundles_are_measured_in_turns(workshop):
+    bundles = {f"{r}x": workshop.bundle("qwen2", float(r)).path for r in (1, 2)}
+    found = engines.measure(bundles, "ort", [1], rounds=1, new_tokens=2)
+    assert [s["name"] for s in found["systems"]] == ["1x", "2x"]
+    one, two = found["cases"]
+    assert len(one["visual_tokens"]) == 4 and two["visual_tokens"][-1] == 0
+    assert one["prefill_ms"]["median"] > 0 and one["kv_bytes"] > two["kv_bytes"]
+    wrapped = ORIGIN | {"backend": "ort", "model": "M", "visual": 36} | found
+    assert [v.goal for v in goals.engines(wrapped)] == ["prefill at 2x", "first token at 2x"]
