@@ -91,7 +91,6 @@ def measure_case(
         found |= case.compare(seconds / 2)
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {first_line(error)}"
-        found["trace"] = traceback.format_exc().splitlines()[-12:]
         print(traceback.format_exc(), flush=True)
     found["attention"] = {part: vars(choice) for part, choice in choices.items()}
     del case  # its tensors go before those of the next one come

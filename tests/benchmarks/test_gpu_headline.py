@@ -37,7 +37,7 @@ def test_a_model_is_measured(families, name, tmp_path):
     written = json.loads(target.read_text())
     assert [c["batch"] for c in written["cases"]] == batches
     for found in written["cases"]:
-        assert "error" not in found, found["trace"]
+        assert "error" not in found, found["error"]
         assert found["same_token"] and found["logits_error"] < 1e-4
         one, two = found["ratios"]["1"], found["ratios"]["2"]
         assert one["visual_tokens"] == [found["visual"]] and two["visual_tokens"][-1] == 0
