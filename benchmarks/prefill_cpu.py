@@ -110,7 +110,7 @@ def run(
 ) -> None:
     """Compare ratio 1 and ratio 2."""
     from luvc.engines import VLM, Bundle
-    from luvc.exporter.assemble import versions
+    from luvc.versions import versions
 
     if peak_of:
         VLM.load(peak_of, threads=threads).generate(messages(), max_new_tokens=4)

@@ -2,19 +2,17 @@
 
 import datetime
 import json
-import platform
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .. import __version__
 from ..engines.bundle import MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.manifest import Layout, Manifest
 from ..engines.replace import check_space
+from ..versions import versions
 from .attention import NAME
 from .config import ExportConfig
 from .family import Family
@@ -25,7 +23,6 @@ from .weights import WeightsFile
 
 Progress = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-LIBRARIES = ("torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "numpy")
 
 
 def assemble(
@@ -114,14 +111,3 @@ def write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     manifest = manifest.model_copy(update={"files": list_files(folder, manifest.files)})
     folder.joinpath(MANIFEST).write_text(manifest.model_dump_json(indent=1))
     return manifest
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that shapes a bundle."""
-    found = {"luvc-export": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -48,12 +48,27 @@ def attention(
         out = torch.onnx.ops.attention(
             query, key, value, attention_mask, is_causal=causal, scale=scaling
         )[0]
+    elif attention_mask is not None and query.shape[1] != key.shape[1]:
+        out = _grouped(query, key, value, attention_mask, scaling)
     else:
         out = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )  # fmt: skip
     return out.transpose(1, 2), None
+
+
+def _grouped(query, key, value, mask, scaling: float | None):
+    """Masked attention of grouped heads -> [B, H_q, S, d].
+
+    The heads of a group become queries of one head: PyTorch's fused kernels take a mask or groups.
+    """
+    groups = query.shape[1] // key.shape[1]
+    folded = query.unflatten(1, (-1, groups)).flatten(2, 3)  # [B, H_kv, G * S, d]
+    out = nn.functional.scaled_dot_product_attention(
+        folded, key, value, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
+    )
+    return out.unflatten(2, (groups, -1)).flatten(1, 2)
 
 
 def _capped(query, key, value, mask, causal: bool, scaling: float | None, cap: float):
@@ -64,7 +79,7 @@ def _capped(query, key, value, mask, causal: bool, scaling: float | None, cap: f
     scores = (grouped @ key[:, :, None].transpose(-1, -2)).float() * scale
     scores = cap * torch.tanh(scores / cap)
     if causal:
-        place = torch.arange(S)
+        place = torch.arange(S, device=query.device)
         mask = (place[None] <= place[:, None])[None, None]
     if mask is not None:
         scores = scores.masked_fill(~mask[:, :, None], float("-inf"))

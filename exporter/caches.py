@@ -14,8 +14,7 @@ Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/backends/bas
 @torch.library.custom_op(f"{contract.DOMAIN}::tensor_scatter", mutates_args=())
 def tensor_scatter(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """cache [B, H, C, d] with rows index[b] .. index[b] + T - 1 replaced by update [B, H, T, d]."""
-    slots = index[:, None, None, None] + torch.arange(update.shape[2])[None, None, :, None]
-    return cache.scatter(2, slots.expand_as(update), update)
+    return cache.scatter(2, _slots(update, index), update)
 
 
 @tensor_scatter.register_fake
@@ -23,9 +22,29 @@ def _(cache, update, index):
     return torch.empty_like(cache)
 
 
-def write(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """`tensor_scatter`, which becomes one ONNX TensorScatter node."""
-    return torch.ops.luvc.tensor_scatter(cache, update, index)
+def write(
+    cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor, fresh: bool = False
+) -> torch.Tensor:
+    """`tensor_scatter`: one ONNX TensorScatter node when traced, in place otherwise.
+
+    Args:
+        cache: [B, H, C, d].
+        update: [B, H, T, d].
+        index: [B].
+        fresh: every index is 0.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return torch.ops.luvc.tensor_scatter(cache, update, index)
+    if fresh:  # a plain copy
+        cache[:, :, : update.shape[2]] = update
+        return cache
+    return cache.scatter_(2, _slots(update, index), update)
+
+
+def _slots(update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Slots that update [B, H, T, d] goes to, of its shape."""
+    new = torch.arange(update.shape[2], device=index.device)
+    return (index[:, None, None, None] + new[None, None, :, None]).expand_as(update)
 
 
 class ScatterCache:
@@ -49,7 +68,7 @@ class ScatterCache:
         """Write [B, H_kv, T, d] and return what this call's queries attend to."""
         names = f"cache_key_{layer}", f"cache_value_{layer}"
         for name, new in zip(names, (key, value), strict=True):
-            self.written[name] = write(self.buffers[name], new, self.slots[layer])
+            self.written[name] = write(self.buffers[name], new, self.slots[layer], self.fresh)
         return (key, value) if self.fresh else tuple(self.written[n] for n in names)
 
     # ---- short convolutions (LFM2)
@@ -77,7 +96,7 @@ class ScatterCache:
             state = torch.zeros_like(state)
         full = torch.cat([state.to(hidden.dtype), hidden], -1)
         assert self.last is not None
-        columns = self.last[:, None] + 1 + torch.arange(state.shape[-1])[None]
+        columns = torch.arange(state.shape[-1], device=state.device)[None] + 1 + self.last[:, None]
         index = columns[:, None].expand(-1, full.shape[1], -1)
         self.written[name] = full.gather(2, index)
         return full

@@ -69,12 +69,13 @@ class PrefillGraph(Decoder):
             row = table.weight[i - len(self.traits.marks)]
             hidden = torch.where((input_ids == mark)[..., None], row.to(hidden.dtype), hidden)
         embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
-        rows = torch.arange(hidden.shape[0])[:, None]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
         hidden = hidden.index_put((rows, visual_index), embeds)
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         if self.traits.mask == "image":
             size = self.layout.visual_tokens // self.layout.images
-            image = (torch.arange(self.layout.visual_tokens) // size).expand(hidden.shape[0], -1)
+            place = torch.arange(self.layout.visual_tokens, device=hidden.device)
+            image = (place // size).expand(hidden.shape[0], -1)
             image = torch.full_like(input_ids, -1).scatter(1, visual_index, image)
             positions = torch.cat([positions, image[..., None]], -1)
         return Tokens(hidden, positions, visual_index, last_index, tuple(deep))
@@ -143,5 +144,6 @@ def _remember(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Bu
     name = f"cache_position_{layer}"
     new = positions[:, None, :, None].to(buffers[name].dtype)
     # no TensorScatter: TensorRT-RTX ends the process where such a cache has one number a slot
-    slots = slot[:, None, None, None] + torch.arange(new.shape[2])[None, None, :, None]
+    place = torch.arange(new.shape[2], device=new.device)
+    slots = slot[:, None, None, None] + place[None, None, :, None]
     return {name: buffers[name].scatter(2, slots.expand_as(new), new)}

@@ -122,7 +122,7 @@ class Decoder(nn.Module):
 
     def logits(self, tokens: Tokens) -> torch.Tensor:
         """float32 [B, 1, vocabulary] of the last real token of each row."""
-        rows = torch.arange(tokens.hidden.shape[0])
+        rows = torch.arange(tokens.hidden.shape[0], device=tokens.hidden.device)
         hidden = tokens.hidden[rows, tokens.last][:, None]
         text = self.text
         norm = text.embedding_norm if hasattr(text, "embedding_norm") else text.norm

@@ -27,7 +27,7 @@ def prompt_mask(
     Returns:
         bool [B, 1, S, S], True where a query may look.
     """
-    place = torch.arange(positions.shape[1])
+    place = torch.arange(positions.shape[1], device=positions.device)
     if mask == "prompt":  # whole, even for sliding layers: PaliGemma's prefix
         return (place <= last[:, None])[:, None, None].expand(-1, -1, positions.shape[1], -1)
     if mask == "causal" and window is None:
@@ -58,8 +58,9 @@ def step_mask(
     Returns:
         bool [B, 1, T, C].
     """
-    query = slot[:, None, None, None] + torch.arange(T)[None, None, :, None]
-    seen = torch.arange(slots)[None, None, None] <= query
+    new, cache = (torch.arange(n, device=slot.device) for n in (T, slots))
+    query = slot[:, None, None, None] + new[None, None, :, None]
+    seen = cache[None, None, None] <= query
     if window is None:
         return seen
     assert cached is not None

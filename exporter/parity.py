@@ -5,6 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..engines.backends import backend as load_backend
 from ..engines.bundle import REPORT, Bundle
 from ..engines.manifest import Layout, Manifest, stages_of
@@ -15,7 +17,7 @@ from .assemble import DTYPES, Progress, assemble
 from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
-from .torch_runner import TorchRunner
+from .torch_runner import TorchRunner, convert
 
 CHECKED_ON = "ort"  # the backend that needs no GPU
 SHARE = 0.7  # of the free memory that a validation may take
@@ -42,7 +44,7 @@ def check(
     layers = bundle.manifest.language.layers
     depth = fitting_layers(family, bundle.manifest)
     if depth == layers:
-        runner = TorchRunner(model.to(DTYPES[config.dtype]), family, config.text_capacity)
+        runner = TorchRunner(_rounded(model, config.dtype), family, config.text_capacity)
         _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
         return layers
     least = first_stage(bundle.manifest.layouts)
@@ -60,7 +62,7 @@ def check(
     with tempfile.TemporaryDirectory(prefix=".luvc-validation-", dir=place) as folder:
         part = load_model(shallow)
         assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
-        runner = TorchRunner(part.to(DTYPES[config.dtype]), shallow, config.text_capacity)
+        runner = TorchRunner(_rounded(part, config.dtype), shallow, config.text_capacity)
         _compare(config, runner, Bundle.load(folder), bundle.path / REPORT, layers, progress)
     return depth
 
@@ -125,8 +127,13 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
         lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,
     ):  # fmt: skip
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
-    loaded = load_model(family).to(DTYPES[manifest.dtype])
+    loaded = _rounded(load_model(family), manifest.dtype)
     return TorchRunner(loaded, family, manifest.text_capacity)
+
+
+def _rounded(model: Any, dtype: str) -> Any:
+    """The model with weights of a bundle's dtype."""
+    return convert(model, torch.device("cpu"), DTYPES[dtype])
 
 
 def reports(bundle: Bundle) -> list[Report]:

@@ -85,12 +85,13 @@ def text_positions(tokens: Tokens) -> torch.Tensor:
     A stable partition by cumulative sums: TensorRT's TopK ends at 3840 tokens.
     """
     B, S, _ = tokens.positions.shape
-    V = tokens.visual_index.shape[1]
-    place = torch.arange(S)[None].expand(B, -1)
-    visual = torch.zeros(B, S, dtype=torch.long).scatter(1, tokens.visual_index, 1)
+    V, device = tokens.visual_index.shape[1], tokens.visual_index.device
+    place = torch.arange(S, device=device)[None].expand(B, -1)
+    zeros = torch.zeros(B, S, dtype=torch.long, device=device)
+    visual = zeros.scatter(1, tokens.visual_index, 1)
     seen = torch.cumsum(visual, 1)
     slot = torch.where(visual == 1, S - V + seen - 1, place - seen)
-    return torch.zeros(B, S, dtype=torch.long).scatter(1, slot, place)[:, : S - V]
+    return zeros.scatter(1, slot, place)[:, : S - V]
 
 
 def add_deep(tokens: Tokens) -> None:

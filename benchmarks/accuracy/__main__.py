@@ -18,9 +18,10 @@ from typing import Annotated
 import torch
 import typer
 
+from ..files import write_json
 from . import choose, questions, spectrum
 from .methods import METHODS, Method, chosen
-from .results import RESULTS, Results, write_json
+from .results import RESULTS, Results
 from .study import RATIOS, Study, rows
 
 SPLITS = ("validation", "test")

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 from jinja2 import Environment, StrictUndefined
 
+from ..files import write_text
 from .methods import METHODS
-from .results import RESULTS, Results, Row, Share, write_text
+from .results import RESULTS, Results, Row, Share
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"

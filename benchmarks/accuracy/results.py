@@ -5,7 +5,6 @@ several draws and for the difference of two methods on the same questions.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,16 +93,3 @@ class Results:
 def unpack(bits: str, count: int) -> np.ndarray:
     """Bits as the study wrote them -> bool [count]."""
     return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=count).astype(bool)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text)
-    os.replace(draft, path)
-
-
-def write_json(path: Path, data: object) -> None:
-    """The same with JSON."""
-    write_text(path, json.dumps(data, indent=1) + "\n")

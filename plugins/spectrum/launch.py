@@ -8,11 +8,13 @@ Letters: contract.py; `length` is V / groups, the tokens transformed together.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from ...errors import LuvcError
 from .contract import FLOATS
 
 Macros = tuple[tuple[str, int], ...]  # compile-time constants of a kernel: (name, value)
+Call = tuple[tuple[Any, Any, Any], tuple[Any, ...]]  # grid (x, y, z) and the kernel's integers
 
 SHARED_BYTES = 48 * 1024  # static shared memory every GPU grants a block without opt-in
 COMPLEX_BYTES = 8
@@ -151,6 +153,25 @@ def gather_launch(channels: int, dtype: str = "float16") -> Launch:
     threads = min(256, _round_up(units, WARP))
     macros = (("UNIT_BYTES", unit), ("THREADS", threads))
     return Launch("gather.cu", "gather_tokens", macros, threads, 0)
+
+
+# What a launch is called with; sizes may be numbers or TensorRT's symbols.
+
+
+def score_call(launch: Launch, batch, sequence, channels, cutoff: int) -> Call:
+    """Of SpectrumScore."""
+    return (launch.chunks, batch, launch.blocks), (sequence, channels, cutoff)
+
+
+def select_call(launch: Launch, batch, sequence, chunks, keep: int) -> Call:
+    """Of SpectrumSelect; `chunks` of the energies."""
+    return (launch.blocks, batch, 1), (sequence, chunks, keep)
+
+
+def gather_call(channels: int, dtype: str, batch, sequence, rows, components) -> Call:
+    """Of GatherTokens; `rows` survive, positions have `components` axes."""
+    units = channels * ITEM_BYTES[dtype] // unit_bytes(channels, dtype)
+    return (rows, batch, 1), (sequence, units, components)
 
 
 def unit_bytes(channels: int, dtype: str) -> int:

@@ -22,7 +22,7 @@ def compile_launch(launch: Launch) -> str:
     return compile_ptx(launch.source, launch.options())
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def compile_ptx(source: str, options: tuple[str, ...]) -> str:
     """Compiles one file of kernels/ to PTX text, once per process and set of options.
 
@@ -34,7 +34,7 @@ def compile_ptx(source: str, options: tuple[str, ...]) -> str:
         LuvcError: when NVRTC is not installed.
         RuntimeError: when the kernel does not compile; a bug, with the compiler's log.
     """
-    nvrtc = _import_nvrtc()
+    nvrtc = load()
     text = (KERNELS / source).read_bytes()
     headers = [(KERNELS / name).read_bytes() for name in HEADERS]
     names = [name.encode() for name in HEADERS]
@@ -51,8 +51,12 @@ def compile_ptx(source: str, options: tuple[str, ...]) -> str:
     return ptx.rstrip(b"\0").decode()
 
 
-def _import_nvrtc():
-    """The NVRTC bindings, with their library loaded."""
+def load() -> Any:
+    """The NVRTC bindings, with their library loaded.
+
+    Raises:
+        LuvcError: they are not usable here.
+    """
     try:
         nvrtc = importlib.import_module("cuda.bindings.nvrtc")
         _call(nvrtc.nvrtcVersion)

@@ -46,8 +46,8 @@ def indices_of(
         keep_index [B, S-V+k] and next_visual_index [B, k] (contract.py).
     """
     B, V = visual_index.shape
-    stays = torch.zeros(B, V, dtype=torch.bool).scatter(1, kept, True)
-    survives = torch.ones(B, length, dtype=torch.bool).scatter(1, visual_index, stays)
+    stays = kept.new_zeros((B, V), dtype=torch.bool).scatter(1, kept, True)
+    survives = kept.new_ones((B, length), dtype=torch.bool).scatter(1, visual_index, stays)
     new_position = torch.cumsum(survives, 1) - 1
     next_visual_index = torch.gather(new_position, 1, torch.gather(visual_index, 1, kept))
     return true_positions(survives, length - V + kept.shape[1]), next_visual_index

@@ -135,7 +135,8 @@ def _compiled(operator: Operator, compile_, trtp):
         attributes = values[inputs : inputs + len(operator.attributes)]
         named = dict(zip(operator.attributes, attributes, strict=True))
         planned, grid, scalars = compile_(*values[:inputs], **named)
-        params = trtp.KernelLaunchParams(**grid, block_x=planned.threads)
+        x, y, z = grid
+        params = trtp.KernelLaunchParams(grid_x=x, grid_y=y, grid_z=z, block_x=planned.threads)
         integers = trtp.SymIntExprs.from_tuple([trtp.SymInt32(value) for value in scalars])
         return planned.entry, nvrtc.compile_launch(planned), params, integers
 
@@ -202,8 +203,7 @@ def _describe_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
 def _compile_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
     planned = _score_launch(signal, visual_index, twiddle, cutoff, groups)
     batch, sequence, channels = signal.shape_expr
-    grid = {"grid_x": planned.chunks, "grid_y": batch, "grid_z": planned.blocks}
-    return planned, grid, (sequence, channels, cutoff)
+    return planned, *launch.score_call(planned, batch, sequence, channels, cutoff)
 
 
 def _select_launch(visual_index, keep: int, groups: int) -> launch.Launch:
@@ -225,8 +225,9 @@ def _describe_select(trt, trtp, energies, visual_index, positions, keep, groups)
 
 def _compile_select(trt, trtp, energies, visual_index, positions, keep, groups):
     planned = _select_launch(visual_index, keep, groups)
-    grid = {"grid_x": planned.blocks, "grid_y": visual_index.shape_expr[0]}
-    return planned, grid, (positions.shape_expr[1], energies.shape_expr[1], keep)
+    batch, sequence = visual_index.shape_expr[0], positions.shape_expr[1]
+    chunks = energies.shape_expr[1]
+    return planned, *launch.select_call(planned, batch, sequence, chunks, keep)
 
 
 def _describe_gather(trt, trtp, hidden, positions, keep_index):
@@ -240,11 +241,10 @@ def _describe_gather(trt, trtp, hidden, positions, keep_index):
 def _compile_gather(trt, trtp, hidden, positions, keep_index):
     channels = _fixed(GATHER, hidden, 2, "D, the hidden size,")
     dtype = _dtype(hidden)
-    planned = launch.gather_launch(channels, dtype)
     batch, rows = keep_index.shape_expr
-    units = channels * launch.ITEM_BYTES[dtype] // launch.unit_bytes(channels, dtype)
-    grid = {"grid_x": rows, "grid_y": batch}
-    return planned, grid, (hidden.shape_expr[1], units, positions.shape_expr[2])
+    sequence, components = hidden.shape_expr[1], positions.shape_expr[2]
+    call = launch.gather_call(channels, dtype, batch, sequence, rows, components)
+    return launch.gather_launch(channels, dtype), *call
 
 
 _FORMS = {

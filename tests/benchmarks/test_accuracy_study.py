@@ -11,8 +11,9 @@ from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import choose, questions, report, spectrum
 from benchmarks.accuracy.methods import METHODS, chosen
 from benchmarks.accuracy.plans import Budget
-from benchmarks.accuracy.results import Results, write_json
+from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.study import CONTROL, Study
+from benchmarks.files import write_json
 from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.manifest import Prune, Schedule
 from luvc.exporter.family import Family

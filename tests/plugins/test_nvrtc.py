@@ -17,7 +17,7 @@ POINTER, INTEGER = "u64", "u32"
 @pytest.fixture(scope="module", autouse=True)
 def compiler():
     try:
-        nvrtc._import_nvrtc()
+        nvrtc.load()
     except LuvcError as error:
         pytest.skip(str(error))
 
@@ -72,7 +72,7 @@ def test_compiled_once():
 def test_missing_compiler_is_a_user_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "cuda.bindings.nvrtc", None)
     with pytest.raises(LuvcError, match="pip install"):
-        nvrtc._import_nvrtc()
+        nvrtc.load()
 
 
 def test_broken_kernel_is_a_bug_with_the_log():

@@ -103,7 +103,7 @@ def built(tmp_path_factory):
 def drive(built):
     """Runs the driver; returns its lines up to the PTX, the PTX, and the error log."""
     try:
-        nvrtc._import_nvrtc()
+        nvrtc.load()
     except LuvcError as error:
         pytest.skip(str(error))
     maps = Path("/proc/self/maps").read_text().split()

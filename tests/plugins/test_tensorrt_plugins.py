@@ -69,7 +69,7 @@ REQUESTS = {
 def driven(tensorrt_aid, tmp_path_factory):
     """What the driver printed: facts about the registration, and one answer per request."""
     try:
-        nvrtc._import_nvrtc()
+        nvrtc.load()
     except LuvcError as error:
         pytest.skip(str(error))
     scratch = tmp_path_factory.mktemp("stub")

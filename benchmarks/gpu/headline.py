@@ -1,0 +1,151 @@
+"""Published shapes on a GPU in PyTorch: ratios in turns, beside Hugging Face's unmodified forward.
+
+The product's own graph modules, random weights made on the device, fused attention, the SPU's CUDA kernels.
+Vision, prefill, both together (time to first token), one decoded token and the SPU alone are recorded as
+CUDA graphs, as the engines would run them; eager times stand beside Hugging Face's, which is eager. Writes
+headline-MODEL.json after every case.
+
+    python -m benchmarks.gpu.headline --model InternVL2_5-8B [--visual 1024,3328] [--batch 1,8,32]
+"""
+
+import tempfile
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from luvc.engines.manifest import Layout
+from luvc.exporter.family import Family
+from luvc.exporter.torch_runner import TorchRunner
+from luvc.tools.benchmark.machine import provenance
+
+from ..files import write_json
+from . import RESULTS, shapes
+from .case import BASE, Case
+from .fused import Choice
+from .timing import first_line
+
+ROOM = 32  # slots of the caches beyond the prompt's text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of one model.
+
+    Attributes:
+        sizes: (height, width) of the pictures; None is the family's usual one.
+        batches: B.
+        ratios: 1 among them.
+        seconds: measured time of a case, about.
+        oim_share: see shapes.layouts.
+    """
+
+    sizes: list[tuple[int, int] | None]
+    batches: list[int]
+    ratios: list[float]
+    seconds: float = 12
+    oim_share: float | None = None
+
+
+def measure(
+    family: Family, plan: Plan, device: torch.device, dtype: torch.dtype, report: dict[str, Any],
+    target: Path,
+) -> None:  # fmt: skip
+    """All cases of a model, small batches first; the report is written after each."""
+    model = shapes.random_model(family, device, dtype)
+    runner = TorchRunner(model, family, shapes.TEXT + ROOM, device, dtype)
+    report |= {"runtime": runner.description, "spu": runner.spu, "dtype": str(dtype)[6:]}
+    report |= {"parameters": sum(p.numel() for p in model.parameters()), "cases": []}
+    chosen: dict[Any, dict[str, Choice]] = {}
+    for batch in plan.batches:
+        for size in plan.sizes:
+            layouts = shapes.layouts(family, size, plan.ratios, plan.oim_share)
+            # what is fastest for a picture and its prompt stays so; for decoding it depends on B
+            known = {k: v for k, v in chosen.get(size, {}).items() if "decode" not in k}
+            case = measure_case(runner, layouts, batch, known, plan.seconds)
+            if known and "error" in case and "out of memory" not in case["error"]:
+                known = {}  # a kernel that runs one batch may refuse another
+                case = measure_case(runner, layouts, batch, known, plan.seconds)
+            chosen[size] = known
+            report["cases"].append(case)
+            write_json(target, report)
+            print(f"V {case['visual']}, batch {batch}: {brief(case)}", flush=True)
+
+
+def measure_case(
+    runner: TorchRunner, layouts: dict[str, Layout], batch: int, choices: dict[str, Choice],
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """One case; what goes wrong is recorded, and the next one can run."""
+    found: dict[str, Any] = {
+        "visual": layouts[BASE].visual_tokens, "batch": batch, "text": shapes.TEXT,
+        "image_size": layouts[BASE].image_size,
+    }  # fmt: skip
+    case = None
+    try:
+        case = Case(runner, layouts, batch, choices)
+        found["ratios"] = case.measure(seconds)
+        found |= case.compare(seconds / 2)
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {first_line(error)}"
+        print(traceback.format_exc(), flush=True)
+    found["attention"] = {part: vars(choice) for part, choice in choices.items()}
+    del case  # its tensors go before those of the next one come
+    if runner.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return found
+
+
+def brief(case: dict[str, Any]) -> str:
+    """A case in one line: gains over ratio 1 in prefill and in time to first token."""
+    if "ratios" not in case:
+        return case["error"]
+    one = case["ratios"][BASE]
+    lines = [f"prefill {one['prefill_ms']['median']:.1f} ms"]
+    for ratio, found in case["ratios"].items():
+        if ratio != BASE:
+            gains = [
+                one[p]["median"] / found[p]["median"] for p in ("prefill_ms", "first_token_ms")
+            ]
+            lines.append(f"{ratio}x: {gains[0]:.2f}x, first token {gains[1]:.2f}x")
+    return "; ".join([*lines, *([case["error"]] if "error" in case else [])])
+
+
+def main(
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(shapes.SIZES)}.")],
+    visual: Annotated[str, typer.Option(help="Visual tokens at ratio 1.")] = "1024,3328",
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32",
+    ratio: Annotated[str, typer.Option(help="Ratios; 1 must be among them.")] = "1,2,3,4",
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
+    seconds: Annotated[float, typer.Option(help="Measured time of a case, about.")] = 12,
+    oim_share: Annotated[
+        float | None, typer.Option(help="OIM's part of the ratio; default the solver's.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = RESULTS,
+) -> None:
+    """Measure one model; exit code 2 without a GPU."""
+    if not torch.cuda.is_available():
+        print("no CUDA GPU: nothing was measured")
+        raise SystemExit(2)
+    options = f"--visual {visual} --batch {batch} --ratio {ratio} --dtype {dtype}"
+    options += "" if oim_share is None else f" --oim-share {oim_share:g}"
+    report = provenance(f"python -m benchmarks.gpu.headline --model {model} {options}")
+    report |= {"model": model, "weights": "random"}
+    plan = Plan(
+        sizes=[shapes.SIZES[model][int(n)] for n in visual.split(",")],
+        batches=[int(n) for n in batch.split(",")],
+        ratios=[float(n) for n in ratio.split(",")],
+        seconds=seconds,
+        oim_share=oim_share,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        family = shapes.published_family(model, Path(folder))
+        target = output / f"headline-{model}.json"
+        measure(family, plan, torch.device("cuda"), getattr(torch, dtype), report, target)
+
+
+if __name__ == "__main__":
+    typer.run(main)

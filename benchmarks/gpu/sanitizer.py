@@ -1,0 +1,53 @@
+"""compute-sanitizer's memcheck and racecheck over the kernels' checks: verdicts in sanitizer.json."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from luvc.tools.benchmark.machine import provenance
+
+from ..files import write_json
+
+TOOLS = ("memcheck", "racecheck")
+SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
+CHECKS = [sys.executable, "-m", "benchmarks.gpu.kernels", "--check-only", "--few"]
+SECONDS = 200
+
+
+def verdict(tool: str, checks: list[str] = CHECKS, seconds: float = SECONDS) -> dict[str, Any]:
+    """Run one tool -> its count of findings, or why there is none."""
+    program = shutil.which("compute-sanitizer")
+    if program is None:
+        return {"clean": None, "problem": "compute-sanitizer is not installed"}
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            [program, "--tool", tool, *checks],
+            capture_output=True, text=True, timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"clean": None, "problem": f"not finished after {seconds:.0f} s"}
+    text = done.stdout + done.stderr
+    found = SUMMARY.search(text)
+    lines = [line for line in text.splitlines() if line.startswith("=========")]
+    result = {"seconds": round(time.perf_counter() - start, 1), "exit_code": done.returncode}
+    if found is None:
+        said = lines or text.splitlines()
+        return result | {"clean": None, "problem": " | ".join(said[-3:]) or "no output"}
+    count = int(found[1])
+    clean = count == 0 and done.returncode == 0
+    return result | {"clean": clean, "findings": count, "lines": [] if clean else lines[:40]}
+
+
+def run(target: Path) -> int:
+    """All tools, each written when it is done -> exit code: 0 when all are clean."""
+    report = provenance("python -m benchmarks.gpu.kernels --sanitize") | {"tools": {}}
+    for tool in TOOLS:
+        report["tools"][tool] = found = verdict(tool)
+        write_json(target, report)
+        print(tool, {True: "clean", False: "NOT clean", None: "no verdict"}[found["clean"]], found)
+    return 0 if all(t["clean"] for t in report["tools"].values()) else 1

@@ -1,0 +1,145 @@
+"""One SPU stage on the GPU: the three kernels with the launches that the plugins report.
+
+Outputs are poisoned, so that what a kernel does not write is seen. Letters: contract.py.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import torch
+
+from luvc.plugins.spectrum import cuda, launch, reference
+
+TEXT = 9
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a stage is checked or timed at."""
+
+    tokens: int
+    groups: int = 1
+    batch: int = 1
+    channels: int = 40
+    dtype: str = "float16"
+
+    @property
+    def cutoff(self) -> int:
+        """An eighth of the bins of a group, as the default share of the spectrum."""
+        return self.tokens // self.groups // 8
+
+    @property
+    def keep(self) -> int:
+        """Half, in whole groups."""
+        return max(1, self.tokens // self.groups // 2) * self.groups
+
+    @property
+    def plans(self) -> tuple[launch.Launch, ...]:
+        """Of score, select and gather."""
+        return (
+            launch.score_launch(self.tokens, self.groups, self.channels, self.cutoff, self.dtype),
+            launch.select_launch(self.tokens, self.groups, self.keep),
+            launch.gather_launch(self.channels, self.dtype),
+        )
+
+
+class Stage:
+    """The kernels of a case, with inputs and poisoned outputs.
+
+    Args:
+        case: the sizes.
+        index: where the visual tokens stand, int64 [B, V]; default side by side.
+        text: text tokens around them.
+        device: where tensors lie.
+    """
+
+    def __init__(
+        self, case: Case, index: torch.Tensor | None = None, text: int = TEXT, device: str = "cuda"
+    ):
+        self.case, self.text = case, text
+        B, V, D, S = case.batch, case.tokens, case.channels, case.tokens + text
+        k, rows = case.keep, text + case.keep
+        self.score_plan, self.select_plan, self.gather_plan = case.plans
+        self._kernels = [cuda.kernel(plan) for plan in case.plans]
+        side_by_side = torch.arange(4, 4 + V, device=device).expand(B, -1)
+        self.index = (side_by_side if index is None else index.to(device)).contiguous()
+        self.positions = torch.arange(S, device=device)[None, :, None].expand(B, -1, 3).contiguous()
+        self.twiddle = reference.twiddle(V // case.groups).to(device)
+        dtype = getattr(torch, case.dtype)
+        nan = float("nan")
+        self.energies = torch.full((B, self.score_plan.chunks, V), nan, device=device)
+        self.selected = tuple(
+            torch.full((B, n), -1, dtype=torch.int64, device=device) for n in (rows, k, k)
+        )
+        self.gathered = (
+            torch.full((B, rows, D), nan, dtype=dtype, device=device),
+            torch.full((B, rows, 3), -1, dtype=torch.int64, device=device),
+        )
+
+    def score(self, hidden: torch.Tensor) -> None:
+        """Energies of hidden [B, S, D]."""
+        call = launch.score_call(self.score_plan, *hidden.shape, self.case.cutoff)
+        self._kernels[0](call, (hidden, self.index, self.twiddle), (self.energies,))
+
+    def select(self, hidden: torch.Tensor) -> None:
+        """Indices from the energies; hidden is not read."""
+        B, S, _ = self.positions.shape
+        call = launch.select_call(self.select_plan, B, S, self.score_plan.chunks, self.case.keep)
+        self._kernels[1](call, (self.energies, self.index, self.positions), self.selected)
+
+    def gather(self, hidden: torch.Tensor) -> None:
+        """Surviving rows."""
+        (B, S, D), rows = hidden.shape, self.selected[0].shape[1]
+        call = launch.gather_call(D, self.case.dtype, B, S, rows, 3)
+        self._kernels[2](call, (hidden, self.positions, self.selected[0]), self.gathered)
+
+    def run(self, hidden: torch.Tensor) -> None:
+        """The whole stage."""
+        self.score(hidden)
+        self.select(hidden)
+        self.gather(hidden)
+
+
+def check(case: Case, device: str = "cuda") -> dict:
+    """A case against numpy in float64 (energies) and the reference (select and gather, exactly).
+
+    All inputs are made on the host, so that a memory checker sees little but these kernels.
+    """
+    rng = np.random.default_rng(case.tokens)
+    S, B = case.tokens + TEXT, case.batch
+    index = np.stack([np.sort(rng.permutation(S)[: case.tokens]) for _ in range(B)])
+    values = torch.from_numpy(rng.standard_normal((B, S, case.channels)) + 0.5)
+    hidden = values.to(getattr(torch, case.dtype))
+    stage = Stage(case, torch.from_numpy(index), device=device)
+    stage.run(hidden.to(device))
+    visual = np.take_along_axis(hidden.double().numpy(), index[..., None], 1)
+    wanted = energies(visual, case.groups, case.cutoff)
+    parts, positions = stage.energies.cpu(), stage.positions.cpu()
+    summed = parts.double().sum(1).numpy()
+    # from the kernel's own energies, added in its order, so that select is compared exactly
+    ordered = reduce(torch.add, parts.unbind(1))[:, None]
+    selected = reference.spectrum_select(
+        ordered, torch.from_numpy(index), positions, case.keep, case.groups
+    )
+    gathered = reference.gather_tokens(hidden, positions, selected[0])
+    return {
+        "tokens": case.tokens, "groups": case.groups, "channels": case.channels,
+        "dtype": case.dtype, "kernel": stage.score_plan.source,
+        "relative_error": float(np.abs(summed - wanted).max() / wanted.max()),
+        "select_exact": _equal(stage.selected, selected),
+        "gather_exact": _equal(stage.gathered, gathered),
+    }  # fmt: skip
+
+
+def energies(x: np.ndarray, groups: int, cutoff: int) -> np.ndarray:
+    """The definition in float64: x [B, V, D] -> [B, V]."""
+    B, V, D = x.shape
+    spectrum = np.fft.rfft(x.reshape(B, groups, -1, D), axis=2)
+    spectrum[:, :, cutoff + 1 :] = 0
+    low = np.fft.irfft(spectrum, V // groups, axis=2)
+    return (low**2).sum(-1).reshape(B, V)
+
+
+def _equal(ours, theirs) -> bool:
+    return all(torch.equal(a.cpu(), b) for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,135 @@
+"""The kernels' benchmark as far as a CPU allows: cases, forms, checks on the host's kernels, verdicts."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.gpu import forms, kernels, sanitizer, stage, timing
+from luvc.plugins.spectrum import cuda
+from tests.plugins import test_kernels
+from tests.plugins.conftest import Emulator, emulator  # noqa: F401 a fixture
+
+
+@pytest.fixture
+def host(request, monkeypatch):
+    """Kernels run on the host; a function may spoil their outputs."""
+    machine: Emulator = request.getfixturevalue("emulator")
+    spoil = {"score.cu": lambda x: None}
+
+    def kernel(plan):
+        def run(call, inputs, outputs):
+            grid, scalars = call
+            arrays = [[_array(t) for t in tensors] for tensors in (inputs, outputs)]
+            machine.run(plan, grid, arrays[0], scalars, arrays[1])
+            spoil.get(plan.source, lambda x: None)(arrays[1][0])
+
+        return run
+
+    monkeypatch.setattr(cuda, "kernel", kernel)
+    return spoil
+
+
+def _array(t: torch.Tensor) -> np.ndarray:
+    return (t.view(torch.int16) if t.dtype == torch.bfloat16 else t).numpy()
+
+
+@pytest.mark.parametrize(
+    "case", [stage.Case(144, 1, 2, 6, "float32"), stage.Case(105, 3, 2, 5, "bfloat16")]
+)
+def test_a_check_passes_and_can_fail(host, case):
+    found = stage.check(case, "cpu")
+    assert kernels.passes(found), found
+    assert found["relative_error"] > 0
+    host["score.cu"] = lambda energies: energies.fill(np.nan)
+    assert not kernels.passes(stage.check(case, "cpu"))
+    host["score.cu"] = lambda energies: energies.__setitem__(0, energies[0] * 1.0001)
+    assert not kernels.passes(stage.check(case, "cpu"))
+    host["score.cu"] = lambda energies: None
+    host["select.cu"] = lambda keep_index: keep_index.__setitem__((0, -1), -1)
+    assert not stage.check(case, "cpu")["select_exact"]
+
+
+def test_a_kernel_that_cannot_be_launched_fails_its_check(monkeypatch):
+    def refuse(case):
+        raise RuntimeError("score.cu: cuLaunchKernel returned CUDA error 700")
+
+    monkeypatch.setattr(kernels, "check", refuse)
+    found = kernels.checked(stage.Case(144))
+    assert not kernels.passes(found) and "error 700" in found["error"]
+    assert found["tokens"] == 144
+
+
+def test_every_length_and_type_of_the_kernels_tests_is_checked():
+    checked = {(c.tokens, c.groups, c.dtype) for c in kernels.cases()}
+    tested = {(c.tokens, c.groups) for c in test_kernels.CASES}
+    assert {(t, g, d) for t, g in tested for d in kernels.DTYPES} <= checked
+    plans = [case.plans[0] for case in kernels.cases(few=True)]
+    assert {plan.source for plan in plans} == {"score.cu", "score_split.cu", "score_basis.cu"}
+
+
+@pytest.mark.parametrize(("V", "cutoff"), [(16, 8), (27, 3), (64, 8)])
+def test_other_forms_give_the_same_energies(V, cutoff):
+    x = torch.randn(2, V + 7, 5, generator=torch.Generator().manual_seed(V))
+    visual = x[:, forms.FIRST : forms.FIRST + V].double().numpy()
+    wanted = stage.energies(visual, 1, cutoff)
+    for form in (forms.fft(V, cutoff), forms.basis(V, cutoff, torch.device("cpu"))):
+        np.testing.assert_allclose(form(x).numpy(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_floors_are_those_of_the_facts():
+    """FFT of 4096 tokens and 4096 channels: 1.01 GFLOP; see the launch notes of the kernels."""
+    assert forms.fft_flops(1, 4096, 4096) == pytest.approx(1.01e9, rel=0.01)
+
+
+def test_timing_on_a_cpu_measures_work():
+    clock = timing.Clock(torch.device("cpu"))
+    x = torch.randn(300, 300)
+    found = kernels.microseconds(lambda y: y @ y, [x, x], clock)
+    assert 0 < found["min"] <= found["median"] <= found["max"] and found["form"] == "eager"
+
+
+def test_without_a_gpu_it_says_so():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, "-m", "benchmarks.gpu.kernels"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "nothing was measured" in done.stderr
+
+
+TOOL = """#!{python}
+import sys
+print("========= COMPUTE-SANITIZER")
+print("{text}")
+sys.exit({code})
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "clean", "problem"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", 0, True, None),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", 0, True, None),
+        ("========= ERROR SUMMARY: 3 errors", 0, False, None),
+        ("========= ERROR SUMMARY: 0 errors", 1, False, None),  # a check failed
+        ("========= Error: Device not supported", 1, None, "Device not supported"),
+    ],
+)
+def test_verdicts_of_compute_sanitizer(tmp_path, monkeypatch, text, code, clean, problem):
+    tool = tmp_path / "compute-sanitizer"
+    tool.write_text(TOOL.format(python=sys.executable, text=text, code=code))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = sanitizer.verdict("memcheck")
+    assert found["clean"] is clean
+    assert re.search(problem or "", found.get("problem", ""))
+
+
+def test_no_compute_sanitizer_is_no_verdict(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sanitizer.verdict("memcheck")["problem"] == "compute-sanitizer is not installed"
+    assert sanitizer.run(tmp_path / "sanitizer.json") == 1
+    assert (tmp_path / "sanitizer.json").exists()
