@@ -6,11 +6,11 @@ picture, waits for the end of its answer and asks again; answers have TOKENS tok
 never end earlier. All is streamed over HTTP, so that the time to first token is what a client sees.
 
 Both servers are up; at each number of clients the ratios take turns, ROUNDS times, and only one is under
-load. Server and clients share this machine's cores. Then, with --minutes, both ratios are loaded one
-after the other for that long and the memory of all the server's processes is followed.
+load. Server and clients share this machine's cores. Then, with --minutes, both servers are loaded at once
+for that long and the memory of all their processes is followed.
 
     make .triton/ready
-    python benchmarks/serving.py [--seconds 20] [--rounds 3] [--minutes 10]
+    python benchmarks/serving.py [--seconds 30] [--rounds 3] [--minutes 10]
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import typer
 
 HERE = Path(__file__).parent
-SHAPE = {"layers": 10, "hidden": 256, "intermediate": 1024, "vision_layers": 2, "image": 336}
+SHAPE = {"layers": 12, "hidden": 384, "intermediate": 1536, "vision_layers": 2, "image": 336}
 SIZE = (672, 672)  # four tiles and a thumbnail
 RATIOS = (1, 2)
 TOKENS = 8
@@ -171,6 +171,33 @@ async def followed(server: Any, clients: int, seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def under_load(
+    running: dict[int, Any], clients: int, rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Closed loops of the ratios in turns, after a short one to warm up."""
+    seen: dict[int, list[Loop]] = {ratio: [] for ratio in running}
+    for server in running.values():
+        asyncio.run(closed_loop(server.ports.http, clients, 3))
+    for _ in range(rounds):
+        for ratio, server in running.items():
+            loop = asyncio.run(closed_loop(server.ports.http, clients, seconds))
+            seen[ratio].append(loop)
+            for failure in loop.failures[:3]:
+                print("  failure:", failure)
+    row = {str(ratio): summary(loops) for ratio, loops in seen.items()}
+    gain = row["2"]["requests_per_s"] / row["1"]["requests_per_s"]
+    print(f"  {clients} clients: {gain:.2f}x", json.dumps(row))
+    return row | {"throughput_gain": round(gain, 3)}
+
+
+async def both_followed(running: dict[int, Any], clients: int, seconds: float) -> dict[str, Any]:
+    """`followed` for all servers at once."""
+    found = await asyncio.gather(*(followed(s, clients, seconds) for s in running.values()))
+    for ratio, memory in zip(running, found, strict=True):
+        print(f"  {ratio}x memory:", memory["rss_mib"])
+    return {str(ratio): memory for ratio, memory in zip(running, found, strict=True)}
+
+
 @contextlib.contextmanager
 def servers(bundles: dict[int, Path], folder: Path, place: Path, threads: int, rows: int):
     """A ready server for each ratio."""
@@ -213,9 +240,9 @@ def describe(bundles: dict[int, Path]) -> dict[str, Any]:
 
 
 def run(
-    seconds: Annotated[float, typer.Option(help="Of each loop.")] = 20,
+    seconds: Annotated[float, typer.Option(help="Of each loop.")] = 30,
     rounds: Annotated[int, typer.Option(help="Turns of each ratio at each load.")] = 3,
-    minutes: Annotated[float, typer.Option(help="Of the memory part, for each ratio.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Of the memory part.")] = 10,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16,32",
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 2,
     rows: Annotated[int, typer.Option(help="Answers made at once.")] = 16,
@@ -226,7 +253,6 @@ def run(
     """Compare ratio 1 and ratio 2 under load."""
     from luvc.tools.benchmark.machine import provenance
 
-    loads = [int(n) for n in clients.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         place = bundles or folder
@@ -246,25 +272,13 @@ def run(
             "memory": {},
         }
         with servers(made, folder, server, threads, rows) as running:
-            for ratio, s in running.items():
-                asyncio.run(closed_loop(s.ports.http, 2, 3))
-                print(f"  {ratio}x is warm, {memory_mib(s.pid):.0f} MiB")
-            for load in loads:
-                seen: dict[int, list[Loop]] = {ratio: [] for ratio in running}
-                for _ in range(rounds):
-                    for ratio, s in running.items():
-                        loop = asyncio.run(closed_loop(s.ports.http, load, seconds))
-                        seen[ratio].append(loop)
-                        for failure in loop.failures[:3]:
-                            print("  failure:", failure)
-                row = {str(ratio): summary(loops) for ratio, loops in seen.items()}
-                gain = row["2"]["requests_per_s"] / row["1"]["requests_per_s"]
-                result["loads"][str(load)] = row | {"throughput_gain": round(gain, 3)}
-                print(f"  {load} clients: {gain:.2f}x", json.dumps(row))
-            for ratio, s in running.items() if minutes else ():
-                found = asyncio.run(followed(s, max(loads), 60 * minutes))
-                result["memory"][str(ratio)] = found
-                print(f"  {ratio}x memory:", found["rss_mib"])
+            for load in (int(n) for n in clients.split(",")):
+                result["loads"][str(load)] = under_load(running, load, rounds, seconds)
+            output.write_text(json.dumps(result, indent=1) + "\n")
+            if minutes:
+                result["memory"] = asyncio.run(
+                    both_followed(running, int(clients.split(",")[-1]), 60 * minutes)
+                )
     output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {output}")
 

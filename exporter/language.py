@@ -68,7 +68,9 @@ class Decoder(nn.Module):
         kinds = [self.traits.kind(i) for i in range(len(self.text.layers))]
         starts = {stage.first for stage in stages_of(self.visual)}
         starts |= {i for i, kind in enumerate(kinds) if not i or kind != kinds[i - 1]}
-        bodies = [self.traits.body(i) for i in range(len(kinds))]
+        # a convolution reads the sequence's length, which the tracer takes from outside the layer
+        conv = [kind == "conv" for kind in self.traits.layer_types]
+        bodies = [(self.traits.body(i), conv[i] and self.slots[i]) for i in range(len(kinds))]
         name = f"{self.traits.path}.layers"
         runs = runs_of(sorted(starts), name, self.slots, bodies, alone)
         self.layers = [run.first for run in runs]
@@ -77,8 +79,8 @@ class Decoder(nn.Module):
 
     def cache_names(self) -> list[str]:
         """Cache tensors of the layers that run, in the order the graph takes them."""
-        kinds = {i: self.traits.layer_types[i] for i in self.layers if i not in self.gaps}
-        return cache_names(kinds, self.windows)
+        types = self.traits.layer_types
+        return cache_names({i: types[i] for i in self.layers if i not in self.gaps}, self.windows)
 
     def named_caches(self, caches: Sequence[torch.Tensor]) -> Buffers:
         """Cache inputs by name."""

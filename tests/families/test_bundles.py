@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from luvc.engines import VLM
 from luvc.engines.serving import Limits, Scheduler
+from luvc.exporter import export
 from luvc.exporter.pipeline import reports
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
-from .gallery import QUESTION, families, names, pictures, question
+from .gallery import QUESTION, families, names, only_once, pictures, question
 
 
 @pytest.mark.cell("ORT fp32")
@@ -75,3 +77,23 @@ def test_a_bundle_of_ratio_one_answers_as_hugging_face(gallery, name):
     model, proc = gallery.hugging_face(name)
     wanted = reference.generate(model, proc, shown, QUESTION, 16)
     assert vlm.generate(question(shown), max_new_tokens=16).token_ids == wanted
+
+
+@pytest.mark.xdist_group("family-qwen2_vl")
+def test_sizes_share_the_weights_and_the_nearest_one_is_taken(gallery, tmp_path):
+    """Pictures near two sizes of one bundle, against Hugging Face on the picture brought to that size."""
+    sizes = ((112, 140), (168, 112))
+    config = gallery.config(
+        "qwen2_vl", output=tmp_path / "bundle", ratio=1, check=False, image_sizes=sizes
+    )
+    bundle = export(config, only_once, family=gallery.family("qwen2_vl"))
+    assert len(list(bundle.path.rglob("*.safetensors"))) == 1
+    vlm, (model, proc) = VLM.load(bundle.path, threads=1), gallery.hugging_face("qwen2_vl")
+    for height, width in sizes:
+        (shown,) = pictures((height + 9, width - 6), 1)
+        prompt = vlm.processor.prompt(question([shown]))
+        assert prompt.layout.image_size == (height, width)
+        assert f"brought to {height}x{width}" in " ".join(prompt.notes)
+        brought = shown.resize((width, height), Image.Resampling.BICUBIC)
+        wanted = reference.generate(model, proc, [brought], QUESTION, 8)
+        assert vlm.generate(question([shown]), max_new_tokens=8).token_ids == wanted
