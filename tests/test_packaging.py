@@ -1,8 +1,11 @@
 """What a wheel holds, and that the code is as clean as its own rules say."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -33,9 +36,33 @@ def test_rooms_import_only_rooms_on_their_right():
         assert "from ...engines" not in path.read_text()
 
 
-def test_files_and_functions_stay_small():
-    import ast
+def imports(path):
+    """Modules that a file imports absolutely, also late."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module).split(".")[0]
 
+
+def test_whatever_is_imported_is_installed_with_the_product_or_an_extra():
+    """What only the tests install is missing for everybody else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(x for k, v in extras.items() if k != "test" for x in v)]
+    names = {re.match(r"[\w-]+", text)[0].lower().replace("_", "-") for text in wanted}
+    # jinja2 brings markupsafe; Triton's server is the last one's home
+    names |= {"luvc", "markupsafe", "triton-python-backend-utils"}
+    homes = packages_distributions()
+    files = [*ROOT.glob("*.py"), *(p for room in ROOMS for p in ROOT.joinpath(room).rglob("*.py"))]
+    for path in files:
+        for module in set(imports(path)) - set(sys.stdlib_module_names):
+            known = {d.lower().replace("_", "-") for d in homes.get(module, [module])}
+            known.add(module.replace("_", "-"))
+            assert known & names, f"{path.relative_to(ROOT)} imports {module}"
+
+
+def test_files_and_functions_stay_small():
     for room in ROOMS:
         for path in ROOT.joinpath(room).rglob("*.py"):
             text = path.read_text()
