@@ -140,7 +140,32 @@ def latency_ratio(data: dict) -> str:
     )
 
 
-TABLES = {"prefill_cpu": prefill_cpu, "serving": serving, "latency_ratio": latency_ratio}
+def export(data: dict) -> str:
+    """One row a model: time, the disk's part of it, memory."""
+    lines = [
+        "| model | parameters | export, s | plain copy of the weights, s | difference, s "
+        "| anonymous memory, MiB | peak resident, MiB | written, GB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, x in data["models"].items():
+        lines.append(
+            f"| {name} | {x['parameters'] / 1e9:.2f} B | {x['seconds']:.0f} | {x['copy_s']:.0f} | "
+            f"**{x['without_disk_s']:.0f}** | {x['anonymous_mib']} | {x['resident_mib']} | "
+            f"{x['bytes_written'] / 1e9:.1f} |"
+        )
+    m = data["machine"]
+    lines.append("")
+    lines.append(
+        f"Random bfloat16 weights in shards on disk, written as {data['dtype']} at {data['ratio']}x without "
+        f"validation; page cache empty before, disk synced at the end. {data['date']}, {m['cores']} cores of "
+        f"{m['cpu']}, {m['memory_gib']:.0f} GiB. `{data['command']}`"
+    )
+    return "\n".join(lines)
+
+
+TABLES = {
+    "prefill_cpu": prefill_cpu, "serving": serving, "latency_ratio": latency_ratio, "export": export,
+}  # fmt: skip
 
 
 def fill(text: str) -> str:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -114,12 +115,18 @@ class WeightsFile:
     @contextlib.contextmanager
     def in_background(self) -> Iterator[Future[File]]:
         """`write` in a thread beside what is done within, stopped where that fails."""
-        with ThreadPoolExecutor(1) as pool:
-            try:
-                yield pool.submit(self.write)
-            except BaseException:
-                self._stopped.set()
-                raise
+        interval = sys.getswitchinterval()
+        # the tracer is all Python: by default the thread would wait 5 ms for each of its few calls a tensor
+        sys.setswitchinterval(interval / 50)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                try:
+                    yield pool.submit(self.write)
+                except BaseException:
+                    self._stopped.set()
+                    raise
+        finally:
+            sys.setswitchinterval(interval)
 
     def reference(self, name: str, folder: Path) -> ir.ExternalTensor:
         """The tensor as external data, for a graph that lies in `folder`."""

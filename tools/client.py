@@ -55,6 +55,13 @@ def ask(server: str, fields: dict[str, Any]) -> Any:
             client.stop_stream(cancel_requests=True)
 
 
+def readable(value: Any) -> str:
+    """Text as text, milliseconds to a tenth."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Ask a served model about a picture.")
@@ -76,10 +83,7 @@ def main() -> None:
     if verbose:
         names = (o.name for o in last.get_response().outputs if o.name != "text_output")
         values = {name: last.as_numpy(name).item() for name in names}
-        shown = (
-            f"{n} {v.decode() if isinstance(v, bytes) else f'{v:g}'}" for n, v in values.items()
-        )
-        sys.stderr.write(", ".join(shown) + "\n")
+        sys.stderr.write(", ".join(f"{n} {readable(v)}" for n, v in values.items()) + "\n")
 
 
 if __name__ == "__main__":
