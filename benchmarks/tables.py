@@ -11,37 +11,6 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 
-def prefill_cpu(data: dict) -> str:
-    """Ratio 1 beside ratio 2, with the speed-up of each part."""
-    one, two = data["ratios"]["1"], data["ratios"]["2"]
-    rows = [
-        ("vision, ms", "vision_ms"),
-        ("LLM prefill, ms", "prefill_ms"),
-        ("time to first token, ms", "first_token_ms"),
-        ("decode, ms per token", "decode_ms_per_token"),
-    ]
-    lines = ["| part | ratio 1 | ratio 2 | ratio 1 / ratio 2 |", "|---|---:|---:|---:|"]
-    for title, key in rows:
-        a, b = one[key]["median"], two[key]["median"]
-        lines.append(f"| {title} | {a:.1f} | {b:.1f} | **{a / b:.2f}x** |")
-    for title, key, scale in (
-        ("K/V cache of the prompt, MiB", "kv_bytes", 2**20),
-        ("peak memory of the process, MiB", "peak_rss_mib", 1),
-    ):
-        a, b = one[key] / scale, two[key] / scale
-        lines.append(f"| {title} | {a:.1f} | {b:.1f} | {a / b:.2f}x |")
-    m, v = data["machine"], data["versions"]
-    visual = " → ".join(map(str, two["visual_tokens"]))
-    lines.append("")
-    lines.append(
-        f"Medians of interleaved rounds, {data['date']}, {m['cores']} cores of {m['cpu']}, ONNX Runtime "
-        f"{v['onnxruntime']}, float32, random weights; 24 layers, hidden {data['model']['hidden']}, "
-        f"{one['visual_tokens'][0]} visual tokens at ratio 1, {visual} at ratio 2 "
-        f"(FLOPs ratio {two['flops_ratio']:.2f}). `{data['command']}`"
-    )
-    return "\n".join(lines)
-
-
 def serving(data: dict) -> str:
     """Ratio 1 beside ratio 2 at each number of clients."""
     lines = [
@@ -163,9 +132,7 @@ def export(data: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {
-    "prefill_cpu": prefill_cpu, "serving": serving, "latency_ratio": latency_ratio, "export": export,
-}  # fmt: skip
+TABLES = {"serving": serving, "latency_ratio": latency_ratio, "export": export}
 
 
 def fill(text: str) -> str:
