@@ -116,17 +116,16 @@ class WeightsFile:
     def in_background(self) -> Iterator[Future[File]]:
         """`write` in a thread beside what is done within, stopped where that fails."""
         interval = sys.getswitchinterval()
-        # the tracer is all Python: by default the thread would wait 5 ms for each of its few calls a tensor
-        sys.setswitchinterval(interval / 50)
-        try:
-            with ThreadPoolExecutor(1) as pool:
-                try:
-                    yield pool.submit(self.write)
-                except BaseException:
-                    self._stopped.set()
-                    raise
-        finally:
-            sys.setswitchinterval(interval)
+        with contextlib.ExitStack() as stack:
+            # the tracer is all Python: by default the thread would wait 5 ms for each call
+            sys.setswitchinterval(interval / 50)
+            stack.callback(sys.setswitchinterval, interval)
+            pool = stack.enter_context(ThreadPoolExecutor(1))
+            try:
+                yield pool.submit(self.write)
+            except BaseException:
+                self._stopped.set()
+                raise
 
     def reference(self, name: str, folder: Path) -> ir.ExternalTensor:
         """The tensor as external data, for a graph that lies in `folder`."""
