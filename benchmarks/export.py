@@ -23,6 +23,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .files import write_json
+
 TARGET = Path(__file__).parent / "results" / "export.json"
 SIZES = {
     "InternVL3-1B-hf": (896, 896),  # four tiles and a thumbnail
@@ -185,19 +187,19 @@ def main(
     names = model or list(SIZES)
     if part:
         assert folder is not None
-        place = folder / names[0]
+        place, found = folder / names[0], {}
         if part == "checkpoint":
             write_checkpoint(names[0], place)
-        print(
-            json.dumps(export_once(names[0], place, folder / "bundle") if part == "export" else {})
-        )
+        else:
+            found = export_once(names[0], place, folder / "bundle")
+        print(json.dumps(found))
         return
     report = provenance("python -m benchmarks.export") | {"dtype": DTYPE, "ratio": 2, "models": {}}
     with tempfile.TemporaryDirectory(dir=folder) as place:
         for name in names:
             report["models"][name] = found = measure(name, Path(place))
             print(json.dumps(found, indent=1))
-    TARGET.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(TARGET, report)
     print(f"wrote {TARGET}")
 
 

@@ -3,7 +3,7 @@
 stamp.py fills the gaps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,21 @@ class Run:
 
 
 def runs_of(
-    starts: Sequence[int], name: str, lengths: Sequence[int], kinds: Sequence[Any], alone: bool
+    breaks: Iterable[int], name: str, lengths: Sequence[int], kinds: Sequence[Any], alone: bool
 ) -> tuple[Run, ...]:
-    """The runs that begin at `starts`.
+    """The runs of layers of one kind.
 
     Args:
-        starts: first layers, ascending.
-        name: their module.
+        breaks: layers before which something happens to the tokens, so that a run begins there.
+        name: the layers' module.
         lengths: of every layer, see Run.
         kinds: of every layer; those of one kind compute the same function.
         alone: trace the first layer of every run.
     """
-    lasts = [*(i - 1 for i in starts[1:]), len(kinds) - 1]
+    layers = range(len(kinds))
+    changes = {i for i in layers[1:] if kinds[i] != kinds[i - 1]}
+    starts = sorted({0, *breaks} & set(layers) | changes)
+    lasts = [*(i - 1 for i in starts[1:]), layers[-1]]
     traced: dict[Any, int] = {}
     found = []
     for first, last in zip(starts, lasts, strict=True):

@@ -65,14 +65,16 @@ class Decoder(nn.Module):
         Args:
             alone: run the first layer of every run; nothing stands for another run's.
         """
-        kinds = [self.traits.kind(i) for i in range(len(self.text.layers))]
-        starts = {stage.first for stage in stages_of(self.visual)}
-        starts |= {i for i, kind in enumerate(kinds) if not i or kind != kinds[i - 1]}
+        breaks = {stage.first for stage in stages_of(self.visual)}
+        breaks |= set(
+            range(1, self.traits.deepstack + 1)
+        )  # features are added behind each of these
         # a convolution reads the sequence's length, which the tracer takes from outside the layer
-        conv = [kind == "conv" for kind in self.traits.layer_types]
-        bodies = [(self.traits.body(i), conv[i] and self.slots[i]) for i in range(len(kinds))]
-        name = f"{self.traits.path}.layers"
-        runs = runs_of(sorted(starts), name, self.slots, bodies, alone)
+        types = self.traits.layer_types
+        kinds = [
+            (self.traits.kind(i), types[i] == "conv" and self.slots[i]) for i in range(len(types))
+        ]
+        runs = runs_of(breaks, f"{self.traits.path}.layers", self.slots, kinds, alone)
         self.layers = [run.first for run in runs]
         self.gaps = frozenset(run.first for run in runs if run.like is not None)
         return runs

@@ -34,15 +34,15 @@ def stamp(model: ir.Model, runs: Sequence[Run]) -> None:
     for run in runs:
         source = by_first[run.first if run.like is None else run.like]
         copier = _Copier(graph, source, run, marks[source.first])
-        end = marks[run.first][END] if run.like is None else gaps[run.first]
-        users = [(use.node, use.idx) for use in end.outputs[0].uses()]
         if run.like is None:
-            value, todo = _input(end), range(run.first + 1, run.last + 1)
+            end = marks[run.first][END]
             fed = {place: node.outputs[0] for place, node in marks[run.first].items()}
         else:
-            value, todo = _input(end), range(run.first, run.last + 1)
+            end = gaps[run.first]
             fed = dict(zip_longest(PLACES, end.inputs))
-        for layer in todo:
+        users = [(use.node, use.idx) for use in end.outputs[0].uses()]
+        value = _input(end)
+        for layer in range(run.first + (run.like is None), run.last + 1):
             value = copier.copy(layer, end, fed | {START: value})
         for node, index in users:
             node.replace_input_with(index, value)

@@ -58,11 +58,7 @@ class TextTraits:
     marks: tuple[int, ...] = ()
 
     def kind(self, layer: int) -> tuple:
-        """Layers of one kind are alike, also in what follows them, but for weights and caches."""
-        return *self.body(layer), layer if layer < self.deepstack else None
-
-    def body(self, layer: int) -> tuple:
-        """Layers with one body compute the same function of what enters them."""
+        """Layers of one kind compute the same function of what enters them."""
         return self.layer_types[layer], self.unlike[layer : layer + 1]
 
 

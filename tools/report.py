@@ -44,10 +44,8 @@ def report(
     loaded = Bundle.load(bundle)
     target = output or loaded.path.resolve().with_name(f"{loaded.path.resolve().name}.html")
     check_target(target, loaded)
-    measured, answers = (
-        facts.read_bench(bench, loaded.manifest),
-        facts.read_accuracy(accuracy or []),
-    )
+    measured = facts.read_bench(bench, loaded.manifest)
+    answers = facts.read_accuracy(accuracy or [])
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     with console.Steps() as steps:
         steps("reading the bundle")

@@ -54,7 +54,6 @@ class Caches:
                     f"row {start} of the caches does not begin at a multiple of {ALIGNED} bytes, which "
                     "TensorRT demands: export with another --text-capacity or --ratio"
                 )
-            addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
             part = object.__new__(Caches)
             specs = [replace(s, shape=(count, *s.shape[1:])) for s in self.specs]
             addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]

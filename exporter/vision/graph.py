@@ -44,13 +44,12 @@ class VisionGraph(nn.Module):
             alone: run the first layer of every run; nothing stands for another run's.
         """
         tower, layers = self.adapter, range(self.adapter.depth)
-        starts = {0, *(m.layer for m in self.merges), *(i + 1 for i in tower.taps)} & set(layers)
-        starts |= {i for i in layers[1:] if tower.kind(i) != tower.kind(i - 1)}
+        breaks = {*(m.layer for m in self.merges), *(i + 1 for i in tower.taps)}
         states = [sum(m.layer <= i for m in self.merges) for i in layers]
         kinds = [(tower.kind(i), states[i] if tower.tabled else None) for i in layers]
         lengths = [tower.prefix + self.states[n].grid.tokens for n in states]
         names = {id(m): name for name, m in self.named_modules()}
-        runs = runs_of(sorted(starts), names[id(tower.layers)], lengths, kinds, alone)
+        runs = runs_of(breaks, names[id(tower.layers)], lengths, kinds, alone)
         self.layers = [run.first for run in runs]
         self.gaps = frozenset(run.first for run in runs if run.like is not None)
         return runs

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
-from luvc.engines.backends.base import PrefillFeed, StepFeed
+from luvc.engines.backends.base import StepFeed
 from luvc.engines.manifest import Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.family import Family
@@ -13,6 +13,8 @@ from luvc.exporter.graphs import PrefillGraph
 from luvc.exporter.pruner import Tokens, text_positions
 from luvc.exporter.text import text_traits
 from luvc.exporter.torch_runner import TorchRunner
+
+from .feeds import random_feed
 
 V, TEXT = 36, 14
 SCHEDULE = Schedule(
@@ -33,14 +35,7 @@ def layout_with(runner, schedule):
 
 
 def feed(batch=1, seed=0):
-    random = np.random.default_rng(seed)
-    return PrefillFeed(
-        input_ids=random.integers(10, 900, (batch, V + TEXT)),
-        visual_embeds=random.normal(size=(batch, V, 256)).astype(np.float32),
-        visual_index=np.tile(np.arange(5, 5 + V), (batch, 1)),
-        position_ids=np.tile(np.arange(V + TEXT), (batch, 1)),
-        last_index=np.full(batch, V + TEXT - 1),
-    )
+    return random_feed(V, TEXT, batch, seed)
 
 
 def embeds(r, f):

@@ -5,12 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from luvc.engines.backends.base import PrefillFeed, StepFeed
+from luvc.engines.backends.base import StepFeed
 from luvc.engines.manifest import Prune, Schedule
 from luvc.exporter import attention
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph
 from luvc.exporter.torch_runner import TorchRunner, convert
+
+from .feeds import random_feed
 
 V, TEXT, CPU = 36, 10, torch.device("cpu")
 SCHEDULE = Schedule(ratio=2, cutoff=0.4, language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0)))
@@ -30,14 +32,7 @@ def runner_of(checkpoint, **options):
 
 
 def feed(batch=2):
-    random = np.random.default_rng(0)
-    return PrefillFeed(
-        input_ids=random.integers(10, 900, (batch, V + TEXT)),
-        visual_embeds=random.normal(size=(batch, V, 256)).astype(np.float32),
-        visual_index=np.tile(np.arange(5, 5 + V), (batch, 1)),
-        position_ids=np.tile(np.arange(V + TEXT), (batch, 1)),
-        last_index=np.full(batch, V + TEXT - 1),
-    )
+    return random_feed(V, TEXT, batch)
 
 
 def answer(runner, layout, **options):

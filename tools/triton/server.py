@@ -120,9 +120,8 @@ class Server:
             )  # fmt: skip
         self._stopped = False
         self._models: dict[int, str] = {}
-        self._memory: set[Path] = (
-            set()
-        )  # of its models' processes, which a crash would leave behind
+        # shared memory of its models' processes, which a crash would leave behind
+        self._memory: set[Path] = set()
 
     @property
     def pid(self) -> int:
