@@ -5,6 +5,7 @@ python benchmarks/tables.py README.md [--check]
 
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 
@@ -62,10 +63,10 @@ def bench(data: dict) -> str:
         lines = [f"| batch {batch} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
         for title, key in PARTS:
             values = [c[key]["median"] if c[key] else None for c in cases]
-            lines.append(_row(title, values))
+            lines.append(_row(title, values, [_spread(c[key]) for c in cases]))
         for title, key, unit in SIZES:
             values = [c[key] / unit if c.get(key) else None for c in cases]
-            lines.append(_row(title, values))
+            lines.append(_row(title, values, [""] * len(values)))
         means = [sum(c["visual_tokens"]) / len(c["visual_tokens"]) for c in cases]
         lines.append(
             "| visual tokens, mean of layers | " + " | ".join(f"{m:.0f}" for m in means) + " |"
@@ -74,14 +75,22 @@ def bench(data: dict) -> str:
     s, m = data["settings"], data["machine"]
     missing = [f"{name} did not run: {why}." for name, why in data.get("did_not_run", {}).items()]
     blocks.append(
-        f"Medians of {s['rounds']} rounds in turns, {data['date']}, {m['cores']} cores of {m['cpu']}, "
+        f"Medians of {s['rounds']} rounds in turns, ± half the range of their middle half, {data['date']}, {m['cores']} cores of {m['cpu']}, "
         f"{s['threads']} threads, float32, random weights. "
         + " ".join([*missing, f"`{data['command']}`"])
     )
     return "\n\n".join(blocks)
 
 
-def _row(title: str, values: list[float | None]) -> str:
+def _spread(timed: dict | None) -> str:
+    """Half the middle half of the rounds, as a part of the median."""
+    if not timed:
+        return ""
+    low, _, high = statistics.quantiles(timed["samples"], n=4)
+    return f" ±{(high - low) / 2 / timed['median']:.0%}"
+
+
+def _row(title: str, values: list[float | None], spreads: list[str]) -> str:
     first = values[0]
     cells = []
     for i, value in enumerate(values):
@@ -89,7 +98,7 @@ def _row(title: str, values: list[float | None]) -> str:
             cells.append("-")
         else:
             ratio = f" ({first / value:.2f}x)" if i and first and value else ""
-            cells.append(f"{value:.1f}{ratio}")
+            cells.append(f"{value:.0f}{spreads[i]}{ratio}")
     return f"| {title} | " + " | ".join(cells) + " |"
 
 

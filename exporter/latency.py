@@ -38,8 +38,10 @@ from .problem import Problem, check_schedule
 from .schedule import solve
 
 TOLERANCE = 0.05
-ROUNDS = 3  # corrections of the schedule
-REPEATS = 7
+TRIES = 5  # schedules measured before giving up
+ROUNDS = range(7, 41)  # of a measurement, as many as its spread asks for
+CERTAINTY = 0.015  # half the 95 % interval of a ratio of times, relative
+PROBES = 0.04  # the same for probes: what they leave uncertain, the schedule's measurement corrects
 Progress = Callable[[str], None]
 
 
@@ -141,15 +143,14 @@ def for_latency(
         plain_bundle = _export(quiet, Path(work) / "1x", Schedule(), export)
         one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
         aim = config.ratio
-        for _ in range(ROUNDS):
+        for _ in range(TRIES):
             schedule = _solve(problem, aim, config)
             predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
             schedule = check_schedule(plain, schedule)
             progress(f"measuring a schedule predicted at {predicted:.2f}x")
             bundle = _export(quiet, Path(work) / "try", schedule, export)
-            slow, fast = in_turns(
-                [one, TimedPrompt.of(bundle, config.reference_text, config.backend)]
-            )
+            two = TimedPrompt.of(bundle, config.reference_text, config.backend)
+            slow, fast = in_turns([one, two])
             timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
             if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
                 return timed
@@ -207,10 +208,30 @@ class TimedPrompt:
         return (perf_counter() - start) * 1e3
 
 
-def in_turns(prompts: Sequence[TimedPrompt]) -> list[float]:
-    """Median ms of each, run in turns after one round to warm up."""
-    times = [[p.run() for p in prompts] for _ in range(REPEATS + 1)][1:]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
+def in_turns(prompts: Sequence[TimedPrompt], certainty: float = CERTAINTY) -> list[float]:
+    """ms of each: run in turns, and each compared with the first of its own round.
+
+    A machine that others share is slow for seconds at a time. That hits all of a round alike, so
+    the ratios within rounds spread less than the times do. Rounds go on until they are certain.
+    """
+    for prompt in prompts:
+        prompt.run()  # warms up
+    times: list[list[float]] = []
+    while len(times) < ROUNDS.stop - 1:
+        times.append([p.run() for p in prompts])
+        ratios = np.array(times) / np.array(times)[:, :1]
+        if len(times) >= ROUNDS.start and max(map(spread, ratios.T)) <= certainty:
+            break
+    first = statistics.median(row[0] for row in times)
+    return [float(first * r) for r in np.median(ratios, axis=0)]
+
+
+def spread(values: np.ndarray) -> float:
+    """Half the 95 % interval of the median by order statistics, relative to the median."""
+    ordered, n = np.sort(values), len(values)
+    reach = 0.98 * n**0.5  # the binomial's 1.96 deviations of sqrt(n) / 2
+    low, high = max(0, int(n / 2 - reach)), min(n - 1, int(np.ceil(n / 2 + reach)))
+    return float((ordered[high] - ordered[low]) / 2 / np.median(values))
 
 
 # ---- probes
@@ -263,7 +284,7 @@ def _measure(config, family, problem, work: Path, progress, export) -> list:
         tokens = [v + prompts[-1].text for v in schedule.visual_per_layer(layers, V)]
         shapes.append((tokens, int(bool(keep))))
     progress("timing the probes")
-    return [(*s, ms) for s, ms in zip(shapes, in_turns(prompts), strict=True)]
+    return [(*s, ms) for s, ms in zip(shapes, in_turns(prompts, PROBES), strict=True)]
 
 
 def write_probe(family: Family, layers: int, folder: Path) -> None:

@@ -101,7 +101,7 @@ class Study:
         if key not in self._towered:
             pixels = self._pixels(number)
             if plan.grid is not None:
-                pixels = resize(pixels, plan.grid, self.tower.patch)
+                pixels = resize(pixels, plan.grid, self.tower.patch * self.tower.block.h)
             self._towered[key] = self.tower.run(pixels, plan.merges, match)[0]
         return self._towered[key]
 

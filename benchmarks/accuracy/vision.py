@@ -15,9 +15,6 @@ from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_tokens
 from luvc.tools.pocket.checkpoint import MEAN, STD
 
-BLOCK = Grid(2, 2)
-"""Patches that pixel shuffle joins to one visual token."""
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -45,9 +42,9 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def resize(pixels: Tensor, grid: Grid, patch: int) -> Tensor:
-    """float32 [N, 3, height, width] -> the size that gives `grid` visual tokens, antialiased."""
-    size = (grid.h * BLOCK.h * patch, grid.w * BLOCK.w * patch)
+def resize(pixels: Tensor, grid: Grid, pitch: int) -> Tensor:
+    """float32 [N, 3, height, width] -> `grid` visual tokens, `pitch` pixels apart; antialiased."""
+    size = (grid.h * pitch, grid.w * pitch)
     return F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False)
 
 
@@ -64,6 +61,8 @@ class Tower:
         height, width = self.vision.embeddings.image_size
         self.grid = Grid(height // self.patch, width // self.patch)
         self.layers = self.vision.encoder.layer
+        self.shuffle = model.config.downsample_ratio
+        self.block = Grid(round(1 / self.shuffle), round(1 / self.shuffle))
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """float32 [N, 3, height, width] -> [N, 1 + h w, width], positions interpolated to the size."""
@@ -80,7 +79,7 @@ class Tower:
     def project(self, x: Tensor, grid: Grid) -> Tensor:
         """[N, 1 + h w, width] -> visual tokens [N, V, D]."""
         x = self.vision.layernorm(x)[:, 1:].unflatten(1, (grid.h, grid.w))
-        return self.base.multi_modal_projector(self.base.pixel_shuffle(x, 0.5).flatten(1, 2))
+        return self.base.multi_modal_projector(self.base.pixel_shuffle(x, self.shuffle).flatten(1, 2))
 
     def run(
         self, pixels: Tensor, merges: tuple[Merge, ...] = (), match: bool = False
@@ -90,10 +89,10 @@ class Tower:
         for number, layer in enumerate(self.layers):
             for merge in merges:
                 if merge.layer == number:
-                    after = merge_grid(grid, merge, BLOCK)
+                    after = merge_grid(grid, merge, self.block)
                     x, grid = merge_tokens(x, grid, after, merge, 1, match), after
             x = layer(x)
-        return self.project(x, grid), Grid(grid.h // BLOCK.h, grid.w // BLOCK.w)
+        return self.project(x, grid), self._tokens(grid)
 
     def look(self, pixels: Tensor) -> Seen:
         """Visual tokens with the attention of every layer beside them."""
@@ -101,13 +100,22 @@ class Tower:
         cls, received, keys = [], [], x
         for number, layer in enumerate(self.layers):
             weights, key = self._attention(layer, x)
-            cls.append(_cells(weights[:, 0, 1:, None], grid)[..., 0])
-            received.append(_cells(weights.mean(1)[:, 1:, None], grid)[..., 0])
+            cls.append(self._cells(weights[:, 0, 1:, None], grid)[..., 0])
+            received.append(self._cells(weights.mean(1)[:, 1:, None], grid)[..., 0])
             if number == len(self.layers) - 2:
-                keys = _cells(key[:, 1:], grid)
+                keys = self._cells(key[:, 1:], grid)
             x = layer(x)
-        rows = Grid(grid.h // BLOCK.h, grid.w // BLOCK.w)
-        return Seen(self.project(x, grid), rows, torch.stack(cls), torch.stack(received), keys)
+        seen = torch.stack(cls), torch.stack(received), keys
+        return Seen(self.project(x, grid), self._tokens(grid), *seen)
+
+    def _tokens(self, grid: Grid) -> Grid:
+        """Visual tokens of a patch grid."""
+        return Grid(grid.h // self.block.h, grid.w // self.block.w)
+
+    def _cells(self, values: Tensor, grid: Grid) -> Tensor:
+        """Mean over the patches of each visual token: [N, h w, c] -> [N, V, c]."""
+        blocks = values.unflatten(1, (-1, self.block.h, grid.w // self.block.w, self.block.w))
+        return blocks.mean((2, 4)).flatten(1, 2)
 
     @staticmethod
     def _attention(layer, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +126,3 @@ class Tower:
             for norm, projection in ((a.q_norm, a.q_proj), (a.k_norm, a.k_proj))
         )
         return (query @ key.mT * a.scale).softmax(-1).mean(1), key.mean(1)
-
-
-def _cells(values: Tensor, grid: Grid) -> Tensor:
-    """Mean over the patches of each visual token: [N, h w, c] -> [N, V, c]."""
-    blocks = values.unflatten(1, (grid.h // BLOCK.h, BLOCK.h, grid.w // BLOCK.w, BLOCK.w))
-    return blocks.mean((2, 4)).flatten(1, 2)

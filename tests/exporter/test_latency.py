@@ -1,5 +1,6 @@
 """Ratios of measured time: the fit, the solver on milliseconds, and the loop on a made-up machine."""
 
+from itertools import cycle
 from types import SimpleNamespace
 
 import numpy as np
@@ -37,6 +38,35 @@ def test_a_prompt_is_timed(workshop):
     prompt = latency.TimedPrompt.of(bundle, text=40)
     assert prompt.text == 40
     assert all(ms > 0 for ms in latency.in_turns([prompt]))
+
+
+class Shared:
+    """A prompt of `ms` with noise; `shared` slows 12 runs of every 24 down."""
+
+    runs = 0
+
+    def __init__(self, ms, noise, shared=1.0):
+        self.ms, self.noise, self.shared = ms, noise, shared
+        self.random = np.random.default_rng(5)
+
+    def run(self):
+        Shared.runs += 1
+        load = 1 + (Shared.runs // 12) % 2 * self.shared
+        return self.ms * load * self.random.lognormal(0, self.noise)
+
+
+def test_a_shared_machine_does_not_disturb_the_ratio():
+    slow, fast = latency.in_turns([Shared(200, 0.01), Shared(100, 0.01)])
+    assert slow / fast == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "noise, rounds", [(0.001, latency.ROUNDS.start), (0.3, latency.ROUNDS.stop - 1)]
+)
+def test_rounds_go_on_while_ratios_spread(noise, rounds):
+    Shared.runs = 0
+    latency.in_turns([Shared(1, noise, 0), Shared(1, 0, 0)])
+    assert Shared.runs == 2 * (rounds + 1)
 
 
 @pytest.fixture
@@ -95,16 +125,16 @@ def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
 
 def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):
     machine = Machine(monkeypatch, tmp_path, family)
-    disturbed = iter([1.1, 0.9, 1.1])
+    disturbed = cycle([1.1, 0.9])
 
-    def in_turns(prompts):
+    def in_turns(prompts, certainty=0):
         times = [p.run() for p in prompts]
         return times if len(times) != 2 else [times[0], times[1] * next(disturbed)]
 
     monkeypatch.setattr(latency, "in_turns", in_turns)
     with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.*more than 5 % off"):
         latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
-    assert sum(run.output.name == "try" for run in machine.runs) == 3
+    assert sum(run.output.name == "try" for run in machine.runs) == latency.TRIES
 
 
 def test_requests_that_cannot_be_solved(tmp_path, family):

@@ -44,7 +44,7 @@ from luvc.tools.pocket.trainer import TrainConfig, Trainer
 CPU = torch.device("cpu")
 SMALL = TrainConfig(
     steps=8,
-    width=128,
+    vision_first=0.1,
     singles=1,
     pairs=1,
     pair_every=1,

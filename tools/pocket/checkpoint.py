@@ -17,30 +17,29 @@ if TYPE_CHECKING:
         PreTrainedTokenizerFast,
     )
 
-PATCH = 8
-VISUAL_TOKENS = (SIZE // PATCH // 2) ** 2
-"""Visual tokens of a picture after pixel shuffle: 144."""
+PATCH = 16
+VISUAL_TOKENS = (SIZE // PATCH) ** 2
+"""Visual tokens of a picture, 144: a patch each, for pixel shuffle joins none."""
 MAX_BYTES = 16 << 20
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Per-channel normalisation of pixels in 0 .. 1."""
 
 HEAD = 64
 LAYERS = 8
-WIDTHS = (128, 192)
-"""Widths of the vision tower, heads of 64: 6.0 and 8.1 million parameters with the language model."""
+VISION_WIDTH = 192
 LANGUAGE_WIDTH = 256
 """Four query heads: TensorRT-RTX has no one-query attention kernel for fewer."""
 KV_HEADS = 2
 INTERMEDIATE = 384
 
 
-def vision_config(width: int) -> dict[str, object]:
+def vision_config() -> dict[str, object]:
     """Settings of the vision tower."""
     return {
-        "hidden_size": width,
+        "hidden_size": VISION_WIDTH,
         "num_hidden_layers": LAYERS,
-        "num_attention_heads": width // HEAD,
-        "intermediate_size": 4 * width,
+        "num_attention_heads": VISION_WIDTH // HEAD,
+        "intermediate_size": 4 * VISION_WIDTH,
         "attention_bias": True,
         "image_size": [SIZE, SIZE],
         "patch_size": [PATCH, PATCH],
@@ -65,24 +64,18 @@ def language_config() -> dict[str, object]:
     }
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast, width: int = WIDTHS[-1]) -> InternVLConfig:
-    """Describe the pocket VLM: 8 vision layers of this width, 8 language layers, heads of 64.
-
-    Raises:
-        LuvcError: the width is not one of WIDTHS.
-    """
+def build_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
+    """Describe the pocket VLM: 8 vision layers, 8 language layers, heads of 64."""
     from transformers import InternVLConfig
 
-    if width not in WIDTHS:
-        raise LuvcError(f"Width {width} is not offered; choose one of {WIDTHS}.")
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return InternVLConfig.from_dict(
         {
-            "vision_config": vision_config(width),
+            "vision_config": vision_config(),
             "text_config": language_config() | ends,
             "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
             "image_seq_length": VISUAL_TOKENS,
-            "downsample_ratio": 0.5,
+            "downsample_ratio": 1.0,
             "tie_word_embeddings": True,
         }
         | ends
@@ -181,7 +174,7 @@ def save_checkpoint(
     if size > MAX_BYTES:
         raise LuvcError(
             f"The checkpoint takes {size} bytes, more than the {MAX_BYTES} that the repository "
-            "holds; choose a smaller width."
+            "holds; make it narrower."
         )
     return size
 

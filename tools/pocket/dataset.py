@@ -113,7 +113,7 @@ class Record:
         return np.stack([np.asarray(picture) for picture in self.pictures])
 
     def labels(self) -> np.ndarray:
-        """Per-patch content and colour classes, uint8 [pictures, 2, rows, columns]."""
+        """Per-cell content and colour classes, uint8 [pictures, 2, rows, columns]."""
         return np.stack([canvas.labels() for canvas in self.canvases])
 
 

@@ -1,4 +1,4 @@
-"""Drawing with Pillow, and the per-patch labels of what was drawn where."""
+"""Drawing with Pillow, and the per-cell labels of what was drawn where."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ FONTS = ("default", "DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansM
 _CONTENT = {name: index for index, name in enumerate(CONTENTS)}
 _TINT = {name: index for index, name in enumerate(TINTS)}
 _OVERSAMPLE = 4
+
+CELL = 8
+"""Edge of the cells that labels are given for, pixels."""
 
 
 @cache
@@ -115,7 +118,7 @@ def contrast(colour: str) -> tuple[int, int, int]:
 
 
 class Canvas:
-    """A picture being drawn, with the marks that become per-patch labels."""
+    """A picture being drawn, with the marks that become per-cell labels."""
 
     def __init__(self, image: Image.Image):
         self.image = image
@@ -170,26 +173,26 @@ class Canvas:
             self.marks.append(((left, y + top, right, y + bottom), content, _TINT[colour]))
             left = right
 
-    def labels(self, patch: int = 8) -> np.ndarray:
-        """Label every patch with what covers its centre.
+    def labels(self) -> np.ndarray:
+        """Label every cell of CELL pixels with what covers its centre.
 
         Returns:
-            uint8 [2, SIZE / patch, SIZE / patch]: content class, colour class.
+            uint8 [2, SIZE / CELL, SIZE / CELL]: content class, colour class.
         """
-        grid = SIZE // patch
+        grid = SIZE // CELL
         out = np.zeros((2, grid, grid), np.uint8)
         for (left, top, right, bottom), content, tint in self.marks:
-            c0, c1 = _covered(left, right, patch)
-            r0, r1 = _covered(top, bottom, patch)
+            c0, c1 = _covered(left, right)
+            r0, r1 = _covered(top, bottom)
             out[0, r0:r1, c0:c1] = content
             out[1, r0:r1, c0:c1] = tint
         return out
 
 
-def _covered(low: float, high: float, patch: int) -> tuple[int, int]:
-    """Range of patches whose centre lies between two edges, at least one patch."""
-    first = math.ceil(low / patch - 0.5)
-    last = math.floor(high / patch - 0.5)
+def _covered(low: float, high: float) -> tuple[int, int]:
+    """Range of cells whose centre lies between two edges, at least one cell."""
+    first = math.ceil(low / CELL - 0.5)
+    last = math.floor(high / CELL - 0.5)
     if last < first:
-        first = last = int((low + high) / 2 // patch)
+        first = last = int((low + high) / 2 // CELL)
     return max(first, 0), max(last + 1, 0)

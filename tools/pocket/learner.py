@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface, InternVLForConditionalGeneration
 
-from .checkpoint import MEAN, STD, VISUAL_TOKENS
+from .checkpoint import MEAN, PATCH, STD, VISUAL_TOKENS
+from .drawing import CELL
 from .loader import Group
 from .packing import IGNORE, PADDING, PREFIX
 from .vocabulary import CONTENTS, TINTS
@@ -19,8 +20,10 @@ _BEFORE_PICTURE = 4
 """Tokens of the prompt before the first picture: `<|im_start|>user\\n<img>`."""
 _BETWEEN = 3
 """Tokens between two pictures: `</img>\\n<img>`."""
+CELLS = PATCH // CELL
+"""Labelled cells along an edge of a patch."""
 _NOTHING_WEIGHT = 0.1
-"""Weight of patches that show nothing: they are nine in ten."""
+"""Weight of cells that show nothing: they are nine in ten."""
 
 
 def to_device(group: Group, device: torch.device) -> dict[str, Tensor]:
@@ -74,8 +77,8 @@ AttentionInterface.register(PLAIN_ATTENTION, plain_attention)
 class Learner(nn.Module):
     """The pocket VLM with two linear heads that training alone uses.
 
-    The heads say which shape or character and which colour covers each patch. They give the vision
-    layers 576 labels a picture from the first step on, long before answers teach them anything.
+    The heads say which shape or character and which colour covers each of a patch's four cells. They
+    give the vision layers 576 labels a picture from the first step on, long before answers teach them anything.
     """
 
     mean: Tensor
@@ -85,10 +88,17 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         width = model.model.vision_tower.embeddings.cls_token.shape[-1]
-        self.content = nn.Linear(width, len(CONTENTS))
-        self.tint = nn.Linear(width, len(TINTS))
+        self.content = nn.Linear(width, CELLS**2 * len(CONTENTS))
+        self.tint = nn.Linear(width, CELLS**2 * len(TINTS))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
+
+    def look(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode the pictures: patches [n * p, h * w, c] and the loss of their labels, a scalar."""
+        pixels = group["pixels"].flatten(0, 1).permute(0, 3, 1, 2)
+        pixels = (pixels / 255 - self.mean) / self.std
+        patches = self.model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
+        return patches, self._patch_loss(patches, group["labels"])
 
     def forward(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score every token and label every patch.
@@ -99,10 +109,8 @@ class Learner(nn.Module):
         Returns:
             Logits [n, s, vocabulary] and the patch loss, a scalar.
         """
-        pixels = group["pixels"].flatten(0, 1).permute(0, 3, 1, 2)
-        pixels = (pixels / 255 - self.mean) / self.std
         base = self.model.model
-        patches = base.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
+        patches, patch_loss = self.look(group)
         ids = group["ids"].long()
         visual = self._project(patches).unflatten(0, (len(ids), -1))
         embeds = self._insert(base.get_input_embeddings()(ids), visual)
@@ -112,14 +120,11 @@ class Learner(nn.Module):
             position_ids=group["positions"].long(),
             use_cache=False,
         ).last_hidden_state
-        return self.model.lm_head(hidden), self._patch_loss(patches, group["labels"])
+        return self.model.lm_head(hidden), patch_loss
 
     def _project(self, patches: Tensor) -> Tensor:
-        """Patches [n, h * w, c] -> visual tokens [n, h * w / 4, d], as the model itself does."""
-        base = self.model.model
-        side = int(patches.shape[1] ** 0.5)
-        grid = patches.unflatten(1, (side, side))
-        return base.multi_modal_projector(base.pixel_shuffle(grid, 0.5).flatten(1, 2))
+        """Patches [n, h * w, c] -> visual tokens [n, h * w, d], as the model itself does."""
+        return self.model.model.multi_modal_projector(patches)
 
     @staticmethod
     def _insert(embeds: Tensor, visual: Tensor) -> Tensor:
@@ -132,13 +137,15 @@ class Learner(nn.Module):
         return torch.cat([*parts, embeds[:, at:]], 1)
 
     def _patch_loss(self, patches: Tensor, labels: Tensor) -> Tensor:
-        labels = labels.flatten(0, 1).flatten(2).long()
+        """Cross-entropy of patches [m, h * w, c] against cells, uint8 [n, p, 2, rows, columns]."""
+        labels = labels.flatten(0, 1).unflatten(3, (-1, CELLS)).unflatten(2, (-1, CELLS))
+        labels = labels.transpose(3, 4).flatten(4).flatten(2, 3).long()  # [m, 2, h * w, cells]
         loss = patches.new_zeros(())
         for head, target in ((self.content, labels[:, 0]), (self.tint, labels[:, 1])):
-            weight = torch.ones(head.out_features, device=patches.device)
+            scores = head(patches).float().unflatten(2, (CELLS**2, -1))
+            weight = torch.ones(scores.shape[-1], device=patches.device)
             weight[0] = _NOTHING_WEIGHT
-            scores = head(patches).float().flatten(0, 1)
-            loss = loss + F.cross_entropy(scores, target.flatten(), weight=weight)
+            loss = loss + F.cross_entropy(scores.flatten(0, 2), target.flatten(), weight=weight)
         return loss
 
 

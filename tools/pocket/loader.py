@@ -13,8 +13,8 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from .checkpoint import PATCH
 from .dataset import record
+from .drawing import CELL
 from .packing import CHAT_EVERY, Packer
 from .vocabulary import SIZE, TASKS
 
@@ -55,7 +55,7 @@ class BatchShape:
 def _group_arrays(
     records: int, pictures: int, length: int
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    grid = SIZE // PATCH
+    grid = SIZE // CELL
     tokens = ((records, length), np.dtype(np.int16))
     return {
         "pixels": ((records, pictures, SIZE, SIZE, 3), np.dtype(np.uint8)),

@@ -57,7 +57,9 @@ class BatchedMuon(torch.optim.Optimizer):
     def _step_shape(self, parameters: list[Tensor], shape: torch.Size, lr: float, decay: float):
         gradients = torch.stack([p.grad for p in parameters if p.grad is not None])
         state = self.state[parameters[0]]  # of all matrices of the shape
-        momentum = state.setdefault("momentum", torch.zeros_like(gradients))
+        momentum = state.get("momentum")
+        if momentum is None or momentum.shape != gradients.shape:  # others joined: begin anew
+            momentum = state["momentum"] = torch.zeros_like(gradients)
         momentum.lerp_(gradients, 1 - _MOMENTUM)
         updates = orthogonalise(gradients.lerp(momentum, _MOMENTUM)).to(gradients.dtype)
         for parameter, update in zip(parameters, updates, strict=True):

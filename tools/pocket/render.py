@@ -12,7 +12,7 @@ def render(scene: Scene) -> Canvas:
     """Draw a scene.
 
     Returns:
-        The canvas: `image` is the picture, `labels()` the per-patch labels.
+        The canvas: `image` is the picture, `labels()` the per-cell labels.
     """
     canvas = Canvas(backgrounds.render(scene.background))
     if scene.chart is not None:

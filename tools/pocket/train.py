@@ -18,10 +18,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 app = typer.Typer(add_completion=False)
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "cpu": {},
+    "cpu": {
+        "singles": 20,
+        "pairs": 4,
+        "validate_every": 250,
+        "save_every": 250,
+        "compile": True,
+    },
     "cuda": {
         "steps": 12_000,
-        "width": 192,
         "singles": 448,
         "pairs": 96,
         "pair_every": 2,
@@ -52,9 +57,6 @@ def train(
     ] = None,
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Width of the vision tower, 128 or 192.")
-    ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw pictures.")] = None,
@@ -70,7 +72,6 @@ def train(
         "start": start,
         "singles": singles,
         "pairs": pairs,
-        "width": width,
         "rate": rate,
         "muon": muon,
         "workers": workers,

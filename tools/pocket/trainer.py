@@ -42,8 +42,6 @@ class TrainConfig:
     start: str | None = None
     """Checkpoint directory whose weights a new run begins with."""
     device: str = "cpu"
-    width: int = 128
-    """Width of the vision tower, one of checkpoint.WIDTHS."""
     singles: int = 4
     """One-picture records of a step."""
     pairs: int = 1
@@ -56,6 +54,8 @@ class TrainConfig:
     muon: bool = True
     patch_weight: float = 2.0
     """Weight of the patch labels in the loss; it falls to zero over the run."""
+    vision_first: float = 0.15
+    """Part of the run in which patch labels alone are learnt: four times as many pictures a second."""
     average: float = 0.999
     clip: float = 1.0
     workers: int = 1
@@ -110,12 +110,16 @@ class Trainer:
     def _first_model(self):
         if self.config.start:
             return load_checkpoint(Path(self.config.start))
-        return build_model(build_config(self.tokenizer, self.config.width), self.config.seed)
+        return build_model(build_config(self.tokenizer), self.config.seed)
 
     def progress(self) -> float:
         """Part of the run that is over, 0 .. 1."""
         of_time = self.spent / (60 * self.config.minutes) if self.config.minutes else 0
         return max(self.step / self.config.steps, of_time)
+
+    def looks_only(self) -> bool:
+        """Whether the run is in its first part, which learns patch labels alone."""
+        return self.progress() < self.config.vision_first
 
     def run(self) -> bool:
         """Train to the end of the schedule, logging and validating on the way.
@@ -167,8 +171,12 @@ class Trainer:
             group = to_device(arrays, self.device)
             share = group["pixels"].shape[0] * group["pixels"].shape[1] / pictures
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.half):
-                logits, patch_loss = self.learner(group)
-                loss = answer_loss(logits, arrays["targets"]) / answers
+                if self.looks_only():
+                    patch_loss = self.learner.look(group)[1]
+                    loss = torch.zeros_like(patch_loss)
+                else:
+                    logits, patch_loss = self.learner(group)
+                    loss = answer_loss(logits, arrays["targets"]) / answers
             (loss + share * patch_weight * patch_loss).backward()
             sums[0] += loss.detach()
             sums[1] += share * patch_loss.detach()

@@ -69,7 +69,7 @@ PHOTOS = {
 """What a photograph shows -> its file in scikit-image's data folder."""
 
 CONTENTS = ("nothing", *SHAPES, *CHARACTERS)
-"""Classes of the per-patch content labels."""
+"""Classes of the per-cell content labels."""
 
 TINTS = ("none", *COLOURS)
-"""Classes of the per-patch colour labels."""
+"""Classes of the per-cell colour labels."""
