@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -24,10 +25,11 @@ def test_the_python_example_runs(workshop, picture, tmp_path):
     assert "tokens were not run again" in result.stdout
 
 
-def test_tables_are_those_of_the_results():
+@pytest.mark.parametrize("page", ["README.md", "docs/cpu.md", "docs/triton.md"])
+def test_tables_are_those_of_the_results(page):
     script = ROOT / "benchmarks" / "tables.py"
-    result = subprocess.run([sys.executable, script, ROOT / "README.md", "--check"], check=False)
-    assert result.returncode == 0, "run: python benchmarks/tables.py README.md"
+    result = subprocess.run([sys.executable, script, ROOT / page, "--check"], check=False)
+    assert result.returncode == 0, f"run: python benchmarks/tables.py {page}"
 
 
 def test_a_stale_table_is_noticed(tmp_path):

@@ -1,83 +1,124 @@
-"""Causal attention without the half that is masked, for ONNX Runtime on a CPU.
+"""Attention as ONNX Runtime computes it fastest on a CPU; measured figures: docs/cpu.md.
 
-Its kernel computes all S x S scores of a prompt and masks half of them. In n blocks of queries, each
-against the keys up to its own end, (n + 1) / 2n of them are computed, and every result is the same
-to the last bit. Measured figures: docs/cpu.md.
+Causal: the kernel of the standard node computes all S x S scores of a prompt and masks half of them. In
+n blocks of queries, each against the keys up to its own end, (n + 1) / 2n of them are computed, and
+every result is the same to the last bit.
+
+Both ways (vision towers): com.microsoft's MultiHeadAttention never writes the scores to memory.
 """
 
 from typing import Any
 
-DOMAIN = "luvc.cpu"
+DOMAIN, CONTRIB = "luvc.cpu", "com.microsoft"
+FLOAT = 1  # TensorProto.FLOAT: MultiHeadAttention runs nothing else on a CPU
 BLOCKS = 4
 SHORTEST = 256
 """Tokens of a prompt from which on blocks pay."""
 
 
-def causal_in_blocks(model: Any) -> int:
-    """Let every causal attention over a whole prompt run in blocks; returns how many there are.
+def fuse_attention(model: Any) -> dict[str, int]:
+    """Replace every Attention(q, k, v) without a mask; returns how many of each kind.
 
-    Given: y = Attention(q, k, v, is_causal = 1)
-    Result: y = CausalAttention(q, k, v), a function of the model
+    Given: y = Attention(q, k, v), is_causal = 1 or not
+    Result: y = CausalAttention(q, k, v) or y = FullAttention(q, k, v), functions of the model
     """
     from onnx import helper, parser
 
-    found = 0
+    counts = {"CausalAttention": 0, "FullAttention": 0}
+    values = [*model.graph.input, *model.graph.value_info]
+    heads = {v.name: _heads(v) for v in values if len(v.type.tensor_type.shape.dim) == 4}
     for node in model.graph.node:
-        causal = any(a.name == "is_causal" and a.i for a in node.attribute)
-        if node.op_type == "Attention" and causal and len([i for i in node.input if i]) == 3:
-            found += 1
-            node.op_type, node.domain = "CausalAttention", DOMAIN
-            scale = [a for a in node.attribute if a.name == "scale"]
-            del node.attribute[:]
-            node.attribute.extend(scale)
-    if found:
-        opset = next(o.version for o in model.opset_import if not o.domain)
-        model.functions.append(parser.parse_function(_function(opset)))
-        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-    return found
+        if node.op_type != "Attention" or len([i for i in node.input if i]) != 3:
+            continue
+        q, k, _ = node.input[:3]
+        given = {a.name: a for a in node.attribute}
+        kept = [given["scale"]] if "scale" in given else []
+        if "is_causal" in given and given["is_causal"].i:
+            kind = "CausalAttention"
+        elif heads.get(q) and heads.get(q) == heads.get(k):
+            kind = "FullAttention"
+            kept.append(helper.make_attribute("heads", heads[q]))
+        else:
+            continue
+        counts[kind] += 1
+        node.op_type, node.domain = kind, DOMAIN
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    opset = next(o.version for o in model.opset_import if not o.domain)
+    for kind, text in (("CausalAttention", _causal()), ("FullAttention", FULL)):
+        if counts[kind]:
+            head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}, "{CONTRIB}" : 1]>\n'
+            model.functions.append(parser.parse_function(head + text))
+    have = {o.domain for o in model.opset_import}
+    model.opset_import.extend(
+        helper.make_opsetid(d, 1) for d in (DOMAIN, CONTRIB) if d not in have and any(counts.values())
+    )
+    return counts
 
 
-def _function(opset: int) -> str:
+def _heads(value: Any) -> int:
+    """H of a float32 [B, H, S, d]; 0 of other types, or if the graph does not tell."""
+    tensor = value.type.tensor_type
+    return tensor.shape.dim[1].dim_value if tensor.elem_type == FLOAT else 0
+
+
+FULL = """
+FullAttention <heads, scale> (q, k, v) => (y)
+{
+    flat = Constant <value_ints = [0, 0, -1]> ()
+    q_rows = Transpose <perm = [0, 2, 1, 3]> (q)
+    k_rows = Transpose <perm = [0, 2, 1, 3]> (k)
+    v_rows = Transpose <perm = [0, 2, 1, 3]> (v)
+    q_flat = Reshape (q_rows, flat)
+    k_flat = Reshape (k_rows, flat)
+    v_flat = Reshape (v_rows, flat)
+    y_flat = com.microsoft.MultiHeadAttention <num_heads: int = @heads, scale: float = @scale>
+        (q_flat, k_flat, v_flat)
+    shape = Shape (q_rows)
+    y_rows = Reshape (y_flat, shape)
+    y = Transpose <perm = [0, 2, 1, 3]> (y_rows)
+}
+"""
+"""q, k, v, y: [B, H, S, d]."""
+
+
+def _causal() -> str:
     """CausalAttention in ONNX's text form.
 
-    q: [B, H_q, S, d]; k, v: [B, H_kv, S, d]; y like q. Block i holds the queries from S i / BLOCKS on;
-    the keys before it are its past.
+    q, y: [B, H_q, S, d]; k, v: [B, H_kv, S, d]. Block i holds the queries from S i / BLOCKS on; the keys
+    before it are its past.
     """
-    parts, joined = [], []
+    attend = "Attention <is_causal = 1, scale: float = @scale>"
+    edges, blocks, joined = [], [], []
+    for i in range(BLOCKS + 1):
+        edges.append(f"n{i} = Constant <value_ints = [{i}]> ()")
+        edges.append(f"s{i} = Mul (length, n{i})")
+        edges.append(f"e{i} = Div (s{i}, count)")
     for i in range(BLOCKS):
-        start, end = f"e{i}", f"e{i + 1}"
-        parts += [f"{x}{i} = Slice ({x}, {start}, {end}, axis)" for x in "qkv"]
-        parts += [f"past_{x}{i} = Slice ({x}, e0, {start}, axis)" for x in "kv"] * (i > 0)
-        past = f", , past_k{i}, past_v{i}" if i else ""
-        made = f"y{i}, new_k{i}, new_v{i}" if i else "y0"
-        parts.append(
-            f"{made} = Attention <is_causal = 1, scale: float = @scale> (q{i}, k{i}, v{i}{past})"
-        )
+        blocks += [f"{x}{i} = Slice ({x}, e{i}, e{i + 1}, axis)" for x in "qkv"]
+        if i:
+            blocks += [f"past_{x}{i} = Slice ({x}, e0, e{i}, axis)" for x in "kv"]
+            past = f"q{i}, k{i}, v{i}, , past_k{i}, past_v{i}"
+            blocks.append(f"y{i}, new_k{i}, new_v{i} = {attend} ({past})")
+        else:
+            blocks.append(f"y0 = {attend} (q0, k0, v0)")
         joined.append(f"y{i}")
-    edges = "\n".join(
-        f"n{i} = Constant <value_ints = [{i}]> ()\n"
-        f"s{i} = Mul (length, n{i})\n"
-        f"e{i} = Div (s{i}, count)"
-        for i in range(BLOCKS + 1)
-    )
+    lines = "\n".join
     return f"""
-<domain: "{DOMAIN}", opset_import: ["" : {opset}]>
 CausalAttention <scale> (q, k, v) => (y)
 {{
     length = Shape <start = 2, end = 3> (q)
     shortest = Constant <value_ints = [{SHORTEST}]> ()
     axis = Constant <value_ints = [2]> ()
     count = Constant <value_ints = [{BLOCKS}]> ()
-    {edges}
+    {lines(edges)}
     is_long = GreaterOrEqual (length, shortest)
     y = If (is_long) <
-        then_branch = blocks () => (y_blocks) {{
-            {chr(10).join(parts)}
+        then_branch = in_blocks () => (y_blocks) {{
+            {lines(blocks)}
             y_blocks = Concat <axis = 2> ({", ".join(joined)})
         }},
-        else_branch = whole () => (y_whole) {{
-            y_whole = Attention <is_causal = 1, scale: float = @scale> (q, k, v)
-        }}
+        else_branch = whole () => (y_whole) {{ y_whole = {attend} (q, k, v) }}
     >
 }}
 """

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import LuvcError
-from .ort_attention import causal_in_blocks
+from .ort_attention import fuse_attention
 
 CONTRIB = "com.microsoft"
 FOLDER = "session.model_external_initializers_file_folder_path"
@@ -44,7 +44,7 @@ class SharedWeights:
 
         model = onnx.load(graph, load_external_data=False)
         read_transposed(model)
-        causal_in_blocks(model)
+        fuse_attention(model)
         options.add_session_config_entry(FOLDER, str(graph.parent))
         if not packed:
             options.add_session_config_entry("session.disable_prepacking", "1")

@@ -1,4 +1,4 @@
-"""Causal attention in blocks: ONNX Runtime's own node on the same inputs, and the graphs of bundles."""
+"""Attention as rewritten for ONNX Runtime: its own node on the same inputs, and the graphs of bundles."""
 
 import numpy as np
 import onnx
@@ -6,13 +6,14 @@ import onnxruntime
 import pytest
 from onnx import parser
 
-from luvc.engines.backends.ort_attention import BLOCKS, SHORTEST, causal_in_blocks
+from luvc.engines.backends.ort_attention import BLOCKS, SHORTEST, fuse_attention
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 24]>
-attend (float["B", 6, "S", 16] q, float["B", 2, "S", 16] k, float["B", 2, "S", 16] v)
+attend (float["B", 6, "S", 16] q, float["B", {heads}, "S", 16] k, float["B", {heads}, "S", 16] v)
     => (float["B", 6, "S", 16] y) {{ y = Attention <is_causal = {causal}{scale}> (q, k, v) }}
 """
+LENGTHS = [1, SHORTEST - 1, SHORTEST, SHORTEST + BLOCKS - 1, 777]
 
 
 def run(model, feed):
@@ -24,33 +25,34 @@ def run(model, feed):
     return session.run(None, feed)[0]
 
 
-def inputs(tokens):
-    random = np.random.default_rng(tokens)
-    shapes = {"q": (2, 6, tokens, 16), "k": (2, 2, tokens, 16), "v": (2, 2, tokens, 16)}
-    return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-
-
 @pytest.mark.parametrize("scale", ["", ", scale = 0.5"])
-@pytest.mark.parametrize("tokens", [1, SHORTEST - 1, SHORTEST, SHORTEST + BLOCKS - 1, 777])
-def test_results_are_those_of_the_whole_square(tokens, scale):
-    model = parser.parse_model(TEXT.format(causal=1, scale=scale))
-    feed = inputs(tokens)
-    whole = run(model, feed)
-    assert causal_in_blocks(model) == 1
+@pytest.mark.parametrize("tokens", LENGTHS)
+@pytest.mark.parametrize("kind, heads", [("CausalAttention", 2), ("FullAttention", 6)])
+def test_results_are_those_of_the_standard_node(kind, heads, tokens, scale):
+    causal = int(kind == "CausalAttention")
+    model = parser.parse_model(TEXT.format(causal=causal, heads=heads, scale=scale))
+    random = np.random.default_rng(tokens)
+    feed = {
+        name: random.normal(size=(2, 6 if name == "q" else heads, tokens, 16)).astype(np.float32)
+        for name in "qkv"
+    }
+    expected = run(model, feed)
+    assert fuse_attention(model)[kind] == 1
     onnx.checker.check_model(model)
-    np.testing.assert_allclose(run(model, feed), whole, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(run(model, feed), expected, rtol=0, atol=1e-5)
 
 
-def test_attention_both_ways_is_left_alone():
-    model = parser.parse_model(TEXT.format(causal=0, scale=""))
-    assert causal_in_blocks(model) == 0 and not model.functions
+def test_grouped_heads_both_ways_are_left_alone():
+    model = parser.parse_model(TEXT.format(causal=0, heads=2, scale=""))
+    assert not any(fuse_attention(model).values()) and not model.functions
 
 
-def test_every_layer_of_a_prompt_is_split_and_no_step(workshop):
+def test_every_layer_is_fused_and_no_step(workshop):
     bundle = workshop.bundle("qwen2")
-    graphs = bundle.manifest.layouts[0].graphs
+    graphs, layers = bundle.manifest.layouts[0].graphs, bundle.manifest.language.layers
     counts = {}
     for name in ("vision", "prefill", "step"):
         model = onnx.load(bundle.file(getattr(graphs, name)), load_external_data=False)
-        counts[name] = causal_in_blocks(model)
-    assert counts == {"vision": 0, "prefill": bundle.manifest.language.layers, "step": 0}
+        counts[name] = tuple(fuse_attention(model).values())
+    assert counts["prefill"] == (layers, 0) and counts["step"] == (0, 0)
+    assert counts["vision"][0] == 0 and counts["vision"][1] > 0
