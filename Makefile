@@ -9,6 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The trained pocket VLM, where the checkout has it.
 POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
 DEMO := demo
+PAGES := README.md docs/cpu.md docs/triton.md
 
 .PHONY: demo demo-triton test docs bench peers accuracy clean
 
@@ -66,7 +67,7 @@ docs: $(VENV)/demo demo
 bench: $(VENV)/demo
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/latency_ratio.py
-	$(BIN)/python benchmarks/tables.py README.md
+	$(BIN)/python benchmarks/tables.py $(PAGES)
 
 # Hours on a CPU, minutes on a GPU; needs the trained pocket VLM.
 accuracy: $(VENV)/test
@@ -77,6 +78,8 @@ accuracy: $(VENV)/test
 # Other products on the same weights, in an environment of their own below benchmarks/peers.
 peers: $(VENV)/demo
 	$(BIN)/python benchmarks/peers/run.py
+	$(BIN)/python benchmarks/peers/run.py --family internvl
+	$(BIN)/python benchmarks/tables.py $(PAGES)
 
 clean:
 	rm -rf $(VENV) .triton $(DEMO)

@@ -1,6 +1,6 @@
 """Writes the tables between `<!-- table:NAME -->` marks from benchmarks/results/NAME.json.
 
-python benchmarks/tables.py README.md [--check]
+python benchmarks/tables.py README.md docs/cpu.md docs/triton.md [--check]
 """
 
 import json
@@ -75,7 +75,8 @@ def bench(data: dict) -> str:
     s, m = data["settings"], data["machine"]
     missing = [f"{name} did not run: {why}." for name, why in data.get("did_not_run", {}).items()]
     blocks.append(
-        f"Medians of {s['rounds']} rounds in turns, ± half the range of their middle half, {data['date']}, {m['cores']} cores of {m['cpu']}, "
+        f"Medians of {s['rounds']} rounds in turns, ± half the range of their middle half, {data['date']}, "
+        f"{m['cores']} cores of {m['cpu']}, "
         f"{s['threads']} threads, float32, random weights. "
         + " ".join([*missing, f"`{data['command']}`"])
     )
@@ -156,12 +157,13 @@ def fill(text: str) -> str:
 
 
 def main() -> None:
-    """Fill the file, or with --check exit with 1 when it is out of date."""
-    path = Path(sys.argv[1])
-    text = path.read_text()
-    if "--check" in sys.argv:
-        sys.exit(fill(text) != text)
-    path.write_text(fill(text))
+    """Fill the files, or with --check exit with 1 when one is out of date."""
+    for path in (Path(name) for name in sys.argv[1:] if name != "--check"):
+        text = path.read_text()
+        if "--check" not in sys.argv:
+            path.write_text(fill(text))
+        elif fill(text) != text:
+            sys.exit(f"{path} is out of date: run python benchmarks/tables.py {path}")
 
 
 if __name__ == "__main__":

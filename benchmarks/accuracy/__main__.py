@@ -33,7 +33,7 @@ def run(
     ratio: Annotated[list[float] | None, typer.Option(help="Repeat; default all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat; default all.")] = None,
     device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
-    batch: Annotated[int, typer.Option(help="Questions at a time.")] = 400,
+    batch: Annotated[int | None, typer.Option(help="Questions at a time.")] = None,
     workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 0,
     output: Annotated[Path, typer.Option(help="Folder for the JSON files.")] = RESULTS,
 ) -> None:
@@ -64,7 +64,7 @@ def run(
     echo(f"wrote {output}")
 
 
-def load(model: Path, limit: int, device: str, batch: int, workers: int) -> dict[str, Study]:
+def load(model: Path, limit: int, device: str, batch: int | None, workers: int) -> dict[str, Study]:
     """Both splits over one model; pictures are drawn before the GPU is first used."""
     from transformers import AutoModelForImageTextToText
 
@@ -74,6 +74,7 @@ def load(model: Path, limit: int, device: str, batch: int, workers: int) -> dict
     groups = {split: questions.load(split, limit, tokenizer, workers) for split in SPLITS}
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    batch = batch or (32 if device == "cpu" else 400)  # what a cache holds
     torch.backends.cudnn.allow_tf32 = False
     loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
     return {s: Study(loaded, g, torch.device(device), batch) for s, g in groups.items()}

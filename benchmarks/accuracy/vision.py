@@ -79,7 +79,9 @@ class Tower:
     def project(self, x: Tensor, grid: Grid) -> Tensor:
         """[N, 1 + h w, width] -> visual tokens [N, V, D]."""
         x = self.vision.layernorm(x)[:, 1:].unflatten(1, (grid.h, grid.w))
-        return self.base.multi_modal_projector(self.base.pixel_shuffle(x, self.shuffle).flatten(1, 2))
+        return self.base.multi_modal_projector(
+            self.base.pixel_shuffle(x, self.shuffle).flatten(1, 2)
+        )
 
     def run(
         self, pixels: Tensor, merges: tuple[Merge, ...] = (), match: bool = False

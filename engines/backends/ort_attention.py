@@ -51,7 +51,9 @@ def fuse_attention(model: Any) -> dict[str, int]:
             model.functions.append(parser.parse_function(head + text))
     have = {o.domain for o in model.opset_import}
     model.opset_import.extend(
-        helper.make_opsetid(d, 1) for d in (DOMAIN, CONTRIB) if d not in have and any(counts.values())
+        helper.make_opsetid(d, 1)
+        for d in (DOMAIN, CONTRIB)
+        if d not in have and any(counts.values())
     )
     return counts
 

@@ -18,10 +18,12 @@ from transformers import (
 
 from luvc.errors import LuvcError
 from luvc.tools.pocket.checkpoint import (
+    LAYERS,
     MAX_BYTES,
     VISUAL_TOKENS,
     build_config,
     build_model,
+    load_checkpoint,
     save_checkpoint,
 )
 from luvc.tools.pocket.dataset import example, record
@@ -314,6 +316,20 @@ def test_a_new_run_may_start_from_a_checkpoint(folder, model, tmp_path):
         Trainer(
             dataclasses.replace(SMALL, start=str(tmp_path)), tmp_path / "b", echo=lambda _: None
         )
+
+
+@pytest.mark.parametrize("layers", [2, 4])
+def test_a_grown_model_computes_the_same(layers, tokenizer, packer, tmp_path):
+    save_checkpoint(build_model(build_config(tokenizer, layers)), tokenizer, tmp_path)
+    small = InternVLForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
+    large = load_checkpoint(tmp_path)
+    text, vision = large.config.text_config, large.config.vision_config
+    assert text.num_hidden_layers == vision.num_hidden_layers == LAYERS
+    assert len(text.layer_types) == LAYERS
+    (_, group) = prepare("validation", 2, packer, 2)[0]
+    with torch.no_grad():
+        before, after = (Learner(model)(to_device(group, CPU))[0] for model in (small, large))
+    torch.testing.assert_close(after, before)
 
 
 def test_the_shapes_suit_decoding_kernels(folder):

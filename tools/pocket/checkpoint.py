@@ -33,11 +33,11 @@ KV_HEADS = 2
 INTERMEDIATE = 384
 
 
-def vision_config() -> dict[str, object]:
+def vision_config(layers: int) -> dict[str, object]:
     """Settings of the vision tower."""
     return {
         "hidden_size": VISION_WIDTH,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": VISION_WIDTH // HEAD,
         "intermediate_size": 4 * VISION_WIDTH,
         "attention_bias": True,
@@ -48,12 +48,12 @@ def vision_config() -> dict[str, object]:
     }
 
 
-def language_config() -> dict[str, object]:
+def language_config(layers: int) -> dict[str, object]:
     """Settings of the language model."""
     return {
         "model_type": "qwen2",
         "hidden_size": LANGUAGE_WIDTH,
-        "num_hidden_layers": LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": LANGUAGE_WIDTH // HEAD,
         "num_key_value_heads": KV_HEADS,
         "intermediate_size": INTERMEDIATE,
@@ -64,15 +64,15 @@ def language_config() -> dict[str, object]:
     }
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> InternVLConfig:
-    """Describe the pocket VLM: 8 vision layers, 8 language layers, heads of 64."""
+def build_config(tokenizer: PreTrainedTokenizerFast, layers: int = LAYERS) -> InternVLConfig:
+    """Describe the pocket VLM: 8 vision layers, 8 language layers (fewer to grow from), heads of 64."""
     from transformers import InternVLConfig
 
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return InternVLConfig.from_dict(
         {
-            "vision_config": vision_config(),
-            "text_config": language_config() | ends,
+            "vision_config": vision_config(layers),
+            "text_config": language_config(layers) | ends,
             "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
             "image_seq_length": VISUAL_TOKENS,
             "downsample_ratio": 1.0,
@@ -97,7 +97,7 @@ def build_model(config: InternVLConfig, seed: int = 0) -> InternVLForConditional
 
 
 def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
-    """The weights of a checkpoint directory, float32.
+    """The weights of a checkpoint directory, float32, grown to LAYERS layers where it has fewer.
 
     Raises:
         LuvcError: there is no checkpoint.
@@ -105,9 +105,11 @@ def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
     import torch
     from transformers import InternVLForConditionalGeneration
 
+    from .initial import grown
+
     if not (directory / "model.safetensors").is_file():
         raise LuvcError(f"{directory} holds no model.safetensors to start from.")
-    return InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32)
+    return grown(InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32))
 
 
 def image_processor_config() -> dict[str, object]:

@@ -78,7 +78,7 @@ class Learner(nn.Module):
     """The pocket VLM with two linear heads that training alone uses.
 
     The heads say which shape or character and which colour covers each of a patch's four cells. They
-    give the vision layers 576 labels a picture from the first step on, long before answers teach them anything.
+    give the vision layers 576 labels a picture, long before answers teach them anything.
     """
 
     mean: Tensor

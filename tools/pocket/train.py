@@ -57,6 +57,9 @@ def train(
     ] = None,
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of each stack to train first: 1, 2, 4 or 8.")
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw pictures.")] = None,
@@ -72,6 +75,7 @@ def train(
         "start": start,
         "singles": singles,
         "pairs": pairs,
+        "layers": layers,
         "rate": rate,
         "muon": muon,
         "workers": workers,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LuvcError
-from .checkpoint import build_config, build_model, load_checkpoint, save_checkpoint
+from .checkpoint import LAYERS, build_config, build_model, load_checkpoint, save_checkpoint
 from .dataset import TEST_QUESTIONS, chance_levels
 from .evaluate import exact_match, prepare, text_only
 from .learner import PLAIN_ATTENTION, Learner, answer_loss, compile_layers, to_device
@@ -42,6 +42,8 @@ class TrainConfig:
     start: str | None = None
     """Checkpoint directory whose weights a new run begins with."""
     device: str = "cpu"
+    layers: int = LAYERS
+    """Vision layers and language layers; a run that starts from fewer makes them LAYERS."""
     singles: int = 4
     """One-picture records of a step."""
     pairs: int = 1
@@ -110,7 +112,7 @@ class Trainer:
     def _first_model(self):
         if self.config.start:
             return load_checkpoint(Path(self.config.start))
-        return build_model(build_config(self.tokenizer), self.config.seed)
+        return build_model(build_config(self.tokenizer, self.config.layers), self.config.seed)
 
     def progress(self) -> float:
         """Part of the run that is over, 0 .. 1."""
