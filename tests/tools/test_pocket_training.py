@@ -40,8 +40,9 @@ from luvc.tools.pocket.muon import BatchedMuon
 from luvc.tools.pocket.optim import rate_factor
 from luvc.tools.pocket.packing import IGNORE, PADDING, Packer
 from luvc.tools.pocket.plots import plot_losses
+from luvc.tools.pocket.settings import TrainConfig
 from luvc.tools.pocket.tokenizer import IMAGE, build_tokenizer
-from luvc.tools.pocket.trainer import TrainConfig, Trainer
+from luvc.tools.pocket.trainer import Trainer
 
 CPU = torch.device("cpu")
 SMALL = TrainConfig(
@@ -231,6 +232,18 @@ def test_a_resumed_run_gives_identical_weights(tmp_path):
     assert all(torch.equal(a, b) for a, b in pairs)
     assert all(map(torch.equal, whole.average.values, second.average.values))
     assert any(not torch.equal(a, b) for a, b in zip(before, whole.learner.parameters()))  # noqa: B905
+
+
+def test_a_run_grows_half_way_and_is_resumed_grown(tmp_path):
+    config = dataclasses.replace(SMALL, layers=4, steps=4, stop_after=1e-9)
+    layers = []
+    for _ in range(4):
+        trainer = Trainer(config, tmp_path, echo=lambda _: None)
+        trainer.run()
+        layers.append(trainer.layers)
+    assert layers == [4, 4, 8, 8] and trainer.step == 4
+    silent = trainer.learner.model.model.language_model.layers[1].mlp.down_proj.weight
+    assert silent.abs().max() > 0, "what was added is trained too"
 
 
 def batch(trainer, number):

@@ -19,6 +19,7 @@ app = typer.Typer(add_completion=False)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {
+        "layers": 4,
         "singles": 20,
         "pairs": 4,
         "validate_every": 250,
@@ -58,7 +59,7 @@ def train(
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
     layers: Annotated[
-        int | None, typer.Option(help="Layers of each stack to train first: 1, 2, 4 or 8.")
+        int | None, typer.Option(help="Layers of each stack to begin with: 1, 2, 4 or 8.")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
@@ -92,7 +93,8 @@ def train(
 def _run(output: Path, device: str, threads: int, options: dict[str, Any]) -> None:
     import torch
 
-    from .trainer import TrainConfig, Trainer
+    from .settings import TrainConfig
+    from .trainer import Trainer
 
     if threads:
         torch.set_num_threads(threads)

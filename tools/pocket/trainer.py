@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 
@@ -17,60 +17,19 @@ from torch import Tensor
 
 from ...errors import LuvcError
 from .checkpoint import LAYERS, build_config, build_model, load_checkpoint, save_checkpoint
-from .dataset import TEST_QUESTIONS, chance_levels
+from .dataset import chance_levels
 from .evaluate import exact_match, prepare, text_only
+from .initial import grown
 from .learner import PLAIN_ATTENTION, Learner, answer_loss, compile_layers, to_device
 from .loader import BatchShape, Group, Loader
 from .optim import Average, optimizers, rate_factor
 from .packing import IGNORE, Packer
 from .plots import plot_losses
+from .settings import TrainConfig
 from .tokenizer import build_tokenizer
 
 STATE = "state.pt"
 LOG = "log.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training run; written beside its log."""
-
-    steps: int = 20_000
-    minutes: float | None = None
-    """Time limit: the schedule ends with the steps or with the time, whichever is nearer."""
-    stop_after: float | None = None
-    """Minutes after which this process saves its state and stops, wherever the schedule is."""
-    start: str | None = None
-    """Checkpoint directory whose weights a new run begins with."""
-    device: str = "cpu"
-    layers: int = LAYERS
-    """Vision layers and language layers; a run that starts from fewer makes them LAYERS."""
-    singles: int = 4
-    """One-picture records of a step."""
-    pairs: int = 1
-    """Two-picture records of a step that has them."""
-    pair_every: int = 2
-    """One step in so many has two-picture records."""
-    rate: float = 3e-3
-    warmup: int = 200
-    decay: float = 0.05
-    muon: bool = True
-    patch_weight: float = 2.0
-    """Weight of the patch labels in the loss; it falls to zero over the run."""
-    vision_first: float = 0.15
-    """Part of the run in which patch labels alone are learnt: four times as many pictures a second."""
-    average: float = 0.999
-    clip: float = 1.0
-    workers: int = 1
-    log_every: int = 50
-    validate_every: int = 1000
-    save_every: int = 500
-    validation: int = 300
-    test: int = TEST_QUESTIONS
-    seed: int = 0
-    half: bool = True
-    """Run matrix products in bfloat16."""
-    compile: bool = False
-    """Compile the layers, each kind once."""
 
 
 class Trainer:
@@ -94,25 +53,43 @@ class Trainer:
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
         shape = BatchShape(config.singles, config.pairs, config.pair_every)
         self.loader = Loader(shape, self.packer, config.workers, self.step)
-        model = self._first_model()
-        if self.device.type == "cpu" and config.half:
-            model.set_attn_implementation(PLAIN_ATTENTION)
-        torch.manual_seed(config.seed)
-        self.learner = Learner(model).to(self.device)
-        self.optimizers = optimizers(self.learner, config.rate, config.decay, config.muon)
-        self.average = Average(self.learner, config.average)
+        self._begin(self._first_model(state["layers"] if state else config.layers))
         self.sums: list[Tensor] = []
         self.stopped = False
         if state:
             self._resume(state)
         self.waited = 0.0
+
+    def _first_model(self, layers: int):
+        if self.config.start:
+            return load_checkpoint(Path(self.config.start))
+        return build_model(build_config(self.tokenizer, layers), self.config.seed)
+
+    def _begin(self, model, heads: dict[str, Tensor] | None = None) -> None:
+        """Set up all that trains a model; label heads are drawn unless given."""
+        config = self.config
+        if self.device.type == "cpu" and config.half:
+            model.set_attn_implementation(PLAIN_ATTENTION)
+        torch.manual_seed(config.seed)
+        self.learner = Learner(model)
+        self.learner.load_state_dict(heads or {}, strict=False)
+        self.learner.to(self.device)
+        self.optimizers = optimizers(self.learner, config.rate, config.decay, config.muon)
+        self.average, self.begun = Average(self.learner, config.average), self.step
         if config.compile:
             compile_layers(self.learner)
 
-    def _first_model(self):
-        if self.config.start:
-            return load_checkpoint(Path(self.config.start))
-        return build_model(build_config(self.tokenizer, self.config.layers), self.config.seed)
+    @property
+    def layers(self) -> int:
+        """Layers of each stack at present."""
+        return self.learner.model.config.text_config.num_hidden_layers
+
+    def _grow(self) -> None:
+        """Give both stacks all their layers; the optimisers and the average begin anew."""
+        self.echo(f"{self.layers} layers become {LAYERS} at step {self.step}")
+        weights = self.learner.state_dict()
+        heads = {name: w for name, w in weights.items() if not name.startswith("model.")}
+        self._begin(grown(self.learner.model), heads)
 
     def progress(self) -> float:
         """Part of the run that is over, 0 .. 1."""
@@ -136,6 +113,8 @@ class Trainer:
         try:
             for groups in self.loader:
                 self.waited += time.monotonic() - asked
+                if self.layers < LAYERS and self.progress() >= config.grow:
+                    self._grow()
                 self.train_step(groups)
                 now = time.monotonic()
                 self.spent, since = self.spent + now - since, now
@@ -188,7 +167,7 @@ class Trainer:
                 options["lr"] = config.rate * factor
             optimizer.step()
             optimizer.zero_grad()
-        self.average.update(self.step)
+        self.average.update(self.step - self.begun)
         self.sums.append(sums)
         self.step += 1
 
@@ -239,6 +218,8 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "average": self.average.values,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "layers": self.layers,
+            "begun": self.begun,
             "step": self.step,
             "spent": self.spent,
         }
@@ -255,6 +236,7 @@ class Trainer:
         self.average.values = [value.to(self.device) for value in state["average"]]
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.begun = state["begun"]
         self.echo(f"resumed at step {self.step}")
 
     def finish(self) -> dict[str, object]:
