@@ -39,8 +39,8 @@ from .schedule import solve
 
 TOLERANCE = 0.05
 TRIES = 5  # schedules measured before giving up
-ROUNDS = range(7, 41)  # of a measurement, as many as its spread asks for
-CERTAINTY = 0.015  # half the 95 % interval of a ratio of times, relative
+ROUNDS = range(7, 31)  # of a measurement, as many as its spread asks for
+CERTAINTY = 0.025  # half the 95 % interval of a ratio of times, relative
 PROBES = 0.04  # the same for probes: what they leave uncertain, the schedule's measurement corrects
 Progress = Callable[[str], None]
 
