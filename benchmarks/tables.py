@@ -1,4 +1,6 @@
-"""Writes the tables between `<!-- table:NAME -->` marks from benchmarks/results/NAME.json.
+"""Writes the tables between marks, `<!-- table:NAME -->` or `<!-- table:NAME batch 1 -->`.
+
+NAME is a file of benchmarks/results.
 
 python benchmarks/tables.py README.md docs/cpu.md docs/triton.md [--check]
 """
@@ -54,10 +56,10 @@ PARTS = (
 SIZES = (("K/V of the prompt, MiB", "kv_bytes", 2**20), ("peak memory, MiB", "peak_mib", 1))
 
 
-def bench(data: dict) -> str:
+def bench(data: dict, only: int | None = None) -> str:
     """A luvc-bench report: a table for each batch size, a column a system, ratios to the first."""
     blocks = []
-    for batch in data["settings"]["batches"]:
+    for batch in [only] if only else data["settings"]["batches"]:
         cases = [c for c in data["cases"] if c["batch"] == batch]
         names = [c["system"] for c in cases]
         lines = [f"| batch {batch} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
@@ -149,11 +151,13 @@ def fill(text: str) -> str:
     """The text with every marked table made anew."""
 
     def table(match: re.Match) -> str:
-        name = match[1]
+        head, name, batch = match.groups()
         data = json.loads((RESULTS / f"{name}.json").read_text())
-        return f"<!-- table:{name} -->\n{TABLES.get(name, bench)(data)}\n<!-- /table -->"
+        made = TABLES[name](data) if name in TABLES else bench(data, batch and int(batch))
+        return f"{head}\n{made}\n<!-- /table -->"
 
-    return re.sub(r"<!-- table:([\w-]+) -->.*?<!-- /table -->", table, text, flags=re.S)
+    mark = r"(<!-- table:([\w-]+)(?: batch (\d+))? -->).*?<!-- /table -->"
+    return re.sub(mark, table, text, flags=re.S)
 
 
 def main() -> None:
