@@ -18,7 +18,7 @@ import typer
 def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) -> None:
     """Measure and write the results."""
     from luvc.engines.bundle import Bundle
-    from luvc.exporter import ExportConfig, latency
+    from luvc.exporter import ExportConfig, turns
     from luvc.exporter.family import Family
     from luvc.exporter.pipeline import solve_for_latency
     from luvc.tools.benchmark.machine import provenance
@@ -31,8 +31,8 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
             ratio_of="latency",
         )  # fmt: skip
         _, timed = solve_for_latency(config, Family.load(model), lambda step: print(" ", step))
-        pair = [latency.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
-        slow, fast = latency.in_turns(pair)
+        pair = [turns.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
+        slow, fast = turns.in_turns(pair)
     result = provenance(f"python benchmarks/latency_ratio.py --ratio {ratio:g}") | {
         "model": cpu.SHAPE | {"image_size": cpu.SIZE, "weights": "random, float32"},
         "asked": ratio,

@@ -120,6 +120,8 @@ class OrtRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
+        # prompts differ in length: a plan for each would hold its own block beside the arena
+        options.enable_mem_pattern = False
         # a spinning pool burns the cores that the caller's own work needs between steps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._shares:

@@ -22,39 +22,16 @@ def fuse_attention(model: Any) -> dict[str, int]:
     Given: y = Attention(q, k, v), is_causal = 1 or not
     Result: y = CausalAttention(q, k, v) or y = FullAttention(q, k, v), functions of the model
     """
-    from onnx import helper, parser
-
-    counts = {"CausalAttention": 0, "FullAttention": 0}
     values = [*model.graph.input, *model.graph.value_info]
     heads = {v.name: _heads(v) for v in values if len(v.type.tensor_type.shape.dim) == 4}
+    counts = {"CausalAttention": 0, "FullAttention": 0}
     for node in model.graph.node:
-        if node.op_type != "Attention" or len([i for i in node.input if i]) != 3:
-            continue
-        q, k, _ = node.input[:3]
-        given = {a.name: a for a in node.attribute}
-        kept = [given["scale"]] if "scale" in given else []
-        if "is_causal" in given and given["is_causal"].i:
-            kind = "CausalAttention"
-        elif heads.get(q) and heads.get(q) == heads.get(k):
-            kind = "FullAttention"
-            kept.append(helper.make_attribute("heads", heads[q]))
-        else:
-            continue
-        counts[kind] += 1
-        node.op_type, node.domain = kind, DOMAIN
-        del node.attribute[:]
-        node.attribute.extend(kept)
-    opset = next(o.version for o in model.opset_import if not o.domain)
-    for kind, text in (("CausalAttention", _causal()), ("FullAttention", FULL)):
-        if counts[kind]:
-            head = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}, "{CONTRIB}" : 1]>\n'
-            model.functions.append(parser.parse_function(head + text))
-    have = {o.domain for o in model.opset_import}
-    model.opset_import.extend(
-        helper.make_opsetid(d, 1)
-        for d in (DOMAIN, CONTRIB)
-        if d not in have and any(counts.values())
-    )
+        kind = _kind(node, heads)
+        if kind is not None:
+            counts[kind] += 1
+            _replace(node, kind, heads)
+    if any(counts.values()):
+        _declare(model, [kind for kind, count in counts.items() if count])
     return counts
 
 
@@ -62,6 +39,41 @@ def _heads(value: Any) -> int:
     """H of a float32 [B, H, S, d]; 0 of other types, or if the graph does not tell."""
     tensor = value.type.tensor_type
     return tensor.shape.dim[1].dim_value if tensor.elem_type == FLOAT else 0
+
+
+def _kind(node: Any, heads: dict[str, int]) -> str | None:
+    """The function that does the node's work, None for nodes that stay."""
+    if node.op_type != "Attention" or len([name for name in node.input if name]) != 3:
+        return None
+    if any(a.name == "is_causal" and a.i for a in node.attribute):
+        return "CausalAttention"
+    q, k = node.input[:2]
+    return "FullAttention" if heads.get(q) and heads.get(q) == heads.get(k) else None
+
+
+def _replace(node: Any, kind: str, heads: dict[str, int]) -> None:
+    """Make a node a call of the function."""
+    from onnx import helper
+
+    kept = [a for a in node.attribute if a.name == "scale"]
+    if kind == "FullAttention":
+        kept.append(helper.make_attribute("heads", heads[node.input[0]]))
+    node.op_type, node.domain = kind, DOMAIN
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def _declare(model: Any, kinds: list[str]) -> None:
+    """Add the functions and their domains to the model."""
+    from onnx import helper, parser
+
+    have = {o.domain: o.version for o in model.opset_import}
+    head = f'<domain: "{DOMAIN}", opset_import: ["" : {have[""]}, "{CONTRIB}" : 1]>\n'
+    for kind in kinds:
+        text = _causal() if kind == "CausalAttention" else FULL
+        model.functions.append(parser.parse_function(head + text))
+    new = [domain for domain in (DOMAIN, CONTRIB) if domain not in have]
+    model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in new)
 
 
 FULL = """

@@ -8,7 +8,7 @@ import pytest
 
 from luvc.engines.manifest import Schedule
 from luvc.errors import LuvcError
-from luvc.exporter import ExportConfig, latency
+from luvc.exporter import ExportConfig, latency, turns
 from luvc.exporter.family import Family
 from luvc.exporter.latency import StageCosts, TimedProblem, fit
 from luvc.exporter.schedule import solve
@@ -61,7 +61,7 @@ def test_a_shared_machine_does_not_disturb_the_ratio():
 
 
 @pytest.mark.parametrize(
-    "noise, rounds", [(0.001, latency.ROUNDS.start), (0.3, latency.ROUNDS.stop - 1)]
+    "noise, rounds", [(0.001, turns.ROUNDS.start), (0.3, turns.ROUNDS.stop - 1)]
 )
 def test_rounds_go_on_while_ratios_spread(noise, rounds):
     Shared.runs = 0

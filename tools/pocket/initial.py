@@ -52,10 +52,10 @@ def grown(model: InternVLForConditionalGeneration) -> InternVLForConditionalGene
     Source: L. Gong et al., "Efficient Training of BERT by Progressively Stacking" (2019), with the copies
     beside their layers and silent at first.
     """
-    copies = LAYERS // model.config.text_config.num_hidden_layers
+    config = model.config.to_dict()
+    copies = LAYERS // config["text_config"]["num_hidden_layers"]
     if copies == 1:
         return model
-    config = model.config.to_dict()
     config["text_config"]["num_hidden_layers"] = LAYERS
     config["vision_config"]["num_hidden_layers"] = LAYERS
     del config["text_config"]["layer_types"]  # an entry a layer: made anew

@@ -92,10 +92,12 @@ def train(
 
 def _run(output: Path, device: str, threads: int, options: dict[str, Any]) -> None:
     import torch
+    from transformers.utils import logging
 
     from .settings import TrainConfig
     from .trainer import Trainer
 
+    logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":

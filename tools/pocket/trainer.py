@@ -82,7 +82,7 @@ class Trainer:
     @property
     def layers(self) -> int:
         """Layers of each stack at present."""
-        return self.learner.model.config.text_config.num_hidden_layers
+        return len(self.learner.model.model.language_model.layers)
 
     def _grow(self) -> None:
         """Give both stacks all their layers; the optimisers and the average begin anew."""
@@ -121,7 +121,8 @@ class Trainer:
                 over = self.progress() >= 1
                 if self.step % config.log_every == 0 or over:
                     self._log_losses()
-                if (self.step % config.validate_every == 0 or over) and validation:
+                due = self.step % config.validate_every == 0 and not self.looks_only()
+                if (due or over) and validation:
                     self._validate(validation)
                 if config.stop_after and now - begun >= 60 * config.stop_after and not over:
                     self.stopped = True
