@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from luvc.engines.manifest import Merge
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_tokens
+from luvc.exporter.vision.internvl import InternVLAdapter
 from luvc.tools.pocket.checkpoint import MEAN, STD
 
 
@@ -62,7 +63,7 @@ class Tower:
         self.grid = Grid(height // self.patch, width // self.patch)
         self.layers = self.vision.encoder.layer
         self.shuffle = model.config.downsample_ratio
-        self.block = Grid(round(1 / self.shuffle), round(1 / self.shuffle))
+        self.block = InternVLAdapter.multiple(model.config)
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """float32 [N, 3, height, width] -> [N, 1 + h w, width], positions interpolated to the size."""

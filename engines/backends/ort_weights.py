@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from ...errors import LuvcError
-from .ort_attention import fuse_attention
+from .ort_attention import CONTRIB, fuse_attention
 
-CONTRIB = "com.microsoft"
 FOLDER = "session.model_external_initializers_file_folder_path"
 
 
