@@ -22,7 +22,7 @@ def show(*parts: RenderableType) -> None:
 
 
 def run_command(function: Callable[..., None]) -> None:
-    """Run a function as a command line; a LuvcError is printed without a trace, exit code 2."""
+    """Run a function as a command line; a LuvcError is printed without a trace."""
     if "--version" in sys.argv[1:]:
         out.print(f"luvc-export {__version__}")
         return
@@ -33,7 +33,7 @@ def run_command(function: Callable[..., None]) -> None:
     except LuvcError as e:
         err.print("error:", style="bold red", end=" ")
         err.print(str(e), markup=False)
-        sys.exit(2)
+        sys.exit(e.exit_code)
 
 
 class Steps:

@@ -84,9 +84,12 @@ class Bundle:
         """The bundle with another manifest, which replaces the one on disk in one step."""
         target = self.path / MANIFEST
         draft = target.with_name(f".{MANIFEST}-{os.getpid()}")
-        draft.write_text(manifest.model_dump_json(indent=1))
-        flush(draft)
-        os.replace(draft, target)
+        try:
+            draft.write_text(manifest.model_dump_json(indent=1))
+            flush(draft)
+            os.replace(draft, target)
+        finally:
+            draft.unlink(missing_ok=True)
         return replace(self, manifest=manifest)
 
     def intact(self, name: str) -> bool:
@@ -130,10 +133,15 @@ def _read_manifest(root: Path) -> Manifest:
         raise LuvcError(f"{path} is not valid: {first_error(e)}; export the bundle again") from e
 
 
-def first_error(error: ValidationError) -> str:
-    """The first finding of a validation error, as `where: what, got value`."""
+def first_error(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
+    """The first finding of a validation error, as `where: what, got value`.
+
+    Args:
+        error: of pydantic.
+        names: of fields, where their users know them by another name.
+    """
     finding = error.errors()[0]
-    where = ".".join(map(str, finding["loc"]))
+    where = ".".join((names or {}).get(str(part), str(part)) for part in finding["loc"])
     what = finding["msg"].removeprefix("Value error, ")
     got = finding.get("input")
     if isinstance(got, (str, int, float)):

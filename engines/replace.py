@@ -15,13 +15,15 @@ from ..errors import LuvcError
 from .bundle import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, flush
 
 PARTS = {MANIFEST, GRAPHS, PROCESSOR, REPORT, ENGINES}  # what a bundle folder may hold
+DRAFTS = (f".{ENGINES}.luvc-", f".{MANIFEST}-")  # and what a killed luvc-build leaves in it
 
 
-def check_target(target: Path) -> None:
-    """Refuse a target that a bundle cannot be written to, before any work is done.
+def check_place(target: Path) -> None:
+    """Refuse a place that no folder can be swapped into, whatever is to be written there.
 
     Raises:
-        LuvcError: the target is a file or a folder that is no bundle, or its parent is not writable.
+        LuvcError: the target is a file, the current folder, one above it or a mount point, or its
+            parent is not writable.
     """
     place = target.resolve()
     if place.exists():
@@ -33,13 +35,22 @@ def check_target(target: Path) -> None:
                 f"output {target} is the current folder, one above it or a mount point, which cannot "
                 "be swapped; give the name of a folder inside"
             )
-        if any(place.iterdir()) and not _is_bundle(place):
-            raise LuvcError(
-                f"output {target} exists and is not a bundle; give another name or empty it"
-            )
     existing = next(p for p in place.parents if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise LuvcError(f"output {target} cannot be written: no write access to {existing}")
+
+
+def check_target(target: Path) -> None:
+    """Refuse a target that a bundle cannot be written to, before any work is done.
+
+    Raises:
+        LuvcError: see `check_place`, or the target is a folder that is no bundle.
+    """
+    check_place(target)
+    if target.is_dir() and any(target.iterdir()) and not _is_bundle(target):
+        raise LuvcError(
+            f"output {target} exists and is not a bundle; give another name or empty it"
+        )
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -49,7 +60,8 @@ def _is_bundle(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     ours = isinstance(data, dict) and {"schema_version", "layouts", "files"} <= data.keys()
-    return ours and {p.name for p in folder.iterdir()} <= PARTS
+    names = (p.name for p in folder.iterdir())
+    return ours and all(n in PARTS or n.startswith(DRAFTS) for n in names)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -68,14 +80,10 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary folder that takes the target's name when the block succeeds.
+def beside(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target`, in which work for it is done.
 
-    An earlier bundle stays whole and loadable until that moment, and when the block fails or the
-    process is killed; leftovers of killed processes are removed by the next call.
-
-    Raises:
-        LuvcError: the disk is full.
+    It is removed at the end; the folders of killed processes are removed by the next call.
     """
     target = target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +92,32 @@ def replacing(target: Path) -> Iterator[Path]:
     work.mkdir()
     try:
         yield work
-        _sync(work)
-        _swap(work, target)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LuvcError(f"the disk is full while writing {target}; nothing was changed") from e
-        raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A folder `beside` the target that takes its name when the block succeeds.
+
+    An earlier bundle stays whole and loadable until that moment, and when the block fails or the
+    process is killed.
+
+    Raises:
+        LuvcError: the disk is full.
+    """
+    target = target.resolve()
+    with beside(target) as work:
+        try:
+            yield work
+            _sync(work)
+            _swap(work, target)
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise LuvcError(
+                    f"the disk is full while writing {target}; nothing was changed"
+                ) from e
+            raise
 
 
 def remove_leftovers(target: Path) -> None:

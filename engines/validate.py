@@ -8,7 +8,6 @@ Letters: B batch, V visual tokens, V_l those entering layer l, k kept.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from .backends.base import PrefillResult, Runner, cache_names
 from .decoding import Rows
 from .manifest import Layout, Manifest
-from .processing import Processor, Prompt
+from .processing import Processor
+from .samples import sample_prompt
 
 QUESTIONS = (
     "Describe the picture.",
@@ -153,7 +153,7 @@ def validate(
         limits: what passes; default by the bundle's dtype.
     """
     limits = limits or LIMITS[manifest.dtype]
-    prompts = [_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
+    prompts = [sample_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
     pixels = np.concatenate([processor.pixels(p) for p in prompts])
     ours = _run(candidate, manifest, layout, prompts, pixels, limits.tokens)
     chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
@@ -176,33 +176,6 @@ def validate(
         compared=manifest.language.layers,
         passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
     )
-
-
-def _prompt(processor: Processor, layout: Layout, question: str, seed: int) -> Prompt:
-    shown: list[dict[str, Any]] = []
-    for i in range(seed * layout.images, (seed + 1) * layout.images):
-        frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
-        if layout.frames:
-            shown.append({"type": "video", "video": frames, "fps": 2.0})
-        else:
-            shown.append({"type": "image", "image": frames[0]})
-    content = [*shown, {"type": "text", "text": question}]
-    return processor.prompt([{"role": "user", "content": content}], layout.name)
-
-
-def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
-    """A generated picture with smooth and sharp parts, uint8 [height, width, 3]."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j][..., None]
-    phase, pace = random.uniform(0, 6, 3), random.uniform(3, 14, (2, 3))
-    picture = 0.5 + 0.3 * np.sin(phase + pace[0] * x + pace[1] * y)
-    for _ in range(6):
-        top, left = random.uniform(0, 0.8, 2)
-        height, width = random.uniform(0.05, 0.4, 2)
-        inside = (y > top) & (y < top + height) & (x > left) & (x < left + width)
-        picture = np.where(inside, random.uniform(0, 1, 3), picture)
-    picture = picture + random.normal(0, 0.05, picture.shape)
-    return (np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 
 def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens, **options):

@@ -32,7 +32,7 @@ def export(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
-    oim_match: o.OimMatch = False,
+    oim_match: o.OimMatch = None,
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""

@@ -26,7 +26,7 @@ def plan(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
-    oim_match: o.OimMatch = False,
+    oim_match: o.OimMatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""

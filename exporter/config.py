@@ -1,16 +1,22 @@
 """What an export was asked for."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..engines.bundle import first_error
 from ..engines.manifest import Dtype, Schedule, Scope, Signal
 from ..errors import LuvcError
-from .problem import Options
+from .problem import DEFAULTS, Keeps, Options
+
+SOLVER = tuple(field.name for field in dataclasses.fields(Options))
+"""Fields that are the solver's options."""
+FLAGS = {"image_sizes": "--image-size", "reference_text": "--text-tokens", "match": "--oim-match"}
+"""Command-line options that are not called like their field."""
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
@@ -30,7 +36,7 @@ class ExportConfig(BaseModel):
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
-        cutoff, signal, scope, match: see Schedule.
+        cutoff, signal, scope, match, stages, keeps, oim_share: see problem.Options.
         schedule: a schedule of one's own instead of a solved one.
         check: compare with PyTorch before the bundle gets its name.
     """
@@ -48,10 +54,13 @@ class ExportConfig(BaseModel):
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
-    cutoff: float = Field(default=0.25, gt=0, le=1)
-    signal: Signal = "normed"
-    scope: Scope = "prompt"
-    match: bool = False
+    cutoff: float = Field(default=DEFAULTS.cutoff, gt=0, le=1)
+    signal: Signal = DEFAULTS.signal
+    scope: Scope = DEFAULTS.scope
+    match: bool = DEFAULTS.match
+    stages: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = DEFAULTS.stages
+    keeps: Keeps = DEFAULTS.keeps
+    oim_share: float = Field(default=DEFAULTS.oim_share, ge=0, le=1)
     schedule: Schedule | None = None
     check: bool = True
 
@@ -65,7 +74,20 @@ class ExportConfig(BaseModel):
         try:
             return cls(**options)
         except ValidationError as e:
-            raise LuvcError(f"option {first_error(e)}") from e
+            raise LuvcError(first_error(e, {name: flag(name) for name in cls.model_fields})) from e
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.reference_text > self.text_capacity:
+            raise ValueError(
+                f"--text-tokens {self.reference_text} is more than --text-capacity "
+                f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
+                "other"
+            )
+        twice = [flag(x) for x in ("ratio", *SOLVER) if x in self.model_fields_set]
+        if self.schedule is not None and twice:
+            raise ValueError(f"--schedule says {', '.join(twice)} itself: leave one of them out")
+        return self
 
     def check_backend(self) -> None:
         """Refuse a dtype that the backend does not run.
@@ -92,7 +114,12 @@ class ExportConfig(BaseModel):
     @property
     def options(self) -> Options:
         """The solver's options."""
-        return Options(self.cutoff, self.signal, self.scope, self.match)
+        return Options(**{name: getattr(self, name) for name in SOLVER})
+
+
+def flag(field: str) -> str:
+    """What a field of ExportConfig is called on the command line."""
+    return FLAGS.get(field, "--" + field.replace("_", "-"))
 
 
 def read_schedule(path: Path) -> Schedule:

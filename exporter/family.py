@@ -204,19 +204,21 @@ class Family:
         """
         from transformers.utils.hub import cached_file
 
-        file = cached_file(
-            self.source, "chat_template.json", _raise_exceptions_for_missing_entries=False
-        )
-        if file is None:
-            raise LuvcError(f"{self.source} has no chat template; add a chat_template.jinja file")
-        return json.loads(Path(file).read_text())["chat_template"]
+        name = "chat_template.json"
+        try:
+            file = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
+            if file is not None:
+                return json.loads(Path(file).read_text())["chat_template"]
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise LuvcError(f"{self.source}: {name} cannot be read: {brief(e)}") from e
+        raise LuvcError(f"{self.source} has no chat template; add a chat_template.jinja file")
 
     def _read(self, auto: Any, what: str, **options: Any) -> Any:
         try:
             return auto.from_pretrained(self.source, trust_remote_code=False, **options)
-        except LuvcError:
+        except (LuvcError, MemoryError):
             raise
-        except (OSError, ValueError) as e:
+        except Exception as e:  # readers raise what they like, the tokenizer's a plain Exception
             raise LuvcError(f"{self.source}: {what} cannot be read: {brief(e)}") from e
 
 

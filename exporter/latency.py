@@ -11,11 +11,11 @@ beside ratio 1, and corrected until the measured ratio is near the one asked for
 Letters: V visual tokens, k kept, n tokens of a layer.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy as np
 from ..engines.backends import backend as load_backend
 from ..engines.bundle import Bundle
 from ..engines.manifest import Prune, Schedule
+from ..engines.replace import beside
 from ..errors import LuvcError
 from .config import ExportConfig
 from .family import Family
@@ -130,37 +131,45 @@ def for_latency(
             f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"
         )
     quiet = config.model_copy(update={"check": False, "schedule": None, "ratio_of": "flops"})
-    with tempfile.TemporaryDirectory(dir=config.output.absolute().parent, prefix=".luvc-") as work:
-        costs = _cached_costs(quiet, family, plain, Path(work), progress, export)
+    with beside(config.output) as work:
+        costs = _cached_costs(quiet, family, plain, work, progress, export)
         problem = TimedProblem(**vars(plain), costs=costs)
         progress("measuring ratio 1")
-        plain_bundle = _export(quiet, Path(work) / "1x", Schedule(), export)
+        plain_bundle = _export(quiet, work / "1x", Schedule(), export)
         one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
-        aim = config.ratio
+        aim, timed = config.ratio, None
         for _ in range(TRIES):
-            schedule = _solve(problem, aim, config)
+            schedule = _solve(problem, aim, config, timed)
             predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
             schedule = check_schedule(plain, schedule)
             progress(f"measuring a schedule predicted at {predicted:.2f}x")
-            bundle = _export(quiet, Path(work) / "try", schedule, export)
+            bundle = _export(quiet, work / "try", schedule, export)
             two = TimedPrompt.of(bundle, config.reference_text, config.backend)
             slow, fast = in_turns([one, two])
             timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
             if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
                 return timed
             aim = max(1.0, aim * config.ratio / timed.measured)
-    raise LuvcError(
-        f"{config.ratio:g}x of latency was asked for, the schedule last measured gives {timed.measured:.2f}x "
-        f"({slow:.1f} ms to {fast:.1f} ms), more than 5 % off: repeat on a machine that does nothing "
-        "else, or use --ratio-of flops"
-    )
+    assert timed
+    raise _unsettled(timed)
 
 
-def _solve(problem: TimedProblem, aim: float, config: ExportConfig) -> Schedule:
+def _solve(problem: TimedProblem, aim: float, config: ExportConfig, last: Timed | None) -> Schedule:
     try:
         return solve(problem, aim, config.options)
     except LuvcError as e:
+        if last and aim > config.ratio:  # a correction is out of reach, not what was asked for
+            raise _unsettled(last) from e
         raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
+
+
+def _unsettled(last: Timed) -> LuvcError:
+    return LuvcError(
+        f"{last.asked:g}x of latency was asked for, the schedule last measured gives "
+        f"{last.measured:.2f}x ({last.baseline_ms:.1f} ms to {last.compressed_ms:.1f} ms), more than "
+        f"{100 * TOLERANCE:g} % off: repeat on a machine that does nothing else, ask for "
+        f"{max(1.0, last.measured):.2g}x, or use --ratio-of flops"
+    )
 
 
 def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Callable) -> Bundle:
@@ -181,16 +190,26 @@ def _cached_costs(config, family, problem, work: Path, progress, export) -> Stag
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     file = base / "luvc" / f"latency-{name}.json"
-    if file.is_file():
+    if known := _read_costs(file):
         progress(f"stage costs as measured before ({file})")
-        return StageCosts(**json.loads(file.read_text())["costs"])
+        return known
     measured = _measure(config, family, problem, work, progress, export)
     costs = fit(measured)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"for": key, "costs": vars(costs), "measured": measured}, indent=1))
-    draft.replace(file)
+    with contextlib.suppress(OSError):  # without a place to keep them the next export measures anew
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}")
+        found = {"for": key, "costs": vars(costs), "measured": measured}
+        draft.write_text(json.dumps(found, indent=1))
+        draft.replace(file)
     return costs
+
+
+def _read_costs(file: Path) -> StageCosts | None:
+    """Costs kept earlier; None where there are none, or damaged ones."""
+    try:
+        return StageCosts(**json.loads(file.read_text())["costs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _measure(config, family, problem, work: Path, progress, export) -> list:

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import LuvcError
 from .config import ExportConfig, parse_ratio, parse_size, read_schedule
+from .problem import DEFAULTS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -21,18 +21,22 @@ RatioOf = Annotated[
 ImageSize = Annotated[
     list[str] | None,
     typer.Option(
-        help="HEIGHTxWIDTH in pixels, one layout each; default one tile, where the model's own "
+        help="HEIGHTxWIDTH in pixels; repeat for more layouts; default one tile, where the model's own "
         "processor may cut a large picture into many.",
         metavar="HxW",
     ),
 ]
 Images = Annotated[
-    list[int] | None, typer.Option(help="Images per prompt, one layout each; default 1.", min=1)
+    list[int] | None,
+    typer.Option(
+        help="Images per prompt; repeat for a layout of each, in every size; default 1.", min=1
+    ),
 ]
 Frames = Annotated[
     list[int] | None,
     typer.Option(
-        help="Frames of a video instead of an image, one layout each (Qwen-VL families); 0 = images.",
+        help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat for a "
+        "layout of each, in every size.",
         min=0,
     ),
 ]
@@ -54,17 +58,21 @@ ScheduleFile = Annotated[
     Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
 ]
 Cutoff = Annotated[
-    float | None, typer.Option(help="Share of the spectrum the SPU's low-pass keeps; default 0.25.")
+    float | None,
+    typer.Option(
+        help=f"Share of the spectrum the SPU's low-pass keeps; default {DEFAULTS.cutoff:g}."
+    ),
 ]
 Signal = Annotated[
-    str | None, typer.Option(help="What the SPU scores: normed (default) or raw hidden states.")
+    str | None,
+    typer.Option(help=f"Hidden states the SPU scores: normed or raw; default {DEFAULTS.signal}."),
 ]
 Scope = Annotated[
     str | None,
-    typer.Option(help="Score all visual tokens together (prompt, the default) or each image."),
+    typer.Option(help=f"What the SPU scores together: prompt or image; default {DEFAULTS.scope}."),
 ]
 OimMatch = Annotated[
-    bool, typer.Option("--oim-match", help="OIM merges the most similar neighbours.")
+    bool | None, typer.Option(help="OIM merges the most similar neighbours, not the last ones.")
 ]
 
 
@@ -79,7 +87,7 @@ def make_config(
     cutoff: float | None,
     signal: str | None,
     scope: str | None,
-    oim_match: bool,
+    oim_match: bool | None,
     **options: Any,
 ) -> ExportConfig:
     """An ExportConfig from what was typed.
@@ -87,16 +95,18 @@ def make_config(
     Raises:
         LuvcError: an option cannot be read or is out of range.
     """
-    shaping = {"cutoff": cutoff, "signal": signal, "scope": scope, "match": oim_match or None}
-    given = {name: value for name, value in shaping.items() if value is not None}
-    if schedule and (given or ratio):
-        names = ", ".join(["ratio"] * bool(ratio) + list(given))
-        raise LuvcError(f"--schedule says {names} itself; write it there or leave the file out")
+    solved = {
+        "ratio": parse_ratio(ratio) if ratio else None,
+        "cutoff": cutoff,
+        "signal": signal,
+        "scope": scope,
+        "match": oim_match,
+    }
+    given = {name: value for name, value in solved.items() if value is not None}
     if dtype is None:
         dtype = "fp32" if options.get("backend", "ort") == "ort" else "fp16"
     return ExportConfig.make(
         model=model,
-        ratio=parse_ratio(ratio or "2x"),
         image_sizes=tuple(parse_size(s) for s in image_size or ()),
         images=tuple(images or (1,)),
         frames=tuple(frames or ()),

@@ -12,11 +12,12 @@ from ..engines.bundle import REPORT, Bundle
 from ..engines.manifest import Layout, Manifest, stages_of
 from ..engines.processing import Processor
 from ..engines.validate import Report, validate
-from ..errors import LuvcError
+from ..errors import LuvcError, Mismatch
 from .assemble import DTYPES, Progress, assemble
 from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
+from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 
 CHECKED_ON = "ort"  # the backend that needs no GPU
@@ -39,7 +40,8 @@ def check(
         Language layers that were compared: all, or the first ones.
 
     Raises:
-        LuvcError: an output differs, or memory does not hold even the first SPU stage.
+        Mismatch: an output differs.
+        LuvcError: memory does not hold even the first SPU stage.
     """
     layers = bundle.manifest.language.layers
     depth = fitting_layers(family, bundle.manifest)
@@ -54,12 +56,10 @@ def check(
             f"validation, the first SPU stage needs {least}: free memory, or use --no-validate and run "
             "luvc-validate on a larger machine"
         )
-    del model
     progress(f"exporting the first {depth} of {layers} language layers for validation")
     shallow = family.truncated(depth)
     layouts = tuple(truncated(layout, depth) for layout in bundle.manifest.layouts)
-    place = bundle.path.parent
-    with tempfile.TemporaryDirectory(prefix=".luvc-validation-", dir=place) as folder:
+    with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
         part = load_model(shallow)
         assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
         runner = TorchRunner(_rounded(part, config.dtype), shallow, config.text_capacity)
@@ -69,6 +69,7 @@ def check(
 
 def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layers: int, progress):
     runner, processor = load_backend(CHECKED_ON).runner(bundle), Processor(bundle)
+    failed = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
     folder.mkdir()
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
@@ -77,19 +78,17 @@ def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layer
         target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
         target.write_text(report.model_dump_json(indent=1))
         if not report.passed:
-            kept = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
-            shutil.copy(target, kept)
-            raise LuvcError(
+            shutil.copy(target, failed)
+            raise Mismatch(
                 f"layout {layout.name} does not match PyTorch, so no bundle was written "
-                f"(report: {kept}): " + "; ".join(report.failures())
+                f"(report: {failed}): " + "; ".join(report.failures())
             )
+    failed.unlink(missing_ok=True)  # of an earlier export
 
 
 def fitting_layers(family: Family, manifest: Manifest) -> int:
     """Language layers whose float32 copy in PyTorch and ONNX Runtime sessions fit into free memory."""
-    import psutil
-
-    free = psutil.virtual_memory().available * SHARE
+    free = free_memory() * SHARE
     d = family.decoder
     layer = d.hidden * (2 * (d.heads + d.kv_heads) * d.head_dim + 3 * d.intermediate)
     rest = manifest.parameters - d.layers * layer  # vision, embeddings, head

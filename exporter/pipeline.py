@@ -67,13 +67,9 @@ def export(
     """
     check_target(config.output)
     config.check_backend()
+    _check_match(config)
     if config.validates:
         load_backend(CHECKED_ON)
-        if config.match and config.dtype != "float32":
-            raise LuvcError(
-                "--oim-match picks the most similar neighbours, and half precision picks others where "
-                "two are nearly as similar, so it cannot be validated: use --dtype fp32 or --no-validate"
-            )
     if config.backend != CHECKED_ON:
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
@@ -81,6 +77,7 @@ def export(
     if config.ratio_of == "latency":
         config, _ = solve_for_latency(config, family, progress)
     layouts = plan(config, family)
+    _check_match(config, any(layout.schedule.match for layout in layouts))
     progress("loading the weights")
     model = load_model(family)
     with replacing(config.output) as folder:
@@ -106,8 +103,18 @@ def solve_for_latency(
     """
     check_target(config.output)
     config.check_backend()
+    _check_match(config)
     timed = for_latency(config, family, progress, export)
     return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed
+
+
+def _check_match(config: ExportConfig, matched: bool = False) -> None:
+    """Refuse to match in half precision what would then be compared with PyTorch."""
+    if (config.match or matched) and config.validates and config.dtype != "float32":
+        raise LuvcError(
+            "--oim-match picks the most similar neighbours, and half precision picks others where two "
+            "are nearly as similar, so it cannot be validated: use --dtype fp32 or --no-validate"
+        )
 
 
 def _check_positions(config: ExportConfig, family: Family, layouts: list[Layout]) -> None:

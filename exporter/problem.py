@@ -10,6 +10,8 @@ from ..plugins.spectrum.contract import cutoff_bin
 from . import cost
 from .grid import Grid, merge_grid, merged_grids
 
+Keeps = Literal["geometric", "linear"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,7 +30,7 @@ class Options:
     scope: Scope = "prompt"
     match: bool = False
     stages: tuple[float, ...] = (0.25, 0.5, 0.75)
-    keeps: Literal["geometric", "linear"] = "geometric"
+    keeps: Keeps = "geometric"
     oim_share: float = 0.5
 
 

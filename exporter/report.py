@@ -156,7 +156,9 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
             )
         grid = after
     if not s.vision:
-        found.append("OIM refused: no merge of this grid stays within sqrt(ratio)")
+        found.append(
+            f"no OIM step: all {layout.visual_tokens} visual tokens enter the language model"
+        )
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
     if rough:
         found.append(
@@ -164,9 +166,7 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
             "are too coarse for this ratio"
         )
     if not s.language or s.language[-1].keep:
-        found.append(
-            "visual tokens are not removed before the last layer: that would exceed the ratio"
-        )
+        found.append(f"{layout.stages[-1].visual} visual tokens stay to the last layer")
     return found
 
 

@@ -47,9 +47,9 @@ class TorchRunner:
         where = torch.cuda.get_device_name(self.device)
         return f"PyTorch {torch.__version__} {name} on {where}, {self.spu}"
 
-    def prepare(self, layout: Layout) -> None:
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Build the layout's graphs."""
-        for kind in (VisionGraph, PrefillGraph, StepGraph):
+        for kind in (VisionGraph,) * vision + (PrefillGraph, StepGraph) * language:
             self.graph(kind, layout)
 
     def graph(self, kind: type, layout: Layout) -> Any:

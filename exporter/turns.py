@@ -11,7 +11,7 @@ from ..engines.backends import backend as load_backend
 from ..engines.bundle import Bundle
 from ..engines.decoding import Rows
 from ..engines.processing import Processor
-from ..engines.validate import sample_picture
+from ..engines.samples import sample_prompt
 
 ROUNDS = range(7, 31)  # of a measurement, as many as its spread asks for
 CERTAINTY = 0.025  # half the 95 % interval of a ratio of times, relative
@@ -20,23 +20,23 @@ CERTAINTY = 0.025  # half the 95 % interval of a ratio of times, relative
 class TimedPrompt:
     """A bundle on its backend with one prompt of the reference length, ready to be timed."""
 
-    def __init__(self, runner: Any, bundle: Bundle, ids: list[int], embeds: np.ndarray):
-        self._runner, self._bundle, self._ids, self._embeds = runner, bundle, ids, embeds
+    def __init__(
+        self, runner: Any, bundle: Bundle, ids: list[int], embeds: np.ndarray, seconds: float
+    ):
+        self._runner, self._bundle = runner, bundle
+        self._ids, self._embeds, self._seconds = ids, embeds, seconds
 
     @classmethod
     def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "TimedPrompt":
-        """With `text` text tokens about a generated picture, at least those of the chat template."""
+        """With `text` text tokens about generated pictures, at least those of the chat template."""
         layout = bundle.manifest.layouts[0]
         runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
-        images = [
-            {"type": "image", "image": sample_picture(layout.image_size, i)}
-            for i in range(layout.images)
-        ]
-        prompt = processor.prompt([{"role": "user", "content": images}])
+        prompt = sample_prompt(processor, layout)
         embeds = runner.vision(layout, processor.pixels(prompt))
         missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
         ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]
-        return cls(runner, bundle, ids, embeds.reshape(1, layout.visual_tokens, -1))
+        embeds = embeds.reshape(1, layout.visual_tokens, -1)
+        return cls(runner, bundle, ids, embeds, prompt.seconds)
 
     @property
     def text(self) -> int:
@@ -48,7 +48,7 @@ class TimedPrompt:
         manifest = self._bundle.manifest
         rows = Rows(self._runner, manifest, manifest.layouts[0], 1)
         start = perf_counter()
-        rows.prefill([self._ids], self._embeds)
+        rows.prefill([self._ids], self._embeds, [self._seconds])
         return (perf_counter() - start) * 1e3
 
 

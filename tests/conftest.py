@@ -104,7 +104,7 @@ def workshop(tmp_path_factory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    from luvc.engines.validate import sample_picture
+    from luvc.engines.samples import sample_picture
 
     return sample_picture((200, 260), seed=7)
 

@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from luvc.engines import Bundle
 from luvc.engines.bundle import sha256
-from luvc.exporter import cli
+from luvc.exporter import cli, parity
 from luvc.exporter import cli_plan as plan
 from luvc.tools import run as run_tool
 from luvc.tools import validate as validate_tool
@@ -65,13 +66,15 @@ def test_export_prints_plan_steps_and_validation(command, workshop, tmp_path):
         (("--image-size", "big"), "HEIGHTxWIDTH"),
         (("--image-size", "100x100"), "whole number of 112x112 tiles"),
         (("--image-size", "112x2240"), "cuts at most 12"),
-        (("--dtype", "int8"), "option dtype"),
+        (("--dtype", "int8"), "--dtype: "),
         (("--backend", "teletype"), "teletype"),
         (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
-        (("--text-capacity", "3"), "option text_capacity"),
+        (("--text-capacity", "3"), "--text-capacity: "),
         (("--ratio", "1", "--dtype", "fp16", "--oim-match"), "cannot be validated"),
-        (("--cutoff", "0"), "option cutoff"),
-        (("--signal", "loud"), "option signal"),
+        (("--text-tokens", "0"), "--text-tokens: "),
+        (("--text-tokens", "2048"), "--text-tokens 2048 is more than --text-capacity 1024"),
+        (("--cutoff", "0"), "--cutoff: "),
+        (("--signal", "loud"), "--signal: "),
         (("--ratio", "1", "--images", "1", "--images", "1"), "named twice"),
         (("--schedule", "nowhere.json"), "nowhere.json cannot be read"),
     ],
@@ -179,6 +182,42 @@ def test_processor_files_that_are_absent(command, broken):
     (broken / "preprocessor_config.json").unlink()
     result = command(plan, "--model", broken, "--ratio", "1")
     assert result.code == 2 and "preprocessor_config.json cannot be read" in result.err
+
+
+def test_a_tokenizer_file_that_holds_something_else(command, broken):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7031645\n"
+    (broken / "tokenizer.json").write_text(pointer)
+    result = command(plan, "--model", broken, "--ratio", "1")
+    assert result.code == 2 and "tokenizer files cannot be read" in result.err
+
+
+def test_an_export_that_differs_from_pytorch(command, workshop, tmp_path, monkeypatch):
+    rounded = parity._rounded
+
+    def negative(model, dtype):
+        model = rounded(model, dtype)
+        model.lm_head.weight = torch.nn.Parameter(-model.lm_head.weight)
+        return model
+
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    line = ("--model", model, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
+    monkeypatch.setattr(parity, "_rounded", negative)
+    result = command(cli, *line)
+    assert result.code == 1 and "does not match PyTorch" in result.err
+    report = tmp_path / "b-failed-validation.json"
+    assert json.loads(report.read_text())["passed"] is False and not (tmp_path / "b").exists()
+    monkeypatch.undo()
+    assert command(cli, *line).code == 0 and not report.exists()
+
+
+def test_matching_in_half_precision_is_refused_from_a_schedule_too(command, workshop, tmp_path):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    file = tmp_path / "schedule.json"
+    merge = {"layer": 0, "axis": "width", "group": 2}
+    file.write_text(json.dumps({"vision": [merge], "match": True}))
+    line = ("--model", model, "--output", tmp_path / "b", "--schedule", file, "--dtype", "fp16")
+    result = command(cli, *line)
+    assert result.code == 2 and "cannot be validated" in result.err
 
 
 def test_a_full_disk(command, workshop, tmp_path, monkeypatch):
@@ -304,7 +343,7 @@ def test_a_schedule_file_says_everything_itself(command, workshop, tmp_path):
     assert result.code == 0 and f"asked {file}" in result.out
     for extra in (("--ratio", "3x"), ("--cutoff", "0.9"), ("--oim-match",)):
         refused = command(plan, "--model", model, "--schedule", file, *extra)
-        assert refused.code == 2 and "--schedule says" in refused.err
+        assert refused.code == 2 and f"--schedule says {extra[0]} itself" in refused.err
 
 
 def test_version(command):

@@ -13,6 +13,7 @@ from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export, parity
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
+from luvc.exporter.memory import free_memory
 from luvc.exporter.pipeline import reports
 from luvc.exporter.weights import WeightsFile, release
 
@@ -109,3 +110,20 @@ def test_layers_that_fit(workshop, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert 0 < parity.fitting_layers(family, bundle.manifest) < layers
     assert np.isfinite(need)
+
+
+@pytest.mark.parametrize("names", [
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+])  # fmt: skip
+def test_a_container_may_hold_less_than_the_machine(tmp_path, names):
+    limit, used = (tmp_path / name for name in names)
+    limit.parent.mkdir(exist_ok=True)
+    whole = free_memory(tmp_path)
+    limit.write_text("max\n")
+    used.write_text("3000000\n")
+    assert free_memory(tmp_path) == pytest.approx(whole, rel=0.2)
+    limit.write_text("5000000\n")
+    assert free_memory(tmp_path) == 2_000_000
+    (limit.parent / "memory.stat").write_text("anon 9\ninactive_file 500000\nfile 7\n")
+    assert free_memory(tmp_path) == 2_500_000

@@ -100,7 +100,9 @@ class Machine:
 
 
 def config(tmp_path, ratio=1.5):
-    return ExportConfig.make(model="x", output=tmp_path / "b", ratio=ratio, ratio_of="latency")
+    return ExportConfig.make(
+        model="x", output=tmp_path / "new" / "b", ratio=ratio, ratio_of="latency"
+    )
 
 
 def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family):
@@ -110,7 +112,7 @@ def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family):
     assert 1.5 <= timed.measured <= 1.5 * 1.02
     flops = machine.visual.ratios(timed.schedule).prefill
     assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
-    assert not list(tmp_path.glob(".luvc-*"))
+    assert not list((tmp_path / "new").iterdir())
     probes = len(machine.runs)
     latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
     assert len(machine.runs) - probes == 2, "stage costs are not measured twice on a machine"
@@ -121,6 +123,27 @@ def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
     timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
     assert timed.predicted > 1.5 * 1.05
     assert timed.measured == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family, bias=1.5)
+    with pytest.raises(
+        LuvcError, match=r"1\.5x of latency was asked for.* gives 1\.0\dx.*ask for 1x"
+    ):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+
+
+@pytest.mark.parametrize("damage", ["unwritable", "not JSON"])
+def test_costs_that_cannot_be_kept_are_measured_anew(monkeypatch, tmp_path, family, damage):
+    machine = Machine(monkeypatch, tmp_path, family)
+    cache = tmp_path / "cache"
+    if damage == "unwritable":
+        cache.write_text("a file where the folder should be")
+    for _ in range(2):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+        for file in cache.glob("luvc/latency-*.json"):
+            file.write_text("{")
+    assert [run.output.name for run in machine.runs].count("probe-2-None") == 2
 
 
 def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):

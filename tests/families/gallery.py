@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
 from luvc.engines.manifest import Manifest, Merge, Prune, Schedule
-from luvc.engines.validate import sample_picture
+from luvc.engines.samples import sample_picture
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
@@ -128,7 +128,10 @@ class Gallery:
         """What the tests ask of an export."""
         size = size_of(name)
         sizes = {} if size is None else {"image_sizes": (size,)}
-        return ExportConfig.make(model=str(self.checkpoint(name)), **SHORT | sizes | options)
+        usual = SHORT | sizes | options
+        if "schedule" in options:  # which says its cutoff itself
+            del usual["cutoff"]
+        return ExportConfig.make(model=str(self.checkpoint(name)), **usual)
 
     def bundle(self, name: str, kind: str) -> Bundle:
         """A bundle of a kind in `BUNDLES`; validated against PyTorch while it is made."""

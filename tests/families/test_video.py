@@ -12,6 +12,7 @@ from luvc.engines import VLM
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.family import Family
+from luvc.exporter.turns import TimedPrompt
 
 from .checkpoints import write
 from .gallery import apart
@@ -52,6 +53,12 @@ def exported(request, tmp_path_factory):
         )
     )  # fmt: skip
     return request.param, checkpoint, bundle
+
+
+def test_a_prompt_about_a_video_is_timed(exported):
+    _, _, bundle = exported
+    prompt = TimedPrompt.of(bundle, text=60)
+    assert prompt.text >= 60 and prompt.run() > 0
 
 
 @pytest.mark.cell("video")
