@@ -65,6 +65,7 @@ class Stream(Iterator[str]):
     def __init__(self, events: Iterator[str], cancelled: threading.Event):
         self._events, self._cancelled = events, cancelled
         self._answer: Answer | None = None
+        self._error: BaseException | None = None
 
     def __next__(self) -> str:
         """The next piece; a loop may be left and taken up again."""
@@ -74,10 +75,19 @@ class Stream(Iterator[str]):
             if end.value is not None:
                 self._answer = end.value
             raise
+        except BaseException as error:
+            self._error = error
+            raise
 
     @property
     def answer(self) -> Answer:
-        """The whole answer; runs what is left of it."""
+        """The whole answer; runs what is left of it.
+
+        Raises:
+            LuvcError: the request cannot be met; what ended the stream is raised again.
+        """
+        if self._error is not None:
+            raise self._error
         if self._answer is None:
             for _ in self:
                 pass

@@ -63,6 +63,15 @@ class Chat:
 
     def _answer(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
         """Yields one-row text pieces, returns the list of one answer."""
+        try:
+            return (yield from self._run(turn, prompt, cancelled))
+        except BaseException:  # the caches may be ahead of the history: the next turn runs afresh
+            self._rows = None
+            raise
+        finally:
+            self._running = None
+
+    def _run(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
         history = self.history
         new = history.continuation(prompt, self._rows.room(0)) if self._rows else []
         reused = len(history.cached) if new else 0
@@ -79,6 +88,5 @@ class Chat:
         state = Row(self.vlm.processor.tokenizer, self.sampling, history.cached)
         per_token = yield from self.vlm.decode(self._rows, [state], logits, cancelled)
         history.close([turn], prompt, state, self._rows.length(0))
-        self._running = None
         timing = replace(timing, decode_ms_per_token=per_token)
         return [self.vlm.answer(prompt, state, history.stages, timing, reused)]

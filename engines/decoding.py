@@ -130,14 +130,12 @@ class Row:
     """
 
     def __init__(self, tokenizer: Any, sampling: Sampling, prompt: Sequence[int], row: int = 0):
-        from tokenizers.decoders import DecodeStream
-
         self.tokenizer, self.sampling = tokenizer, sampling
         self.sampler = Sampler(sampling, prompt, row)
         self.ids: list[int] = []
         self.text = ""
         self.finish_reason: str | None = None
-        self._stream = DecodeStream(skip_special_tokens=True)
+        self._stream = _decode_stream()
         self._held = ""
 
     def accept(self, logits: np.ndarray) -> str:
@@ -146,7 +144,7 @@ class Row:
         self.ids.append(token)
         if token in self.sampling.eos_token_id:
             return self.finish("stop")
-        self._held += self._stream.step(self.tokenizer.backend_tokenizer, token) or ""
+        self._held += self._decode(token)
         cut = self._stop_position()
         if cut is not None:
             self._held = self._held[:cut]
@@ -164,6 +162,15 @@ class Row:
             if text.startswith(sent):
                 self._held += text[len(sent) :]
         return self._emit(len(self._held))
+
+    def _decode(self, token: int) -> str:
+        """The text that is certain with a token; in byte-level vocabularies it may be none yet."""
+        tokenizer = self.tokenizer.backend_tokenizer
+        try:
+            return self._stream.step(tokenizer, token) or ""
+        except Exception:  # bytes that are no text spoil the stream; the error has no own class
+            self._stream = _decode_stream()
+            return self._stream.step(tokenizer, token) or ""
 
     def _emit(self, count: int) -> str:
         piece, self._held = self._held[:count], self._held[count:]
@@ -183,3 +190,9 @@ class Row:
                     longest = max(longest, n)
                     break
         return longest
+
+
+def _decode_stream() -> Any:
+    from tokenizers.decoders import DecodeStream
+
+    return DecodeStream(skip_special_tokens=True)

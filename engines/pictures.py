@@ -85,11 +85,17 @@ def pixel_values(processor: Any, visuals: Sequence[Visual], layout: Layout) -> n
     return np.ascontiguousarray(values.reshape(wanted), dtype=np.float32)
 
 
+def to_layout(processor: Any, images: Sequence[Any], layout: Layout) -> list[Any]:
+    """PIL images in the size that a layout needs, where its tokens follow the picture's size."""
+    if not layout.resize:
+        return list(images)
+    size, resample = layout.image_size[::-1], getattr(processor, "resample", None)
+    return [image.resize(size, resample) for image in images]
+
+
 def _process(processor: Any, images: Sequence[Any], layout: Layout) -> np.ndarray:
-    size = layout.image_size[::-1]
-    if layout.resize:
-        images = [i.resize(size, getattr(processor, "resample", None)) for i in images]
-    found = processor([list(images)], return_tensors="np", **layout.processor_options)
+    images = to_layout(processor, images, layout)
+    found = processor([images], return_tensors="np", **layout.processor_options)
     values = np.asarray(found["pixel_values"])
     if "pixel_attention_mask" in found and values.ndim == 3:  # patches padded to the longest tile
         values = values[:, : layout.pixel_shape[-2]]
@@ -191,6 +197,10 @@ def open_image(source: Any) -> Any:
         else:
             raise LuvcError(
                 f"an image is a path, bytes, array or PIL image, got {type(source).__name__}"
+            )
+        if 0 in image.size:
+            raise LuvcError(
+                f"the image has {image.width}x{image.height} pixels; it needs 1 or more each way"
             )
         return ImageOps.exif_transpose(image).convert("RGB")
     except LuvcError:

@@ -27,6 +27,7 @@ from .pictures import (
 
 __all__ = ["Message", "Processor", "Prompt", "open_image"]
 Message = Mapping[str, Any]
+OTHER = "name another layout, or none for the one that fits best"
 
 
 @dataclass(frozen=True)
@@ -131,29 +132,23 @@ class Processor:
         Raises:
             LuvcError: none fits; says what the bundle holds.
         """
-        layouts = self.manifest.layouts
-        if name is not None and name not in {x.name for x in layouts}:
-            known = ", ".join(x.name for x in layouts)
+        layouts = [x for x in self.manifest.layouts if name in (None, x.name)]
+        if not layouts:
+            known = ", ".join(x.name for x in self.manifest.layouts)
             raise LuvcError(f"there is no layout {name!r} in this bundle, only {known}")
         video = {isinstance(i, Video) for i in images}
         if len(video) > 1:
             raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
-        fitting = [x for x in layouts if x.images == len(images) and name in (None, x.name)]
-        if images and fitting:
-            shortest = min(frames_of(i) for i in images)
-            fitting = [x for x in fitting if bool(x.frames) in video and x.frames <= shortest]
-            if not fitting:
-                raise LuvcError(_frames_message(shortest, layouts))
-            most = max(x.frames for x in fitting)
-            fitting = [x for x in fitting if x.frames == most]
-            return min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
-        counts = " or ".join(str(n) for n in sorted({x.images for x in self.manifest.layouts}))
-        if not images:
-            raise LuvcError(f"the prompt has no image; this bundle answers about {counts} image(s)")
-        raise LuvcError(
-            f"the prompt has {len(images)} images, this bundle holds {counts}: export with "
-            f"--images {len(images)}"
-        )
+        as_many = [x for x in layouts if x.images == len(images)]
+        if not as_many:
+            raise LuvcError(_count_message(len(images), layouts, name))
+        shortest = min(frames_of(i) for i in images)
+        fitting = [x for x in as_many if bool(x.frames) in video and x.frames <= shortest]
+        if not fitting:
+            raise LuvcError(_frames_message(shortest, as_many, name))
+        most = max(x.frames for x in fitting)
+        fitting = [x for x in fitting if x.frames == most]
+        return min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
 
     def pixels(self, prompt: Prompt) -> np.ndarray:
         """Pixel values of all images of a prompt, joined along the first axis, float32 [N, ...].
@@ -206,12 +201,24 @@ def _expand(layout: Layout, image: Visual) -> str:
     return text
 
 
-def _frames_message(frames: int, layouts: Sequence[Layout]) -> str:
+def _count_message(images: int, layouts: Sequence[Layout], name: str | None) -> str:
+    """Why no layout, or not the named one, takes so many images."""
+    what = f"layout {name}" if name else "this bundle"
+    counts = " or ".join(str(n) for n in sorted({x.images for x in layouts}))
+    if not images:
+        return f"the prompt has no image; {what} answers about {counts} image(s)"
+    mend = OTHER if name else f"export with --images {images}"
+    return f"the prompt has {images} images, {what} holds {counts}: {mend}"
+
+
+def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) -> str:
+    """Why no layout, or not the named one, takes a video of so many frames, or an image."""
+    what = f"layout {name}" if name else "this bundle"
     held = sorted({x.frames for x in layouts})
     kinds = " or ".join(f"videos of {n} frames or more" if n else "images" for n in held)
-    what = f"a video of {frames} frames" if frames else "an image"
+    shown = f"a video of {frames} frames" if frames else "an image"
     mend = f"export with --frames {frames} or fewer" if frames else "export without --frames"
-    return f"the prompt holds {what}, this bundle answers about {kinds}: {mend}"
+    return f"the prompt holds {shown}, {what} answers about {kinds}: {OTHER if name else mend}"
 
 
 def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:

@@ -74,8 +74,14 @@ class Runner(Protocol):
         """Library, version and device, for people."""
         ...
 
-    def prepare(self, layout: Layout) -> None:
-        """Load what the layout needs, so that the first answer is not slower than the next."""
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
+        """Load what the layout needs, so that the first answer is not slower than the next.
+
+        Args:
+            layout: of the prompts.
+            vision: its vision graph.
+            language: its graphs of the language model; another process may run either part.
+        """
         ...
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,8 @@
 """ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
 
+import contextlib
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +83,8 @@ class OrtRunner:
     name = NAME
 
     def __init__(self, bundle: Bundle, threads: int = 0):
-        import onnxruntime
-
         self.bundle, self.threads = bundle, threads
-        names = onnxruntime.get_available_providers()
-        self.device = "cuda" if "CUDAExecutionProvider" in names else "cpu"
+        self.device = _device()
         self._sessions: dict[tuple[str, bool], Any] = {}
         self._weights = SharedWeights()
         # half precision is computed in float32 here, from copies that cannot be shared
@@ -97,10 +97,13 @@ class OrtRunner:
 
         return f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
 
-    def prepare(self, layout: Layout) -> None:
-        """Make the layout's sessions."""
-        for graph in (layout.graphs.vision, layout.graphs.prefill, layout.graphs.step):
-            self.session(graph)
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
+        """Make the layout's sessions, or those of a part of the model."""
+        if vision:
+            self.session(layout.graphs.vision)
+        if language:
+            self.session(layout.graphs.prefill)
+            self.session(layout.graphs.step)
 
     def session(self, graph: str, packed: bool = False) -> Any:
         """The session of a graph file, made once.
@@ -200,3 +203,19 @@ def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
     if problem is not None:
         raise LuvcError(problem)
     return OrtRunner(bundle, threads)
+
+
+def _device() -> str:
+    """Where sessions run: "cuda" where that works, which the list of providers does not tell."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "cpu"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # no GPU, no driver, no cuDNN: it has no class of its own
+        warnings.warn(f"ONNX Runtime uses the CPU, as CUDA does not work: {error}", stacklevel=2)
+        return "cpu"
+    return "cuda"

@@ -1,7 +1,7 @@
 """One copy of the weights for all sessions of ONNX Runtime on a CPU.
 
 ONNX Runtime would hold the weights of prefill and step apart, each transposed and packed when the
-session is made: three times the file at the peak, seconds of loading. Here the file is read once, and
+session is made: three times the file at the peak, seconds of loading. Here each weight is read once, and
 
     Transpose(W) -> MatMul(x, .)    becomes    FusedMatMul(x, W, transB)
 
@@ -67,17 +67,27 @@ class SharedWeights:
         start, size = int(where.get("offset", 0)), int(where["length"])
         key = file, f"{start}:{tensor.dims}"
         if key not in self._values:
-            if file not in self._files:
-                self._files[file] = np.fromfile(file, np.uint8)
-            data = self._files[file][start : start + size]
+            data = self._space(file)[start : start + size]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
             if len(data) < size or size != np.prod(tensor.dims, dtype=int) * dtype.itemsize:
                 raise LuvcError(
                     f"{graph}: weight {tensor.name} does not lie in {file.name}; export again"
                 )
+            with file.open("rb") as f:
+                f.seek(start)
+                f.readinto(data.data)
             array = data.view(dtype).reshape(tuple(tensor.dims))
             self._values[key] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         return self._values[key]
+
+    def _space(self, file: Path) -> np.ndarray:
+        """Room for a whole file, of which only what is read takes memory.
+
+        One block, because the system gives large blocks large pages, and steps are faster on these.
+        """
+        if file not in self._files:
+            self._files[file] = np.empty(file.stat().st_size, np.uint8)
+        return self._files[file]
 
 
 def read_transposed(model: Any) -> int:

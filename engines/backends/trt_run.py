@@ -68,19 +68,28 @@ class TrtRunner:
         self._workspace: Memory | None = None
         self._lock = threading.RLock()  # one stream and one scratch memory: one run at a time
 
-    def prepare(self, layout: Layout) -> None:
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Load the layout's engines and run each once, so that all kernels are compiled."""
+        if vision:
+            low = self.files[layout.graphs.vision].profiles[0]["N"][0]
+            self.vision(layout, np.zeros((low, *layout.pixel_shape[1:]), np.float32))
+        if language:
+            self._prepare_language(layout)
+        save = getattr(self._open, "save", None)
+        if save is not None:
+            save()
+
+    def _prepare_language(self, layout: Layout) -> None:
         low = self.files[layout.graphs.prefill].profiles[0]["B"][0]
-        V, count = layout.visual_tokens, layout.images * low
-        entries = count * layout.pixel_shape[0]
-        embeds = self.vision(layout, np.zeros((entries, *layout.pixel_shape[1:]), np.float32))
+        V = layout.visual_tokens
         length = V + 2
         rows = np.broadcast_to(np.arange(length), (low, length))
         axes = self.bundle.manifest.language.position_axes
         positions = rows if axes == 1 else np.repeat(rows[..., None], axes, -1)
+        width = self._session(layout.graphs.prefill).width("visual_embeds")
         feed = PrefillFeed(
             input_ids=np.zeros((low, length), np.int64),
-            visual_embeds=embeds.reshape(low, V, -1),
+            visual_embeds=np.zeros((low, V, width), np.float32),
             visual_index=rows[:, 1 : V + 1],
             position_ids=positions,
             last_index=np.full(low, length - 1),
@@ -89,9 +98,6 @@ class TrtRunner:
         self.prefill(layout, feed, caches)
         token, text = np.zeros((low, 1), np.int64), np.full(low, 2)
         self.step(layout, StepFeed(token, positions[:, :1] + length, text, token[:, 0]), caches)
-        save = getattr(self._open, "save", None)
-        if save is not None:
-            save()
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -241,8 +247,9 @@ class TrtRunner:
     def _check_rows(self, graph: str, symbol: str, rows: int, factor: int = 1) -> None:
         low, usual, high = self.files[graph].profiles[0][symbol]
         if not low <= rows <= high:
+            fewest, most = max(1, min(low, rows) // factor), -(-max(high, rows) // factor)
             raise LuvcError(
-                f"a batch of {rows // factor} conversations is outside the engines' "
+                f"a batch of {round(rows / factor, 2):g} conversations is outside the engines' "
                 f"{low // factor} to {high // factor}: luvc-build --batch "
-                f"{min(low, rows) // factor},{usual // factor},{max(high, rows) // factor}"
+                f"{fewest},{usual // factor},{most}"
             )

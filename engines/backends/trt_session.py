@@ -3,6 +3,8 @@
 This is the only place that calls the TensorRT runtime; trt_run.py decides what is run.
 """
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +90,13 @@ class Sessions:
         if self._jit is None:
             return
         path = self.folder / JIT_CACHE
-        draft = path.with_suffix(".draft")
-        try:
-            draft.write_bytes(bytes(self._jit.serialize()))
-            draft.replace(path)
-        except OSError:
-            draft.unlink(missing_ok=True)
+        draft = path.with_suffix(f".draft-{os.getpid()}")  # another process may be writing its own
+        with contextlib.suppress(OSError):
+            try:
+                draft.write_bytes(bytes(self._jit.serialize()))
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
 
 
 class Session:
@@ -119,6 +122,10 @@ class Session:
     def dtype(self, name: str) -> np.dtype:
         """Element type of an input or output."""
         return numpy_dtype(DTYPES[self._engine.get_tensor_dtype(name).name])
+
+    def width(self, name: str) -> int:
+        """Last dimension of an input or output, the same in all its shapes."""
+        return int(tuple(self._engine.get_tensor_shape(name))[-1])
 
     def in_place(self, output: str, source: str) -> bool:
         """Whether an output takes the memory of an input."""

@@ -2,6 +2,6 @@
 
 from .limits import Limits
 from .scheduler import Scheduler
-from .ticket import Busy, Ticket
+from .ticket import Busy, Cancelled, Ticket
 
-__all__ = ["Busy", "Limits", "Scheduler", "Ticket"]
+__all__ = ["Busy", "Cancelled", "Limits", "Scheduler", "Ticket"]

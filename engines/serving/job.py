@@ -1,6 +1,6 @@
 """One request on its way through a scheduler."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ import numpy as np
 from ..answer import Timing
 from ..decoding import Row
 from ..history import History
-from ..processing import Prompt, open_image
+from ..pictures import Video, open_visual
+from ..processing import Prompt
 from ..sampling import Sampling
 from .sessions import Session, Sessions
 from .ticket import Ticket
@@ -113,29 +114,25 @@ class Job:
         self.ticket.finish(answer)
 
 
-def embedded(vlm: "VLM", jobs: Sequence[Job]) -> tuple[np.ndarray, Timing]:
-    """Visual embeddings [B, V, D] of a group, from the vision graph or as they were made ahead."""
-    if all(job.embedded is not None for job in jobs):
-        parts = [job.embedded for job in jobs if job.embedded is not None]
-        slowest = max(timing.vision_ms for _, timing in parts)
-        return np.concatenate([e for e, _ in parts]), Timing(vision_ms=slowest)
-    return vlm.embed([j.prompt for j in jobs], [j.pixels for j in jobs])
+def _is_visual(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") in ("image", "video")
 
 
 def _opened(turn: Any) -> Any:
     """A turn whose pictures are open, to be kept; what is malformed is left to the processor."""
-    if not isinstance(turn, dict) or not isinstance(turn.get("content"), list):
+    content = turn.get("content") if isinstance(turn, Mapping) else None
+    if isinstance(content, str) or not isinstance(content, Sequence):
         return turn
-    parts = [
-        p | {"image": open_image(p["image"])}
-        if isinstance(p, dict) and p.get("type") == "image" and p.get("image") is not None
-        else p
-        for p in turn["content"]
-    ]
-    return turn | {"content": parts}
+    return {**turn, "content": [_open(p) if _is_visual(p) else p for p in content]}
+
+
+def _open(part: Mapping[str, Any]) -> dict[str, Any]:
+    shown = open_visual(part)
+    if isinstance(shown, Video):
+        return {"type": "video", "video": shown.frames, "fps": shown.fps}
+    return {"type": "image", "image": shown}
 
 
 def _has_picture(turns: Sequence[Any]) -> bool:
-    contents = [t.get("content") for t in turns if isinstance(t, dict)]
-    parts = [p for c in contents if isinstance(c, list) for p in c]
-    return any(isinstance(p, dict) and p.get("type") in ("image", "video") for p in parts)
+    contents = [t.get("content") for t in turns if isinstance(t, Mapping)]
+    return any(_is_visual(p) for c in contents if isinstance(c, Sequence) for p in c)

@@ -41,6 +41,9 @@ class Pool(Generic[T]):
 
     Attributes:
         jobs: what runs in rows 0, 1, ...
+
+    Raises:
+        LuvcError: the caches do not fit into memory, or their rows cannot be shared.
     """
 
     def __init__(self, runner: SharedRunner, manifest: Manifest, layout: Layout, capacity: int):
@@ -49,6 +52,13 @@ class Pool(Generic[T]):
         self.jobs: list[T] = []
         self._caches = runner.new_caches(layout, capacity)
         self._rows: Rows | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """Whether the runner can begin at every row, before a request finds out."""
+        self.runner.window(self._caches, 0, self.capacity)
+        if self.capacity > 1:  # rows have one size: what holds for the second holds for all
+            self.runner.window(self._caches, 1, 1)
 
     @property
     def rows(self) -> Rows:
@@ -63,26 +73,24 @@ class Pool(Generic[T]):
     def join(self, rows: Rows, jobs: Sequence[T]) -> None:
         """Rows that were run in `space` are in use from now on."""
         states = [_state(rows)] if self._rows is None else [_state(self._rows), _state(rows)]
-        self.jobs.extend(jobs)
-        self._use({n: np.concatenate([s[n] for s in states]) for n in Rows.PER_ROW})
+        state = {n: np.concatenate([s[n] for s in states]) for n in Rows.PER_ROW}
+        self._use([*self.jobs, *jobs], state)
 
     def leave(self, row: int) -> None:
         """Free a row; the last one takes its place."""
         last = len(self.jobs) - 1
-        state = _state(self.rows)
+        jobs, state = self.jobs[:last], _state(self.rows)
         if row != last:
             source, target = (self.runner.window(self._caches, r, 1) for r in (last, row))
             self.runner.copy_caches(source, target)
-            self.jobs[row] = self.jobs[last]
+            jobs[row] = self.jobs[last]
             for values in state.values():
                 values[row] = values[last]
-        self.jobs.pop()
-        self._use({n: v[:last] for n, v in state.items()})
+        self._use(jobs, {n: v[:last] for n, v in state.items()})
 
     def clear(self) -> None:
         """Free all rows."""
-        self.jobs.clear()
-        self._rows = None
+        self._use([], {})
 
     def park(self, row: int) -> Parked:
         """A copy of a row, for later."""
@@ -98,14 +106,43 @@ class Pool(Generic[T]):
             setattr(rows, name, value.copy())
         return rows
 
-    def _use(self, state: dict[str, np.ndarray]) -> None:
-        count = len(self.jobs)
-        self._rows = None
-        if count:
-            caches = self.runner.window(self._caches, 0, count)
-            self._rows = Rows(self.runner, self.manifest, self.layout, count, caches)
+    def _use(self, jobs: list[T], state: dict[str, np.ndarray]) -> None:
+        """These jobs run in the first rows, which stand where `state` says."""
+        rows = None
+        if jobs:
+            caches = self.runner.window(self._caches, 0, len(jobs))
+            rows = Rows(self.runner, self.manifest, self.layout, len(jobs), caches)
             for name, value in state.items():
-                setattr(self._rows, name, value)
+                setattr(rows, name, value)
+        self.jobs, self._rows = jobs, rows  # both, or neither when that failed
+
+
+class Pools(Generic[T]):
+    """The pool of each layout, made when the layout is first used.
+
+    Args:
+        runner: whose caches can be shared.
+        manifest: of the bundle.
+        capacity: rows of each pool.
+    """
+
+    def __init__(self, runner: SharedRunner, manifest: Manifest, capacity: int):
+        self._runner, self._manifest, self._capacity = runner, manifest, capacity
+        self._made: dict[str, Pool[T]] = {}
+
+    def of(self, layout: Layout) -> Pool[T]:
+        """The pool of a layout.
+
+        Raises:
+            LuvcError: see Pool.
+        """
+        if layout.name not in self._made:
+            self._made[layout.name] = Pool(self._runner, self._manifest, layout, self._capacity)
+        return self._made[layout.name]
+
+    def in_use(self) -> list[Pool[T]]:
+        """Those in which something runs."""
+        return [pool for pool in list(self._made.values()) if pool.jobs]
 
 
 def _state(rows: Rows) -> dict[str, np.ndarray]:

@@ -4,24 +4,25 @@ A request passes three stations. Preparing threads render and tokenise its promp
 in the order of arrival and only a few requests ahead. One running thread then lets the oldest prepared
 request in as soon as a cache row is free, together with others of its layout, and after each such group
 runs one step over all rows in use. So nobody waits for another's whole answer, and no answer stalls for
-more than one group's prefill. Letters: B batch, V visual tokens.
+more than one group's prefill. Letters: B batch.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from ...errors import LuvcError
-from ..answer import Timing
 from ..backends.base import SharedRunner
-from ..manifest import Layout
-from .job import Job, embedded
+from .job import Job
 from .limits import Counters, Limits
-from .pool import Pool
+from .pool import Pool, Pools
+from .prefill import prefill, resume
 from .sessions import Sessions
-from .ticket import Busy, Ticket
+from .ticket import Busy, Cancelled, Ticket
 
 if TYPE_CHECKING:
     from ..runtime import VLM
@@ -49,11 +50,11 @@ class Scheduler:
         self._arrived: deque[Job] = deque()
         self._prepared: deque[Job] = deque()
         self._preparing = 0
-        self._pools: dict[str, Pool[Job]] = {}
+        runner = cast(SharedRunner, vlm.runner)
+        self._pools: Pools[Job] = Pools(runner, vlm.manifest, self.limits.rows)
+        self._pools.of(vlm.manifest.layouts[0])  # whether the runner can
         self._changed = threading.Condition()
         self._closed = False
-        first = self._pool(vlm.manifest.layouts[0])
-        first.space(self.limits.rows)  # whether the runner can
         works = [self._prepare_loop] * self.limits.preparing + [self._run_loop]
         self._threads = [threading.Thread(target=work, daemon=True) for work in works]
         for thread in self._threads:
@@ -88,6 +89,7 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise Busy("the model is being stopped; send the request to another server")
+            self._purge()
             if self.waiting >= self.limits.waiting:
                 raise Busy(
                     f"{self.waiting} requests are waiting, which is the limit; try again later"
@@ -104,7 +106,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Rows in use."""
-        return sum(len(pool.jobs) for pool in list(self._pools.values()))
+        return sum(len(pool.jobs) for pool in self._pools.in_use())
 
     def close(self) -> None:
         """Refuse what waits, give up what runs, stop the threads."""
@@ -113,8 +115,8 @@ class Scheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        left = [*self._arrived, *self._prepared]
-        for job in [*left, *(j for pool in self._pools.values() for j in pool.jobs)]:
+        running = [job for pool in self._pools.in_use() for job in pool.jobs]
+        for job in [*self._arrived, *self._prepared, *running]:
             self._fail(job, Busy("the model was stopped; send the request to another server"))
 
     # ---- preparing
@@ -153,20 +155,21 @@ class Scheduler:
 
     # ---- running
     def _run_loop(self) -> None:
+        """Nothing may end this thread: nobody else answers the requests that follow."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._prepared or self.running)
                 if self._closed:
                     return
-            self._let_in()
-            for pool in [p for p in self._pools.values() if p.jobs]:
+            try:
+                self._let_in()
+            except Exception as error:
+                self._empty(self._pools.in_use(), error)
+            for pool in self._pools.in_use():
                 try:
                     self._step(pool)
                 except Exception as error:
-                    jobs = list(pool.jobs)
-                    pool.clear()
-                    for job in jobs:
-                        self._fail(job, error)
+                    self._empty([pool], error)
 
     def _let_in(self) -> None:
         """Run the prompts of the oldest prepared request and of those that can go with it."""
@@ -175,22 +178,19 @@ class Scheduler:
             self._changed.notify_all()  # there is room to prepare more
         if not group:
             return
-        pool = self._pool(group[0].prompt.layout)
         try:
-            logits = (self._resume if group[0].new else self._prefill)(pool, group)
+            pool = self._pools.of(group[0].prompt.layout)
+            logits = (resume if group[0].new else prefill)(self.vlm, pool, group)
         except Exception as error:
             for job in group:
                 self._fail(job, error)
-            return
-        ended = [job.accept(row) for job, row in zip(group, logits, strict=True)]
-        for job, over in zip(group, ended, strict=True):
-            if over:
-                self._leave(pool, pool.jobs.index(job))
+        else:
+            self.counters.prefills += 1
+            self.counters.prefilled_rows += len(group)
+            self._accept(pool, len(pool.jobs) - len(group), logits)
 
     def _next_group(self) -> list[Job]:
-        for job in [j for j in self._prepared if j.ticket.cancelled]:
-            self._prepared.remove(job)
-            self._drop(job)
+        self._purge()
         free = self.limits.rows - self.running
         if not self._prepared or free < 1:
             return []
@@ -202,64 +202,45 @@ class Scheduler:
             self._prepared.remove(job)
         return group
 
-    def _prefill(self, pool: Pool[Job], group: list[Job]):
-        """Whole prompts into new rows -> logits [B, vocabulary]."""
-        start = perf_counter()
-        seen = embedded(self.vlm, group)
-        prompts = [job.prompt for job in group]
-        rows, result, timing = self.vlm.prefill(prompts, seen, pool.space(len(group)))
-        stages = self.vlm.stage_counts(pool.layout, result)
-        for job in group:
-            job.stages = stages
-            if job.session is not None:
-                job.session.history.begin(job.prompt, stages)
-        self._join(pool, rows, group, timing, start)
-        return result.logits
-
-    def _resume(self, pool: Pool[Job], group: list[Job]):
-        """New text on top of a session's row -> logits [1, vocabulary]."""
-        (job,) = group
-        assert job.session is not None and job.session.parked is not None
-        start = perf_counter()
-        rows = pool.unpark(job.session.parked)
-        logits = rows.step([job.new])
-        timing = Timing(prefill_ms=(perf_counter() - start) * 1e3)
-        history = job.session.history
-        job.session.parked = None
-        job.stages, job.reused = history.stages, len(history.cached)
-        history.cached += job.new
-        self._join(pool, rows, group, timing, start)
-        return logits
-
-    def _join(self, pool, rows, group: list[Job], timing, start: float) -> None:
-        for job in group:
-            job.begin(self.vlm, timing, start)
-        pool.join(rows, group)
-        self.counters.prefills += 1
-        self.counters.prefilled_rows += len(group)
-
     def _step(self, pool: Pool[Job]) -> None:
         """One token for every row in use; rows that end, or must, leave."""
         for row in reversed(range(len(pool.jobs))):
             job = pool.jobs[row]
             if job.ticket.cancelled or pool.rows.room(row) < 1:
-                job.end("cancelled" if job.ticket.cancelled else "capacity")
-                self._leave(pool, row)
+                with self._alone(pool, job):
+                    job.end("cancelled" if job.ticket.cancelled else "capacity")
+                    self._leave(pool, row)
         if not pool.jobs:
             return
         logits = pool.rows.step([job.state.ids[-1:] for job in pool.jobs])
         self.counters.steps += 1
         self.counters.stepped_rows += len(pool.jobs)
-        for row in reversed(range(len(pool.jobs))):
-            if pool.jobs[row].accept(logits[row]):
-                self._leave(pool, row)
+        self._accept(pool, 0, logits)
+
+    def _accept(self, pool: Pool[Job], first: int, logits: np.ndarray) -> None:
+        """The next token of each row from `first` on, from logits [B, vocabulary]."""
+        for row in reversed(range(first, len(pool.jobs))):
+            job = pool.jobs[row]
+            with self._alone(pool, job):
+                if job.accept(logits[row - first]):
+                    self._leave(pool, row)
+
+    @contextlib.contextmanager
+    def _alone(self, pool: Pool[Job], job: Job):
+        """Work for one row: when it fails, the row is free and its neighbours run on."""
+        try:
+            yield
+        except Exception as error:
+            if job in pool.jobs:
+                pool.leave(pool.jobs.index(job))
+            self._fail(job, error)
 
     def _leave(self, pool: Pool[Job], row: int) -> None:
         """Hand out an answer and free its row, which a session keeps a copy of."""
         job = pool.jobs[row]
         if job.state.finish_reason == "cancelled":
             self.counters.cancelled += 1
-            self._forget(job)
+            self._release(job)
         elif job.session is not None and job.key is not None:
             length = pool.rows.length(row)
             job.session.history.close(job.turns, job.prompt, job.state, length)
@@ -268,29 +249,37 @@ class Scheduler:
         pool.leave(row)
         job.finish(self.vlm)
 
-    def _pool(self, layout: Layout) -> Pool[Job]:
-        if layout.name not in self._pools:
-            runner = cast(SharedRunner, self.vlm.runner)  # __init__ has looked
-            rows = self.limits.rows
-            self._pools[layout.name] = Pool(runner, self.vlm.manifest, layout, rows)
-        return self._pools[layout.name]
-
     # ---- ends without an answer
+    def _purge(self) -> None:
+        """Drop what was given up while it waited, so that it takes nobody's place."""
+        for queue in (self._arrived, self._prepared):
+            for job in [j for j in queue if j.ticket.cancelled]:
+                queue.remove(job)
+                self._drop(job)
+
     def _drop(self, job: Job) -> None:
         self.counters.cancelled += 1
-        if job.key is not None and job.session is not None:
-            self.sessions.release(job.key, job.session)
-        job.ticket.fail(Busy("cancelled before it began"))
+        self._release(job)
+        job.ticket.fail(Cancelled("the request was cancelled before it began; send it again"))
+
+    def _empty(self, pools: Sequence[Pool[Job]], error: BaseException) -> None:
+        """Fail all that runs in pools whose rows are in doubt."""
+        for pool in pools:
+            jobs = pool.jobs
+            pool.clear()
+            for job in jobs:
+                self._fail(job, error)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self.counters.failed += 1
-        if job.key is not None and job.session is not None:
-            if job.begun:
-                self._forget(job)
-            else:
-                self.sessions.release(job.key, job.session)
+        self._release(job)
         job.ticket.fail(error)
 
-    def _forget(self, job: Job) -> None:
-        if job.key is not None and job.session is not None:
+    def _release(self, job: Job) -> None:
+        """Its session is what it was before the turn; one whose caches went on is forgotten."""
+        if job.key is None or job.session is None:
+            return
+        if job.begun:
             self.sessions.drop(job.key)
+        else:
+            self.sessions.release(job.key, job.session)

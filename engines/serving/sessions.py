@@ -22,8 +22,10 @@ class Session:
     def bytes(self) -> int:
         """Host memory of the row and of the pictures."""
         parts = [p for m in self.history.messages for p in m["content"] if isinstance(p, dict)]
-        pictures = [p["image"].size for p in parts if p.get("type") == "image"]
-        return (self.parked.bytes if self.parked else 0) + sum(3 * w * h for w, h in pictures)
+        images = [p["image"] for p in parts if p["type"] == "image"]
+        frames = [frame for p in parts if p["type"] == "video" for frame in p["video"]]
+        pictures = sum(3 * image.width * image.height for image in (*images, *frames))
+        return (self.parked.bytes if self.parked else 0) + pictures
 
 
 class Sessions:

@@ -1,14 +1,21 @@
 """A request that was handed in: what its owner holds, reads and may give up."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 
 from ...errors import LuvcError
 from ..answer import Answer
 
+LOG = logging.getLogger(__name__)
+
 
 class Busy(LuvcError):
     """No room at this moment; the same request may succeed later."""
+
+
+class Cancelled(LuvcError):
+    """The owner gave the request up before it began."""
 
 
 class Ticket(Iterator[str]):
@@ -17,8 +24,8 @@ class Ticket(Iterator[str]):
     All methods may be called from any thread.
 
     Args:
-        notify: called without arguments, in the scheduler's thread, whenever there is something new;
-            it must return at once.
+        notify: called with the ticket whenever there is something new, from whichever thread brought
+            it and perhaps with the scheduler locked: it must return at once. What it raises is logged.
     """
 
     def __init__(self, notify: Callable[["Ticket"], None] | None = None):
@@ -50,6 +57,7 @@ class Ticket(Iterator[str]):
 
         Raises:
             LuvcError: the request cannot be met as it stands.
+            Cancelled: it was given up before it began; after that, what there is of it is returned.
         """
         with self._changed:
             self._changed.wait_for(lambda: self.done)
@@ -76,7 +84,7 @@ class Ticket(Iterator[str]):
             return text
 
     def cancel(self) -> None:
-        """Give up: work ends before its next step, and the caches are free."""
+        """Give up: it never begins, or ends before its next step, and the caches are free."""
         self._cancelled = True
 
     # ---- the scheduler's side
@@ -97,5 +105,9 @@ class Ticket(Iterator[str]):
         with self._changed:
             change()
             self._changed.notify_all()
-        if self._notify is not None:
+        if self._notify is None:
+            return
+        try:
             self._notify(self)
+        except Exception:  # the owner's fault, and this thread has others to answer
+            LOG.exception("the notify of a request failed")

@@ -95,6 +95,9 @@ class FakeSession:
     def dtype(self, name):
         return numpy_dtype(TYPES[(self.inputs | self.outputs)[name].elem_type])
 
+    def width(self, name):
+        return (self.inputs | self.outputs)[name].shape.dim[-1].dim_value
+
     def in_place(self, output, source):
         return output == f"{source}_out"
 

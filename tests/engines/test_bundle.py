@@ -118,6 +118,25 @@ def test_targets_that_hold_something_else(tmp_path, monkeypatch, copy):
             check_target(Path(place))
 
 
+def test_what_a_killed_build_left_is_no_stranger(copy):
+    """Plans and a manifest under way lie in the bundle; it can be replaced all the same."""
+    (copy / ".engines.luvc-99-abcd").mkdir()
+    (copy / ".manifest.json-99").write_text("{")
+    check_target(copy)
+
+
+def test_a_manifest_that_cannot_be_written_leaves_no_draft(copy, monkeypatch):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    bundle, names = Bundle.load(copy), {p.name for p in copy.iterdir()}
+    monkeypatch.setattr("luvc.engines.bundle.flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        bundle.with_manifest(bundle.manifest)
+    assert {p.name for p in copy.iterdir()} == names
+    Bundle.load(copy, verify=True)
+
+
 def test_a_link_is_followed(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")

@@ -1,8 +1,12 @@
 """One copy of the weights for all CPU sessions: the same numbers as ONNX Runtime's own loading."""
 
+import os
+import shutil
+
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 
 from luvc.engines.backends.ort import OrtRunner
@@ -58,6 +62,20 @@ def test_weights_are_in_memory_once(workshop):
     first, last = file.ctypes.data, file.ctypes.data + file.nbytes
     values = runner._weights._values.values()
     assert len(values) > 30 and all(first <= v.data_ptr() < last for v in values)
+
+
+def test_a_session_holds_its_own_weights_alone(workshop, tmp_path):
+    """A quarter of a GiB that the graph does not read takes no memory."""
+    bundle = workshop.bundle("qwen2")
+    graph = bundle.file(bundle.manifest.layouts[0].graphs.vision)
+    for path in (graph, graph.with_name("weights.safetensors")):
+        shutil.copy(path, tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    os.truncate(weights, weights.stat().st_size + (256 << 20))
+    before = psutil.Process().memory_info().rss
+    shared = SharedWeights()
+    shared.session(tmp_path / graph.name, onnxruntime.SessionOptions())
+    assert psutil.Process().memory_info().rss - before < 128 << 20
 
 
 def test_a_weight_outside_the_file_is_refused(step, tmp_path):

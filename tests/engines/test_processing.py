@@ -67,6 +67,7 @@ def test_a_turned_photograph_is_set_upright(picture, tmp_path):
         ("https://example.com/a.png", "remote"),
         (7, "got int"),
         (np.zeros((2, 2, 9)), "cannot be read"),
+        (Image.new("RGB", (8, 8)).crop((5, 5, 5, 9)), "has 0x4 pixels"),
     ],
 )
 def test_unreadable_images(source, message):
@@ -115,6 +116,21 @@ def test_prompts_that_do_not_fit(workshop, picture):
     two = workshop.vlm("qwen2-two-images")
     with pytest.raises(LuvcError, match="1 images, this bundle holds 2"):
         two.generate(ask("Compare", picture))
+
+
+def test_a_named_layout_says_what_it_takes(workshop, picture):
+    """Others of the bundle might do: to export again is not the mend."""
+    processor = workshop.vlm("qwen2-layouts", 1).processor
+    image = open_image(picture)
+    with pytest.raises(LuvcError, match="2 images, layout 56x56 holds 1: name another layout"):
+        processor.layout_for([image, image], "56x56")
+    with pytest.raises(LuvcError, match="no image; layout 56x56-2images answers about 2 image"):
+        processor.layout_for([], "56x56-2images")
+    video = open_video([picture] * 3)
+    with pytest.raises(
+        LuvcError, match="3 frames, layout 56x56 answers about images: name another"
+    ):
+        processor.layout_for([video], "56x56")
 
 
 def test_videos_from_files(tmp_path):

@@ -1,8 +1,12 @@
 """The runtime: batches, streams, stops, chats."""
 
+import numpy as np
+import onnxruntime
 import pytest
 
-from luvc.engines.decoding import Rows
+from luvc.engines import VLM
+from luvc.engines.decoding import Row, Rows
+from luvc.engines.sampling import Sampling
 from luvc.errors import LuvcError
 from tests.conftest import ask
 
@@ -105,6 +109,50 @@ def test_several_images_in_one_prompt(workshop, picture):
     assert there.token_ids != back.token_ids, "both images reach the model, in order"
 
 
+def test_a_stream_that_failed_says_so_again(workshop, picture, monkeypatch):
+    vlm = workshop.vlm("qwen2")
+
+    def refuse(*feed):
+        raise LuvcError("too little device memory")
+
+    monkeypatch.setattr(vlm.runner, "prefill", refuse)
+    stream = vlm.generate(ask("Why?", picture), stream=True)
+    for _ in range(2):
+        with pytest.raises(LuvcError, match="too little device memory"):
+            _ = stream.answer
+
+
+def test_bytes_that_are_no_text_do_not_end_an_answer(workshop):
+    """tokenizers' stream refuses some orders of byte tokens: it begins anew behind them."""
+    tokenizer = workshop.vlm("qwen2").processor.tokenizer
+    row = Row(tokenizer, Sampling(max_new_tokens=9), [])
+    token = tokenizer("colours")["input_ids"][0]
+    row._stream = None  # a stream that can only fail
+    logits = np.zeros(len(tokenizer), np.float32)
+    logits[token] = 1
+    pieces = [row.accept(logits) for _ in range(3)]
+    assert "".join(pieces) == tokenizer.decode([token] * 3)
+
+
+def test_cuda_that_does_not_work_is_not_used(workshop, picture, monkeypatch):
+    """The CUDA wheel lists its provider on every machine."""
+    bundle = workshop.bundle("qwen2")
+    make = onnxruntime.OrtValue.ortvalue_from_numpy
+
+    def on_the_host(array, device="cpu", number=0):
+        if device != "cpu":
+            raise RuntimeError("CUDA driver version is insufficient")
+        return make(array, device, number)
+
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_numpy", staticmethod(on_the_host))
+    with pytest.warns(UserWarning, match="CUDA does not work: CUDA driver"):
+        vlm = VLM.load(bundle.path, backend="ort", threads=1)
+    assert vlm.runner.description.endswith("on CPU")
+    assert len(vlm.generate(ask("Why?", picture), max_new_tokens=2).token_ids) == 2
+
+
 def test_a_batch_cannot_be_streamed(workshop, picture):
     vlm = workshop.vlm("qwen2")
     with pytest.raises(LuvcError, match="batch cannot be streamed"):
@@ -192,6 +240,29 @@ def test_a_failed_question_is_not_added(workshop, picture):
         chat.ask("word " * 200)
     assert len(chat.messages) == 2
     assert chat.ask("And now?").reused_tokens > 0
+
+
+def test_a_chat_goes_on_after_an_interrupted_answer(workshop, picture, monkeypatch):
+    """The caches were ahead of the conversation: the next turn must not be run on top of them."""
+    vlm = workshop.vlm("qwen2")
+    chat = vlm.chat(max_new_tokens=4)
+    chat.ask("Why?", images=[picture])
+    step, left = vlm.runner.step, iter([True, False])
+
+    def interrupted(*feed):
+        if not next(left):
+            raise KeyboardInterrupt
+        return step(*feed)
+
+    monkeypatch.setattr(vlm.runner, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        chat.ask("What is in the picture?")
+    monkeypatch.setattr(vlm.runner, "step", step)
+    answer = chat.ask("And the colours?")
+    turn = {"role": "user", "content": "And the colours?"}
+    fresh = vlm.generate([*chat.messages[:2], turn], max_new_tokens=4)
+    assert answer.token_ids == fresh.token_ids and answer.reused_tokens == 0
+    assert len(chat.messages) == 4
 
 
 def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, picture):

@@ -5,8 +5,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from luvc.engines.serving import Busy, Limits, Scheduler
+from luvc.engines.decoding import Row
+from luvc.engines.serving import Busy, Cancelled, Limits, Scheduler
 from luvc.engines.serving.pool import Pool
 from luvc.errors import LuvcError
 from tests.conftest import ask
@@ -110,7 +112,7 @@ def test_cancelled_while_waiting_is_never_run(serve, picture):
     first = scheduler.submit(ask("Why?", picture), max_new_tokens=40)
     second = scheduler.submit(ask("Why?", picture))
     second.cancel()
-    with pytest.raises(Busy, match="cancelled"):
+    with pytest.raises(Cancelled, match="before it began"):
         _ = second.answer
     assert first.answer.finish_reason and scheduler.counters.prefilled_rows == 1
 
@@ -141,6 +143,30 @@ def test_the_queue_is_bounded(serve, picture):
     assert [len(t.answer.token_ids) for t in tickets] == [60, 2, 2]
 
 
+def test_a_cancelled_request_leaves_its_place_in_the_queue(serve, vlm, picture, monkeypatch):
+    gate, step = threading.Event(), vlm.runner.step
+
+    def wait(*feed):
+        gate.wait(10)
+        return step(*feed)
+
+    monkeypatch.setattr(vlm.runner, "step", wait)
+    scheduler = serve(rows=1, prefill=1, waiting=4)
+    tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=2)]
+    until(lambda: scheduler.running)
+    tickets += [scheduler.submit(ask("Why?", picture), max_new_tokens=2) for _ in range(4)]
+    until(lambda: len(scheduler._prepared) == 2)
+    with pytest.raises(Busy, match="4 requests are waiting"):
+        scheduler.submit(ask("Why?", picture))
+    given_up = tickets.pop()
+    given_up.cancel()
+    tickets.append(scheduler.submit(ask("Why?", picture), max_new_tokens=2))
+    with pytest.raises(Cancelled):
+        _ = given_up.answer
+    gate.set()
+    assert all(len(t.answer.token_ids) == 2 for t in tickets)
+
+
 def test_wrong_requests_fail_alone(serve, picture):
     scheduler = serve(rows=2)
     good = scheduler.submit(ask("Why?", picture), max_new_tokens=30)
@@ -167,6 +193,50 @@ def test_a_bug_fails_what_runs_and_nothing_else(serve, vlm, picture, monkeypatch
         _ = ticket.answer
     monkeypatch.setattr(vlm.runner, "step", step)
     assert len(scheduler.submit(ask("Why?", picture), max_new_tokens=4).answer.token_ids) == 4
+
+
+def test_a_layout_without_memory_fails_its_requests_alone(workshop, serve, picture, monkeypatch):
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    scheduler = serve(vlm, rows=1)
+
+    def refuse(layout, batch):
+        raise LuvcError("the caches do not fit")
+
+    monkeypatch.setattr(vlm.runner, "new_caches", refuse)
+    wide, small = picture[:56, :112], picture[:56, :56]
+    ticket = scheduler.submit(ask("Why?", wide), max_new_tokens=2)
+    until(lambda: ticket.done)
+    with pytest.raises(LuvcError, match="do not fit"):
+        _ = ticket.answer
+    assert len(scheduler.submit(ask("Why?", small), max_new_tokens=2).answer.token_ids) == 2
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_bug_in_one_answer_leaves_its_neighbours(serve, vlm, picture, monkeypatch, after):
+    """Sampling and detokenising are done for each row: the first token and any later one may fail."""
+    accept = Row.accept
+
+    def fail_one(row, logits):
+        return 1 / 0 if (row.sampling.seed, len(row.ids)) == (9, after) else accept(row, logits)
+
+    monkeypatch.setattr(Row, "accept", fail_one)
+    scheduler = serve(rows=3)
+    options = {"max_new_tokens": 20, "do_sample": False}
+    tickets = [scheduler.submit(ask("Why?", picture), seed=s, **options) for s in (8, 9, 7)]
+    until(lambda: all(t.done for t in tickets))
+    with pytest.raises(ZeroDivisionError):
+        _ = tickets[1].answer
+    expected = vlm.generate(ask("Why?", picture), **options).token_ids
+    assert tickets[0].answer.token_ids == tickets[2].answer.token_ids == expected
+    assert scheduler.running == 0 and scheduler.counters.failed == 1
+
+
+def test_a_notify_that_fails_is_logged(serve, picture, caplog):
+    scheduler = serve(rows=2)
+    other = scheduler.submit(ask("Why?", picture), max_new_tokens=10)
+    ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4, notify=lambda t: 1 / 0)
+    until(lambda: "the notify of a request failed" in caplog.text)
+    assert len(ticket.answer.token_ids) == 4 and len(other.answer.token_ids) == 10
 
 
 def test_an_answer_ends_at_the_capacity(serve, vlm, picture):
@@ -206,6 +276,22 @@ def test_a_session_continues_on_its_caches(serve, workshop, picture):
             assert answer.reused_tokens == expected.reused_tokens
             assert bool(answer.reused_tokens) != first
     assert all(len(t.answer.token_ids) == 30 for t in crowd)
+
+
+@pytest.mark.parametrize("form", ["path", "url", "tuple"])
+def test_a_session_takes_pictures_in_every_form(serve, picture, tmp_path, form):
+    """It keeps the picture itself: the file may be gone at the next turn."""
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+    part = {"type": "image", "image" if form == "tuple" else form: str(path)}
+    content = [part, {"type": "text", "text": "Why?"}]
+    turn = {"role": "user", "content": tuple(content) if form == "tuple" else content}
+    scheduler = serve()
+    ticket = scheduler.submit([turn], session="a", max_new_tokens=3)
+    until(lambda: ticket.done)
+    assert len(ticket.answer.token_ids) == 3 and scheduler.sessions.bytes > picture.size
+    path.unlink()
+    assert scheduler.submit(ask("And?"), session="a", max_new_tokens=3).answer.reused_tokens
 
 
 def test_a_session_whose_stop_text_was_cut_runs_afresh(serve, workshop, vlm, picture):

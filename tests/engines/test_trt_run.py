@@ -1,6 +1,7 @@
 """The TensorRT runner on a fake device: all of it but the CUDA and TensorRT calls themselves."""
 
 import gc
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends import backend, trt_graph, trt_pick, trt_run
+from luvc.engines.backends import backend, trt_caches, trt_graph, trt_pick, trt_run
 from luvc.engines.backends.cuda import Cuda
 from luvc.engines.backends.trt_library import TENSORRT, TENSORRT_RTX
 from luvc.engines.backends.trt_session import JIT_CACHE, Session, Sessions
@@ -105,6 +106,16 @@ def test_a_row_that_tensorrt_cannot_address_is_refused(both):
     assert caches.window(None, 0, 1) is caches.window(None, 0, 1)
 
 
+def test_a_scheduler_refuses_such_rows_before_any_request(both, monkeypatch):
+    from luvc.engines.serving import Limits, Scheduler
+
+    ours, _, _ = both
+    monkeypatch.setattr(trt_caches, "ALIGNED", 241)  # divides no row
+    Scheduler(ours, Limits(rows=1)).close()
+    with pytest.raises(LuvcError, match="row 1 of the caches does not begin at a multiple of 241"):
+        Scheduler(ours, Limits(rows=2))
+
+
 def test_caches_stay_on_the_device(both, picture):
     ours, _, cuda = both
     cuda.moved.clear()
@@ -134,6 +145,16 @@ def test_prepare_runs_everything_once(workshop):
     runner.prepare(bundle.manifest.layouts[0])
     assert [s.runs for s in runner._sessions.values()] == [1, 1, 1]
     assert not cuda.queue
+
+
+def test_a_part_of_the_model_is_prepared_alone(workshop):
+    bundle = workshop.bundle(CASE)
+    (layout,) = bundle.manifest.layouts
+    graphs = layout.graphs
+    for part, loaded in (("vision", {graphs.prefill, graphs.step}), ("language", {graphs.vision})):
+        runner = make(bundle, FakeCuda())
+        runner.prepare(layout, **{part: False})
+        assert set(runner._sessions) == loaded
 
 
 def test_other_shapes_are_recorded_again(both, picture):
@@ -314,6 +335,18 @@ def test_compiled_kernels_are_kept(stand_in):
     decoding, others = engine.configs[:2]
     assert decoding.dynamic_shapes_kernel_specialization_strategy == "eager"
     assert not hasattr(others, "dynamic_shapes_kernel_specialization_strategy")
+
+
+def test_processes_do_not_share_a_draft_of_the_kernels(stand_in, monkeypatch):
+    library, _, folder = stand_in
+    sessions = Sessions(library, FakeCuda(), folder)
+    sessions(folder / "x.plan")
+    drafts = []
+    monkeypatch.setattr(Path, "replace", lambda draft, target: drafts.append(draft.name))
+    for pid in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        sessions.save()
+    assert len(set(drafts)) == 2
 
 
 def test_a_plan_that_does_not_load(stand_in):

@@ -5,6 +5,7 @@ import io
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ from luvc.tools.triton.repository import Options, write
 OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
 
 
-def with_engines(bundle: Bundle, *archs: str) -> Bundle:
-    """The bundle with TensorRT engines whose plans are the graphs themselves."""
+def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bundle:
+    """The bundle with engines whose plans are the graphs themselves."""
     (layout,) = bundle.manifest.layouts
     engines = []
     for arch in archs:
@@ -37,7 +38,7 @@ def with_engines(bundle: Bundle, *archs: str) -> Bundle:
                 bundle.manifest, layout, graph, (1, 1, 2), 4))
             for graph in layout.graphs.model_dump().values()
         ]  # fmt: skip
-        engines.append(Engine(backend="tensorrt", arch=arch, version="11.4", plugins="aot",
+        engines.append(Engine(backend=backend, arch=arch, version="11.4", plugins="aot",
                               graphs=tuple(files)))  # fmt: skip
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"engines": tuple(engines)}))
 
@@ -111,6 +112,25 @@ def test_engines_make_a_tensorrt_plan(workshop, tmp_path):
     assert read(vlm / "configs" / "cpu.pbtxt").parameters["backend"].string_value == "ort"
 
 
+def test_python_models_take_the_first_gpu(workshop, tmp_path):
+    """One process, not one for each GPU: sessions and caches are in one place."""
+    write(with_engines(workshop.bundle("qwen2-fp16"), "sm90"), tmp_path / "r", OPTIONS)
+    vlm, plan = (read(tmp_path / "r" / m / "config.pbtxt") for m in ("luvc_vlm", "luvc_vision"))
+    assert list(vlm.instance_group[0].gpus) == [0] and vlm.instance_group[0].count == 1
+    assert not plan.instance_group[0].gpus, "Triton's own backend runs on every GPU"
+    cpu = read(tmp_path / "r" / "luvc_vlm" / "configs" / "cpu.pbtxt")
+    assert not cpu.instance_group[0].gpus
+
+
+def test_rtx_engines_bound_the_batch(workshop, tmp_path):
+    bundle = with_engines(workshop.bundle("qwen2-fp16"), "portable", backend="tensorrt-rtx")
+    write(bundle, tmp_path / "r", OPTIONS)
+    vision = tmp_path / "r" / "luvc_vision"
+    config, cpu = read(vision / "config.pbtxt"), read(vision / "configs" / "cpu.pbtxt")
+    assert config.backend == "python" and list(config.instance_group[0].gpus) == [0]
+    assert (config.max_batch_size, cpu.max_batch_size) == (2, 3), "not above the engine's profile"
+
+
 def test_a_repository_is_replaced_and_nothing_else(workshop, tmp_path):
     bundle = workshop.bundle("qwen2")
     write(bundle, tmp_path / "r", OPTIONS)
@@ -120,6 +140,18 @@ def test_a_repository_is_replaced_and_nothing_else(workshop, tmp_path):
     (tmp_path / "notes" / "mine.txt").write_text("mine")
     with pytest.raises(LuvcError, match="not a repository"):
         write(bundle, tmp_path / "notes", OPTIONS)
+
+
+def test_places_that_cannot_be_written(workshop, tmp_path, monkeypatch):
+    bundle, target = workshop.bundle("qwen2"), tmp_path / "r"
+    write(bundle, target, OPTIONS)
+    monkeypatch.chdir(target)
+    for place in (Path("."), target, tmp_path):
+        with pytest.raises(LuvcError, match="current folder"):
+            write(bundle, place, OPTIONS)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LuvcError, match="cannot be written"):
+        write(bundle, tmp_path / "file" / "r", OPTIONS)
 
 
 def run(monkeypatch, capsys, *arguments) -> tuple[int, str, str]:
@@ -180,6 +212,14 @@ def test_a_request_of_everything():
     assert kinds == ["image", "image", "image", "text"]
 
 
+def test_base64_may_be_broken_into_lines():
+    lines = base64.encodebytes(png(300, 200)).decode()
+    assert lines.count("\n") > 1
+    for data in (lines, lines.replace("\n", "\r\n"), f"data:image/png;base64,{lines}"):
+        asked = parse(text_input="Why?", image=data)
+        assert asked.messages[0]["content"][0]["image"].size == (300, 200)
+
+
 def test_pictures_go_where_messages_name_them():
     text = {"type": "text", "text": "Why?"}
     messages = [{"role": "user", "content": [{"type": "image"}, text, {"type": "image"}]}]
@@ -196,6 +236,15 @@ def test_pictures_go_where_messages_name_them():
 def test_texts_are_never_paths(source):
     part = {"type": "image", "image": source}
     with pytest.raises(LuvcError, match=r"no known format|base64"):
+        parse(messages=json.dumps([{"role": "user", "content": [part]}]))
+
+
+@pytest.mark.parametrize("kind", ["video", "audio", None])
+@pytest.mark.parametrize("source", ["/etc", ["/etc/hosts"]])
+def test_no_other_part_is_handed_on(kind, source):
+    """The processor opens the frames of a video from paths."""
+    part = {"type": kind, str(kind): source}
+    with pytest.raises(LuvcError, match="is of type 'text', 'image' or 'image_url'"):
         parse(messages=json.dumps([{"role": "user", "content": [part]}]))
 
 

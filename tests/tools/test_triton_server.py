@@ -352,6 +352,10 @@ BAD = {
         {"messages": '[{"role": "user", "content": [{"type": "image", "image": "/etc/hosts"}]}]'},
         "no known format",
     ),
+    "a server's folder": (
+        {"messages": '[{"role": "user", "content": [{"type": "video", "video": "/etc"}]}]'},
+        "is of type 'text', 'image' or 'image_url'",
+    ),
     "messages": ({"messages": "{", "image": "good"}, "not valid JSON"),
 }  # fmt: skip
 

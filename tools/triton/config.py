@@ -99,10 +99,22 @@ def vlm_config(parameters: Mapping[str, Any], gpu: bool) -> Config:
 
 
 def vision_config(
-    name: str, graph: VisionGraph, parameters: Mapping[str, Any], gpu: bool
+    name: str,
+    graph: VisionGraph,
+    parameters: Mapping[str, Any],
+    gpu: bool,
+    engines: Iterable[EngineFile] = (),
 ) -> Config:
-    """Configuration of a vision model that runs in Python."""
-    config = _vision(name, graph)
+    """Configuration of a vision model that runs in Python.
+
+    Args:
+        name: of the model.
+        graph: what it computes.
+        parameters: for the model.
+        gpu: run it on a GPU.
+        engines: what it may run there, of any GPU architecture.
+    """
+    config = _vision(name, graph, engines)
     config.backend = "python"
     config.instance_group.append(_instances(gpu))
     config.parameters.MergeFrom(pb.ModelConfig(parameters=_parameters(parameters)).parameters)
@@ -120,15 +132,13 @@ def plan_config(
         plans: engine of each GPU architecture, such as "sm90".
         files: the same architectures, names of the plans in the version's folder.
     """
-    config = _vision(name, graph)
+    config = _vision(name, graph, plans.values())
     config.platform = "tensorrt_plan"
-    most = min(p.profiles[0]["N"][2] for p in plans.values())
-    config.max_batch_size = min(config.max_batch_size, most)
     config.default_model_filename = next(iter(files.values()))
     for arch, file in files.items():
         number = arch.removeprefix("sm")
         config.cc_model_filenames[f"{number[:-1]}.{number[-1]}"] = file
-    config.instance_group.append(_instances(True))
+    config.instance_group.append(_instances(True, everywhere=True))
     return config
 
 
@@ -137,10 +147,10 @@ def text(config: Config) -> str:
     return text_format.MessageToString(config)
 
 
-def _vision(name: str, graph: VisionGraph) -> Config:
+def _vision(name: str, graph: VisionGraph, engines: Iterable[EngineFile]) -> Config:
     return pb.ModelConfig(
         name=name,
-        max_batch_size=graph.rows,
+        max_batch_size=min([graph.rows, *(e.profiles[0]["N"][2] for e in engines)]),
         input=[
             pb.ModelInput(
                 name="pixel_values", data_type=_type(graph.pixels_type), dims=graph.pixels
@@ -160,9 +170,11 @@ def _type(name: str) -> Any:
     return pb.DataType.Value(name)
 
 
-def _instances(gpu: bool) -> Any:
-    kind = "KIND_GPU" if gpu else "KIND_CPU"
-    return pb.ModelInstanceGroup(kind=pb.ModelInstanceGroup.Kind.Value(kind), count=1)
+def _instances(gpu: bool, everywhere: bool = False) -> Any:
+    """One instance on every GPU, or one on the first, which a Python model takes in any case."""
+    kind = pb.ModelInstanceGroup.Kind.Value("KIND_GPU" if gpu else "KIND_CPU")
+    gpus = [0] if gpu and not everywhere else []
+    return pb.ModelInstanceGroup(kind=kind, count=1, gpus=gpus)
 
 
 def _parameters(values: Mapping[str, Any]) -> dict[str, Any]:

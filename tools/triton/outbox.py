@@ -3,6 +3,8 @@
 Text that came together since the last response of a request is sent together.
 """
 
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Any
 
 from ...engines.serving import Ticket
 
+LOG = logging.getLogger(__name__)
 POLL = 0.02  # seconds between two looks for requests that were given up
 IDLE = 0.25  # and between two calls of `idle`
 
@@ -53,38 +56,60 @@ class Outbox:
         self._thread.join()
 
     def _run(self) -> None:
+        """Nothing may end this thread: nobody else answers."""
         looked = idled = 0.0
         while True:
-            try:
+            with contextlib.suppress(Empty):
                 ticket = self._news.get(timeout=POLL)
                 if ticket is None:
                     return
-                self._send(ticket)
-            except Empty:
-                pass
+                self._answer(ticket)
             now = time.monotonic()
             if now - looked >= POLL:
                 looked = now
-                for open_ticket, (sender, _) in list(self._open.items()):
-                    if not open_ticket.cancelled and sender.is_cancelled():
-                        open_ticket.cancel()
+                _attempt(self._look)
             if now - idled >= IDLE:
                 idled = now
-                self._idle()
+                _attempt(self._idle)
 
-    def _send(self, ticket: Ticket) -> None:
+    def _look(self) -> None:
+        """Cancel what clients have given up."""
+        for ticket, (sender, _) in list(self._open.items()):
+            if not ticket.cancelled and sender.is_cancelled():
+                ticket.cancel()
+
+    def _answer(self, ticket: Ticket) -> None:
+        """Send what is new about a ticket; one whose response fails is given up."""
         if ticket not in self._open:
             return
         sender, stream = self._open[ticket]
+        try:
+            self._send(ticket, sender, stream)
+        except Exception as error:
+            self._open.pop(ticket, None)
+            ticket.cancel()
+            _attempt(self._fail, sender, error)
+
+    def _send(self, ticket: Ticket, sender: Any, stream: bool) -> None:
         if ticket.done:  # asked before draining: nothing is added afterwards
             del self._open[ticket]
             if ticket.error is not None:
-                response = self._refuse(ticket.error)
+                self._fail(sender, ticket.error)
             else:
-                text = ticket.drain()
-                response = self._respond(text if stream else ticket.answer.text, ticket.answer)
-            sender.send(response, flags=self._final)
+                text = ticket.drain() if stream else ticket.answer.text
+                sender.send(self._respond(text, ticket.answer), flags=self._final)
         elif stream:
             text = ticket.drain()
             if text:
                 sender.send(self._respond(text, None))
+
+    def _fail(self, sender: Any, error: BaseException) -> None:
+        sender.send(self._refuse(error), flags=self._final)
+
+
+def _attempt(work: Callable[..., object], *arguments: Any) -> None:
+    """Do it; a failure is logged, so that the other requests are served all the same."""
+    try:
+        work(*arguments)
+    except Exception:
+        LOG.exception("the sender of answers goes on after a failure")

@@ -17,7 +17,7 @@ from typing import Any
 from ... import __version__
 from ...engines.bundle import MANIFEST, Bundle
 from ...engines.manifest import Engine, EngineFile
-from ...engines.replace import replacing
+from ...engines.replace import check_place, replacing
 from ...engines.serving import Limits
 from ...errors import LuvcError
 from . import config
@@ -64,12 +64,11 @@ def check_target(target: Path) -> None:
     """Refuse to replace what is not a repository of ours.
 
     Raises:
-        LuvcError: it is a file or a folder that holds something else.
+        LuvcError: it cannot be swapped in there, or the folder holds something else.
     """
-    if not target.exists():
-        return
+    check_place(target)
     ours = (config.VLM, config.VISION)
-    if not target.is_dir() or any(not p.name.startswith(ours) for p in target.iterdir()):
+    if target.is_dir() and any(not p.name.startswith(ours) for p in target.iterdir()):
         raise LuvcError(
             f"output {target} exists and is not a repository of luvc-triton; give another name"
         )
@@ -96,27 +95,29 @@ def _write_vision(bundle: Bundle, model: Path, graph: config.VisionGraph, option
         "threads": options.threads,
     }  # fmt: skip
     cpu = config.vision_config(model.name, graph, parameters | {"backend": "ort"}, False)
-    plans = plans_of(bundle, graph.graph)
+    plans = plans_of(bundle, graph.graph, "tensorrt")
     if plans:
         files = {arch: f"model_{arch}.plan" for arch in plans}
         for arch, plan in plans.items():
             _place(bundle.file(plan.file), model / "1" / files[arch])
         main = config.plan_config(model.name, graph, plans, files)
     elif bundle.manifest.engines:
-        main = config.vision_config(model.name, graph, parameters | {"backend": "auto"}, True)
+        engines = plans_of(bundle, graph.graph, "tensorrt-rtx").values()
+        auto = parameters | {"backend": "auto"}
+        main = config.vision_config(model.name, graph, auto, True, engines)
     else:
         main = cpu
     _write_configs(model, main, cpu)
     _write_code(model, config.VISION)
 
 
-def plans_of(bundle: Bundle, graph: str) -> dict[str, EngineFile]:
-    """A graph's TensorRT plan for each GPU architecture; the newest library's, where there are several."""
+def plans_of(bundle: Bundle, graph: str, backend: str) -> dict[str, EngineFile]:
+    """A graph's plan for each GPU architecture, of one backend; of several versions the newest."""
 
     def version(engine: Engine) -> list[int]:
         return [int(n) for n in engine.version.split(".") if n.isdigit()]
 
-    engines = sorted((e for e in bundle.manifest.engines if e.backend == "tensorrt"), key=version)
+    engines = sorted((e for e in bundle.manifest.engines if e.backend == backend), key=version)
     return {e.arch: f for e in engines for f in e.graphs if f.graph == graph}
 
 

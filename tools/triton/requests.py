@@ -92,8 +92,9 @@ def _picture(data: bytes, bounds: Bounds) -> Any:
         raise LuvcError(_too_large(len(data), bounds))
     if data[:5] == b"data:":
         data = data.partition(b",")[2]
-    with contextlib.suppress(binascii.Error):  # then it is the file itself, or refused below
-        data = base64.b64decode(data, validate=True)
+    if data[:64].isascii():  # perhaps base64, which tools break into lines
+        with contextlib.suppress(binascii.Error):  # then it is the file itself, or refused below
+            data = base64.b64decode(data.translate(None, b"\r\n"), validate=True)
     if len(data) > most:
         raise LuvcError(_too_large(len(data), bounds))
     try:
@@ -146,8 +147,13 @@ def _messages(text: str, images: list[Any], bounds: Bounds) -> list[dict[str, An
 
 
 def _part(part: Any, left: list[Any], bounds: Bounds) -> Any:
-    if not isinstance(part, Mapping) or part.get("type") not in ("image", "image_url"):
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text":
         return part
+    if kind not in ("image", "image_url"):  # others, such as videos, the processor takes from paths
+        raise LuvcError(
+            f"a part of messages is of type 'text', 'image' or 'image_url', got {part!r:.80}"
+        )
     source = part.get("image") or part.get("url") or part.get("image_url")
     source = source.get("url") if isinstance(source, Mapping) else source
     if source is None:

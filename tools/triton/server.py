@@ -20,6 +20,8 @@ STACK = 1 << 30  # bytes; 2.51 copies an HTTP body to its stack, and 8 MiB end a
 GRACE = 10.0  # seconds for the server to end by itself; open requests are given EXIT of them
 EXIT = 5
 STUB = "triton_python_backend_stub"
+# the server is on this machine: a proxy would look for it on its own
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,9 @@ class Server:
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         base = f"http://{host}:{self.ports.http}/v2"
         try:
-            with urllib.request.urlopen(f"{base}/health/ready", timeout=2):
+            with DIRECT.open(f"{base}/health/ready", timeout=2):
                 pass
-            with urllib.request.urlopen(base, timeout=2) as response:
+            with DIRECT.open(base, timeout=2) as response:
                 return json.load(response).get("name") == self._id
         except (OSError, ValueError):
             return False
@@ -164,7 +166,7 @@ class Server:
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         url = f"http://{host}:{self.ports.http}/v2/models/{model}/ready"
         try:
-            with urllib.request.urlopen(url, timeout=2):
+            with DIRECT.open(url, timeout=2):
                 return True
         except OSError:
             return False

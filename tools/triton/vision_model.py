@@ -23,8 +23,7 @@ class TritonPythonModel:
         self.runner = module.runner(bundle, threads=int(parameters["threads"]))
         graph = parameters["graph"]
         self.layout = next(x for x in bundle.manifest.layouts if x.graphs.vision == graph)
-        entry = np.zeros((1, *self.layout.pixel_shape[1:]), np.float32)
-        self.runner.vision(self.layout, entry)  # loads and warms
+        self.runner.prepare(self.layout, language=False)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Pixels of several requests, one run."""

@@ -17,9 +17,10 @@ import numpy as np
 from ...engines.backends import backend as load_backend
 from ...engines.backends.base import Runner
 from ...engines.bundle import Bundle
+from ...engines.decoding import Rows
 from ...engines.manifest import Layout
 from ...engines.runtime import VLM
-from ...engines.serving import Busy, Limits, Scheduler
+from ...engines.serving import Busy, Cancelled, Limits, Scheduler
 from ...errors import LuvcError
 from . import requests
 from .outbox import Outbox
@@ -47,15 +48,13 @@ class TritonPythonModel:
         bundle = Bundle.load(path)
         module = load_backend(self.parameters["backend"], bundle)
         self.vlm = VLM(bundle, module.runner(bundle, threads=int(self.parameters["threads"])))
-        self.vlm.processor.prepare()
-        self.vlm.runner.prepare(bundle.manifest.layouts[0])
         models = json.loads(self.parameters["vision"])
+        limits = Limits(**self._numbers(Limits))
+        self._warm(min(2, limits.rows), vision=not models)
         if models:
             self.vlm.runner = cast(Runner, RemoteVision(pb, self.vlm.runner, models))
-        limits = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(Limits)}
-        bounds = {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(requests.Bounds)}
-        self.bounds = requests.Bounds(**bounds)
-        self.scheduler = Scheduler(self.vlm, Limits(**limits), ahead=bool(models))
+        self.bounds = requests.Bounds(**self._numbers(requests.Bounds))
+        self.scheduler = Scheduler(self.vlm, limits, ahead=bool(models))
         self.metrics = Metrics(pb, self.scheduler, args)
         final = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         self.outbox = Outbox(self._response, self._refusal, final, self.metrics.update)
@@ -75,6 +74,18 @@ class TritonPythonModel:
         """Refuse what is open and stop."""
         self.scheduler.close()
         self.outbox.close()
+
+    def _numbers(self, kind: Any) -> dict[str, int]:
+        """The parameters that are fields of a dataclass."""
+        return {f.name: int(self.parameters[f.name]) for f in dataclasses.fields(kind)}
+
+    def _warm(self, rows: int, vision: bool) -> None:
+        """Load what requests need now: later, all answers would wait for it."""
+        layout = self.vlm.manifest.layouts[0]
+        self.vlm.processor.prepare()
+        self.vlm.runner.prepare(layout, vision=vision)
+        # steps of several rows have a session of their own on a CPU
+        Rows(self.vlm.runner, self.vlm.manifest, layout, rows).step([[0]] * rows)
 
     def _submit(self, request: Any, sender: Any) -> None:
         def tensor(name: str) -> np.ndarray | None:
@@ -102,6 +113,8 @@ class TritonPythonModel:
         codes = self.pb.TritonError
         if isinstance(error, Busy):
             failure = codes(str(error), codes.UNAVAILABLE)
+        elif isinstance(error, Cancelled):
+            failure = codes(str(error), codes.CANCELLED)
         elif isinstance(error, LuvcError):
             failure = codes(str(error), codes.INVALID_ARG)
         else:  # a bug: the trace is for the server's log, not for its client

@@ -1,0 +1,179 @@
+"""What runs in and around the server: models, outbox and launcher, on stand-ins for Triton itself."""
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from luvc.engines.backends.trt_run import TrtRunner
+from luvc.engines.serving import Busy, Cancelled, Ticket
+from luvc.errors import LuvcError
+from luvc.tools.triton import vision_model, vlm_model
+from luvc.tools.triton.outbox import Outbox
+from luvc.tools.triton.server import Binary, Ports, Server
+from tests.engines.fake_device import FakeCuda, FakeSession
+
+pytest.importorskip("tritonclient.grpc")
+from luvc.tools.triton.repository import write
+from tests.tools.test_triton_repository import OPTIONS, read, with_engines
+
+
+class Unavailable(Exception):
+    """What Triton raises where metrics are off."""
+
+
+class NoMetrics:
+    GAUGE, COUNTER = "gauge", "counter"
+
+    def __init__(self, **about):
+        raise Unavailable
+
+
+class Failure(str):
+    """A TritonError."""
+
+    UNAVAILABLE, INVALID_ARG, CANCELLED = "UNAVAILABLE", "INVALID_ARG", "CANCELLED"
+
+    def __new__(cls, text, code):
+        return super().__new__(cls, f"{code}: {text}")
+
+
+@pytest.fixture
+def triton(monkeypatch):
+    stand_in = SimpleNamespace(
+        MetricFamily=NoMetrics,
+        TritonModelException=Unavailable,
+        TritonError=Failure,
+        InferenceResponse=lambda error: error,
+        TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
+    )
+    monkeypatch.setitem(sys.modules, vlm_model.UTILS, stand_in)
+    return stand_in
+
+
+def arguments(model: Path) -> dict[str, str]:
+    """What Triton gives a model's `initialize`."""
+    parameters = read(model / "config.pbtxt").parameters
+    named = {name: {"string_value": value.string_value} for name, value in parameters.items()}
+    config = json.dumps({"parameters": named})
+    return {"model_repository": str(model), "model_version": "1", "model_name": model.name,
+            "model_config": config}  # fmt: skip
+
+
+def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):
+    """Also the packed step of a batch; not the vision graph, which luvc_vision runs."""
+    bundle = workshop.bundle("qwen2")
+    write(bundle, tmp_path / "r", OPTIONS)
+    model = vlm_model.TritonPythonModel()
+    model.initialize(arguments(tmp_path / "r" / "luvc_vlm"))
+    made = set(model.vlm.runner._sessions)
+    model.finalize()
+    graphs = bundle.manifest.layouts[0].graphs
+    assert made == {(graphs.prefill, False), (graphs.step, False), (graphs.step, True)}
+
+
+def test_refusals_have_the_servers_codes(triton):
+    model = vlm_model.TritonPythonModel()
+    model.pb = triton
+    cases = {"UNAVAILABLE": Busy, "CANCELLED": Cancelled, "INVALID_ARG": LuvcError}
+    for code, error in cases.items():
+        assert model._refusal(error("why")) == f"{code}: why"
+
+
+def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, monkeypatch):
+    """An engine takes whole prompts: not a single tile."""
+    bundle, cuda = workshop.bundle("qwen3-128-untied-tiles", 1), FakeCuda()
+    write(bundle, tmp_path / "r", OPTIONS)
+    (engine,) = with_engines(bundle, "portable", backend="tensorrt-rtx").manifest.engines
+
+    def runner(found, threads):
+        return TrtRunner(found, engine, cuda, lambda plan: FakeSession(cuda, plan, 500), "fake")
+
+    module = SimpleNamespace(runner=runner)
+    monkeypatch.setattr(vision_model, "load_backend", lambda name, found: module)
+    model = vision_model.TritonPythonModel()
+    model.initialize(arguments(tmp_path / "r" / "luvc_vision"))
+    assert [s.runs for s in model.runner._sessions.values()] == [1]
+    (layout,) = bundle.manifest.layouts
+    pixels = np.zeros((7, *layout.pixel_shape[1:]), np.float32)  # 2 1/3 prompts; the most are 2
+    with pytest.raises(LuvcError, match=r"batch of 2.33 .* 1 to 2: luvc-build --batch 1,1,3"):
+        model.runner.vision(layout, pixels)
+    with pytest.raises(LuvcError, match=r"batch of 0.33 .* luvc-build --batch 1,1,2"):
+        model.runner.vision(layout, pixels[:1])
+
+
+class Sender:
+    """Takes responses; a broken one fails at everything."""
+
+    def __init__(self, broken: bool = False):
+        self.broken, self.sent = broken, []
+
+    def is_cancelled(self) -> bool:
+        return self._unless_broken(False)
+
+    def send(self, response, flags=0):
+        self.sent.append(self._unless_broken((response, flags)))
+
+    def _unless_broken(self, value):
+        if self.broken:
+            raise RuntimeError("the client's sender is gone")
+        return value
+
+
+def test_one_broken_sender_keeps_nobody_else_waiting():
+    def respond(text, answer):
+        if text == "no tensor":
+            raise TypeError(text)
+        return text
+
+    outbox = Outbox(respond, str, 1, idle=lambda: 1 / 0)
+    senders = [Sender(broken=True), Sender(), Sender()]
+    tickets = [Ticket(outbox.notify) for _ in senders]
+    for ticket, sender in zip(tickets, senders, strict=True):
+        outbox.open(ticket, sender, True)
+    for ticket, text in zip(tickets, ("lost", "no tensor", "good"), strict=True):
+        ticket.add(text)
+    tickets[2].fail(LuvcError("at last"))
+    outbox.close()
+    assert senders[1].sent == [("no tensor", 1)], "the error, as the last response"
+    assert senders[2].sent[-1] == ("at last", 1)
+    assert [t.cancelled for t in tickets] == [True, True, False]
+
+
+# ---- the launcher
+class Answers(BaseHTTPRequestHandler):
+    """A server that is ready and says its name."""
+
+    name = ""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"name": self.name}).encode())
+
+    def log_message(self, *about):
+        pass
+
+
+def test_a_proxy_does_not_hide_the_server(tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # one made before knows no proxy
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **options: None)
+    with HTTPServer(("127.0.0.1", 0), Answers) as http:
+        ports = Ports(http.server_port, 1, 2)
+        launched = Server(Binary(Path("tritonserver")), tmp_path, ports)
+        monkeypatch.setattr(Answers, "name", launched._id)
+        thread = threading.Thread(target=http.serve_forever, daemon=True)
+        thread.start()
+        ready, alive = launched.ready(), launched._says_ready("luvc_vlm")
+        http.shutdown()
+    assert ready and alive
