@@ -1,6 +1,6 @@
 """Other ways to the same energies, for comparison: torch.fft, and products with the truncated basis.
 
-Letters: B batch, V visual tokens, D hidden size, S sequence.
+Letters: B batch, V visual tokens, D hidden size, S sequence, K bins kept (cosines and sines).
 """
 
 from collections.abc import Callable
@@ -25,19 +25,34 @@ def fft(V: int, cutoff: int, dtype: torch.dtype = torch.float32) -> Form:
     return run
 
 
-def basis(V: int, cutoff: int, device: torch.device, tf32: bool = False) -> Form:
-    """Products with the lowest cosines and sines and back, in float32 or with its operands in TF32."""
-    table = basis_table(V, cutoff).to(device, torch.float32)
+def basis(table: torch.Tensor, tf32: bool = False) -> Form:
+    """Products with the basis [V, K] and back, in float32 or with its operands in TF32."""
 
     def run(x: torch.Tensor) -> torch.Tensor:
         with allow_tf32(tf32):
-            return (table @ (table.T @ x[:, FIRST : FIRST + V].float())).square().sum(-1)
+            return (table @ _coefficients(table, x)).square().sum(-1)
 
     return run
 
 
+def gram(table: torch.Tensor, tf32: bool = False) -> Form:
+    """The same by the Gram matrix of the coefficients [B, K, K]: the filtered signal is not stored."""
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        with allow_tf32(tf32):
+            z = _coefficients(table, x)
+            return (table @ (z @ z.mT) * table).sum(-1)
+
+    return run
+
+
+def _coefficients(table: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Of the visual tokens of x [B, S, D] -> [B, K, D]."""
+    return table.T @ x[:, FIRST : FIRST + len(table)].float()
+
+
 def basis_table(V: int, cutoff: int) -> torch.Tensor:
-    """Orthonormal cosines and sines of the bins up to the cutoff, float64 [V, bins]."""
+    """Orthonormal cosines and sines of the bins up to the cutoff, float64 [V, K]."""
     n, f = np.arange(V)[:, None], np.arange(1, cutoff + 1)[None]
     angle = 2 * np.pi * (n * f % V) / V
     alone = f * 2 == V  # the bin that is its own conjugate

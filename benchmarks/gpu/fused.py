@@ -19,7 +19,7 @@ FUSED = {
 
 @dataclass
 class Choice:
-    """The kernel that some work runs with.
+    """The kernel that some work prefers.
 
     Attributes:
         name: in FUSED, or None where PyTorch chooses (on a CPU).
@@ -32,8 +32,11 @@ class Choice:
     refused: dict[str, str] = field(default_factory=dict)
 
     def context(self) -> Any:
-        """Only this kernel is allowed inside; work that it cannot run raises a RuntimeError."""
-        return nullcontext() if self.name is None else sdpa_kernel(FUSED[self.name])
+        """This kernel comes first inside; calls that it does not take go to another fused one."""
+        if self.name is None:
+            return nullcontext()
+        order = sorted(FUSED, key=lambda name: name != self.name)
+        return sdpa_kernel([FUSED[name] for name in order], set_priority=True)
 
     def around(self, work: Work) -> Work:
         """Work that runs in this context whenever it is called."""

@@ -3,13 +3,14 @@
 The product's own graph modules, random weights made on the device, fused attention, the SPU's CUDA kernels.
 Vision, prefill, both together (time to first token), one decoded token and the SPU alone are recorded as
 CUDA graphs, as the engines would run them; eager times stand beside Hugging Face's, which is eager. Writes
-headline-MODEL.json after every case.
+headline-MODEL.json after every case, and before a case is held beside Hugging Face.
 
     python -m benchmarks.gpu.headline --model InternVL2_5-8B [--visual 1024,3328] [--batch 1,8,32]
 """
 
 import tempfile
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +42,7 @@ class Plan:
         ratios: 1 among them.
         seconds: measured time of a case, about.
         oim_share: see shapes.layouts.
+        compare_up_to: largest batch that is held beside Hugging Face.
     """
 
     sizes: list[tuple[int, int] | None]
@@ -48,27 +50,33 @@ class Plan:
     ratios: list[float]
     seconds: float = 12
     oim_share: float | None = None
+    compare_up_to: int = 8
 
 
 def measure(
     family: Family, plan: Plan, device: torch.device, dtype: torch.dtype, report: dict[str, Any],
     target: Path,
 ) -> None:  # fmt: skip
-    """All cases of a model, small batches first; the report is written after each."""
+    """All cases of a model, small batches first; the report is written as soon as it says more."""
     model = shapes.random_model(family, device, dtype)
     runner = TorchRunner(model, family, shapes.TEXT + ROOM, device, dtype)
     report |= {"runtime": runner.description, "spu": runner.spu, "dtype": str(dtype)[6:]}
     report |= {"parameters": sum(p.numel() for p in model.parameters()), "cases": []}
     chosen: dict[Any, dict[str, Choice]] = {}
+    solved = {s: shapes.layouts(family, s, plan.ratios, plan.oim_share) for s in plan.sizes}
+
+    def save(case: dict[str, Any]) -> None:
+        write_json(target, report | {"cases": [*report["cases"], case]})
+
     for batch in plan.batches:
-        for size in plan.sizes:
-            layouts = shapes.layouts(family, size, plan.ratios, plan.oim_share)
+        for size, layouts in solved.items():
             # what is fastest for a picture and its prompt stays so; for decoding it depends on B
             known = {k: v for k, v in chosen.get(size, {}).items() if "decode" not in k}
-            case = measure_case(runner, layouts, batch, known, plan.seconds)
-            if known and "error" in case and "out of memory" not in case["error"]:
+            inherited = bool(known)  # asked here: the case adds its own
+            case = measure_case(runner, layouts, batch, known, plan, save)
+            if inherited and "ratios" not in case and "out of memory" not in case["error"]:
                 known = {}  # a kernel that runs one batch may refuse another
-                case = measure_case(runner, layouts, batch, known, plan.seconds)
+                case = measure_case(runner, layouts, batch, known, plan, save)
             chosen[size] = known
             report["cases"].append(case)
             write_json(target, report)
@@ -77,9 +85,9 @@ def measure(
 
 def measure_case(
     runner: TorchRunner, layouts: dict[str, Layout], batch: int, choices: dict[str, Choice],
-    seconds: float,
+    plan: Plan, save: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """One case; what goes wrong is recorded, and the next one can run."""
+    """One case, saved before the comparison; what goes wrong is recorded, and the next one can run."""
     found: dict[str, Any] = {
         "visual": layouts[BASE].visual_tokens, "batch": batch, "text": shapes.TEXT,
         "image_size": layouts[BASE].image_size,
@@ -87,8 +95,13 @@ def measure_case(
     case = None
     try:
         case = Case(runner, layouts, batch, choices)
-        found["ratios"] = case.measure(seconds)
-        found |= case.compare(seconds / 2)
+        found["ratios"] = case.measure(plan.seconds)
+        save(found)
+        if batch <= plan.compare_up_to:
+            found |= case.compare(plan.seconds / 2)
+        else:
+            reason = f"only batches up to {plan.compare_up_to} are held beside Hugging Face"
+            found["not_compared"] = reason
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {first_line(error)}"
         print(traceback.format_exc(), flush=True)
@@ -124,6 +137,9 @@ def main(
     oim_share: Annotated[
         float | None, typer.Option(help="OIM's part of the ratio; default the solver's.")
     ] = None,
+    compare_up_to: Annotated[
+        int, typer.Option(help="Largest batch held beside Hugging Face, which loops over windows.")
+    ] = 8,
     output: Annotated[Path, typer.Option(help="Folder of the JSON file.")] = RESULTS,
 ) -> None:
     """Measure one model; exit code 2 without a GPU."""
@@ -131,6 +147,7 @@ def main(
         print("no CUDA GPU: nothing was measured")
         raise SystemExit(2)
     options = f"--visual {visual} --batch {batch} --ratio {ratio} --dtype {dtype}"
+    options += f" --compare-up-to {compare_up_to}"
     options += "" if oim_share is None else f" --oim-share {oim_share:g}"
     report = provenance(f"python -m benchmarks.gpu.headline --model {model} {options}")
     report |= {"model": model, "weights": "random"}
@@ -140,6 +157,7 @@ def main(
         ratios=[float(n) for n in ratio.split(",")],
         seconds=seconds,
         oim_share=oim_share,
+        compare_up_to=compare_up_to,
     )
     with tempfile.TemporaryDirectory() as folder:
         family = shapes.published_family(model, Path(folder))

@@ -113,6 +113,8 @@ def outcome(steps: list[dict[str, Any]]) -> dict[str, Any]:
     bad = next((s for s in steps if "error" in s), None)
     found: dict[str, Any] = {"description": by_name.get("describe", {}).get("value")}
     found["seconds"] = round(sum(s.get("seconds", 0) for s in steps), 1)
+    if "exit" in steps[-1]:
+        found["exit"] = steps[-1]["exit"]
     if bad is None:
         reports = by_name["compare"]["value"]
         passed = all(r["passed"] for r in reports)
@@ -151,7 +153,7 @@ def main(
             arguments = [
                 "-m", "benchmarks.gpu.parity", str(path), "--runtime", name, "--child", *given
             ]  # fmt: skip
-            runtimes[name] = found = outcome(watch(arguments, SECONDS))
+            runtimes[name] = found = outcome(watch(arguments, SECONDS, "compare"))
             write_json(output / "parity.json", report)
             verdict = {True: "equal", False: "DIFFERS"}.get(found.get("passed"), found["status"])  # type: ignore[arg-type]
             print(f"{path.name} on {name}: {verdict} {found.get('reason', '')}", flush=True)

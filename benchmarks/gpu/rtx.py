@@ -113,7 +113,7 @@ def main(
         work(bundle, model)
         return
     given = ["--model", model] if model else []
-    steps = watch(["-m", "benchmarks.gpu.rtx", str(bundle), "--child", *given], SECONDS)
+    steps = watch(["-m", "benchmarks.gpu.rtx", str(bundle), "--child", *given], SECONDS, "compare")
     report = provenance(f"python -m benchmarks.gpu.rtx {bundle.resolve().name}")
     wrong = next((s for s in steps if "error" in s), None)
     report |= {"steps": steps, "runs": wrong is None or wrong["step"] == "compare"}

@@ -1,5 +1,6 @@
 """compute-sanitizer's memcheck and racecheck over the kernels' checks: verdicts in sanitizer.json."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,11 @@ from luvc.tools.benchmark.machine import provenance
 
 from ..files import write_json
 
-TOOLS = ("memcheck", "racecheck")
+# Options of each tool. PyTorch tries driver calls that may fail: such errors are no findings.
+TOOLS = {"memcheck": ("--report-api-errors", "no"), "racecheck": ()}
+TOOLKIT = "/usr/local/cuda/bin"  # where it lies when PATH does not name it
+# Every tensor an allocation of its own: inside a shared one no access is out of bounds.
+SETTINGS = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 SUMMARY = re.compile(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)")
 CHECKS = [sys.executable, "-m", "benchmarks.gpu.kernels", "--check-only", "--few"]
 SECONDS = 200
@@ -20,13 +25,14 @@ SECONDS = 200
 
 def verdict(tool: str, checks: list[str] = CHECKS, seconds: float = SECONDS) -> dict[str, Any]:
     """Run one tool -> its count of findings, or why there is none."""
-    program = shutil.which("compute-sanitizer")
+    name = "compute-sanitizer"
+    program = shutil.which(name) or shutil.which(name, path=TOOLKIT)
     if program is None:
-        return {"clean": None, "problem": "compute-sanitizer is not installed"}
+        return {"clean": None, "problem": f"{name} is not installed"}
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            [program, "--tool", tool, *checks],
+            [program, "--tool", tool, *TOOLS[tool], *checks], env=os.environ | SETTINGS,
             capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

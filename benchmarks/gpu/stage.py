@@ -88,11 +88,12 @@ class Stage:
         call = launch.select_call(self.select_plan, B, S, self.score_plan.chunks, self.case.keep)
         self._kernels[1](call, (self.energies, self.index, self.positions), self.selected)
 
-    def gather(self, hidden: torch.Tensor) -> None:
-        """Surviving rows."""
+    def gather(self, hidden: torch.Tensor, outputs: tuple[torch.Tensor, ...] | None = None) -> None:
+        """Surviving rows, into these outputs or the stage's own."""
         (B, S, D), rows = hidden.shape, self.selected[0].shape[1]
         call = launch.gather_call(D, self.case.dtype, B, S, rows, 3)
-        self._kernels[2](call, (hidden, self.positions, self.selected[0]), self.gathered)
+        found = self.gathered if outputs is None else outputs
+        self._kernels[2](call, (hidden, self.positions, self.selected[0]), found)
 
     def run(self, hidden: torch.Tensor) -> None:
         """The whole stage."""

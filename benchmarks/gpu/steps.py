@@ -51,16 +51,17 @@ def _since(start: float) -> float:
     return round(time.perf_counter() - start, 2)
 
 
-def watch(arguments: Sequence[str], seconds: float) -> list[Found]:
+def watch(arguments: Sequence[str], seconds: float, last: str) -> list[Found]:
     """Run `python arguments...`, which makes steps.
 
     Args:
         arguments: such as ["-m", "benchmarks.gpu.rtx", ...].
         seconds: after which the process is ended.
+        last: its last step; once that one ended, the process may end as it likes.
 
     Returns:
         Every step that began: "seconds" with "value" or "error"; "refused" marks errors that say what is
-        missing or what to mend.
+        missing or what to mend. "exit" says how the process ended, where it did badly after all that.
     """
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as logged:
         process = subprocess.Popen([sys.executable, *arguments], stdout=said, stderr=logged)
@@ -76,12 +77,15 @@ def watch(arguments: Sequence[str], seconds: float) -> list[Found]:
     for line in lines:
         data = json.loads(line)
         found.setdefault(data["step"], {}).update(data)
+    problem = f"not finished after {seconds:g} s" if late else _ending(code)
     unfinished = next((s for s in found.values() if "seconds" not in s), None)
-    if unfinished is None and (code or late or not found):
+    said_all = "seconds" in found.get(last, {}) or any("error" in s for s in found.values())
+    if unfinished is None and not said_all:
         unfinished = found.setdefault("start", {"step": "start"})
     if unfinished is not None:
-        unfinished |= {"error": f"not finished after {seconds:g} s" if late else _ending(code)}
-        unfinished["log"] = log[-8:]
+        unfinished |= {"error": problem, "log": log[-8:]}
+    elif code:
+        list(found.values())[-1]["exit"] = problem
     return list(found.values())
 
 

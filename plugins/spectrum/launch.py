@@ -255,8 +255,8 @@ def _split_launch(
     sub = next(fitting, None)
     if sub is None or bins > length:
         return None
-    threads = min(512, _round_up(sub // largest_radix(sub, 8), WARP))
-    macros = (*common, ("SUB", sub), ("BINS", bins), ("THREADS", threads), ("MAX_RADIX", 8))
+    threads = min(512, _round_up(sub // largest_radix(sub, 13), WARP))
+    macros = (*common, ("SUB", sub), ("BINS", bins), ("THREADS", threads), ("MAX_RADIX", 13))
     shared = (_padded(sub) + bins) * COMPLEX_BYTES
     chunks = _chunks(-(-channels // 2))
     return Launch("score_split.cu", "spectrum_score_split", macros, threads, shared, chunks, groups)

@@ -1,10 +1,13 @@
 """The headline's code on tiny models and the CPU: equal to Hugging Face and to the product's runner."""
 
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from benchmarks.gpu import case, fused, headline, shapes, timing
 from luvc.engines.backends.base import PrefillFeed, StepFeed
@@ -26,6 +29,13 @@ def families(workshop, tmp_path_factory):
     file.write_text(json.dumps(values))
     tiny = workshop.checkpoint(layers=4, vision_layers=2, image=168)
     return {"internvl": Family.load(str(tiny)), "qwen2_5_vl": Family.load(str(folder))}
+
+
+@pytest.fixture
+def runner(families):
+    family = families["internvl"]
+    model = shapes.random_model(family, CPU, torch.float32)
+    return TorchRunner(model, family, shapes.TEXT + headline.ROOM)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -101,19 +111,92 @@ def test_published_sizes_have_the_visual_tokens(model, tmp_path):
         assert prompts.input_ids.shape[1] == layouts["2"].visual_tokens + shapes.TEXT
 
 
-def test_a_failing_case_is_recorded(families, monkeypatch):
-    runner = TorchRunner(
-        shapes.random_model(families["internvl"], CPU, torch.float32), families["internvl"], 96
-    )
+def test_a_failing_case_is_recorded(families, runner, monkeypatch):
     layouts = shapes.layouts(families["internvl"], SIZES["internvl"], [1, 2])
 
     def full(self, seconds):
         raise RuntimeError("CUDA out of memory\nand more")
 
     monkeypatch.setattr(case.Case, "measure", full)
-    found = headline.measure_case(runner, layouts, 1, {}, 0.1)
+    plan, saved = headline.Plan([], [1], [1, 2]), []
+    found = headline.measure_case(runner, layouts, 1, {}, plan, saved.append)
+    assert not saved
     assert found["error"] == "RuntimeError: CUDA out of memory"
     assert headline.brief(found) == found["error"]
+
+
+def test_a_case_is_written_before_it_is_compared(families, monkeypatch, tmp_path):
+    def interrupted(self, seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(case.Case, "measure", lambda self, seconds: {"1": {"visual_tokens": [9]}})
+    monkeypatch.setattr(case.Case, "compare", interrupted)
+    plan = headline.Plan([SIZES["internvl"]], [1], [1])
+    target = tmp_path / "headline.json"
+    with pytest.raises(KeyboardInterrupt):
+        headline.measure(families["internvl"], plan, CPU, torch.float32, {}, target)
+    (written,) = json.loads(target.read_text())["cases"]
+    assert written["batch"] == 1 and written["ratios"] == {"1": {"visual_tokens": [9]}}
+
+
+def test_large_batches_are_not_compared(families, runner, monkeypatch):
+    layouts = shapes.layouts(families["internvl"], SIZES["internvl"], [1])
+    monkeypatch.setattr(case.Case, "measure", lambda self, seconds: {})
+    monkeypatch.setattr(case.Case, "compare", lambda self, seconds: {"eager": seconds})
+    plan = headline.Plan([], [1, 2], [1], compare_up_to=1)
+    one, two = (
+        headline.measure_case(runner, layouts, batch, {}, plan, lambda found: None)
+        for batch in plan.batches
+    )
+    assert one["eager"] == plan.seconds / 2 and "not_compared" not in one
+    assert "eager" not in two and "only batches up to 1" in two["not_compared"]
+
+
+def test_what_is_tried_again_and_solved_again(families, monkeypatch, tmp_path):
+    """A case only with other kernels and without ratios; a schedule never."""
+    tried, solved, real = [], [], shapes.layouts
+
+    def layouts(*arguments):
+        solved.append(arguments)
+        return real(*arguments)
+
+    def fails(runner, layouts, batch, choices, plan, save):
+        tried.append((batch, list(choices)))
+        choices["prefill"] = fused.Choice("flash")
+        measured = {"ratios": {"1": {"prefill_ms": {"median": 1.0}}}} if batch == 3 else {}
+        return {"visual": 9, "batch": batch, "error": "RuntimeError: refused"} | measured
+
+    monkeypatch.setattr(shapes, "layouts", layouts)
+    monkeypatch.setattr(headline, "measure_case", fails)
+    plan = headline.Plan([SIZES["internvl"]], [1, 2, 3], [1])
+    target = tmp_path / "headline.json"
+    headline.measure(families["internvl"], plan, CPU, torch.float32, {}, target)
+    assert tried == [(1, []), (2, ["prefill"]), (2, []), (3, ["prefill"])]
+    assert len(solved) == 1
+    assert [c["batch"] for c in json.loads(target.read_text())["cases"]] == [1, 2, 3]
+
+
+def test_a_kernel_is_chosen_that_runs_all_ratios(families, runner, monkeypatch):
+    """And Hugging Face can decode where only the kernel for decoding is still to be chosen."""
+    layouts = shapes.layouts(families["internvl"], SIZES["internvl"], [1, 2])
+    known = {name: fused.Choice() for name in (*case.PARTS, "hf vision", "hf prefill")}
+    measured = case.Case(runner, layouts, 1, known)
+    measured._cuda = True
+
+    def choose(work, clock):
+        work()
+        return fused.Choice()
+
+    monkeypatch.setattr(case, "choose", choose)
+    assert measured.compare(0.05)["same_token"] and "hf decode" in known
+    ran = []
+    sides = [
+        SimpleNamespace(**{part: partial(ran.append, (part, side)) for part in case.PARTS})
+        for side in "ab"
+    ]
+    known.clear()
+    measured.choose(sides)
+    assert ran == [(part, side) for part in case.PARTS for side in "ab"]
 
 
 def test_the_fastest_kernel_that_runs_is_chosen():
@@ -140,8 +223,10 @@ def test_the_fastest_kernel_that_runs_is_chosen():
     found = fused.choose(work, Slow())
     assert found.name == "efficient" and found.ms == {"flash": 2.0, "efficient": 1.0}
     assert found.refused == {"cudnn": "No available kernel. Aborting execution."}
-    with found.context():
-        assert work() == 1.0
+    with found.context():  # first of all fused ones
+        assert torch._C._get_sdp_priority_order()[0] == int(SDPBackend.EFFICIENT_ATTENTION)
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert not torch.backends.cuda.math_sdp_enabled()
     with pytest.raises(RuntimeError, match="no fused attention kernel"):
         fused.choose(work, Slow(), ["cudnn"])
 

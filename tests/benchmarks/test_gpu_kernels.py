@@ -1,5 +1,6 @@
 """The kernels' benchmark as far as a CPU allows: cases, forms, checks on the host's kernels, verdicts."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import forms, kernels, sanitizer, stage, timing
-from luvc.plugins.spectrum import cuda
+from luvc.plugins.spectrum import cuda, nvrtc
 from tests.plugins import test_kernels
 from tests.plugins.conftest import Emulator, emulator  # noqa: F401 a fixture
 
@@ -67,8 +68,76 @@ def test_every_length_and_type_of_the_kernels_tests_is_checked():
     checked = {(c.tokens, c.groups, c.dtype) for c in kernels.cases()}
     tested = {(c.tokens, c.groups) for c in test_kernels.CASES}
     assert {(t, g, d) for t, g in tested for d in kernels.DTYPES} <= checked
-    plans = [case.plans[0] for case in kernels.cases(few=True)]
-    assert {plan.source for plan in plans} == {"score.cu", "score_split.cu", "score_basis.cu"}
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_every_kernel_is_checked_with_one_pass_and_with_several(few):
+    seen = {False: set(), True: set()}
+    for case in kernels.cases(few):
+        plan = case.plans[0]
+        several = test_kernels.several_passes(plan, case.channels)
+        seen[several].add((plan.source, dict(plan.macros).get("PAIRS")))
+    assert seen[True] == test_kernels.SEVERAL
+    assert {source for source, _ in seen[False]} == {source for source, _ in test_kernels.SEVERAL}
+
+
+def test_a_kernel_that_does_not_compile_fails_only_its_check(monkeypatch):
+    def refuse(plan):
+        raise RuntimeError(f"{plan.source}: division by zero")
+
+    monkeypatch.setattr(nvrtc, "compile_launch", refuse)
+    kernels.compile_all([stage.Case(144)])
+
+
+def test_checks_are_written_type_by_type(tmp_path, monkeypatch):
+    def run(case):
+        if case.dtype == "float32":
+            raise KeyboardInterrupt
+        return {"dtype": case.dtype}
+
+    monkeypatch.setattr(kernels, "checked", run)
+    monkeypatch.setattr(kernels, "compile_all", lambda wanted: None)
+    target = tmp_path / "kernels.json"
+    with pytest.raises(KeyboardInterrupt):
+        kernels.check_all(kernels.cases(few=True), {"limit": kernels.LIMIT}, target)
+    found = json.loads(target.read_text())
+    assert found["limit"] == kernels.LIMIT
+    assert {c["dtype"] for c in found["checks"]} == {"float16", "bfloat16"}
+
+
+def test_timed_energies_are_held_to_the_limit():
+    check = {"relative_error": 1e-7, "select_exact": True, "gather_exact": True}
+    timed = [{"relative_error": {"kernel": e, "torch.fft": 1.0}} for e in (1e-7, np.nan, 1e-3)]
+    report = {"checks": [check, check | {"gather_exact": False}], "times": timed}
+    assert kernels.failures(report) == [report["checks"][1], *timed[1:]]
+    assert kernels.failures({"checks": [check]}) == []
+
+
+def test_timed_gathers_write_where_they_are_told(host):
+    case = stage.Case(144, 1, 2, 6, "float32")
+    tried = stage.Stage(case, device="cpu")
+    hidden = torch.randn(2, 144 + stage.TEXT, 6)
+    tried.run(hidden)
+    wanted = [t.clone() for t in tried.gathered]
+    tried.gathered[0].fill_(7)
+    outputs = tuple(torch.empty_like(t) for t in tried.gathered)
+    tried.gather(hidden, outputs)
+    assert all(torch.equal(a, b) for a, b in zip(outputs, wanted, strict=True))
+    assert (tried.gathered[0] == 7).all()
+
+
+def test_every_timed_kernel_has_a_floor(host):
+    case = stage.Case(144, 1, 2, 6, "float16")
+    tried = stage.Stage(case, device="cpu")
+    energies = 2 * tried.score_plan.chunks * 144 * 4
+    indices = 2 * 8 * (144 + (stage.TEXT + 72) + 72 + 72)
+    found = kernels.floors(tried, bandwidth=1e6)
+    wanted = {
+        "score_floor_us": 2 * 144 * 6 * 2 + energies,
+        "select_floor_us": energies + indices,
+        "gather_floor_us": 2 * 2 * (stage.TEXT + 72) * 6 * 2,
+    }
+    assert found == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("V", "cutoff"), [(16, 8), (27, 3), (64, 8)])
@@ -76,7 +145,7 @@ def test_other_forms_give_the_same_energies(V, cutoff):
     x = torch.randn(2, V + 7, 5, generator=torch.Generator().manual_seed(V))
     visual = x[:, forms.FIRST : forms.FIRST + V].double().numpy()
     wanted = stage.energies(visual, 1, cutoff)
-    for form in (forms.fft(V, cutoff), forms.basis(V, cutoff, torch.device("cpu"))):
+    for form in kernels.other_forms(V, cutoff, torch.device("cpu")).values():
         np.testing.assert_allclose(form(x).numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -128,8 +197,27 @@ def test_verdicts_of_compute_sanitizer(tmp_path, monkeypatch, text, code, clean,
     assert re.search(problem or "", found.get("problem", ""))
 
 
+ECHO = """#!{python}
+import os, sys
+print("========= ERROR SUMMARY: 1 errors")
+print("=========", *sys.argv[1:5], os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"])
+"""
+
+
+def test_memcheck_sees_every_tensor_and_no_expected_error(tmp_path, monkeypatch):
+    tool = tmp_path / "toolkit" / "compute-sanitizer"
+    tool.parent.mkdir()
+    tool.write_text(ECHO.format(python=sys.executable))
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sanitizer, "TOOLKIT", str(tool.parent))
+    found = sanitizer.verdict("memcheck")
+    assert found["lines"][1] == "========= --tool memcheck --report-api-errors no 1"
+
+
 def test_no_compute_sanitizer_is_no_verdict(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sanitizer, "TOOLKIT", str(tmp_path))
     assert sanitizer.verdict("memcheck")["problem"] == "compute-sanitizer is not installed"
     assert sanitizer.run(tmp_path / "sanitizer.json") == 1
     assert (tmp_path / "sanitizer.json").exists()

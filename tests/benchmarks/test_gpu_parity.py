@@ -102,8 +102,41 @@ def test_a_bundle_without_engines(bundle):
 
 def test_a_process_that_hangs_is_ended():
     code = "from benchmarks.gpu.steps import Steps\nimport time\nSteps()('wait', lambda: time.sleep(60))"
-    (found,) = steps.watch(["-c", code], 1.5)
+    (found,) = steps.watch(["-c", code], 1.5, "wait")
     assert found["step"] == "wait" and found["error"] == "not finished after 1.5 s"
+
+
+ENDS = """
+import os
+from benchmarks.gpu.steps import Steps
+step = Steps()
+step("load", lambda: "loaded")
+{then}
+os._exit(3)
+"""
+
+
+def test_a_bad_exit_after_the_last_step_is_only_noted():
+    code = ENDS.format(then="step('compare', lambda: [{'passed': True}])")
+    found = steps.watch(["-c", code], 60, "compare")
+    assert [s["step"] for s in found] == ["load", "compare"]
+    assert not any("error" in s for s in found)
+    compared = parity.outcome(found)
+    assert compared["status"] == "compared" and compared["passed"]
+    assert compared["exit"] == "the process ended with exit code 3"
+
+
+def test_a_bad_exit_after_an_error_leaves_the_error():
+    code = ENDS.format(then="try: step('compare', lambda: [][0])\nexcept SystemExit: pass")
+    load, compare = steps.watch(["-c", code], 60, "compare")
+    assert "error" not in load and compare["error"].startswith("IndexError")
+    assert compare["exit"] == "the process ended with exit code 3"
+
+
+def test_a_process_that_ends_between_steps_failed():
+    found = steps.watch(["-c", ENDS.format(then="")], 60, "compare")
+    assert parity.outcome(found)["status"] == "failed"
+    assert found[-1]["error"] == "the process ended with exit code 3"
 
 
 def test_half_precision_in_pytorch_is_equal(workshop):

@@ -47,9 +47,10 @@ class Emulator:
         return self.libraries[name]
 
     def build_all(self, launches) -> None:
-        """Builds many launches on two cores."""
+        """Builds many launches on two cores, each library once: the grid is no part of it."""
+        libraries = {(launch.entry, launch.macros): launch for launch in launches}
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(self.build, launches))
+            list(pool.map(self.build, libraries.values()))
 
     def run(self, launch: Launch, grid, inputs, scalars, outputs, kernels=KERNELS, backwards=False):
         """Runs the grid (x, y, z) on the kernel's inputs, int32 scalars and outputs."""

@@ -46,12 +46,22 @@ CASES = [
     Case(4096, 1, 3, "bfloat16"),
     Case(4590, 1, 3, "float16"),  # 17 * 270: the basis, with an even length
     Case(5760, 1, 2, "float32"),
+    Case(5824, 1, 3, "bfloat16"),  # split into 2912 = 13 * 8 * 7 * 4
+    Case(8788, 1, 2, "float16"),  # split into 2197 = 13^3
     Case(8192, 1, 3, "float16", 1024, 2),
     Case(6144, 1, 2, "float32"),
     Case(16384, 1, 2, "bfloat16", 2048),
     Case(17 * 1024, 1, 2, "float32", 300),  # split with a prime number of runs
     Case(20011, 1, 1, "float32", 40),  # several ranges of the basis
+    # the fewest channels with which blocks of each kernel make several passes
+    Case(144, 1, 2050, "bfloat16", 18),
+    Case(1024, 1, 1026, "float16", 128),
+    Case(1009, 1, 513, "float16", 126),
+    Case(8192, 1, 257, "float16", 1024),
 ]
+
+# Kernels, and pairs of channels at once, whose blocks are to be seen making several passes.
+SEVERAL = {("score.cu", 8), ("score.cu", 4), ("score_split.cu", None), ("score_basis.cu", None)}
 
 
 def encode(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -70,6 +80,13 @@ def encode(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 def launch_of(case: Case):
     cutoff = case.tokens // case.groups // 8 if case.cutoff is None else case.cutoff
     return score_launch(case.tokens, case.groups, case.channels, cutoff, case.dtype), cutoff
+
+
+def several_passes(launch, channels):
+    """Whether blocks of a score kernel make more than one pass over channels."""
+    macros = dict(launch.macros)
+    at_once = macros.get("CHANNELS") or 2 * macros.get("PAIRS", 1)
+    return launch.chunks * at_once < channels
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +164,12 @@ def test_every_score_kernel_and_butterfly_is_covered():
     assert any(dict(launch.macros).get("RANGES", 1) > 1 for launch in launches)
     assert {case.dtype for case in CASES} == {"float16", "bfloat16", "float32"}
     assert len({case.tokens for case in CASES}) >= 20
+    several = {
+        (launch.source, dict(launch.macros).get("PAIRS"))
+        for launch, case in zip(launches, CASES, strict=True)
+        if several_passes(launch, case.channels)
+    }
+    assert several >= SEVERAL
 
 
 # Kernels whose every barrier has work on both sides; it is taken out of `source`.

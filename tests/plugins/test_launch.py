@@ -6,6 +6,7 @@ from luvc.errors import LuvcError
 from luvc.plugins.spectrum.launch import (
     SHARED_BYTES,
     gather_launch,
+    largest_radix,
     score_launch,
     select_launch,
     unit_bytes,
@@ -25,6 +26,8 @@ def plan(tokens, cutoff, channels=3584, groups=1):
         (1009, 126, "score_basis.cu"),
         (5760, 720, "score.cu"),
         (5824, 700, "score_split.cu"),
+        (7098, 887, "score_split.cu"),
+        (8788, 1098, "score_split.cu"),
         (8192, 1024, "score_split.cu"),
         (8192, 4096, "score_basis.cu"),  # 8193 bins do not fit
         (8192, 2600, "score_split.cu"),
@@ -45,6 +48,17 @@ def test_every_length_has_a_launch_within_the_limits():
             assert launch.shared_bytes <= SHARED_BYTES
             assert launch.threads % 32 == 0 and 32 <= launch.threads <= 512
             assert 1 <= launch.chunks <= 128
+
+
+def test_every_transform_ends_in_butterflies():
+    """fft.cuh divides by the radix until 1 is left; no radix would be a division by zero."""
+    for tokens in (*range(2, 400), 7098, *range(5772, 12000, 52)):
+        macros = dict(plan(tokens, tokens // 8).macros)
+        left = macros.get("SUB", tokens) if "MAX_RADIX" in macros else 1
+        while left > 1:
+            radix = largest_radix(left, macros["MAX_RADIX"])
+            assert radix, tokens
+            left //= radix
 
 
 @pytest.mark.parametrize("channels", [1, 2, 7, 896, 1152, 3584, 4096, 8192])

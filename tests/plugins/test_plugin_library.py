@@ -58,7 +58,7 @@ def line(plan, *arguments):
 
 def test_launches_equal_those_of_python(describe):
     rng = random.Random(0)
-    lengths = [*range(-1, 300), 576, 1009, 1440, 5760, 5824, 8192, 16384, 65536, 65537]
+    lengths = [*range(-1, 300), 576, 1009, 1440, 5760, 5824, 8192, 8788, 16384, 65536, 65537]
     lengths += [rng.randrange(300, 40000) for _ in range(1500)]
     for tokens in lengths:
         groups = rng.choice([1, 1, 1, 2, 3, 0])

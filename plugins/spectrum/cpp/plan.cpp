@@ -85,13 +85,13 @@ std::optional<Launch> splitLaunch(int64_t length, int64_t groups, int64_t channe
     int64_t sub = std::min(room, length / 2);
     while (sub >= MIN_SPLIT && (length % sub || padded(sub) > room || !isSmooth(sub))) sub--;
     if (sub < MIN_SPLIT || bins > length) return std::nullopt;
-    int64_t const threads = std::min<int64_t>(512, roundUp(sub / largestRadix(sub, 8), WARP));
+    int64_t const threads = std::min<int64_t>(512, roundUp(sub / largestRadix(sub, 13), WARP));
     Launch launch{
         "score_split.cu", "spectrum_score_split", {}, 0, (padded(sub) + bins) * COMPLEX_BYTES};
     launch.chunks = chunkCount(ceilDivide(channels, 2));
     launch.blocks = static_cast<int>(groups);
     return finished(launch, common,
-                    {{"SUB", sub}, {"BINS", bins}, {"THREADS", threads}, {"MAX_RADIX", 8}},
+                    {{"SUB", sub}, {"BINS", bins}, {"THREADS", threads}, {"MAX_RADIX", 13}},
                     threads);
 }
 

@@ -5,7 +5,7 @@
 // asks `frequency(position)` which bin it holds. Twiddle factors come from a table whose row n is
 // exp(+2 pi i n / table length); the table may be a multiple of the transform long.
 //
-// Macros: MAX_RADIX (8 or 16), THREADS.
+// Macros: MAX_RADIX (13 or 16), THREADS.
 #pragma once
 
 // Largest radix that divides the rest of the length; 0 when a prime factor exceeds 13.

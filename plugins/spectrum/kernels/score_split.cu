@@ -8,7 +8,7 @@
 //
 // Grid (chunks, batch, groups), THREADS a block; energies as in score.cu, a channel pair at a time.
 //
-// Macros beside those of common.cuh and fft.cuh: LENGTH, SUB, BINS (2 * cutoff + 1), MAX_RADIX 8.
+// Macros beside those of common.cuh and fft.cuh: LENGTH, SUB, BINS (2 * cutoff + 1), MAX_RADIX 13.
 #include "common.cuh"
 #include "fft.cuh"
 
