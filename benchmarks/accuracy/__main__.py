@@ -4,7 +4,7 @@ python -m benchmarks.accuracy tools/pocket/model
 
 Validation first; the solver's options are chosen on it; then the chosen options and everything else on
 the test split, and the spectrum's slopes. float32 throughout, so that a GPU and a CPU agree. Needs
-PyTorch, transformers, numpy, scipy, Pillow, pydantic, typer and scikit-image's photographs, and
+PyTorch, transformers, numpy, Pillow, pydantic, typer and scikit-image's photographs, and
 matplotlib for the plots.
 """
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from luvc.exporter.problem import DEFAULTS, Options
 
 from . import plans, scores, selections
+from .draws import Draws
 from .language import After, Stage
 from .plans import Budget, Plan
 from .selections import Selection
@@ -28,8 +28,8 @@ class Method:
         kind: "luvc" (the default), "part" and "variant" (of LUVC), "export", "baseline" or "method".
         note: what it is, for the table.
         plan: spends a budget.
-        stage: makes the stage of the language model for (generator, pictures); None: there is none.
-        select: makes the selection before the language model for a generator.
+        stage: makes the stage of the language model for (draws, pictures); None: there is none.
+        select: makes the selection before the language model for draws.
         reduce: makes a smaller grid of tokens.
         resize: the picture itself is made smaller.
         match: OIM merges the most similar neighbours.
@@ -42,8 +42,8 @@ class Method:
     kind: str
     note: str
     plan: Callable[[Budget], Plan]
-    stage: Callable[[torch.Generator, int], Stage | tuple[Stage, After]] | None = None
-    select: Callable[[torch.Generator], Selection] | None = None
+    stage: Callable[[Draws, int], Stage | tuple[Stage, After]] | None = None
+    select: Callable[[Draws], Selection] | None = None
     reduce: Callable[[Seen, int, int], Tensor] | None = None
     resize: bool = False
     match: bool = False
@@ -105,7 +105,7 @@ _LUVC = (
     _score("share", "score: norm of the low-pass / norm of the token"),
     _score("high", "score: largest distance from the low-pass (control)"),
     Method("score random", "variant", "LUVC's plan, tokens drawn at random", plans.luvc(),
-           lambda generator, _: scores.random(generator), drawn=True),
+           lambda draws, _: scores.random(draws), drawn=True),
     Method("score uniform", "variant", "LUVC's plan, tokens at equal steps", plans.luvc(),
            lambda *_: scores.uniform()),
 )  # fmt: skip
@@ -122,6 +122,7 @@ _BASELINES = (
 _METHODS = (
     _before("divprune", "DivPrune", selections.divprune),
     _before("cls attention", "FasterVLM, CLS attention", selections.cls_attention),
+    _before("visionzip", "VisionZip, attention received", selections.visionzip),
     _before("hiprune", "HiPrune", selections.hiprune),
     Method("visiondrop", "method", "VisionDrop", plans.visiondrop, lambda *_: scores.visiondrop(),
            select=lambda _: selections.visionzip, renumber=True),

@@ -8,10 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from luvc.engines.manifest import Merge, Prune, Schedule
+from luvc.errors import LuvcError
 from luvc.exporter.cost import DecoderShape, EncoderShape
 from luvc.exporter.grid import Grid
 from luvc.exporter.problem import DEFAULTS, Options, Problem
 from luvc.exporter.schedule import solve
+
+LEAST = 0.02
+"""Part of the visual tokens below which a stage of another method is that method in name only."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,22 @@ def cascade(parts: Sequence[float], weights: Sequence[float]) -> Callable[[Budge
     Args:
         parts: of the layers, ascending.
         weights: of each stage, in (0, 1).
+
+    Raises:
+        LuvcError: of the plan, where the layers before the first stage take nearly the whole budget.
     """
 
     def plan(budget: Budget) -> Plan:
         layers = distinct([part * budget.layers for part in parts], budget.layers)
-        return fit(budget, lambda t: stages_of(layers, [budget.tokens * w**t for w in weights]), 64)
+        found = fit(
+            budget, lambda t: stages_of(layers, [budget.tokens * w**t for w in weights]), 64
+        )
+        least = min(keep for _, keep in found.stages)
+        if least < LEAST * budget.tokens:
+            raise LuvcError(
+                f"{layers[0]} layers of all {budget.tokens} tokens leave {least} for the last ones"
+            )
+        return found
 
     return plan
 

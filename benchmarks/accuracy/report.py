@@ -68,28 +68,43 @@ def goals(results: Results) -> list[str]:
     found = []
     for task, limit in GOALS.items():
         gain = results.gain(row, results.full, task)
-        what = "overall" if task is None else task.upper()
         points = f"{100 * limit:g} point" + "s" * (limit > 0.01)
-        reached = "reached" if gain.value >= -limit else "**not reached**"
         found.append(
-            f"{what}: at most {points} lost at {GOAL_RATIO:g}x: {reached} "
-            f"({percent(gain, signed=True)} points)"
+            f"{_named(task)}: at most {points} lost at {GOAL_RATIO:g}x: "
+            f"{verdict(gain.low + limit, gain.high + limit)} ({percent(gain, signed=True)} points)"
         )
+    return found + [_above(results, row, task) for task in GOALS]
+
+
+def _above(results: Results, row: Row, task: str | None) -> str:
+    """Whether LUVC is above every baseline and method, and which are not surely below it."""
     rivals = [r for (_, at), r in results.rows.items() if at == GOAL_RATIO]
-    rivals = [r for r in rivals if r.fields["kind"] in RIVALS]
-    for task in GOALS:
-        ours = results.share(row, task).value
-        above = [r.name for r in rivals if results.share(r, task).value >= ours]
-        what = "overall" if task is None else task.upper()
-        verdict = f"**not reached**: {', '.join(above)} not below" if above else "reached"
-        found.append(f"{what}: above every baseline and method at {GOAL_RATIO:g}x: {verdict}")
-    return found
+    gains = {r.name: results.gain(row, r, task) for r in rivals if r.fields["kind"] in RIVALS}
+    low = min((g.low for g in gains.values()), default=0.0)
+    high = min((g.high for g in gains.values()), default=0.0)
+    text = (
+        f"{_named(task)}: above every baseline and method at {GOAL_RATIO:g}x: {verdict(low, high)}"
+    )
+    unsure = [f"{n} ({percent(g, signed=True)} points)" for n, g in gains.items() if g.low <= 0]
+    return text + (f"; not surely above {', '.join(unsure)}" if unsure else "")
+
+
+def verdict(low: float, high: float) -> str:
+    """What the 95 % interval of a quantity says of the goal that it is above zero."""
+    if low > 0:
+        return "reached"
+    return "**not reached**" if high < 0 else "**undecided**, too close for so many questions"
+
+
+def _named(task: str | None) -> str:
+    return "overall" if task is None else task.upper()
 
 
 def slopes(data: dict) -> list[tuple[str, int, str, str]]:
-    """Score, layer, change from first to last token, p."""
+    """Score, layer, change from first to last token, whether its interval leaves out zero."""
     return [
-        (name, layer, f"{100 * s['change']:+.1f} %", f"{s['p']:.2g}" + (" *" if s["significant"] else ""))
+        (name, layer, percent(Share(s["change"], s["low"], s["high"]), signed=True),
+         "yes" if s["significant"] else "no")
         for name, layers in data["slopes"].items()
         for layer, s in enumerate(layers)
         if layer in data["stages"]

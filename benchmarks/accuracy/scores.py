@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from luvc.exporter.problem import DEFAULTS
 from luvc.plugins.spectrum.contract import cutoff_bin
 from luvc.plugins.spectrum.reference import spectrum_score, twiddle
 
+from .draws import Draws
 from .language import Kept, Stage, State, rows, top
 
 
-def spectrum(rho: float = 0.25, raw: bool = False, groups: int = 1) -> Stage:
+def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -> Stage:
     """The SPU as the product runs it: energy after the ideal low-pass.
 
     Args:
@@ -58,7 +60,7 @@ VARIANTS = {
 """Other scores of a token and its low-pass; "high" is the reverse of "residual", as a control."""
 
 
-def spectrum_variant(name: str, rho: float = 0.25) -> Stage:
+def spectrum_variant(name: str, rho: float = DEFAULTS.cutoff) -> Stage:
     """A score from VARIANTS in place of the energy."""
 
     def stage(state: State, keep: int) -> Kept:
@@ -68,11 +70,11 @@ def spectrum_variant(name: str, rho: float = 0.25) -> Stage:
     return stage
 
 
-def random(generator: torch.Generator) -> Stage:
+def random(draws: Draws) -> Stage:
     """Any `keep` tokens, drawn anew for each question."""
 
     def stage(state: State, keep: int) -> Kept:
-        scores = torch.rand(state.visual.shape, generator=generator)
+        scores = draws(*state.visual.shape)
         return Kept(top(scores.to(state.visual.device), keep))
 
     return stage
@@ -110,7 +112,7 @@ def pact() -> Stage:
 
 
 def fastv() -> Stage:
-    """FastV: head-mean attention from the last prompt token."""
+    """FastV: head-mean attention from the last prompt token, in the layer that comes next."""
     return lambda state, keep: Kept(top(last_attention(state), keep))
 
 

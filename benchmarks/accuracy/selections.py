@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .draws import Draws
 from .language import Kept, rows, top
 from .scores import merge_rest, stride
 from .vision import Seen
@@ -18,11 +19,11 @@ from .vision import Seen
 Selection = Callable[[Seen, int], Kept]
 
 
-def random(generator: torch.Generator) -> Selection:
+def random(draws: Draws) -> Selection:
     """Any `keep` tokens of each picture."""
 
     def select(seen: Seen, keep: int) -> Kept:
-        scores = torch.rand(seen.tokens.shape[:2], generator=generator)
+        scores = draws(*seen.tokens.shape[:2])
         return Kept(top(scores.to(seen.tokens.device), keep))
 
     return select
@@ -52,7 +53,10 @@ def divprune(seen: Seen, keep: int) -> Kept:
 
 
 def cls_attention(seen: Seen, keep: int) -> Kept:
-    """FasterVLM: CLS attention of the last layer (the one whose features InternVL uses)."""
+    """FasterVLM: CLS attention of the last layer (the one whose features InternVL uses).
+
+    InternVL leaves the CLS token's own output unused, so its last query was hardly trained.
+    """
     return Kept(top(seen.cls[-1], keep))
 
 
@@ -72,12 +76,13 @@ def hiprune(seen: Seen, keep: int, alpha: float = 0.1) -> Kept:
 
 
 def visionzip(seen: Seen, keep: int, share: float = 0.125) -> Kept:
-    """VisionZip on the penultimate layer: dominant tokens by CLS attention, the rest merged.
+    """VisionZip on the penultimate layer: dominant tokens by attention received, the rest merged.
 
-    VisionDrop uses it before the language model, with 6 of 48 tokens merged ones.
+    The mean over all queries is VisionZip's form for towers whose CLS token is not used. VisionDrop
+    has it before the language model, with 6 of 48 tokens merged ones.
     """
-    layer = max(0, len(seen.cls) - 2)
-    return merge_rest(seen.cls[layer], seen.keys, seen.tokens, keep, share)
+    layer = max(0, len(seen.received) - 2)
+    return merge_rest(seen.received[layer], seen.keys, seen.tokens, keep, share)
 
 
 def pool(seen: Seen, height: int, width: int) -> Tensor:

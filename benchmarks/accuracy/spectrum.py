@@ -1,8 +1,8 @@
 """The spectrum claim: LUVC's score does not lean to either end of the sequence, attention does.
 
-At every layer of the unmodified model, the mean score of each visual token's place over many questions
-is regressed on the place (ordinary least squares). A score without positional bias has a slope that is
-not significant; attention scores are biased by causality and by distance.
+At every layer of the unmodified model, each question's scores are regressed on the place (ordinary
+least squares); the mean slope gets an interval over the questions. Without positional bias that holds
+zero; attention scores are biased by causality and by distance.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,23 +14,20 @@ from luvc.exporter.problem import DEFAULTS
 from luvc.plugins.spectrum.contract import cutoff_bin
 from luvc.plugins.spectrum.reference import spectrum_score, twiddle
 
+from .draws import Draws
 from .language import State
 from .methods import METHODS
 from .plans import Plan
+from .results import bootstrap_mean
 from .scores import last_attention, visual_attention
 from .study import CONTROL, Study
-
-LEVEL = 0.05
-"""A slope with a smaller p is called significant."""
 
 
 def energy(state: State) -> torch.Tensor:
     """The SPU's score, float32 [B, V]."""
     V = state.visual.shape[1]
-    score = spectrum_score(
-        state.normed(), state.visual, twiddle(V), cutoff_bin(DEFAULTS.cutoff, V), 1
-    )
-    return score[:, 0]
+    signal = state.hidden if DEFAULTS.signal == "raw" else state.normed()
+    return spectrum_score(signal, state.visual, twiddle(V), cutoff_bin(DEFAULTS.cutoff, V), 1)[:, 0]
 
 
 SCORES: dict[str, Callable[[State], torch.Tensor]] = {
@@ -41,55 +38,48 @@ SCORES: dict[str, Callable[[State], torch.Tensor]] = {
 
 
 @torch.inference_mode()
-def curves(study: Study) -> dict[str, np.ndarray]:
-    """Mean score by layer and place, float64 [L, V], over all questions about one picture.
-
-    Each question's scores are divided by their mean first, so that all weigh the same.
-    """
+def scored(study: Study) -> dict[str, np.ndarray]:
+    """Scores of all questions about one picture, float32 [L, questions, V], each with a mean of 1."""
     L = study.problems[1].decoder.layers
-    sums = {name: np.zeros((L, study.span)) for name in SCORES}
-    count = 0
+    found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in range(L)] for name in SCORES}
 
     def watch(state: State) -> None:
         for name, score in SCORES.items():
             values = score(state).double()
-            sums[name][state.number] += (values / values.mean(1, keepdim=True)).sum(0).cpu().numpy()
+            values = (values / values.mean(1, keepdim=True)).float().cpu().numpy()
+            found[name][state.number].append(values)
 
     for number, part in enumerate(study.parts):
         if part.pictures == 1:
-            state = study.start(CONTROL, Plan(study.span), number, torch.Generator())
+            state = study.start(CONTROL, Plan(study.span), number, Draws(0, part.numbers))
             study.decoder.run(state, {}, watch=watch)
-            count += len(part.numbers)
-    return {name: total / count for name, total in sums.items()}
+    return {name: np.stack([np.concatenate(v) for v in layers]) for name, layers in found.items()}
 
 
-def slope(curve: Sequence[float] | np.ndarray) -> dict[str, float | bool]:
-    """Least-squares line through a curve over the places 0 .. V - 1.
+def slope(values: np.ndarray) -> dict[str, float | bool]:
+    """The mean least-squares line through scores [questions, V] over the places 0 .. V - 1.
 
     Returns:
-        change: of the line from the first place to the last, as a part of the mean; p: of a slope of
-        zero (two-sided t test); significant: p below LEVEL.
+        change: of the line from the first place to the last, as a part of the mean score; low, high:
+        its 95 % interval, a bootstrap over questions; significant: that it does not hold zero.
     """
-    from scipy.stats import linregress
-
-    y = np.asarray(curve, float)
-    line = linregress(np.arange(len(y)), y)
-    change = line.slope * (len(y) - 1) / y.mean()
+    V = values.shape[1]
+    places = np.arange(V) - (V - 1) / 2
+    change = bootstrap_mean((V - 1) * (values @ places) / (places @ places))
     return {
-        "change": float(change),
-        "p": float(line.pvalue),
-        "significant": bool(line.pvalue < LEVEL),
-    }
+        "change": change.value, "low": change.low, "high": change.high,
+        "significant": not change.low <= 0 <= change.high,
+    }  # fmt: skip
 
 
 def measure(study: Study) -> dict:
-    """What benchmarks/results/spectrum.json holds: curves, rounded, and their slopes."""
-    found = curves(study)
+    """What benchmarks/results/spectrum.json holds: mean curves, rounded, and their slopes."""
+    found = scored(study)
     return {
         "questions": sum(len(p.numbers) for p in study.parts if p.pictures == 1),
         "stages": [layer for layer, _ in _default_stages(study)],
-        "curves": {name: np.round(c, 5).tolist() for name, c in found.items()},
-        "slopes": {name: [slope(layer) for layer in c] for name, c in found.items()},
+        "curves": {name: np.round(v.mean(1), 5).tolist() for name, v in found.items()},
+        "slopes": {name: [slope(layer) for layer in v] for name, v in found.items()},
     }
 
 

@@ -1,11 +1,4 @@
-"""Run the Pareto study on a checkpoint: right or wrong for every question, method and ratio.
-
-python -m benchmarks.accuracy.study tools/pocket/model --split validation
-
-Writes benchmarks/results/accuracy_SPLIT.json, which `benchmarks.accuracy.report` turns into
-docs/accuracy.md. Needs PyTorch and transformers alone beside the package's own files; runs on a GPU
-when there is one (float32, so that a CPU run gives the same answers).
-"""
+"""The study of one split: right or wrong for every question, method and ratio."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,6 +7,7 @@ import torch
 
 from luvc.errors import LuvcError
 
+from .draws import Draws
 from .language import Decoder, State
 from .methods import SEEDS, Method
 from .plans import Budget, Plan, token_problem
@@ -60,23 +54,23 @@ class Study:
         plans = {P: method.plan(Budget(problem, ratio)) for P, problem in self.problems.items()}
         right = np.zeros(self.count, bool)
         for number, part in enumerate(self.parts):
-            generator = torch.Generator().manual_seed(1_000_003 * seed + number)
-            state = self.start(method, plans[part.pictures], number, generator)
+            draws = Draws(seed, part.numbers)
+            state = self.start(method, plans[part.pictures], number, draws)
             right[list(part.numbers)] = self._finish(
-                method, plans[part.pictures], part, state, generator
+                method, plans[part.pictures], part, state, draws
             )
         return right
 
-    def start(self, method: Method, plan: Plan, number: int, generator: torch.Generator) -> State:
+    def start(self, method: Method, plan: Plan, number: int, draws: Draws) -> State:
         """The sequence of a part before layer 0 under a plan."""
         part = self.parts[number]
         B, P = part.pixels.shape[:2]
         places = None
         if plan.keep is not None and method.select is not None:
             seen = self.look(number)
-            kept = method.select(generator)(seen, plan.keep)
+            kept = method.select(draws)(seen, plan.keep)
             tokens = values_of(seen, kept)
-            places = kept.ordinals.unflatten(0, (B, P))
+            places = None if method.renumber else kept.ordinals.unflatten(0, (B, P))
         elif plan.grid is not None and method.reduce is not None:
             tokens = method.reduce(self.look(number), plan.grid.h, plan.grid.w)
         elif plan.merges or (plan.grid is not None and method.resize):
@@ -109,10 +103,10 @@ class Study:
         """Let go of the tower runs of a ratio."""
         self._towered.clear()
 
-    def _finish(self, method, plan: Plan, part: Group, state: State, generator) -> np.ndarray:
+    def _finish(self, method, plan: Plan, part: Group, state: State, draws) -> np.ndarray:
         stage, after = None, None
         if plan.stages:
-            stage = method.stage(generator, part.pictures)
+            stage = method.stage(draws, part.pictures)
             if isinstance(stage, tuple):
                 stage, after = stage
         stages = {layer: (stage, keep) for layer, keep in plan.stages}

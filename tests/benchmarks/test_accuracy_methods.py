@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from benchmarks.accuracy import plans, scores, selections
+from benchmarks.accuracy.draws import Draws
 from benchmarks.accuracy.language import Kept, top
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.vision import Seen
+from luvc.errors import LuvcError
 from luvc.exporter.grid import Grid
 from luvc.plugins.spectrum.contract import cutoff_bin
 from luvc.tools.pocket.checkpoint import build_config
@@ -47,7 +49,7 @@ def test_uniform_takes_the_middles_of_equal_parts(seen):
 
 def test_random_draws_by_the_generator(seen):
     def draw(seed):
-        return lists(selections.random(torch.Generator().manual_seed(seed))(seen, 7))
+        return lists(selections.random(Draws(seed, range(3)))(seen, 7))
 
     assert draw(1) == draw(1) != draw(2)
     assert all(len(set(row)) == 7 and row == sorted(row) for row in draw(1))
@@ -137,6 +139,10 @@ def test_other_scores_of_the_low_pass(name):
 def test_every_method_gets_the_same_budget(problems, name, ratio):
     for problem in problems:
         budget = plans.Budget(problem, ratio)
+        if name == "transprune" and ratio >= 3:
+            with pytest.raises(LuvcError, match="2 layers of all"):
+                METHODS[name].plan(budget)
+            continue
         plan = METHODS[name].plan(budget)
         slack = budget.tokens / budget.layers / 2 if name == "drop all" else 0.025 * budget.mean
         assert abs(plan.mean - budget.mean) <= slack
