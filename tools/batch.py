@@ -10,6 +10,7 @@ with the reason in `error`.
 
 import os
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,14 +95,23 @@ def answers(
         yield block.to_pylist()
 
 
+def check_installed() -> None:
+    """Refuse before anything is written.
+
+    Raises:
+        LuvcError: Ray or PyArrow is missing.
+    """
+    for name, module in (("Ray", "ray"), ("PyArrow", "pyarrow")):
+        if find_spec(module) is None:
+            raise LuvcError(f"{name} is not installed: pip install 'luvc-export[batch]'")
+
+
 def start_ray(address: str | None, actors: int, threads: int) -> None:
     """Join a cluster, or start one on this machine that ends with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-    except ImportError as error:
-        raise LuvcError("Ray is not installed: pip install 'luvc-export[batch]'") from error
+    import ray
+
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:  # reading needs a little beside the actors
         cpus = max(os.cpu_count() or 1, actors * max(1, threads) + 1)
@@ -153,6 +163,7 @@ def batch(
     from ..engines import Bundle
 
     loaded = Bundle.load(bundle)
+    check_installed()
     wanted = read_input(source)
     check_run(output, {"bundle": loaded.manifest.created, "model": loaded.manifest.model,
                        "question": question, "max_new_tokens": max_new_tokens})  # fmt: skip

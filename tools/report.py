@@ -57,7 +57,7 @@ def report(
             samples, runner = look_at(loaded, layout, image or [], backend)
         page = render(
             loaded, layouts, facts.parity(loaded), samples, runner,
-            facts.commands(loaded, command), measured,
+            facts.commands(loaded, family, command), measured,
             facts.latency(measured) if measured else None, answers,
         )  # fmt: skip
         draft = target.with_name(f".{target.name}.tmp")
@@ -92,7 +92,7 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     from PIL import Image
 
     from ..engines.processing import open_image
-    from ..engines.validate import sample_picture
+    from ..engines.samples import sample_picture
 
     if images:
         return [(path.name, open_image(path)) for path in images]

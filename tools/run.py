@@ -19,7 +19,7 @@ def run(
     video: Annotated[
         list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
     ] = None,
-    fps: Annotated[float, typer.Option(help="Frames of the video that show a second.")] = 1.0,
+    fps: Annotated[float, typer.Option(help="Frames a second of the given video.")] = 1.0,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
@@ -82,7 +82,7 @@ def _print_counts(runner: str, layout: Layout, answer) -> None:
     console.err.print(f"{runner}, layout {layout.name}", style="dim")
     for note in answer.notes:
         console.err.print(note)
-    steps = " -> ".join(str(n) for n in (answer.visual_tokens, *answer.stages.values()))
+    steps = " -> ".join(str(n) for n in answer.stages.values())
     layers = ", ".join(str(layer) for layer in answer.stages)
     console.err.print(
         f"visual tokens: {layout.baseline_visual_tokens} at ratio 1, {answer.visual_tokens} enter the "

@@ -1,10 +1,13 @@
 """Ratio 1 is the unmodified model: inputs, visual features and answers are Hugging Face's own."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from luvc.exporter.vision.graph import VisionGraph
+from luvc.tools.hugging_face import model_inputs
 
 from . import reference
 from .gallery import QUESTION, names, pictures, question
@@ -34,3 +37,18 @@ def test_ratio_one_is_hugging_face(gallery, name, images):
     assert (features - whole).abs().max() <= 1e-5 * whole.abs().max()
     answer = reference.generate(model, proc, shown, QUESTION, 16)
     assert vlm.generate(question(shown), max_new_tokens=16).token_ids == answer
+
+
+@pytest.mark.parametrize("name", names())
+def test_inputs_for_hugging_face_are_those_of_its_processor(gallery, name):
+    model, proc = gallery.hugging_face(name)
+    vlm = gallery.in_pytorch(name, ratio=1)
+    shown = pictures(vlm.manifest.layouts[0].image_size, 1)
+    taken = inspect.signature(model.forward).parameters
+    wanted = {k: v for k, v in reference.inputs(proc, QUESTION, shown).items() if k in taken}
+    wanted.pop("labels", None)  # PaliGemma's, for training
+    prompt = vlm.processor.prompt(question(shown))
+    given = model_inputs(model, gallery.family(name), vlm.processor, [prompt])
+    assert given.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(given[key], value, atol=1e-6, rtol=0, check_dtype=False)

@@ -123,6 +123,14 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         batch_files.check_run(tmp_path, {"question": "Why?"})
 
 
+@pytest.mark.parametrize("absent", ["ray", "pyarrow"])
+def test_without_its_packages_nothing_is_written(workshop, tmp_path, monkeypatch, absent):
+    monkeypatch.setattr(batch, "find_spec", lambda name: None if name == absent else object())
+    with pytest.raises(LuvcError, match=r"is not installed: pip install 'luvc-export\[batch\]'"):
+        batch.batch(workshop.bundle("qwen2").path, tmp_path, tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()
+
+
 def test_a_part_is_whole_or_absent(tmp_path, monkeypatch):
     row = dict.fromkeys(batch_files.COLUMNS) | {"id": "a"}
     monkeypatch.setattr(Path, "rename", lambda *a: (_ for _ in ()).throw(OSError("killed")))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from luvc.errors import LuvcError
 from luvc.tools import eval as eval_tool
@@ -131,8 +131,9 @@ def test_matching():
 
 
 def test_intervals():
-    share = wilson(8, 10)
-    assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson 1927
+    for right, count in ((8, 10), (0, 7), (7, 7), (199, 200), (993, 2000)):
+        share, wanted = wilson(right, count), binomtest(right, count).proportion_ci(method="wilson")
+        assert (share.low, share.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert np.isnan(wilson(0, 0).value)
     values = np.repeat([0.0, 1.0], [40, 160])
     found = bootstrap_mean(values)

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from luvc.engines import VLM
+from luvc.exporter.family import Family
 from luvc.tools import report
 from luvc.tools.evaluation import outcome
 from luvc.tools.evaluation.outcome import Verdict
+from luvc.tools.reporting import facts
 from luvc.tools.reporting.facts import export_command
 from luvc.tools.reporting.overlay import samples
 from tests.conftest import ask
@@ -129,6 +132,23 @@ def test_the_export_command_makes_the_same_plan(workshop):
     command = export_command(manifest, "b")
     assert "--images 2" in command and "--oim-match" in command and "--scope image" in command
     assert f"--model {manifest.model} --ratio 2x" in command and command.endswith("--output b")
+    bundle = workshop.bundle("qwen2")
+    family = Family.load(str(bundle.processor))
+    made = facts.commands(bundle, family, "luvc-report")[0]
+    assert "--ratio 2x" in made[0] and made[1] == "makes the bundle"
+    (layout,) = bundle.manifest.layouts
+    fewer = tuple(p.model_copy(update={"keep": p.keep // 2}) for p in layout.schedule.language)
+    schedule = layout.schedule.model_copy(update={"language": fewer})
+    own = bundle.manifest.model_copy(
+        update={"layouts": (layout.model_copy(update={"schedule": schedule}),),
+                "dtype": "bfloat16", "model": "my models/a"}
+    )  # fmt: skip
+    line, what = facts.commands(replace(bundle, manifest=own), family, "luvc-report")[0]
+    assert "--model 'my models/a' --schedule schedule.json" in line and "--cutoff" not in line
+    assert "--backend tensorrt" in line and "schedule.json" in what
+    film = manifest.layouts[0].model_copy(update={"frames": 4})
+    filmed = manifest.model_copy(update={"layouts": (film,)})
+    assert "--frames 4" in export_command(filmed, "b")
 
 
 def evaluation(path, ratio, right, data="PocketVQA test"):

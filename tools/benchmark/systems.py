@@ -5,7 +5,6 @@ Run as a worker: `python -m luvc.tools.benchmark.systems JSON`, the arguments of
 """
 
 import functools
-import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ Run = Callable[[int, int], Figures]
 
 def conversations(layout: Layout, question: str, images: list[str], batch: int) -> list[list[dict]]:
     """`batch` conversations of equal length about given pictures, or generated ones per row."""
-    from ...engines.validate import sample_picture
+    from ...engines.samples import sample_picture
 
     rows = []
     for row in range(batch):
@@ -119,7 +118,7 @@ def hugging_face(
         rows = conversations(chosen, question, images, batch)
         prompts = [processor.prompt(m) for m in rows]
         with memory:
-            found = generate(network, processor, prompts, new_tokens)
+            found = generate(network, family, processor, prompts, new_tokens)
         return found | {"device_bytes": memory.bytes}
 
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
@@ -128,22 +127,18 @@ def hugging_face(
     return about | {"model": model, "ratio": 1.0, "dtype": source.manifest.dtype}, run
 
 
-def generate(network: Any, processor: Processor, prompts: list, new_tokens: int) -> Figures:
+def generate(
+    network: Any, family: Any, processor: Processor, prompts: list, new_tokens: int
+) -> Figures:
     """One `generate` of Hugging Face, timed from outside: the model's code is not changed."""
     import torch
 
+    from ..hugging_face import model_inputs
+
     device = network.device
     watch = Stopwatch(torch.cuda.synchronize if device.type == "cuda" else lambda: None)
-    options = prompts[0].layout.processor_options
-    pictures = [image for p in prompts for image in p.images]
-    features = processor.image_processor(pictures, return_tensors="pt", **options)
-    taken = inspect.signature(network.forward).parameters
-    inputs = {k: v.to(device) for k, v in features.items() if k in taken}
-    inputs["input_ids"] = torch.tensor([p.input_ids for p in prompts], device=device)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if "mm_token_type_ids" in taken:
-        image = processor.manifest.language.image_token_id
-        inputs["mm_token_type_ids"] = (inputs["input_ids"] == image).int()
+    inputs = model_inputs(network, family, processor, prompts)
+    inputs = {name: value.to(device) for name, value in inputs.items()}
     inputs["pixel_values"] = inputs["pixel_values"].to(network.dtype)
     pixels_ms = watch.mark()
     watch.moments.clear()

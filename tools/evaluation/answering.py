@@ -1,6 +1,5 @@
 """Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,7 +91,7 @@ class HfAnswerer:
         unmerged = manifest.model_copy(update={"layouts": layouts})
         self.processor = Processor(replace(bundle, manifest=unmerged))
         self.model = load_model(family).to(DTYPES[manifest.dtype]).float()
-        self._known = set(inspect.signature(self.model.forward).parameters)
+        self._family = family
         self.max_new_tokens = max_new_tokens
         self._counts = {layout.images for layout in layouts}
         self.description = f"transformers {transformers.__version__} generate, float32"
@@ -109,18 +108,13 @@ class HfAnswerer:
     def _answer(self, item: Item) -> Reply:
         import torch
 
+        from ..hugging_face import model_inputs
+
         prompt = self.processor.prompt(item.messages, self.fits(item))
-        ids = torch.tensor([prompt.input_ids])
-        size, options = prompt.layout.image_size[::-1], prompt.layout.processor_options
-        images = [i.resize(size) if prompt.layout.resize else i for i in prompt.images]
-        seen = self.processor.image_processor(images, return_tensors="pt", **options)
+        inputs = model_inputs(self.model, self._family, self.processor, [prompt])
         with torch.inference_mode():
             out = self.model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                **{name: value for name, value in seen.items() if name in self._known},
-                do_sample=False,
-                max_new_tokens=self.max_new_tokens,
+                **inputs, do_sample=False, max_new_tokens=self.max_new_tokens
             )[0, len(prompt.input_ids) :]
         text = self.processor.tokenizer.decode(out, skip_special_tokens=True)
         return Reply(text, prompt.layout.visual_tokens)

@@ -1,6 +1,8 @@
 """95 % intervals: Wilson's for a share, a percentile bootstrap for means over questions."""
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -20,13 +22,14 @@ NOTHING = Share(float("nan"), float("nan"), float("nan"))
 
 
 def wilson(right: int, count: int) -> Share:
-    """Share of right answers with Wilson's interval; of no questions, nan."""
-    from scipy.stats import binomtest
-
+    """Share of right answers with Wilson's interval (1927); of no questions, nan."""
     if not count:
         return NOTHING
-    interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
-    return Share(right / count, float(interval.low), float(interval.high))
+    share, z2 = right / count, NormalDist().inv_cdf(0.975) ** 2
+    middle = share + z2 / (2 * count)
+    reach = math.sqrt(z2 * (share * (1 - share) + z2 / (4 * count)) / count)
+    low, high = ((middle + sign * reach) / (1 + z2 / count) for sign in (-1, 1))
+    return Share(share, max(0.0, low), min(1.0, high))
 
 
 def bootstrap_mean(values: np.ndarray) -> Share:

@@ -1,6 +1,7 @@
 """What a report says of a bundle, gathered from its manifest, config and validation reports."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from ...engines.validate import LIMITS, Report
 from ...errors import LuvcError
 from ...exporter.family import Family
 from ...exporter.pipeline import reports
+from ...exporter.problem import Options
 from ...exporter.report import human, notes, stage_rows
+from ...exporter.schedule import solve
 from ..benchmark.tables import ROWS
 from ..evaluation import outcome
 
@@ -70,29 +73,53 @@ def worst(report: Report) -> float:
     return max(s.relative_error for s in report.stages)
 
 
-def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
+def commands(bundle: Bundle, family: Family, command: str) -> list[tuple[str, str]]:
     """What to type to make this bundle, check it and measure it again, with what each does."""
+    own = not all(solved(family, bundle.manifest, layout) for layout in bundle.manifest.layouts)
+    makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
+    name = bundle.path.name
     return [
-        (export_command(bundle.manifest, bundle.path.name), "makes the bundle"),
-        (f"luvc-validate {bundle.path.name}", "compares it with PyTorch on your machine"),
-        (f"luvc-bench {bundle.path.name} --compare hf", "measures it beside Hugging Face"),
+        (export_command(bundle.manifest, name, own), makes),
+        (f"luvc-validate {name}", "compares it with PyTorch on your machine"),
+        (f"luvc-bench {name} --compare hf", "measures it beside Hugging Face"),
         (command, "wrote this page"),
     ]
 
 
-def export_command(manifest: Manifest, target: str) -> str:
-    """The luvc-export call of a manifest; a schedule of one's own is named as a file."""
+def solved(family: Family, manifest: Manifest, layout: Layout) -> bool:
+    """Whether a layout's schedule is what the solver gives for its ratio and options."""
+    s = layout.schedule
+    problem = family.problem(family.picture_of(layout), manifest.reference_text)
+    try:
+        return solve(problem, s.ratio, Options(s.cutoff, s.signal, s.scope, s.match)) == s
+    except LuvcError:
+        return False
+
+
+def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
+    """The luvc-export call that makes a bundle like this one.
+
+    Args:
+        manifest: of the bundle.
+        target: name of the new bundle.
+        own: its schedule is not what the solver gives, so it is read from schedule.json.
+    """
     m, first = manifest, manifest.layouts[0].schedule
     sizes = dict.fromkeys(x.image_size for x in m.layouts)
     counts = dict.fromkeys(x.images for x in m.layouts)
-    parts = ["luvc-export", f"--model {m.model}", f"--ratio {first.ratio:g}x"]
+    frames = dict.fromkeys(x.frames for x in m.layouts)
+    parts = ["luvc-export", "--model", shlex.quote(m.model)]
+    parts += ["--schedule schedule.json" if own else f"--ratio {first.ratio:g}x"]
     parts += [f"--image-size {h}x{w}" for h, w in sizes]
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
+    parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
+    parts += ["--backend tensorrt"] * (m.dtype == "bfloat16")  # ONNX Runtime does not run it
     parts += [f"--text-tokens {m.reference_text}"]
-    parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}", f"--scope {first.scope}"]
-    parts += ["--oim-match"] * first.match
-    return " ".join([*parts, f"--output {target}"])
+    if not own:
+        parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}"]
+        parts += [f"--scope {first.scope}", *["--oim-match"] * first.match]
+    return " ".join([*parts, f"--output {shlex.quote(target)}"])
 
 
 def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
