@@ -159,9 +159,13 @@ def answer_list(scenes, text):
     if text == "List the texts from top to bottom.":
         ordered = sorted(scene.texts, key=lambda t: t.box[1] + t.box[3])
         return ", ".join(f"{t.colour} {t.string}" for t in ordered[:8])
+    if text == "List the two kinds of objects, the rare one last.":
+        names = [f"{i.colour} {i.shape}" for i in scene.items]
+        return ", ".join(sorted(set(names), key=names.count, reverse=True))
     scene = scenes["second" in text]
     ordered = sorted(scene.items, key=lambda i: i.x)
-    return ", ".join(f"{i.colour} {i.shape}" for i in ordered) or "none"
+    pairs = [(i.shape, i.colour) if "shapes" in text else (i.colour, i.shape) for i in ordered]
+    return ", ".join(map(" ".join, pairs)) or "none"
 
 
 ANSWERS = {task: globals()[f"answer_{task}"] for task in (*TASKS, "list")}

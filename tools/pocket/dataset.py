@@ -159,7 +159,7 @@ def record(seed: int, task: str, limit: int = 12) -> Record:
         scenes = _build(rng, task)
         questions = _ask_all(rng, task, scenes, limit)
     rng.shuffle(questions)
-    listed = [_ask(rng, lists.LIST, scenes) for _ in range(2)] if task != "needle" else []
+    listed = [_ask(rng, lists.LIST, scenes) for _ in range(2)]
     # First, so that packing cuts others off.
     kept = {question.text: question for question in listed if question}
     return Record(seed, scenes, (*kept.values(), *questions)[:limit])

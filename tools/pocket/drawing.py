@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ...errors import LuvcError
 from .scene import Box, Item, Text
 from .vocabulary import COLOURS, CONTENTS, SIZE, TINTS
 
@@ -27,14 +28,18 @@ CELL = 8
 def font(name: str, size: int) -> ImageFont.FreeTypeFont:
     """Load Pillow's own font ("default") or a DejaVu font of matplotlib's wheel.
 
-    Without matplotlib every name falls back to Pillow's own font.
+    Raises:
+        LuvcError: matplotlib is not installed; another font would make other pictures.
     """
     spec = find_spec("matplotlib")
-    if name == "default" or spec is None or spec.origin is None:
-        return cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
+    if spec is None or spec.origin is None:
+        raise LuvcError("PocketVQA writes with matplotlib's fonts: pip install matplotlib")
+    basic = ImageFont.Layout.BASIC  # the layout that is the same wherever Pillow is installed
+    if name == "default":
+        plain = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
+        return plain.font_variant(layout_engine=basic)
     path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf"
-    # The basic layout is the one that is the same wherever Pillow is installed.
-    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(str(path), size, layout_engine=basic)
 
 
 def text_extent(string: str, name: str, size: int) -> Box:

@@ -1,7 +1,7 @@
 """First weights of the pocket VLM.
 
 Hugging Face starts every matrix at a deviation of 0.02, which suits widths near 2,000, and
-position embeddings at zero, which leaves the patches without places. At a width of 128 both cost
+position embeddings at zero, which leaves the patches without places. At widths of 200 both cost
 thousands of steps.
 """
 

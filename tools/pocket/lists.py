@@ -2,11 +2,13 @@
 
 A list names what stands where in many tokens, each of which needs only one look at the picture
 ("red" -> the shape of the red object). That is learnt long before single questions, which look up
-twice, and it is what they are then learnt from.
+twice, and it is what they are then learnt from. Each way of looking up has its list: with colours named
+first alone, objects were found by their colour and never by their shape.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 from .scene import Question, Scene
@@ -14,6 +16,7 @@ from .scene import Question, Scene
 LIST = "list"
 """Name of the training-only task."""
 _LONGEST = 8
+_WHAT = ("objects", "shapes")
 
 
 def ask_list(rng: Random, scene: Scene) -> Question | None:
@@ -23,15 +26,27 @@ def ask_list(rng: Random, scene: Scene) -> Question | None:
     return rng.choice(makers)(rng, scene) if makers else None
 
 
-def list_objects(scene: Scene) -> str:
-    """Names of the objects from left to right."""
-    return ", ".join(item.name for item in sorted(scene.items, key=lambda item: item.x))
+def list_objects(scene: Scene, by_shape: bool) -> str:
+    """Colours and shapes of the objects from left to right, or shapes and colours."""
+    ordered = sorted(scene.items, key=lambda item: item.x)
+    return ", ".join(f"{i.shape} {i.colour}" if by_shape else i.name for i in ordered)
 
 
-def _objects(_: Random, scene: Scene) -> Question | None:
+def _objects(rng: Random, scene: Scene) -> Question | None:
     if len(scene.items) > _LONGEST:
+        return _kinds(scene)
+    by_shape = rng.random() < 0.5
+    what = _WHAT[by_shape]
+    return Question(LIST, f"List the {what} from left to right.", list_objects(scene, by_shape))
+
+
+def _kinds(scene: Scene) -> Question | None:
+    """What a field of equal objects holds, and which is odd."""
+    counts = Counter(item.name for item in scene.items)
+    if len(counts) != 2:
         return None
-    return Question(LIST, "List the objects from left to right.", list_objects(scene))
+    answer = ", ".join(name for name, _ in counts.most_common())
+    return Question(LIST, "List the two kinds of objects, the rare one last.", answer)
 
 
 def _texts(_: Random, scene: Scene) -> Question | None:
@@ -54,6 +69,6 @@ def _values(rng: Random, scene: Scene) -> Question | None:
 def ask_pair_list(rng: Random, scenes: tuple[Scene, Scene]) -> Question:
     """Ask for all objects of one of two pictures."""
     side = rng.randrange(2)
-    where = ("first", "second")[side]
-    text = f"List the objects of the {where} picture from left to right."
-    return Question(LIST, text, list_objects(scenes[side]) or "none")
+    where, by_shape = ("first", "second")[side], rng.random() < 0.5
+    text = f"List the {_WHAT[by_shape]} of the {where} picture from left to right."
+    return Question(LIST, text, list_objects(scenes[side], by_shape) or "none")

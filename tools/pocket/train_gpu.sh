@@ -4,8 +4,8 @@
 #   sh tools/pocket/train_gpu.sh RUN [OPTIONS of luvc.tools.pocket.train]
 #
 # RUN is the run's folder: the same command takes a stopped run up again. After every command RUN holds
-# model/ (the checkpoint as last validated), log.jsonl and state.pt; a finished run has results.json,
-# loss.png and pocket.tar too. A run of 19 minutes in commands of at most 9:
+# model/ (the checkpoint as last validated), pocket.tar (the same, packed), log.jsonl and state.pt; a
+# finished run has results.json and loss.png too. A run of 19 minutes in commands of at most 9:
 #
 #   sh tools/pocket/train_gpu.sh out/pocket --minutes 19 --stop-after 9     (as often as needed)
 #

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from ...errors import LuvcError
-from .checkpoint import LAYERS, build_config, build_model, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    LAYERS,
+    build_config,
+    build_model,
+    load_checkpoint,
+    load_tokenizer,
+    save_checkpoint,
+)
 from .dataset import chance_levels
 from .evaluate import exact_match, prepare, text_only
 from .initial import grown
@@ -26,7 +33,6 @@ from .optim import Average, optimizers, rate_factor
 from .packing import IGNORE, Packer
 from .plots import plot_losses
 from .settings import TrainConfig
-from .tokenizer import build_tokenizer
 
 STATE = "state.pt"
 LOG = "log.jsonl"
@@ -46,9 +52,12 @@ class Trainer:
         directory.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(config.device)
         self.batch = 32 if self.device.type == "cpu" else 250
-        self.tokenizer = build_tokenizer()
-        self.packer = Packer(self.tokenizer)
         state = self._read_state()
+        # A run that goes on keeps its token ids, whatever another version would learn.
+        earlier = directory / "model" if state else Path(config.start or "")
+        known = (earlier / "tokenizer.json").is_file()
+        self.tokenizer = load_tokenizer(earlier if known else None)
+        self.packer = Packer(self.tokenizer)
         self.step, self.spent = (state["step"], state["spent"]) if state else (0, 0.0)
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
         shape = BatchShape(config.singles, config.pairs, config.pair_every)
