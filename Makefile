@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-# CPU wheels of PyTorch where the index has them; the constraints pin every version.
+# The constraints pin every version.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # The trained pocket VLM, where the checkout has it.

@@ -72,7 +72,7 @@ def bodies(count: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
     from PIL import Image
 
-    from luvc.engines.validate import sample_picture
+    from luvc.engines.samples import sample_picture
 
     found = []
     for seed in range(count):

@@ -9,20 +9,43 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from luvc.exporter.config import read_schedule
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_example_runs(workshop, picture, tmp_path):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
-    (tmp_path / "bundle").symlink_to(workshop.bundle("qwen2").path)
-    Image.fromarray(picture).save(tmp_path / "photo.png")
+ASKING, EXPORTING = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def printed(example: str, folder: Path) -> str:
+    """What an example prints in a folder."""
     result = subprocess.run(
-        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", example], cwd=folder, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert "visual tokens enter" in result.stdout
-    assert "tokens were not run again" in result.stdout
+    return result.stdout
+
+
+def test_the_example_that_asks_runs(workshop, picture, tmp_path):
+    (tmp_path / "bundle").symlink_to(workshop.bundle("qwen2").path)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    out = printed(ASKING, tmp_path)
+    assert "visual tokens enter" in out and "tokens were not run again" in out
+
+
+def test_the_example_that_exports_runs(workshop, tmp_path):
+    checkpoint = workshop.checkpoint(layers=8, vision_layers=2, image=336)
+    (tmp_path / "checkpoint").symlink_to(checkpoint)
+    assert "prefill=2.0" in printed(EXPORTING, tmp_path)
+
+
+def test_the_schedule_that_readme_shows_is_one(tmp_path):
+    text = re.search(r"`(\{\"vision\".*?\})`", README, re.S)
+    assert text
+    file = tmp_path / "schedule.json"
+    file.write_text(text[1])
+    assert len(read_schedule(file).language) == 2
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/cpu.md", "docs/triton.md"])

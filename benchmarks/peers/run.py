@@ -139,7 +139,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:
     """OpenVINO GenAI on an export of the same checkpoint, in the peers' environment."""
-    from luvc.engines.validate import sample_picture
+    from luvc.engines.samples import sample_picture
     from luvc.tools.benchmark.turns import System
 
     peers_environment()
