@@ -11,16 +11,23 @@ from .processing import Processor, Prompt
 def sample_prompt(
     processor: Processor, layout: Layout, question: str = "", seed: int = 0
 ) -> Prompt:
-    """A question, or none, about as many generated pictures or videos as a layout holds."""
-    shown: list[dict[str, Any]] = []
+    """A question, or none, about what `sample_parts` shows."""
+    content = sample_parts(layout, seed)
+    if question:
+        content.append({"type": "text", "text": question})
+    return processor.prompt([{"role": "user", "content": content}], layout.name)
+
+
+def sample_parts(layout: Layout, seed: int = 0) -> list[dict[str, Any]]:
+    """Content parts with as many generated pictures or videos as a layout holds."""
+    parts: list[dict[str, Any]] = []
     for i in range(seed * layout.images, (seed + 1) * layout.images):
         frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
         if layout.frames:
-            shown.append({"type": "video", "video": frames, "fps": 2.0})
+            parts.append({"type": "video", "video": frames, "fps": 2.0})
         else:
-            shown.append({"type": "image", "image": frames[0]})
-    content = [*shown, {"type": "text", "text": question}] if question else shown
-    return processor.prompt([{"role": "user", "content": content}], layout.name)
+            parts.append({"type": "image", "image": frames[0]})
+    return parts
 
 
 def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:

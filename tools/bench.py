@@ -50,6 +50,10 @@ def bench(
     loaded = {_name(path, bundles): Bundle.load(path) for path in bundles}
     sizes = parse_batches(batch)
     chosen = pick_layouts(loaded, layout, sizes, new_tokens)
+    if chosen.frames and (compare or image):
+        raise LuvcError(
+            f"layout {chosen.name} is of videos, --image and --compare hf are of pictures: leave them out"
+        )
     for loaded_bundle in loaded.values():
         load_backend(backend, loaded_bundle)  # refuse before anything is loaded
     threads = threads or cores()

@@ -2,10 +2,10 @@
 
 python -m benchmarks.accuracy tools/pocket/model
 
-Validation first; the solver's options are chosen on it; then the chosen options and everything else on
-the test split, and the spectrum's slopes. float32 throughout, so that a GPU and a CPU agree. Needs
-PyTorch, transformers, numpy, Pillow, pydantic, typer and scikit-image's photographs, and
-matplotlib for the plots.
+What the product offers on the validation split; the solver's options are chosen on it; then the chosen
+options and everything else on the test split, and the spectrum's slopes. float32 throughout, so that a
+GPU and a CPU agree. Needs PyTorch, transformers, numpy, Pillow, pydantic, typer and scikit-image's
+photographs, and matplotlib for the plots.
 """
 
 import datetime
@@ -47,7 +47,8 @@ def run(
     echo(f"{limit} questions of each split are drawn")
     methods = [METHODS[name] for name in method or METHODS]
     ratios = ratio or list(RATIOS)
-    found = measure(studies["validation"], methods, ratios, echo)
+    offered = [method for method in methods if method.options]  # what defaults can move to
+    found = measure(studies["validation"], offered, ratios, echo)
     head = header(model, studies["validation"])
     save(output, "validation", head, studies["validation"], found)
     verdicts = choose.verdicts(Results(head | tasks(studies["validation"]) | {"rows": found}))

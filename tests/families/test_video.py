@@ -13,6 +13,7 @@ from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.family import Family
 from luvc.exporter.turns import TimedPrompt
+from luvc.tools import bench
 
 from .checkpoints import write
 from .gallery import apart
@@ -59,6 +60,16 @@ def test_a_prompt_about_a_video_is_timed(exported):
     _, _, bundle = exported
     prompt = TimedPrompt.of(bundle, text=60)
     assert prompt.text >= 60 and prompt.run() > 0
+
+
+def test_videos_are_measured(exported, command, tmp_path):
+    _, _, bundle = exported
+    line = (bundle.path, "--batch", 2, "--rounds", 1, "--warmup", 0, "--new-tokens", 2)
+    result = command(bench, *line, "--threads", 1, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["cases"][0]["batch"] == 2
+    result = command(bench, *line, "--compare", "hf")
+    assert result.code == 2 and "is of videos" in result.err
 
 
 @pytest.mark.cell("video")

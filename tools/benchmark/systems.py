@@ -23,15 +23,12 @@ Run = Callable[[int, int], Figures]
 
 
 def conversations(layout: Layout, question: str, images: list[str], batch: int) -> list[list[dict]]:
-    """`batch` conversations of equal length about given pictures, or generated ones per row."""
-    from ...engines.samples import sample_picture
+    """`batch` conversations of equal length about given pictures, or about generated ones per row."""
+    from ...engines.samples import sample_parts
 
     rows = []
     for row in range(batch):
-        generated = (
-            sample_picture(layout.image_size, row * layout.images + i) for i in range(layout.images)
-        )
-        parts = [{"type": "image", "image": i} for i in (images or generated)]
+        parts = [{"type": "image", "image": i} for i in images] or sample_parts(layout, row)
         content = [*parts, {"type": "text", "text": question}]
         rows.append([{"role": "user", "content": content}])
     return rows
