@@ -1,4 +1,7 @@
-"""The few CUDA calls a runner needs, on one device and one stream; failures become LuvcErrors."""
+"""The few CUDA calls a runner needs, on one device and one stream.
+
+What the user can mend, no GPU or no memory, becomes a LuvcError; other failures are RuntimeErrors.
+"""
 
 import importlib
 import weakref
@@ -21,7 +24,7 @@ class Cuda:
         stream: handle of the stream everything runs on.
 
     Raises:
-        LuvcError: cuda-bindings is not installed, or there is no driver or GPU.
+        LuvcError: cuda-bindings is not installed, or there is no driver or GPU, or none to be had.
     """
 
     def __init__(self):
@@ -29,8 +32,15 @@ class Cuda:
             self._rt = importlib.import_module("cuda.bindings.runtime")
         except (ImportError, OSError) as error:
             raise LuvcError(f"the GPU cannot be used without cuda-bindings: {INSTALL}") from error
-        self._find_device()
-        self.stream = int(self._call("cudaStreamCreateWithFlags", self._rt.cudaStreamNonBlocking))
+        try:
+            self._find_device()
+            flag = self._rt.cudaStreamNonBlocking
+            self.stream = int(self._call("cudaStreamCreateWithFlags", flag))
+        except RuntimeError as error:  # the first call that needs memory on the device
+            raise LuvcError(
+                f"the GPU cannot be used ({error}): end the processes that fill it or hold it alone, or "
+                "use --backend ort"
+            ) from error
 
     def _find_device(self) -> None:
         status, count = self._rt.cudaGetDeviceCount()
@@ -133,7 +143,12 @@ class Memory:
     def __init__(self, cuda: Any, size: int, purpose: str, mend: str):
         check_memory(cuda, size, purpose, mend)
         self.size = size
-        self.address = cuda.allocate(max(size, 1))
+        try:
+            self.address = cuda.allocate(max(size, 1))
+        except RuntimeError as error:  # what is free may lie in pieces, or be taken meanwhile
+            raise LuvcError(
+                f"{purpose} need {size / 2**20:.0f} MiB of device memory ({error}): {mend}"
+            ) from error
         weakref.finalize(self, cuda.release, self.address)
 
 

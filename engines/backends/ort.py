@@ -84,7 +84,7 @@ class OrtRunner:
 
     def __init__(self, bundle: Bundle, threads: int = 0):
         self.bundle, self.threads = bundle, threads
-        self.device = _device()
+        self.device = working_device()
         self._sessions: dict[tuple[str, bool], Any] = {}
         self._weights = SharedWeights()
         # half precision is computed in float32 here, from copies that cannot be shared
@@ -205,7 +205,7 @@ def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
     return OrtRunner(bundle, threads)
 
 
-def _device() -> str:
+def working_device() -> str:
     """Where sessions run: "cuda" where that works, which the list of providers does not tell."""
     import onnxruntime
 

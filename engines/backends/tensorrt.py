@@ -17,7 +17,7 @@ def check_machine() -> None:
     """Refuse a machine that cannot build engines, before any work is done.
 
     Raises:
-        LuvcError: TensorRT without a GPU.
+        LuvcError: TensorRT without a GPU or without NVRTC.
     """
     trt_build.check_machine(LIBRARY)
 

@@ -5,7 +5,7 @@ An engine whose key (all that shapes it) is in the manifest already is not built
 
 import hashlib
 import json
-import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,17 +13,18 @@ from typing import Any, Literal
 
 from ...errors import LuvcError
 from ...plugins.spectrum import nvrtc
-from ...plugins.spectrum import tensorrt as spu_plugins
-from ..bundle import WEIGHTS, Bundle, sha256
+from ..bundle import WEIGHTS, Bundle
 from ..engine_files import find, store, working_folder
 from ..manifest import Engine, EngineFile, Layout, Range
 from ..replace import check_space
 from . import trt_graph
 from .cuda import Cuda
 from .trt_library import PORTABLE, Library, make_log
+from .trt_plugins import plugins_hash, register_plugins
 from .trt_progress import Progress, make_monitor, silent
+from .trt_timing import TimingCache
 
-PLUGIN_LIBRARY = "LUVC_PLUGIN_LIBRARY"  # environment: path of the C++ plugin library
+RECORDABLE = "REQUIRE_USER_ALLOCATION"  # flag: runs allocate nothing, so a CUDA graph can hold them
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,13 @@ class _Build:
         self.trt = library.load()
         self.polygraphy = library.polygraphy()
         self.arch = _arch(library, options)
-        if self.form != "body":
+        if library.plugins:
             register_plugins(self.form, options.plugin_library)
         self.engine = Engine(
             backend=library.name, arch=self.arch, version=library.version, plugins=self.form,
             graphs=(),
         )  # fmt: skip
+        self.timing = None if library.builds_without_gpu else TimingCache(self.engine)
 
     def run(self) -> tuple[Bundle, list[Built]]:
         """Build, store and list."""
@@ -132,7 +134,8 @@ class _Build:
             "library": [self.library.name, self.engine.version, self.arch],
             "profiles": profiles,
             "memory_gib": options.memory_gib,
-            "plugins": [self.form, _plugins_hash(self.form, options.plugin_library)],
+            "plugins": [self.form, plugins_hash(self.form, options.plugin_library)],
+            "flags": self._flags(graph),
         }
         return EngineFile(
             graph=graph,
@@ -140,6 +143,16 @@ class _Build:
             key=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
             profiles=profiles,
         )
+
+    def _flags(self, graph: str) -> dict[str, bool]:
+        """Builder flags to set or to clear; Polygraphy's own are right for TensorRT."""
+        if not self.library.builds_without_gpu:
+            return {}
+        flags = {"TF32": False}  # on by default, and the SPU scores in float32
+        steps = {layout.graphs.step for layout in self.bundle.manifest.layouts}
+        if graph in steps and hasattr(self.trt.BuilderFlag, RECORDABLE):
+            flags[RECORDABLE] = True
+        return flags
 
     def _build(self, file: EngineFile, target: Path) -> None:
         """Parse and build one graph, write its plan."""
@@ -152,23 +165,42 @@ class _Build:
             raise LuvcError(
                 f"{self.library.title} does not accept {file.graph}: {_findings(parser)}"
             )
-        monitor = make_monitor(trt, file.graph, self.progress)
-        config = self._config(file, monitor)
-        timing = _timing_cache(self.library, self.engine)
+        parsed, flags = (builder, network, parser), self._flags(file.graph)
+        timing = target.with_suffix(".timing")
+        try:
+            plan = self._plan(file, parsed, flags, log, timing)
+        except LuvcError as error:
+            if not flags.pop(RECORDABLE, False):
+                raise
+            plan = self._plan(file, parsed, flags, log, timing)
+            warnings.warn(f"decoding may run without a CUDA graph: {error}", stacklevel=2)
+        with target.open("wb") as f:
+            f.write(plan)
+        if self.timing is not None:
+            self.timing.keep(timing)
+        self.progress(file.graph, "written", 1.0)
+
+    def _plan(self, file: EngineFile, parsed: tuple, flags: dict[str, bool], log, timing: Path):
+        """Build a parsed graph -> the plan's bytes; `timing` is a file for kernel times."""
+        monitor = make_monitor(self.trt, file.graph, self.progress)
+        cache = None
+        if self.timing is not None:
+            self.timing.take(timing)
+            cache = str(timing)
+        config = self._config(file, monitor, flags, cache)
         make = self.polygraphy.engine_bytes_from_network
         try:
-            plan = make((builder, network, parser), config=config, save_timing_cache=timing)
+            return make(parsed, config=config, save_timing_cache=cache)
         except Exception as error:
             if monitor.interrupted:
                 raise KeyboardInterrupt from error
             reason = log.last() or str(error)
             raise LuvcError(f"{self.library.title} cannot build {file.graph}: {reason}") from error
-        with target.open("wb") as f:
-            f.write(plan)
-        self.progress(file.graph, "written", 1.0)
 
-    def _config(self, file: EngineFile, monitor: Any) -> Any:
-        """Polygraphy's builder configuration: profiles, memory, timing cache, targets."""
+    def _config(
+        self, file: EngineFile, monitor: Any, flags: dict[str, bool], cache: str | None
+    ) -> Any:
+        """Polygraphy's builder configuration: profiles, memory, flags, timing cache, targets."""
         model = trt_graph.read_graph(self.bundle, file.graph)
         profiles = []
         for sizes in file.profiles:
@@ -180,25 +212,32 @@ class _Build:
         if self.options.memory_gib is not None:
             limit = int(self.options.memory_gib * 2**30)
             common["memory_pool_limits"] = {self.trt.MemoryPoolType.WORKSPACE: limit}
-        if self.library.builds_without_gpu:
-            from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+        if not self.library.builds_without_gpu:
+            return self.polygraphy.CreateConfig(load_timing_cache=cache, **common)
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
 
-            numbers = [(int(t[2:-1]), int(t[-1])) for t in self.options.targets]
-            return CreateConfigRTX(compute_capabilities=numbers or None, **common)
-        timing = _timing_cache(self.library, self.engine)
-        return self.polygraphy.CreateConfig(load_timing_cache=timing, **common)
+        def set_flags(builder: Any, network: Any, config: Any) -> None:
+            for name, on in flags.items():
+                (config.set_flag if on else config.clear_flag)(getattr(self.trt.BuilderFlag, name))
+
+        numbers = [(int(t[2:-1]), int(t[-1])) for t in self.options.targets]
+        config = CreateConfigRTX(compute_capabilities=numbers or None, **common)
+        return self.polygraphy.PostprocessConfig(config, set_flags)
 
 
 def check_machine(library: Library) -> None:
     """Refuse a machine that cannot build engines.
 
     Raises:
-        LuvcError: the library or Polygraphy is not installed, or there is no GPU and it needs one.
+        LuvcError: the library, Polygraphy or the plugins' compiler is not installed, or there is no
+            GPU and it needs one.
     """
     library.load()
     library.polygraphy()
     if not library.builds_without_gpu:
         Cuda()
+    if library.plugins:
+        nvrtc.check_version()
 
 
 def _graphs(bundle: Bundle) -> list[tuple[Layout, str]]:
@@ -237,45 +276,6 @@ def _arch(library: Library, options: BuildOptions) -> str:
                 "engine that runs on compute capability 8.0 and up"
             )
     return "+".join(sorted(set(options.targets))) or PORTABLE
-
-
-def register_plugins(form: str, path: Path | None) -> None:
-    """Make the SPU plugins known to TensorRT.
-
-    Raises:
-        LuvcError: the library is missing, or TensorRT is too old.
-    """
-    if form == "aot":
-        spu_plugins.register()
-        return
-    given = path or os.environ.get(PLUGIN_LIBRARY)
-    if given is None:
-        raise LuvcError(
-            f"the plugin form 'library' needs the C++ library: give --plugin-library or set "
-            f"{PLUGIN_LIBRARY}"
-        )
-    if not spu_plugins.registered():
-        spu_plugins.load_library(given)
-
-
-def _plugins_hash(form: str, path: Path | None) -> str:
-    """Hash of the kernel sources or of the library, since both end up in what an engine does."""
-    if form == "body":
-        return ""
-    if form == "library":
-        return sha256(Path(path or os.environ[PLUGIN_LIBRARY]))
-    sources = sorted(p for p in nvrtc.KERNELS.iterdir() if p.suffix in (".cu", ".cuh"))
-    return hashlib.sha256("".join(map(sha256, sources)).encode()).hexdigest()
-
-
-def _timing_cache(library: Library, engine: Engine) -> str | None:
-    """Measured kernel times, shared by all bundles; TensorRT-RTX measures none when it builds."""
-    if library.builds_without_gpu:
-        return None
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "luvc-export"
-    folder.mkdir(parents=True, exist_ok=True)
-    return str(folder / f"timing-{engine.backend}-{engine.version}-{engine.arch}.bin")
 
 
 def _findings(parser: Any) -> str:

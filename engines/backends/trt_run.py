@@ -3,7 +3,6 @@
 The T = 1 step is recorded as a CUDA graph and replayed. Letters: base.py.
 """
 
-import functools
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,13 +16,15 @@ from ..bundle import Bundle
 from ..manifest import Engine, EngineFile, Layout
 from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
 from .cuda import Buffers, Cuda, Memory
-from .trt_build import register_plugins
 from .trt_caches import Caches
 from .trt_library import Library
 from .trt_pick import pick_engine
+from .trt_plugins import register_plugins
+from .trt_prompts import pad_prompts
 from .trt_session import Session, Sessions, numpy_dtype
 
 ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
+COPIED = ("conv", "position")  # kinds of small caches that need not be updated in place
 
 
 def make_runner(library: Library, bundle: Bundle) -> "TrtRunner":
@@ -63,7 +64,9 @@ class TrtRunner:
         self.bundle, self.cuda, self.description = bundle, cuda, description
         self.files: dict[str, EngineFile] = {file.graph: file for file in engine.graphs}
         self._open = open_session
+        self._keep: Callable[[], None] = getattr(open_session, "keep", lambda: None)
         self._sessions: dict[str, Session] = {}
+        self._copied: dict[str, set[str]] = {}  # caches of each graph that are copied back
         self._buffers = Buffers(cuda)
         self._workspace: Memory | None = None
         self._lock = threading.RLock()  # one stream and one scratch memory: one run at a time
@@ -118,7 +121,9 @@ class TrtRunner:
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
         outputs = ["logits", *names]
-        logits, *rest = self._run(layout.graphs.prefill, 0, vars(feed), caches, outputs)
+        longest = self.files[layout.graphs.prefill].profiles[0]["S"][-1]
+        padded = vars(pad_prompts(feed, longest))
+        logits, *rest = self._run(layout.graphs.prefill, 0, padded, caches, outputs)
         stages = {
             layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
         }
@@ -139,7 +144,12 @@ class TrtRunner:
         return found
 
     def window(self, caches: Caches, start: int, count: int) -> Caches:
-        """Caches of `count` rows from `start` on, in the same memory."""
+        """Caches of `count` rows from `start` on, in the same memory.
+
+        Raises:
+            LuvcError: the engines do not run so few rows, or cannot begin there.
+        """
+        self._check_rows(self.bundle.manifest.layouts[0].graphs.step, "B", count)
         return caches.window(self.cuda, start, count)
 
     def copy_caches(self, source: Caches, target: Caches) -> None:
@@ -168,13 +178,19 @@ class TrtRunner:
                 shapes[name] = array.shape
                 addresses[name] = buffers.get((graph, name), array.nbytes)
                 self.cuda.upload(addresses[name], array)
+            back: list[tuple[int, int, int]] = []
             if caches is not None:
-                self._bind(caches, shapes, addresses)
+                back = self._bind(graph, caches, buffers, shapes, addresses)
             session.set_shapes(profile, shapes)
             results = [np.empty(session.shape(profile, n), session.dtype(n)) for n in outputs]
             for name, result in zip(outputs, results, strict=True):
                 addresses[name] = buffers.get((graph, name), result.nbytes)
-            enqueue = functools.partial(session.enqueue, profile, addresses, *self._scratch())
+
+            def enqueue() -> None:
+                session.enqueue(profile, addresses, *self._scratch())
+                for copy in back:
+                    self.cuda.copy(*copy)
+
             if caches is not None and decoding:
                 self._decode(session, caches, enqueue)
             else:
@@ -182,28 +198,43 @@ class TrtRunner:
             for name, result in zip(outputs, results, strict=True):
                 self.cuda.download(result, addresses[name])
             self.cuda.synchronise()
+            self._keep()
             return results
 
-    def _bind(self, caches: Caches, shapes: dict, addresses: dict[str, int]) -> None:
-        """Each cache as input and as output: the engine updates it in place."""
-        for spec, address in zip(caches.specs, caches.addresses, strict=True):
+    def _bind(
+        self, graph: str, caches: Caches, buffers: Buffers, shapes: dict, addresses: dict[str, int]
+    ) -> list[tuple[int, int, int]]:
+        """Each cache as input and as output: the engine updates it in place.
+
+        Returns:
+            What is to be copied after the run, for caches that it does not: to, from, bytes.
+        """
+        back = []
+        for spec, address, size in zip(caches.specs, caches.addresses, caches.sizes, strict=True):
+            output = f"{spec.name}_out"
             shapes[spec.name] = spec.shape
-            addresses[spec.name] = addresses[f"{spec.name}_out"] = address
+            addresses[spec.name] = addresses[output] = address
+            if spec.name in self._copied[graph]:
+                addresses[output] = buffers.get((graph, output), size)
+                back.append((address, addresses[output], size))
+        return back
 
     def _decode(self, session: Session, caches: Caches, enqueue: Callable[[], None]) -> None:
         """Replay the recorded step; record it at its second run, when everything is allocated."""
         good_for = (id(session), session.epochs[ONE_TOKEN], *self._scratch())
         if caches.recorded is not None and caches.recorded[0] == good_for:
             self.cuda.launch(caches.recorded[1])
-        elif caches.warm == good_for and caches.records and session.capturable(ONE_TOKEN):
-            self._record(caches, good_for, enqueue)
+        elif caches.warm == good_for and caches.records:
+            self._record(caches, good_for, session, enqueue)
         else:
             caches.warm = good_for
             enqueue()
 
-    def _record(self, caches: Caches, good_for: tuple, enqueue: Callable[[], None]) -> None:
+    def _record(self, caches: Caches, good_for: tuple, session: Session, enqueue) -> None:
         """Record the step and run it; a step that cannot be recorded is run as it is."""
         try:
+            if not session.capturable(ONE_TOKEN):
+                raise RuntimeError("the engine allows none; luvc-build may make one that does")
             caches.recorded = good_for, self.cuda.capture(enqueue)
         except RuntimeError as error:
             warnings.warn(f"decoding without a CUDA graph: {error}", stacklevel=2)
@@ -217,7 +248,7 @@ class TrtRunner:
         with self._lock:
             if graph not in self._sessions:
                 session = self._open(self.bundle.file(self.files[graph].file))
-                self._check_in_place(graph, session)
+                self._copied[graph] = self._not_in_place(graph, session)
                 self._sessions[graph] = session
                 self._grow(session.workspace)
             return self._sessions[graph]
@@ -232,24 +263,34 @@ class TrtRunner:
         assert self._workspace is not None
         return self._workspace.address, self._workspace.size
 
-    def _check_in_place(self, graph: str, session: Session) -> None:
+    def _not_in_place(self, graph: str, session: Session) -> set[str]:
+        """Caches that the engine does not update in place.
+
+        Raises:
+            LuvcError: there are keys or values among them, which would be too much to copy.
+        """
         m = self.bundle.manifest
         layout = next((x for x in m.layouts if graph in (x.graphs.prefill, x.graphs.step)), None)
         if layout is None:
-            return
-        for spec in cache_specs(m.language, layout, m.text_capacity, m.dtype, 1):
-            if not session.in_place(f"{spec.name}_out", spec.name):
-                raise LuvcError(
-                    f"the engine of {graph} does not update {spec.name} in place; build it again, or "
-                    "use --backend ort for models with convolution layers"
-                )
+            return set()
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1)
+        found = {s.name for s in specs if not session.in_place(f"{s.name}_out", s.name)}
+        large = sorted(name for name in found if name.split("_")[1] not in COPIED)
+        if large:
+            raise LuvcError(
+                f"the engine of {graph} does not update {large[0]} in place; build it again, or use "
+                "--backend ort"
+            )
+        return found
 
     def _check_rows(self, graph: str, symbol: str, rows: int, factor: int = 1) -> None:
         low, usual, high = self.files[graph].profiles[0][symbol]
+        if rows % factor:
+            raise LuvcError(f"{rows} rows are no whole number of conversations of {factor} rows")
         if not low <= rows <= high:
-            fewest, most = max(1, min(low, rows) // factor), -(-max(high, rows) // factor)
+            fewest, most = min(low, rows) // factor, max(high, rows) // factor
             raise LuvcError(
-                f"a batch of {round(rows / factor, 2):g} conversations is outside the engines' "
+                f"a batch of {rows // factor} conversations is outside the engines' "
                 f"{low // factor} to {high // factor}: luvc-build --batch "
                 f"{fewest},{usual // factor},{most}"
             )

@@ -3,8 +3,8 @@
 This is the only place that calls the TensorRT runtime; trt_run.py decides what is run.
 """
 
-import contextlib
-import os
+import mmap
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ import numpy as np
 
 from ...errors import LuvcError
 from .cuda import Cuda, check_memory
+from .trt_kernels import CompiledKernels, cache_name
 from .trt_library import Library, make_log
 
-JIT_CACHE = "runtime.cache"  # beside the plans; written at run time, so not in the manifest
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64"}
 
 
@@ -41,7 +41,7 @@ class Sessions:
         self.trt = library.load()
         self.log = make_log(self.trt)
         self._runtime = self.trt.Runtime(self.log)
-        self._jit: Any = None
+        self._kernels: CompiledKernels | None = None  # TensorRT-RTX's
 
     def __call__(self, plan: Path) -> "Session":
         """Load a plan.
@@ -49,9 +49,13 @@ class Sessions:
         Raises:
             LuvcError: too little device memory, or the library does not take the plan.
         """
-        mend = "free memory on the device, or export at a higher --ratio or smaller --text-capacity"
-        check_memory(self.cuda, plan.stat().st_size, f"the weights of {plan.name}", mend)
-        engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
+        mend = (
+            "free memory on the device, or take a larger GPU, a smaller model or fewer image sizes: "
+            "every layout in use has two engines with the language model's weights"
+        )
+        size = plan.stat().st_size
+        check_memory(self.cuda, size, f"the weights of {plan.name}", mend)
+        engine = self._deserialize(plan) if size else None
         if engine is None:
             raise LuvcError(
                 f"{self.library.title} does not load {plan} ({self.log.last() or 'no reason given'}): "
@@ -59,8 +63,17 @@ class Sessions:
             )
         return Session(self, engine)
 
+    def _deserialize(self, plan: Path) -> Any:
+        with plan.open("rb") as f:  # mapped: read whole, it would take as much memory again
+            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._runtime.deserialize_cuda_engine(data)
+
     def context(self, engine: Any, profile: int) -> Any:
-        """An execution context whose scratch memory the runner provides."""
+        """An execution context whose scratch memory the runner provides.
+
+        Raises:
+            LuvcError: the library cannot make one, for want of memory as a rule.
+        """
         trt, user_managed = self.trt, self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
         if self.library.plugins:
             context = engine.create_execution_context(user_managed)
@@ -72,31 +85,38 @@ class Sessions:
                 strategies = trt.DynamicShapesKernelSpecializationStrategy
                 config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
             context = engine.create_execution_context(config)
+        if context is None:
+            raise LuvcError(
+                f"{self.library.title} cannot prepare an engine to run "
+                f"({self.log.last() or 'no reason given'}): free memory on the device, or build with a "
+                f"smaller batch: luvc-build --backend {self.library.name} --batch"
+            )
         context.set_optimization_profile_async(profile, self.cuda.stream)
         self.cuda.synchronise()
         return context
 
     def _jit_cache(self, config: Any) -> Any:
         """Kernels compiled by earlier runs; the library refuses those of another GPU or driver."""
-        if self._jit is None:
-            self._jit = config.create_runtime_cache()
-            path = self.folder / JIT_CACHE
-            if path.is_file():
-                self._jit.deserialize(path.read_bytes())
-        return self._jit
+        if self._kernels is None:
+            path = self.folder / cache_name(self.cuda)
+            self._kernels = CompiledKernels(config.create_runtime_cache(), path)
+            weakref.finalize(self, self._kernels.close)  # when the process ends, at the latest
+        return self._kernels.cache
+
+    def compiles(self) -> None:
+        """Note that the next run compiles kernels."""
+        if self._kernels is not None:
+            self._kernels.grow()
+
+    def keep(self) -> None:
+        """Save kernels that were compiled since the last time, at most once a minute."""
+        if self._kernels is not None:
+            self._kernels.keep()
 
     def save(self) -> None:
         """Keep compiled kernels for the next process; a read-only bundle goes without."""
-        if self._jit is None:
-            return
-        path = self.folder / JIT_CACHE
-        draft = path.with_suffix(f".draft-{os.getpid()}")  # another process may be writing its own
-        with contextlib.suppress(OSError):
-            try:
-                draft.write_bytes(bytes(self._jit.serialize()))
-                draft.replace(path)
-            finally:
-                draft.unlink(missing_ok=True)
+        if self._kernels is not None:
+            self._kernels.save()
 
 
 class Session:
@@ -116,6 +136,7 @@ class Session:
         profiles = range(engine.num_optimization_profiles)
         self._contexts = [sessions.context(engine, p) for p in profiles]
         self._shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in profiles]
+        self._seen: set[tuple] = set()  # profiles and shapes whose kernels are compiled
         self.workspace = int(engine.device_memory_size_v2)
         self.epochs = [0 for _ in profiles]
 
@@ -144,6 +165,10 @@ class Session:
             if not self._contexts[profile].set_input_shape(name, shape):
                 raise RuntimeError(f"{name}: {shape} is outside profile {profile}")
         self._shapes[profile] = dict(shapes)
+        use = profile, tuple(shapes.items())
+        if use not in self._seen:
+            self._seen.add(use)
+            self._sessions.compiles()
 
     def shape(self, profile: int, name: str) -> tuple[int, ...]:
         """Shape of an output for the chosen input shapes."""

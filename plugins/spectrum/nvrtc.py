@@ -68,6 +68,27 @@ def load() -> Any:
     return nvrtc
 
 
+def check_version() -> None:
+    """Refuse what would compile to PTX that the driver of this machine does not load.
+
+    Raises:
+        LuvcError: NVRTC is not usable here, or newer than the driver.
+    """
+    _, major, minor = load().nvrtcVersion()
+    try:
+        runtime = importlib.import_module("cuda.bindings.runtime")
+        status, driver = runtime.cudaDriverGetVersion()
+    except (ImportError, OSError, RuntimeError):
+        return
+    if status.value or not driver:  # no driver: nothing to compare with
+        return
+    if 1000 * major + 10 * minor > driver:
+        raise LuvcError(
+            f"NVRTC {major}.{minor} writes kernels that the driver of this machine, for CUDA "
+            f"{driver // 1000}.{driver % 1000 // 10}, does not load; update the driver, or run: {INSTALL}"
+        )
+
+
 def _call(function, *arguments) -> Any:
     """Calls NVRTC; returns the value after the status, if there is one."""
     status, *values = function(*arguments)

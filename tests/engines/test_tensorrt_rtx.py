@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 from luvc.engines import Bundle
 from luvc.engines.backends import tensorrt_rtx, trt_build
 from luvc.engines.backends.trt_build import BuildOptions
+from luvc.engines.backends.trt_progress import make_monitor, silent
 from luvc.errors import LuvcError
 from tests.conftest import TINY
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 pytest.importorskip("polygraphy", reason="Polygraphy is not installed")
 
+pytestmark = pytest.mark.xdist_group("tensorrt-rtx")  # one process builds the engines
 LAYERS, VISION_LAYERS = TINY["layers"], TINY["vision_layers"]
 SEVERAL, SINGLE = "_gemm_mha_v2", "_gemv_mha_v1"  # fused attention: several queries, one query
 # Every pair of ratio, dtype and head size; the others differ from these in no operator.
@@ -32,9 +35,13 @@ def engines(workshop, tmp_path_factory):
         if (case, ratio) not in made:
             target = tmp_path_factory.mktemp("engines") / "bundle"
             shutil.copytree(workshop.bundle(case, ratio).path, target)
-            made[case, ratio] = tensorrt_rtx.build(Bundle.load(target))[0]
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                made[case, ratio] = tensorrt_rtx.build(Bundle.load(target))[0]
+            make.said += [str(w.message) for w in caught]
         return made[case, ratio]
 
+    make.said = []
     return make
 
 
@@ -151,6 +158,52 @@ def test_an_interrupted_build_changes_nothing(copy):
         tensorrt_rtx.build(copy, BuildOptions(batch=(1, 1, 2)), interrupt)
     assert Bundle.load(copy.path, verify=True).manifest == copy.manifest
     assert not list(copy.path.glob(".engines*"))
+
+
+# ---- flags
+
+
+def test_the_step_is_built_so_that_a_cuda_graph_can_hold_it(engines):
+    engines(*CASES[0])
+    assert not [text for text in engines.said if "CUDA graph" in text]
+
+
+def test_flags_reach_the_builder(copy):
+    """Float32 stays float32, and a step allocates nothing while it runs."""
+    (engine,), (layout,) = copy.manifest.engines, copy.manifest.layouts
+    build = trt_build._Build(tensorrt_rtx.LIBRARY, copy, BuildOptions(), silent)
+    found = {}
+    for file in engine.graphs:
+        log = trt.Logger(trt.Logger.ERROR)
+        builder = trt.Builder(log)
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, log)
+        assert parser.parse_from_file(str(copy.file(file.graph)))
+        monitor = make_monitor(trt, file.graph, silent)
+        config = build._config(file, monitor, build._flags(file.graph), None)(builder, network)
+        flags = trt.BuilderFlag.TF32, trt.BuilderFlag.REQUIRE_USER_ALLOCATION
+        found[file.graph] = [config.get_flag(flag) for flag in flags]
+    assert found == {
+        g: [False, g == layout.graphs.step] for g in layout.graphs.model_dump().values()
+    }
+
+
+def test_a_step_that_must_allocate_is_built_all_the_same(copy, monkeypatch):
+    tried = []
+
+    def plan(self, file, parsed, flags, log, timing):
+        tried.append((file.graph, dict(flags)))
+        if trt_build.RECORDABLE in flags:
+            raise LuvcError("it must allocate")
+        return b"plan"
+
+    monkeypatch.setattr(trt_build._Build, "_plan", plan)
+    with pytest.warns(UserWarning, match="may run without a CUDA graph: it must allocate"):
+        tensorrt_rtx.build(copy, BuildOptions(batch=(1, 1, 2)))
+    (layout,) = copy.manifest.layouts
+    steps = [flags for graph, flags in tried if graph == layout.graphs.step]
+    assert steps == [{"TF32": False, trt_build.RECORDABLE: True}, {"TF32": False}]
+    assert len(tried) == 4
 
 
 # ---- what is refused

@@ -1,7 +1,9 @@
 """The TensorRT runner on a fake device: all of it but the CUDA and TensorRT calls themselves."""
 
 import gc
+import mmap
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,16 +11,19 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends import backend, trt_caches, trt_graph, trt_pick, trt_run
-from luvc.engines.backends.cuda import Cuda
+from luvc.engines.backends import backend, trt_caches, trt_graph, trt_kernels, trt_pick, trt_run
+from luvc.engines.backends.base import PrefillFeed
+from luvc.engines.backends.cuda import Cuda, Memory
 from luvc.engines.backends.trt_library import TENSORRT, TENSORRT_RTX
-from luvc.engines.backends.trt_session import JIT_CACHE, Session, Sessions
+from luvc.engines.backends.trt_prompts import pad_prompts
+from luvc.engines.backends.trt_session import Session, Sessions
 from luvc.engines.manifest import Engine, EngineFile
 from luvc.errors import LuvcError
 from tests.conftest import ask
 from tests.engines.fake_device import FakeCuda, FakeSession
 
 CASE = "qwen2-fp16"
+KERNELS = "runtime-sm90-Fake.cache"  # of the fake device
 
 
 def entry(bundle, **change) -> Engine:
@@ -116,6 +121,37 @@ def test_a_scheduler_refuses_such_rows_before_any_request(both, monkeypatch):
         Scheduler(ours, Limits(rows=2))
 
 
+def test_engines_for_several_rows_only_cannot_serve(both):
+    """Requests join and leave one by one; said when the scheduler starts, not to a request."""
+    from luvc.engines.serving import Limits, Scheduler
+
+    bundle = both[0].bundle
+    runner, step = make(bundle, FakeCuda()), bundle.manifest.layouts[0].graphs.step
+    profiles = tuple({**p, "B": (2, 2, 4)} for p in runner.files[step].profiles)
+    runner.files[step] = runner.files[step].model_copy(update={"profiles": profiles})
+    with pytest.raises(LuvcError, match=r"batch of 1 .* 2 to 4: luvc-build --batch 1,2,4"):
+        Scheduler(VLM(bundle, runner), Limits(rows=4))
+
+
+def test_prompts_are_padded_to_few_lengths(workshop):
+    def padded(length, longest):
+        ids = np.ones((2, length), np.int64)
+        feed = PrefillFeed(ids, ids[..., None], ids, np.repeat(ids[..., None], 3, -1), ids[:, 0])
+        found = pad_prompts(feed, longest)
+        assert found.position_ids.shape == (*found.input_ids.shape, 3)
+        assert found.input_ids.sum() == 2 * length and (found.input_ids[:, :length] == 1).all()
+        assert found.visual_index is ids and found.last_index is feed.last_index
+        return found.input_ids.shape[1]
+
+    cases = ((3, 200), (64, 200), (65, 200), (130, 150), (151, 150))
+    assert [padded(*case) for case in cases] == [64, 64, 128, 150, 151]
+    bundle = workshop.bundle(CASE)
+    (layout,) = bundle.manifest.layouts
+    runner, prefill = make(bundle, FakeCuda()), layout.graphs.prefill
+    runner.prepare(layout, vision=False)
+    assert runner._sessions[prefill]._shapes[0]["input_ids"] == (1, 64)
+
+
 def test_caches_stay_on_the_device(both, picture):
     ours, _, cuda = both
     cuda.moved.clear()
@@ -204,6 +240,29 @@ def test_an_engine_that_copies_caches_is_refused(both, monkeypatch):
         runner.prepare(ours.manifest.layouts[0])
 
 
+def test_small_caches_are_copied_back(both, picture, monkeypatch):
+    """Positions and states of convolutions: no engine updates those in place. Here all are such."""
+    monkeypatch.setattr(trt_run, "COPIED", ("key", "value"))
+    monkeypatch.setattr(FakeSession, "in_place", lambda *_: False)
+    ours, theirs, _ = both
+    cuda = FakeCuda()
+    copying = VLM(ours.bundle, make(ours.bundle, cuda))
+    messages = ask("What is this?", picture)
+    a, b = (vlm.generate(messages, max_new_tokens=12) for vlm in (copying, theirs))
+    assert a.token_ids == b.token_ids
+    assert (cuda.captures, cuda.launches) == (1, len(a.token_ids) - 2)
+
+
+def test_a_step_that_an_engine_does_not_let_record_is_said(both, picture, monkeypatch):
+    ours, theirs, cuda = both
+    monkeypatch.setattr(FakeSession, "capturable", lambda *_: False)
+    messages, before = ask("What is this?", picture), cuda.captures
+    with pytest.warns(UserWarning, match="without a CUDA graph: the engine allows none"):
+        answer = ours.generate(messages, max_new_tokens=6)
+    assert answer.token_ids == theirs.generate(messages, max_new_tokens=6).token_ids
+    assert cuda.captures == before
+
+
 @pytest.mark.parametrize(
     ("entries", "version", "arch", "message"),
     [
@@ -248,6 +307,34 @@ def test_no_gpu_is_a_clear_error(workshop):
     assert backend("auto", bundle).NAME == "ort"
 
 
+def test_a_gpu_without_room_is_a_clear_error(monkeypatch):
+    """Creating the stream fails on a full GPU, and on one that another process holds alone."""
+    fine, full = SimpleNamespace(value=0), SimpleNamespace(value=2)
+    properties = SimpleNamespace(name=b"Fake\0", major=9, minor=0)
+    runtime = SimpleNamespace(
+        cudaError_t=SimpleNamespace(cudaSuccess=fine),
+        cudaGetErrorString=lambda status: (fine, b"out of memory"),
+        cudaGetDeviceCount=lambda: (fine, 1),
+        cudaGetDevice=lambda: (fine, 0),
+        cudaGetDeviceProperties=lambda device: (fine, properties),
+        cudaStreamNonBlocking=1,
+        cudaStreamCreateWithFlags=lambda flag: (full, None),
+    )
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", runtime)
+    with pytest.raises(LuvcError, match=r"GPU cannot be used .*out of memory.* --backend ort"):
+        Cuda()
+
+
+def test_memory_that_is_free_and_not_to_be_had(monkeypatch):
+    def refuse(size):
+        raise RuntimeError("cudaMalloc: out of memory")
+
+    cuda = FakeCuda()
+    monkeypatch.setattr(cuda, "allocate", refuse)
+    with pytest.raises(LuvcError, match=r"the caches need 1 MiB .*out of memory.*: take less"):
+        Memory(cuda, 2**20, "the caches", "take less")
+
+
 # ---- the session, on a stand-in for TensorRT
 
 
@@ -284,10 +371,14 @@ class Engine_:
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """A library whose runtime loads Engine_, and nothing when a plan is empty."""
+    """A library whose runtime loads Engine_ from a plan that is not read into memory."""
     engine = Engine_()
     engine.loaded.clear()
-    runtime = SimpleNamespace(deserialize_cuda_engine=lambda plan: engine if plan else None)
+
+    def load(plan):
+        return engine if isinstance(plan, mmap.mmap) and plan[:] == b"plan" else None
+
+    runtime = SimpleNamespace(deserialize_cuda_engine=load)
     trt = SimpleNamespace(
         ILogger=type("ILogger", (), {"ERROR": 1}),
         Runtime=lambda log: runtime,
@@ -329,12 +420,46 @@ def test_compiled_kernels_are_kept(stand_in):
     sessions = Sessions(library, FakeCuda(), folder)
     sessions(folder / "x.plan")
     sessions.save()
-    assert (folder / JIT_CACHE).read_bytes() == b"kernels" and not engine.loaded
+    assert (folder / KERNELS).read_bytes() == b"kernels" and not engine.loaded
     Sessions(library, FakeCuda(), folder)(folder / "x.plan")
     assert engine.loaded == [b"kernels"]
     decoding, others = engine.configs[:2]
     assert decoding.dynamic_shapes_kernel_specialization_strategy == "eager"
     assert not hasattr(others, "dynamic_shapes_kernel_specialization_strategy")
+
+
+def test_kernels_of_new_shapes_are_kept_too(stand_in, monkeypatch):
+    """At most once a minute, and when the process ends."""
+    library, _, folder = stand_in
+    clock = [0.0]
+    monkeypatch.setattr(trt_kernels, "monotonic", lambda: clock[0])
+    sessions, file = Sessions(library, FakeCuda(), folder), folder / KERNELS
+    session = sessions(folder / "x.plan")
+
+    def saved(sessions, session, seconds, shape) -> bool:
+        clock[0] = seconds
+        session.set_shapes(0, {"x": shape})
+        sessions.keep()
+        found = file.exists()
+        file.unlink(missing_ok=True)
+        return found
+
+    both = sessions, session
+    assert not saved(*both, 10, (1, 3))
+    assert saved(*both, 70, (2, 3))
+    assert not saved(*both, 200, (1, 3)), "its kernels are in the file"
+    assert saved(*both, 300, (3, 3)) and not saved(*both, 310, (4, 3))
+    del sessions, session, both
+    gc.collect()
+    assert file.exists()
+
+
+def test_gpu_models_do_not_share_kernels():
+    names = [
+        trt_kernels.cache_name(SimpleNamespace(arch="sm89", name=name))
+        for name in ("NVIDIA L4", "NVIDIA GeForce RTX 4090")
+    ]
+    assert names == ["runtime-sm89-NVIDIA-L4.cache", "runtime-sm89-NVIDIA-GeForce-RTX-4090.cache"]
 
 
 def test_processes_do_not_share_a_draft_of_the_kernels(stand_in, monkeypatch):
@@ -353,5 +478,14 @@ def test_a_plan_that_does_not_load(stand_in):
     library, _, folder = stand_in
     with pytest.raises(LuvcError, match=r"does not load .*empty.plan.* luvc-build --backend"):
         Sessions(library, FakeCuda(), folder)(Path(folder / "empty.plan"))
-    with pytest.raises(LuvcError, match=r"weights of x\.plan need"):
+    with pytest.raises(LuvcError, match=r"weights of x\.plan need .* fewer image sizes"):
         Sessions(library, FakeCuda(total=1), folder)(folder / "x.plan")
+
+
+def test_an_engine_that_cannot_be_prepared(stand_in, monkeypatch):
+    library, _, folder = stand_in
+    sessions = Sessions(library, FakeCuda(), folder)
+    sessions.log.messages.append("no room for 9 GiB")
+    monkeypatch.setattr(Engine_, "create_execution_context", lambda self, how: None)
+    with pytest.raises(LuvcError, match=r"cannot prepare .*no room for 9 GiB.*: free memory"):
+        sessions(folder / "x.plan")
