@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from luvc.plugins.spectrum import nvrtc
 from luvc.plugins.spectrum.launch import Launch
@@ -161,6 +162,20 @@ def emulator(tmp_path_factory):
     return Emulator(tmp_path_factory.mktemp("kernels"), compiler)
 
 
+def fetch_aid(folder: Path) -> None:
+    """Install the TensorRT test aid into a folder; skips where that cannot be done."""
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade"]
+    install += ["--target", str(folder), *TENSORRT_AID]
+    seconds = 240  # a second process may wait for this one and then try itself
+    try:
+        done = subprocess.run(install, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"fetching the TensorRT test aid took more than {seconds} s")
+    if done.returncode:
+        pytest.skip(f"the TensorRT test aid cannot be fetched: {done.stderr[-300:]}")
+    (folder / "complete").touch()
+
+
 @pytest.fixture(scope="session")
 def tensorrt_aid(request):
     """Folder with TensorRT's Python bindings and lean runtime: 45 MB, no part of this project.
@@ -173,14 +188,7 @@ def tensorrt_aid(request):
     if given:
         return Path(given)
     folder = Path(request.config.cache.mkdir("tensorrt-aid-11.4.0.106"))
-    if not (folder / "complete").exists():
-        install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--upgrade"]
-        install += ["--target", str(folder), *TENSORRT_AID]
-        try:
-            done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
-        except subprocess.TimeoutExpired:
-            pytest.skip("fetching the TensorRT test aid took more than 300 s")
-        if done.returncode:
-            pytest.skip(f"the TensorRT test aid cannot be fetched: {done.stderr[-300:]}")
-        (folder / "complete").touch()
+    with FileLock(folder.with_name(f"{folder.name}.lock")):  # test processes share the folder
+        if not (folder / "complete").exists():
+            fetch_aid(folder)
     return folder

@@ -89,6 +89,9 @@ def several_passes(launch, channels):
     return launch.chunks * at_once < channels
 
 
+on_kernels = pytest.mark.xdist_group("kernels")  # one process builds them
+
+
 @pytest.fixture(scope="module")
 def prepared(machine):
     launches = {launch_of(case)[0] for case in CASES}
@@ -137,17 +140,20 @@ def score(machine, case, seed=0, **options):
     return energies.astype(np.float64).sum(1), filtered_energies(visual, case.groups, cutoff)
 
 
+@on_kernels
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.tokens}/{c.groups}-{c.dtype}")
 def test_score(prepared, case):
     got, want = score(prepared, case)
     assert np.abs(got - want).max() / want.max() < 1e-5
 
 
+@on_kernels
 def test_score_is_deterministic(prepared):
     case = Case(576, 1, 12, "float16", 72, 2)
     assert np.array_equal(score(prepared, case)[0], score(prepared, case)[0])
 
 
+@on_kernels
 def test_score_is_order_free(emulator):
     case = Case(576, 1, 12, "float16", 72, 2)
     backwards = score(emulator, case, backwards=True)[0]
@@ -190,6 +196,7 @@ def test_removing_any_barrier_fails(emulator, tmp_path, source, case):
         assert np.abs(got - want).max() / want.max() < 1e-5
 
     check(False)
+    assert emulator.passes_both_ways(check), "a child fails also with every barrier in place"
     for line, kernels in emulator.without_each_barrier(source, tmp_path):
         emulator.build(launch_of(case)[0], kernels)
         idle = emulator.passes_both_ways(partial(check, kernels=kernels))

@@ -18,7 +18,14 @@ import pytest
 from luvc.errors import LuvcError
 from luvc.plugins.spectrum import nvrtc
 from luvc.plugins.spectrum.contract import FLOATS, OPERATORS
-from luvc.plugins.spectrum.launch import gather_launch, score_launch, select_launch
+from luvc.plugins.spectrum.launch import (
+    gather_call,
+    gather_launch,
+    score_call,
+    score_launch,
+    select_call,
+    select_launch,
+)
 
 AID = Path(__file__).parent / "aid"
 CPP = nvrtc.KERNELS.parent / "cpp"
@@ -46,14 +53,33 @@ def describe(tmp_path_factory):
     return call
 
 
-def line(plan, *arguments):
+def score_plan(tokens, groups, channels, cutoff, element, batch, sequence):
+    launch = score_launch(tokens, groups, channels, cutoff, FLOATS[element])
+    return launch, score_call(launch, batch, sequence, channels, cutoff)
+
+
+def select_plan(tokens, groups, keep, batch, sequence, chunks):
+    launch = select_launch(tokens, groups, keep)
+    return launch, select_call(launch, batch, sequence, chunks, keep)
+
+
+def gather_plan(channels, element, batch, sequence, rows, components):
+    launch = gather_launch(channels, FLOATS[element])
+    call = gather_call(channels, FLOATS[element], batch, sequence, rows, components)
+    return launch, call
+
+
+PLANS = (score_plan, select_plan, gather_plan)
+
+
+def line(operation, *numbers):
     """What luvc_describe_launch must say."""
     try:
-        launch = plan(*arguments)
+        launch, (grid, scalars) = PLANS[operation](*numbers)
     except LuvcError as error:
         return str(error)
-    numbers = (launch.threads, launch.shared_bytes, launch.chunks, launch.blocks)
-    return " ".join([launch.source, launch.entry, *map(str, numbers), *launch.options()])
+    values = (launch.threads, launch.shared_bytes, launch.chunks, launch.blocks, *grid, *scalars)
+    return " ".join([launch.source, launch.entry, *map(str, values), *launch.options()])
 
 
 def test_launches_equal_those_of_python(describe):
@@ -64,11 +90,15 @@ def test_launches_equal_those_of_python(describe):
         groups = rng.choice([1, 1, 1, 2, 3, 0])
         channels, element = rng.choice([0, 1, 7, 896, 3584]), rng.randrange(3)
         cutoff = rng.randrange(-1, max(tokens, 1) // 2 + 2)
-        got = describe(0, tokens, groups, channels, cutoff, element)
-        assert got == line(score_launch, tokens, groups, channels, cutoff, FLOATS[element])
         keep = rng.randrange(0, max(tokens, 1) + 2)
-        assert describe(1, tokens, groups, keep) == line(select_launch, tokens, groups, keep)
-        assert describe(2, channels, element) == line(gather_launch, channels, FLOATS[element])
+        batch, sequence = rng.randrange(1, 17), rng.randrange(40000, 80000)
+        chunks, rows = rng.randrange(17, 129), rng.randrange(200, 40000)
+        for question in (
+            (0, tokens, groups, channels, cutoff, element, batch, sequence),
+            (1, tokens, groups, keep, batch, sequence, chunks),
+            (2, channels, element, batch, sequence, rows, 3),
+        ):
+            assert describe(*question) == line(*question)
 
 
 def include(variable, header, *folders):

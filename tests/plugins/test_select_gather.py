@@ -131,6 +131,7 @@ def test_removing_any_barrier_of_select_fails(emulator, tmp_path):
         check_selection(emulator, energies, rows, tokens, tokens // 3, 1, **options)
 
     check(False)
+    assert emulator.passes_both_ways(check), "a child fails also with every barrier in place"
     for line, kernels in emulator.without_each_barrier("select.cu", tmp_path):
         emulator.build(select_launch(tokens, 1, tokens // 3), kernels)
         idle = emulator.passes_both_ways(partial(check, kernels=kernels))

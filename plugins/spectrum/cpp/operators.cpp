@@ -37,14 +37,11 @@ void scoreShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder& builder, Att
     out[0].d[2] = in[1].d[1];
 }
 
-Call scoreCall(PluginTensorDesc const* in, Attributes const& a) {
+Call scoreOf(PluginTensorDesc const* in, Attributes const& a) {
     auto const& signal = in[0].dims.d;
-    Launch launch = scoreLaunch(in[1].dims.d[1], a[1], signal[2], a[0], elementOf(in[0].type));
-    unsigned const chunks = launch.chunks, blocks = launch.blocks;
-    return {std::move(launch),
-            {chunks, static_cast<unsigned>(signal[0]), blocks},
-            {static_cast<int32_t>(signal[1]), static_cast<int32_t>(signal[2]),
-             static_cast<int32_t>(a[0])}};
+    Launch const launch =
+        scoreLaunch(in[1].dims.d[1], a[1], signal[2], a[0], elementOf(in[0].type));
+    return scoreCall(launch, signal[0], signal[1], signal[2], a[0]);
 }
 
 void selectShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder& builder, Attributes const& a) {
@@ -58,13 +55,10 @@ void selectShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder& builder, At
     }
 }
 
-Call selectCall(PluginTensorDesc const* in, Attributes const& a) {
-    Launch launch = selectLaunch(in[1].dims.d[1], a[1], a[0]);
-    unsigned const blocks = launch.blocks;
-    return {std::move(launch),
-            {blocks, static_cast<unsigned>(in[1].dims.d[0]), 1},
-            {static_cast<int32_t>(in[2].dims.d[1]), static_cast<int32_t>(in[0].dims.d[1]),
-             static_cast<int32_t>(a[0])}};
+Call selectOf(PluginTensorDesc const* in, Attributes const& a) {
+    auto const &energies = in[0].dims.d, &index = in[1].dims.d, &positions = in[2].dims.d;
+    Launch const launch = selectLaunch(index[1], a[1], a[0]);
+    return selectCall(launch, index[0], positions[1], energies[1], a[0]);
 }
 
 void gatherShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder&, Attributes const&) {
@@ -77,14 +71,10 @@ void gatherShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder&, Attributes
     }
 }
 
-Call gatherCall(PluginTensorDesc const* in, Attributes const&) {
-    auto const& hidden = in[0].dims.d;
-    Element const element = elementOf(in[0].type);
-    int64_t const units = hidden[2] * itemBytes(element) / unitBytes(hidden[2], element);
-    return {gatherLaunch(hidden[2], element),
-            {static_cast<unsigned>(in[2].dims.d[1]), static_cast<unsigned>(in[2].dims.d[0]), 1},
-            {static_cast<int32_t>(hidden[1]), static_cast<int32_t>(units),
-             static_cast<int32_t>(in[1].dims.d[2])}};
+Call gatherOf(PluginTensorDesc const* in, Attributes const&) {
+    auto const &hidden = in[0].dims.d, &positions = in[1].dims.d, &index = in[2].dims.d;
+    return gatherCall(hidden[2], elementOf(in[0].type), index[0], hidden[1], index[1],
+                      positions[2]);
 }
 
 bool isFloat(DataType type) {
@@ -108,21 +98,21 @@ std::vector<Operator> const& operators() {
                                             {Kind::FLOAT32},
                                             {3, 2, 2},
                                             scoreShapes,
-                                            scoreCall},
+                                            scoreOf},
                                            {"SpectrumSelect",
                                             {"keep", "groups"},
                                             {Kind::FLOAT32, Kind::INT64, Kind::INT64},
                                             {Kind::INT64, Kind::INT64, Kind::INT64},
                                             {3, 2, 3},
                                             selectShapes,
-                                            selectCall},
+                                            selectOf},
                                            {"GatherTokens",
                                             {},
                                             {Kind::ANY_FLOAT, Kind::INT64, Kind::INT64},
                                             {Kind::LIKE_FIRST, Kind::INT64},
                                             {3, 3, 2},
                                             gatherShapes,
-                                            gatherCall}};
+                                            gatherOf}};
     return all;
 }
 

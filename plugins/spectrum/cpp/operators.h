@@ -14,13 +14,6 @@ namespace luvc {
 // Element type of an input or output; LIKE_FIRST is that of input 0.
 enum class Kind { ANY_FLOAT, LIKE_FIRST, FLOAT32, INT64 };
 
-// A launch with the sizes of one call.
-struct Call {
-    Launch launch;
-    unsigned grid[3];
-    std::vector<int32_t> scalars;  // between inputs and outputs among the kernel's parameters
-};
-
 using Attributes = std::vector<int64_t>;  // in the order of Operator::attributes
 
 struct Operator {

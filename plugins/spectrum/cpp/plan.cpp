@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <optional>
 #include <stdexcept>
 
@@ -57,6 +58,14 @@ Launch finished(Launch launch, Macros common, Macros const& own, int64_t threads
     launch.macros = std::move(common);
     launch.threads = static_cast<int>(threads);
     return launch;
+}
+
+Call callOf(Launch const& launch, int64_t const (&grid)[3],
+            std::initializer_list<int64_t> scalars) {
+    Call call{launch, {}, {}};
+    for (int i = 0; i < 3; i++) call.grid[i] = static_cast<unsigned>(grid[i]);
+    for (int64_t scalar : scalars) call.scalars.push_back(static_cast<int32_t>(scalar));
+    return call;
 }
 
 std::optional<Launch> transformLaunch(int64_t length, int64_t groups, int64_t channels,
@@ -174,25 +183,55 @@ Launch gatherLaunch(int64_t channels, Element element) {
     return finished(launch, {}, {{"UNIT_BYTES", unit}, {"THREADS", threads}}, threads);
 }
 
+Call scoreCall(Launch const& launch, int64_t batch, int64_t sequence, int64_t channels,
+               int64_t cutoff) {
+    return callOf(launch, {launch.chunks, batch, launch.blocks}, {sequence, channels, cutoff});
+}
+
+Call selectCall(Launch const& launch, int64_t batch, int64_t sequence, int64_t chunks,
+                int64_t keep) {
+    return callOf(launch, {launch.blocks, batch, 1}, {sequence, chunks, keep});
+}
+
+Call gatherCall(int64_t channels, Element element, int64_t batch, int64_t sequence, int64_t rows,
+                int64_t components) {
+    Launch const launch = gatherLaunch(channels, element);
+    int64_t const units = channels * itemBytes(element) / unitBytes(channels, element);
+    return callOf(launch, {rows, batch, 1}, {sequence, units, components});
+}
+
+namespace {
+
+Call described(int operation, int64_t const* n) {
+    if (operation == 0) {
+        Launch const launch = scoreLaunch(n[0], n[1], n[2], n[3], static_cast<Element>(n[4]));
+        return scoreCall(launch, n[5], n[6], n[2], n[3]);
+    }
+    if (operation == 1) return selectCall(selectLaunch(n[0], n[1], n[2]), n[3], n[4], n[5], n[2]);
+    return gatherCall(n[0], static_cast<Element>(n[1]), n[2], n[3], n[4], n[5]);
+}
+
+}  // namespace
+
 }  // namespace luvc
 
 // For the test that holds this file equal to launch.py: one line with everything, or the refusal.
-// `numbers` is tokens, groups, channels, cutoff, element for operation 0 (score); tokens, groups,
-// keep for 1 (select); channels, element for 2 (gather).
+// `numbers` is tokens, groups, channels, cutoff, element, batch, sequence for operation 0 (score);
+// tokens, groups, keep, batch, sequence, chunks for 1 (select); channels, element, batch, sequence,
+// rows, components for 2 (gather).
 extern "C" int luvc_describe_launch(int operation, int64_t const* numbers, char* text,
                                     int capacity) {
     using namespace luvc;
     std::string line;
     try {
-        Launch const launch =
-            operation == 0   ? scoreLaunch(numbers[0], numbers[1], numbers[2], numbers[3],
-                                           static_cast<Element>(numbers[4]))
-            : operation == 1 ? selectLaunch(numbers[0], numbers[1], numbers[2])
-                             : gatherLaunch(numbers[0], static_cast<Element>(numbers[1]));
+        Call const call = described(operation, numbers);
+        Launch const& launch = call.launch;
         line = launch.source + " " + launch.entry;
         for (int64_t value : {int64_t{launch.threads}, launch.sharedBytes, int64_t{launch.chunks},
                               int64_t{launch.blocks}})
             line += " " + number(value);
+        for (unsigned blocks : call.grid) line += " " + number(blocks);
+        for (int32_t scalar : call.scalars) line += " " + number(scalar);
         for (auto const& option : launch.options()) line += " " + option;
     } catch (std::invalid_argument const& error) {
         line = error.what();
