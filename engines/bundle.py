@@ -141,7 +141,8 @@ def first_error(error: ValidationError, names: Mapping[str, str] | None = None) 
         names: of fields, where their users know them by another name.
     """
     finding = error.errors()[0]
-    where = ".".join((names or {}).get(str(part), str(part)) for part in finding["loc"])
+    first, *inner = map(str, finding["loc"] or ("",))
+    where = ".".join([(names or {}).get(first, first), *inner])
     what = finding["msg"].removeprefix("Value error, ")
     got = finding.get("input")
     if isinstance(got, (str, int, float)):

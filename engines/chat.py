@@ -51,9 +51,14 @@ class Chat:
         Raises:
             LuvcError: as `VLM.generate`; the turn is not added then.
         """
-        if self._running is not None:
-            self._running.cancel()
-            _ = self._running.answer
+        unread, self._running = self._running, None
+        if unread is not None:
+            unread.cancel()
+            try:
+                _ = unread.answer
+            except BaseException:  # the caches may be ahead of the history
+                self._rows = None
+                raise
         parts = [{"type": "image", "image": open_image(image)} for image in images]
         turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         prompt = self.vlm.processor.prompt([*self.messages, turn])

@@ -48,7 +48,7 @@ class Rows:
         self,
         prompts: Sequence[Sequence[int]],
         visual_embeds: np.ndarray,
-        seconds: Sequence[float] | None = None,
+        seconds: Sequence[Sequence[float]] | None = None,
         **options: Any,
     ) -> PrefillResult:
         """Run whole prompts.
@@ -56,14 +56,14 @@ class Rows:
         Args:
             prompts: token ids of each row, image tokens in place.
             visual_embeds: [B, V, D].
-            seconds: of video per step of the time axis, for each row.
+            seconds: per step of the time axis, of each video of each row.
             options: of the runner's prefill.
         """
         lengths = np.array([len(p) for p in prompts])
         lm, layout = self.manifest.language, self.layout
         placed = [
             prompt_positions(p, lm, layout, s)
-            for p, s in zip(prompts, seconds or [0.0] * len(prompts), strict=True)
+            for p, s in zip(prompts, seconds or [()] * len(prompts), strict=True)
         ]
         visual = [np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts]
         feed = PrefillFeed(
@@ -157,7 +157,7 @@ class Row:
         """End the answer -> the last text; `whole` adds bytes the stream still held back."""
         self.finish_reason = reason
         if whole:
-            text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+            text = self._whole()
             sent = self.text + self._held
             if text.startswith(sent):
                 self._held += text[len(sent) :]
@@ -170,7 +170,13 @@ class Row:
             return self._stream.step(tokenizer, token) or ""
         except Exception:  # bytes that are no text spoil the stream; the error has no own class
             self._stream = _decode_stream()
-            return self._stream.step(tokenizer, token) or ""
+            self._stream.step(tokenizer, token)
+            sent, whole = self.text + self._held, self._whole().rstrip("\ufffd")
+            return whole[len(sent) :] if whole.startswith(sent) else ""
+
+    def _whole(self) -> str:
+        """Text of all tokens so far."""
+        return self.tokenizer.decode(self.ids, skip_special_tokens=True)
 
     def _emit(self, count: int) -> str:
         piece, self._held = self._held[:count], self._held[count:]

@@ -15,16 +15,28 @@ from .manifest import Layout
 
 @dataclass(frozen=True)
 class Video:
-    """Frames in order, as PIL images of one size, and how many of them show a second."""
+    """Frames in order.
+
+    Attributes:
+        frames: PIL images of one size.
+        fps: how many of them show a second, in the mean.
+        seen: when each was seen, seconds; empty where they follow each other at `fps`.
+    """
 
     frames: tuple[Any, ...]
     fps: float
+    seen: tuple[float, ...] = ()
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When each frame was seen, seconds."""
+        return self.seen or tuple(n / self.fps for n in range(len(self.frames)))
 
     def sample(self, count: int) -> "Video":
         """`count` frames at equal distances, the first and the last among them."""
         chosen = np.linspace(0, len(self.frames) - 1, count).round().astype(int)
-        frames = tuple(self.frames[i] for i in chosen)
-        return Video(frames, self.fps * count / len(self.frames))
+        frames, times = (tuple(x[i] for i in chosen) for x in (self.frames, self.times))
+        return Video(frames, self.fps * count / len(self.frames), times)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from .manifest import LanguageModel, Layout
 
 
 def prompt_positions(
-    ids: Sequence[int], language: LanguageModel, layout: Layout, seconds: float = 0.0
+    ids: Sequence[int], language: LanguageModel, layout: Layout, seconds: Sequence[float] = ()
 ) -> tuple[np.ndarray, int]:
     """Positions of a prompt and the position of what follows it.
 
@@ -23,7 +23,7 @@ def prompt_positions(
         ids: token ids, image tokens in place.
         language: of the manifest.
         layout: of the images.
-        seconds: of video between two steps of the time axis.
+        seconds: of each video between two steps of the time axis; empty for images.
 
     Returns:
         int64 [S], or [S, 3]; and the next position.
@@ -34,13 +34,14 @@ def prompt_positions(
     assert layout.visual_grid is not None
     time, rows, columns = layout.visual_grid
     grid = np.indices((time, rows, columns)).reshape(3, -1).T
-    grid[:, 0] = (grid[:, 0] * (language.time_scale * seconds or 1.0)).astype(np.int64)
+    paces = iter([language.time_scale * s for s in seconds])
     visual = np.equal(ids, language.image_token_id)
     found = np.empty((len(ids), 3), np.int64)
     place, position = 0, 0
     while place < len(ids):
         if visual[place]:
-            found[place : place + len(grid)] = position + grid
+            pace = (next(paces, 0.0) or 1.0, 1, 1)
+            found[place : place + len(grid)] = position + (grid * pace).astype(np.int64)
             place, position = place + len(grid), position + max(rows, columns)
         else:
             found[place] = position

@@ -47,12 +47,10 @@ class Prompt:
     images: tuple[Visual, ...]
 
     @property
-    def seconds(self) -> float:
-        """Of video between two steps of the vision tower; 0 for images."""
-        first = self.images[0]
-        if not isinstance(first, Video):
-            return 0.0
-        return self.layout.frames / self.layout.pixel_shape[0] / first.fps
+    def seconds(self) -> tuple[float, ...]:
+        """Of each video between two steps of the vision tower; empty for images."""
+        span = self.layout.frames / self.layout.pixel_shape[0]
+        return tuple(span / video.fps for video in self.images if isinstance(video, Video))
 
     @property
     def notes(self) -> list[str]:
@@ -195,8 +193,8 @@ def _expand(layout: Layout, image: Visual) -> str:
     if "{seconds}" not in text:
         return text
     span = layout.frames // layout.pixel_shape[0]
-    for step in range(layout.pixel_shape[0]):  # the middle of the step's first and last frame
-        seconds = (step * span + (span - 1) / 2) / image.fps
+    for first in range(0, layout.frames, span):  # the middle of the step's first and last frame
+        seconds = (image.times[first] + image.times[first + span - 1]) / 2
         text = text.replace("{seconds}", f"{seconds:.1f}", 1)
     return text
 

@@ -95,9 +95,18 @@ class Sampler:
         self._seen = set(prompt)
 
     def choose(self, logits: np.ndarray) -> int:
-        """The next token for logits float32 [vocabulary]."""
+        """The next token for logits float32 [vocabulary].
+
+        Raises:
+            LuvcError: the logits are not numbers.
+        """
         s = self.sampling
         scores = logits.astype(np.float64)
+        if not np.isfinite(scores.max()):
+            raise LuvcError(
+                "the model's logits are not finite: half precision overflowed; export with --dtype bf16, "
+                "or with fp32 for a CPU"
+            )
         if s.repetition_penalty != 1:
             seen = np.fromiter(self._seen, np.int64)
             value = scores[seen]

@@ -86,7 +86,9 @@ class ExportConfig(BaseModel):
             )
         twice = [flag(x) for x in ("ratio", *SOLVER) if x in self.model_fields_set]
         if self.schedule is not None and twice:
-            raise ValueError(f"--schedule says {', '.join(twice)} itself: leave one of them out")
+            raise ValueError(
+                f"give either --schedule or {', '.join(twice)}: a schedule holds all that"
+            )
         return self
 
     def check_backend(self) -> None:

@@ -38,9 +38,10 @@ class Family:
         """Read and check the config of a directory or hub id.
 
         Raises:
-            LuvcError: not found, not a supported vision-language model, or needs remote code.
+            LuvcError: not found, not a supported vision-language model, quantised, or needs remote code.
         """
         config = _load_config(source)
+        _check_quantization(source, config)
         family = cls(source, config, adapter_class(config.model_type))
         family.adapter.check(config)
         _ = family.traits
@@ -110,8 +111,10 @@ class Family:
         from transformers import AutoTokenizer
 
         tokenizer = self._read(AutoTokenizer, "tokenizer files")
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = self.adapter.template or self._separate_chat_template()
+        found = self._processor_template() or tokenizer.chat_template or self.adapter.template
+        if not found:
+            raise LuvcError(f"{self.source} has no chat template; add a chat_template.jinja file")
+        tokenizer.chat_template = found
         return tokenizer
 
     @cached_property
@@ -196,22 +199,22 @@ class Family:
         """The picture a layout was made for."""
         return self.picture(layout.image_size, layout.images, layout.frames)
 
-    def _separate_chat_template(self) -> str:
-        """The template of checkpoints that keep it in chat_template.json.
+    def _processor_template(self) -> str | None:
+        """The template of the processor's own files, which goes before the tokenizer's.
 
-        Raises:
-            LuvcError: there is none anywhere.
+        Checkpoints made of a text model may keep that model's template beside their own.
         """
         from transformers.utils.hub import cached_file
 
-        name = "chat_template.json"
-        try:
-            file = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
-            if file is not None:
-                return json.loads(Path(file).read_text())["chat_template"]
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise LuvcError(f"{self.source}: {name} cannot be read: {brief(e)}") from e
-        raise LuvcError(f"{self.source} has no chat template; add a chat_template.jinja file")
+        for name in ("processor_config.json", "chat_template.json"):
+            try:
+                file = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
+                found = json.loads(Path(file).read_text()) if file is not None else {}
+                if found.get("chat_template"):
+                    return found["chat_template"]
+            except (OSError, ValueError, AttributeError) as e:
+                raise LuvcError(f"{self.source}: {name} cannot be read: {brief(e)}") from e
+        return None
 
     def _read(self, auto: Any, what: str, **options: Any) -> Any:
         try:
@@ -220,6 +223,18 @@ class Family:
             raise
         except Exception as e:  # readers raise what they like, the tokenizer's a plain Exception
             raise LuvcError(f"{self.source}: {what} cannot be read: {brief(e)}") from e
+
+
+def _check_quantization(source: str, config: Any) -> None:
+    """Refuse weights whose scales a plain conversion would leave out."""
+    for part in (config, config.text_config):
+        found = getattr(part, "quantization_config", None)
+        if found:
+            found = found if isinstance(found, dict) else vars(found)
+            raise LuvcError(
+                f"{source} is quantised ({found.get('quant_method', 'unknown method')}): give the "
+                "checkpoint it was made from"
+            )
 
 
 _REMOTE = (

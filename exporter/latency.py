@@ -158,17 +158,18 @@ def _solve(problem: TimedProblem, aim: float, config: ExportConfig, last: Timed 
     try:
         return solve(problem, aim, config.options)
     except LuvcError as e:
-        if last and aim > config.ratio:  # a correction is out of reach, not what was asked for
+        if last:  # a correction is out of reach, not what was asked for
             raise _unsettled(last) from e
         raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
 
 
 def _unsettled(last: Timed) -> LuvcError:
+    less = f"ask for {last.measured:.2g}x, " if last.measured >= 1.05 else ""
     return LuvcError(
         f"{last.asked:g}x of latency was asked for, the schedule last measured gives "
         f"{last.measured:.2f}x ({last.baseline_ms:.1f} ms to {last.compressed_ms:.1f} ms), more than "
-        f"{100 * TOLERANCE:g} % off: repeat on a machine that does nothing else, ask for "
-        f"{max(1.0, last.measured):.2g}x, or use --ratio-of flops"
+        f"{100 * TOLERANCE:g} % off: repeat on a machine that does nothing else, "
+        f"{less}or use --ratio-of flops"
     )
 
 

@@ -26,9 +26,13 @@ def free_memory(groups: Path = CONTROL_GROUPS) -> int:
 
 
 def _reclaimable(folder: Path) -> int:
-    """Bytes of files read that the kernel gives back when memory is short."""
+    """Bytes of files that the kernel gives back when memory is short."""
     try:
         lines = (folder / "memory.stat").read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+    found = {name: int(value) for name, value in map(str.split, lines)}
+    files = ("inactive_file", "active_file")
+    return sum(
+        found.get(f"total_{name}", found.get(name, 0)) for name in files
+    )  # total_: version 1

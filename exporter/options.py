@@ -29,14 +29,15 @@ ImageSize = Annotated[
 Images = Annotated[
     list[int] | None,
     typer.Option(
-        help="Images per prompt; repeat for a layout of each, in every size; default 1.", min=1
+        help="Images per prompt; repeat: every number is combined with every size; default 1.",
+        min=1,
     ),
 ]
 Frames = Annotated[
     list[int] | None,
     typer.Option(
-        help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat for a "
-        "layout of each, in every size.",
+        help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat: every "
+        "number is combined with every size.",
         min=0,
     ),
 ]

@@ -85,6 +85,10 @@ def text_traits(text: Any, **family: Any) -> TextTraits:
         )
     types: tuple[LayerType, ...] = tuple(LAYERS[n] for n in named[: text.num_hidden_layers])
     rotary = getattr(text, "rope_parameters", None) or {}
+    if "sliding" in types and "mrope_section" in rotary:  # a window is counted in plain positions
+        raise LuvcError(
+            f"sliding windows beside rotary positions in three axes ({text.model_type}) are not supported"
+        )
     return TextTraits(
         layer_types=types,
         window=window if "sliding" in types else None,

@@ -21,7 +21,12 @@ class TimedPrompt:
     """A bundle on its backend with one prompt of the reference length, ready to be timed."""
 
     def __init__(
-        self, runner: Any, bundle: Bundle, ids: list[int], embeds: np.ndarray, seconds: float
+        self,
+        runner: Any,
+        bundle: Bundle,
+        ids: list[int],
+        embeds: np.ndarray,
+        seconds: Sequence[float],
     ):
         self._runner, self._bundle = runner, bundle
         self._ids, self._embeds, self._seconds = ids, embeds, seconds

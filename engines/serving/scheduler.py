@@ -52,7 +52,7 @@ class Scheduler:
         self._preparing = 0
         runner = cast(SharedRunner, vlm.runner)
         self._pools: Pools[Job] = Pools(runner, vlm.manifest, self.limits.rows)
-        self._pools.of(vlm.manifest.layouts[0])  # whether the runner can
+        self._pools.of(vlm.manifest.layouts[0])  # refuse now what no request could use
         self._changed = threading.Condition()
         self._closed = False
         works = [self._prepare_loop] * self.limits.preparing + [self._run_loop]
@@ -161,10 +161,7 @@ class Scheduler:
                 self._changed.wait_for(lambda: self._closed or self._prepared or self.running)
                 if self._closed:
                     return
-            try:
-                self._let_in()
-            except Exception as error:
-                self._empty(self._pools.in_use(), error)
+            self._let_in()
             for pool in self._pools.in_use():
                 try:
                     self._step(pool)
@@ -187,7 +184,10 @@ class Scheduler:
         else:
             self.counters.prefills += 1
             self.counters.prefilled_rows += len(group)
-            self._accept(pool, len(pool.jobs) - len(group), logits)
+            try:
+                self._accept(pool, len(pool.jobs) - len(group), logits)
+            except Exception as error:
+                self._empty([pool], error)
 
     def _next_group(self) -> list[Job]:
         self._purge()
@@ -260,7 +260,7 @@ class Scheduler:
     def _drop(self, job: Job) -> None:
         self.counters.cancelled += 1
         self._release(job)
-        job.ticket.fail(Cancelled("the request was cancelled before it began; send it again"))
+        job.ticket.fail(Cancelled("the request was cancelled before it began"))
 
     def _empty(self, pools: Sequence[Pool[Job]], error: BaseException) -> None:
         """Fail all that runs in pools whose rows are in doubt."""

@@ -11,6 +11,8 @@ from ..grid import Grid
 from .absolute import AbsoluteAdapter
 from .core import State
 
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+
 
 class LlavaAdapter(AbsoluteAdapter):
     """One image of the tower's size; features of one layer, or of several side by side."""
@@ -18,11 +20,13 @@ class LlavaAdapter(AbsoluteAdapter):
     @classmethod
     def check(cls, config: Any) -> None:
         """CLIP has a CLS token, which "default" drops; SigLIP has none."""
-        strategy = config.vision_feature_select_strategy
-        has_prefix = config.vision_config.model_type == "clip_vision_model"
+        strategy, tower = config.vision_feature_select_strategy, config.vision_config.model_type
+        if tower not in TOWERS:
+            raise LuvcError(f"vision tower {tower!r} is not supported: {', '.join(TOWERS)}")
+        has_prefix = tower == "clip_vision_model"
         if strategy != ("default" if has_prefix else "full"):
             raise LuvcError(
-                f"vision_feature_select_strategy {strategy!r} with {config.vision_config.model_type} is "
+                f"vision_feature_select_strategy {strategy!r} with {tower} is "
                 "not supported: CLIP's CLS token cannot stand in the grid (use 'default'), and other "
                 "towers have none (use 'full')"
             )

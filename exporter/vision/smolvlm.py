@@ -62,9 +62,11 @@ class Idefics3Adapter(AbsoluteAdapter):
 
         token = cls.image_token(tokenizer)
         fake = known_token(tokenizer, "<fake_token_around_image>")
+        # Idefics3-8B and the first SmolVLM know no such token: it was plain text in their training.
+        whole = getattr(tokenizer, "global_image_token", None) or "<global-img>"
         fields = SimpleNamespace(
             image_token=token, fake_image_token=fake, image_seq_len=tokens // picture.tiles,
-            **{cls.whole: known_token(tokenizer, "<global-img>")},
+            **{cls.whole: whole},
         )  # fmt: skip
         inputs = {"rows": [[picture.rows]], "cols": [[picture.columns]]}
         method = getattr(transformers, cls.processor()).replace_image_token

@@ -36,7 +36,19 @@ def serve(vlm):
         scheduler.close()
 
 
-def until(condition, seconds=10):
+ALL = 1000  # more steps than any test makes
+
+
+@pytest.fixture
+def gate(serve, vlm, monkeypatch):
+    """Steps that `vlm` may make: each waits for a release. `serve` closes after all are released."""
+    allowed, step = threading.Semaphore(0), vlm.runner.step
+    monkeypatch.setattr(vlm.runner, "step", lambda *feed: allowed.acquire() and step(*feed))
+    yield allowed
+    allowed.release(ALL)
+
+
+def until(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "did not come about"
@@ -71,13 +83,17 @@ def test_answers_of_a_crowd_equal_those_alone(workshop, vlm, serve, picture, ahe
     assert scheduler.running == scheduler.waiting == 0
 
 
-def test_a_request_joins_a_running_batch(serve, picture):
+def test_a_request_joins_a_running_batch(serve, gate, picture):
     """The second begins and ends while the first is still running."""
     scheduler = serve(rows=2)
     long = scheduler.submit(ask("Why?", picture), max_new_tokens=70)
-    next(long)
+    until(lambda: scheduler.running)
     short = scheduler.submit(ask("Describe the colours.", picture), max_new_tokens=3)
+    until(lambda: scheduler._prepared)
+    gate.release(3)  # one of the first alone, two of both
+    until(lambda: short.done)
     assert len(short.answer.token_ids) == 3 and not long.done
+    gate.release(ALL)
     assert len(long.answer.token_ids) == 70
 
 
@@ -94,63 +110,66 @@ def test_the_oldest_goes_first_and_no_layout_starves(workshop, serve, picture):
     assert done == list(range(6))
 
 
-def test_cancel_ends_within_a_step(serve, picture):
+def test_cancel_ends_within_a_step(serve, gate, picture):
     scheduler = serve(rows=2)
     other = scheduler.submit(ask("Describe the colours.", picture), max_new_tokens=60)
+    until(lambda: scheduler.running)
     ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=70)
+    until(lambda: scheduler._prepared)
+    gate.release()  # a step of the other alone; then the ticket's prompt is run
     seen = next(ticket)
     ticket.cancel()
+    gate.release()
+    until(lambda: ticket.done)
     answer = ticket.answer
-    assert answer.finish_reason == "cancelled" and len(answer.token_ids) < 70
+    assert answer.finish_reason == "cancelled" and len(answer.token_ids) <= 2
     assert seen + "".join(ticket) == answer.text
+    gate.release(ALL)
     assert other.answer.finish_reason == "length", "the neighbour is not disturbed"
     assert scheduler.counters.cancelled == 1
 
 
-def test_cancelled_while_waiting_is_never_run(serve, picture):
+def test_cancelled_while_waiting_is_never_run(serve, gate, picture):
     scheduler = serve(rows=1, prefill=1)
     first = scheduler.submit(ask("Why?", picture), max_new_tokens=40)
+    until(lambda: scheduler.running)
     second = scheduler.submit(ask("Why?", picture))
     second.cancel()
+    gate.release(ALL)
     with pytest.raises(Cancelled, match="before it began"):
         _ = second.answer
     assert first.answer.finish_reason and scheduler.counters.prefilled_rows == 1
 
 
-def test_many_that_give_up_leave_the_way_free(serve, picture):
+def test_many_that_give_up_leave_the_way_free(serve, gate, picture):
     """All that is prepared is given up at once, with more behind it: the next must still be served."""
     scheduler = serve(rows=1, prefill=1, preparing=1)
     first = scheduler.submit(ask("Why?", picture), max_new_tokens=60)
-    next(first)
+    until(lambda: scheduler.running)
     tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=60) for _ in range(8)]
     until(lambda: len(scheduler._prepared) == 2)
     for ticket in tickets[:4]:
         ticket.cancel()
     tickets[-1].cancel()
     first.cancel()
+    gate.release(ALL)
     for ticket in tickets[4:-1]:
         assert len(ticket.answer.token_ids) == 60
     assert scheduler.counters.cancelled == 6 and scheduler.waiting == scheduler.running == 0
 
 
-def test_the_queue_is_bounded(serve, picture):
+def test_the_queue_is_bounded(serve, gate, picture):
     scheduler = serve(rows=1, prefill=1, waiting=2)
     tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=60)]
     until(lambda: scheduler.running)
     tickets += [scheduler.submit(ask("Why?", picture), max_new_tokens=2) for _ in range(2)]
     with pytest.raises(Busy, match="2 requests are waiting"):
         scheduler.submit(ask("Why?", picture))
+    gate.release(ALL)
     assert [len(t.answer.token_ids) for t in tickets] == [60, 2, 2]
 
 
-def test_a_cancelled_request_leaves_its_place_in_the_queue(serve, vlm, picture, monkeypatch):
-    gate, step = threading.Event(), vlm.runner.step
-
-    def wait(*feed):
-        gate.wait(10)
-        return step(*feed)
-
-    monkeypatch.setattr(vlm.runner, "step", wait)
+def test_a_cancelled_request_leaves_its_place_in_the_queue(serve, gate, picture):
     scheduler = serve(rows=1, prefill=1, waiting=4)
     tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=2)]
     until(lambda: scheduler.running)
@@ -163,7 +182,7 @@ def test_a_cancelled_request_leaves_its_place_in_the_queue(serve, vlm, picture, 
     tickets.append(scheduler.submit(ask("Why?", picture), max_new_tokens=2))
     with pytest.raises(Cancelled):
         _ = given_up.answer
-    gate.set()
+    gate.release(ALL)
     assert all(len(t.answer.token_ids) == 2 for t in tickets)
 
 
@@ -248,10 +267,14 @@ def test_an_answer_ends_at_the_capacity(serve, vlm, picture):
     assert len(neighbour.answer.token_ids) == 5
 
 
-def test_close_answers_everyone(vlm, picture):
+def test_close_answers_everyone(vlm, gate, picture):
     scheduler = Scheduler(vlm, Limits(rows=1))
     tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=70) for _ in range(3)]
-    scheduler.close()
+    closing = threading.Thread(target=scheduler.close)
+    closing.start()
+    until(lambda: scheduler._closed)
+    gate.release(ALL)
+    closing.join()
     for ticket in tickets:
         with pytest.raises(Busy, match="stopped"):
             _ = ticket.answer
@@ -305,9 +328,7 @@ def test_a_session_whose_stop_text_was_cut_runs_afresh(serve, workshop, vlm, pic
     assert second.reused_tokens == 0 and second.token_ids == chat.ask("And?").token_ids
 
 
-def test_unknown_busy_refused_and_cancelled_sessions(serve, vlm, picture, monkeypatch):
-    gate, step = threading.Event(), vlm.runner.step
-    monkeypatch.setattr(vlm.runner, "step", lambda *a: gate.wait() and step(*a))
+def test_unknown_busy_refused_and_cancelled_sessions(serve, gate, picture):
     scheduler = serve()
     with pytest.raises(LuvcError, match="session 'x' is unknown or was evicted"):
         _ = scheduler.submit(ask("Why?"), session="x").answer
@@ -315,13 +336,15 @@ def test_unknown_busy_refused_and_cancelled_sessions(serve, vlm, picture, monkey
     next(long)
     with pytest.raises(Busy, match="answering another request"):
         _ = scheduler.submit(ask("And?"), session="x").answer
-    gate.set()
+    gate.release(5)
     assert long.answer.text
     with pytest.raises(LuvcError, match="text tokens"):
         _ = scheduler.submit(ask("word " * 200), session="x").answer
     again = scheduler.submit(ask("And?"), session="x", max_new_tokens=40)
-    next(again)
+    gate.release()  # its new text; the step after that waits
+    until(lambda: scheduler.running)
     again.cancel()
+    gate.release(ALL)
     assert again.answer.finish_reason == "cancelled"
     assert len(scheduler.sessions) == 0 and scheduler.sessions.bytes == 0
     with pytest.raises(LuvcError, match="unknown or was evicted"):

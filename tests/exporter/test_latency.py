@@ -1,14 +1,16 @@
 """Ratios of measured time: the fit, the solver on milliseconds, and the loop on a made-up machine."""
 
+import re
 from itertools import cycle
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from luvc.engines import Bundle
 from luvc.engines.manifest import Schedule
 from luvc.errors import LuvcError
-from luvc.exporter import ExportConfig, latency, turns
+from luvc.exporter import ExportConfig, cli, latency, pipeline, turns
 from luvc.exporter.family import Family
 from luvc.exporter.latency import StageCosts, TimedProblem, fit
 from luvc.exporter.schedule import solve
@@ -127,9 +129,7 @@ def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
 
 def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family):
     machine = Machine(monkeypatch, tmp_path, family, bias=1.5)
-    with pytest.raises(
-        LuvcError, match=r"1\.5x of latency was asked for.* gives 1\.0\dx.*ask for 1x"
-    ):
+    with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.* gives 1\.0\dx"):
         latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
 
 
@@ -176,3 +176,59 @@ def test_the_solver_counts_milliseconds(family):
     schedule = solve(problem, 1.4)
     ratio = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
     assert 1.4 <= ratio <= 1.4 * 1.02
+
+
+# ---- real exports
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path, family):
+    """A made-up machine that measures for `pipeline.export`, which writes a real bundle in the end."""
+    found, solved = Machine(monkeypatch, tmp_path, family), latency.for_latency
+
+    def measured(config, family, progress, export):
+        return solved(config, family, progress, found.export)
+
+    monkeypatch.setattr(pipeline, "for_latency", measured)
+    return found
+
+
+def ratio_of(bundle):
+    """Of the made-up machine's times, for 144 visual and 64 text tokens in 8 layers."""
+    (layout,) = bundle.manifest.layouts
+    visual = layout.schedule.visual_per_layer(8, layout.visual_tokens)
+    scored = sum(p.keep > 0 for p in layout.schedule.language)
+    return TRUE.prefill([144 + 64] * 8, 0) / TRUE.prefill([v + 64 for v in visual], scored)
+
+
+def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
+    asked = config(tmp_path).model_copy(update={"model": family.source, "check": False})
+    bundle = pipeline.export(asked, family=family)
+    assert {"probe-2-None", "1x", "try"} <= {run.output.name for run in machine.runs}
+    assert 1.5 <= ratio_of(bundle) <= 1.5 * 1.02
+    assert [p.name for p in asked.output.parent.iterdir()] == ["b"], "the probes are gone"
+
+
+def test_the_command_tells_what_was_measured(tmp_path, family, machine, command):
+    target = tmp_path / "new" / "b"
+    line = ("--model", family.source, "--output", target, "--ratio", "1.5", "--no-validate")
+    result = command(cli, *line, "--ratio-of", "latency")
+    assert result.code == 0, result.err
+    told = re.search(r"asked 1\.50x, predicted [\d.]+x, measured ([\d.]+)x", result.out)
+    assert told and float(told[1]) == pytest.approx(ratio_of(Bundle.load(target)), abs=0.006)
+    assert 1.5 <= float(told[1]) <= 1.53
+
+
+def test_a_probe_is_exported_and_timed(tmp_path, family):
+    """What is measured is the model but for its depth: widths, tokens and prompt are the same."""
+    latency.write_probe(family, 2, tmp_path / "probe")
+    asked = ExportConfig.make(
+        model=str(tmp_path / "probe"), output=tmp_path / "bundle", ratio=1, check=False
+    )
+    bundle = pipeline.export(asked)
+    language = family.language
+    less = {"layers": 2, "layer_types": language.layer_types[:2]}
+    assert bundle.manifest.language == language.model_copy(update=less)
+    assert bundle.manifest.layouts[0].visual_tokens == 144
+    prompt = latency.TimedPrompt.of(bundle, text=64)
+    assert prompt.text == 64 and prompt.run() > 0

@@ -58,13 +58,23 @@ def test_merge_similar(n, length):
 
 
 @pytest.mark.parametrize("match", [False, True])
-def test_merge_tokens_keeps_the_prefix_and_rows(match):
-    before, merge = Grid(4, 6), Merge(layer=0, axis="height", group=2)
+@pytest.mark.parametrize("axis", ["width", "height"])
+def test_merge_tokens_merges_rows_or_columns_behind_the_prefix(match, axis):
+    before, merge = Grid(4, 6), Merge(layer=0, axis=axis, group=2)
     after = merge_grid(before, merge, Grid(2, 2))
     x = torch.randn(2, 1 + before.tokens, 8)
     y = merge_tokens(x, before, after, merge, prefix=1, match=match)
     assert y.shape == (2, 1 + after.tokens, 8)
     assert torch.equal(y[:, :1], x[:, :1])
+    for tile, found in zip(x[:, 1:].numpy(), y[:, 1:].numpy(), strict=True):
+        rows = tile.reshape(4, 6, 8)
+        lines = rows if axis == "width" else rows.swapaxes(0, 1)
+        length = 4 if axis == "width" else 2
+        merged = np.stack(
+            [naive_similar(n, length) if match else naive(n, 2, length) for n in lines]
+        )
+        wanted = merged if axis == "width" else merged.swapaxes(0, 1)
+        np.testing.assert_allclose(found, wanted.reshape(-1, 8), atol=1e-5)
 
 
 def model(workshop):

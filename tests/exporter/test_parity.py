@@ -1,13 +1,23 @@
 """Exported bundles against PyTorch and against the unmodified Hugging Face model."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from luvc.exporter.pipeline import reports
+from luvc.engines import Bundle
+from luvc.engines.backends import ort
+from luvc.engines.processing import Processor
+from luvc.engines.sampling import Sampling
+from luvc.engines.validate import validate
+from luvc.exporter import assemble
+from luvc.exporter.checkpoint import load_model
+from luvc.exporter.family import Family
+from luvc.exporter.pipeline import reference_runner, reports
 from luvc.plugins.spectrum import contract
 from tests.conftest import CASES, ask
 
@@ -158,16 +168,15 @@ def test_spu_nodes_name_their_plugin(workshop):
     assert {f.name for f in model.functions} == {o.name for o in contract.OPERATORS}
 
 
+def validated(bundle, runner):
+    """What the validator says of a runner of this bundle."""
+    m = bundle.manifest
+    reference = reference_runner(m)
+    return validate(m, Processor(bundle), m.layouts[0], reference, runner, "ort")
+
+
 def test_validation_fails_when_a_weight_is_changed(workshop, tmp_path):
     """The validator must be able to fail: one changed weight in the bundle."""
-    import shutil
-
-    from luvc.engines import Bundle
-    from luvc.engines.backends import ort
-    from luvc.engines.processing import Processor
-    from luvc.engines.validate import validate
-    from luvc.exporter.pipeline import reference_runner
-
     bundle = workshop.bundle("qwen2")
     copy = tmp_path / "copy"
     shutil.copytree(bundle.path, copy)
@@ -181,11 +190,60 @@ def test_validation_fails_when_a_weight_is_changed(workshop, tmp_path):
     data[offset + start : offset + end] = values.astype(np.float32).tobytes()
     weights.write_bytes(data)
     changed = Bundle.load(copy)
-    layout = changed.manifest.layouts[0]
-    report = validate(
-        changed.manifest, Processor(changed), layout, reference_runner(changed.manifest),
-        ort.runner(changed), "ort",
-    )  # fmt: skip
+    report = validated(changed, ort.runner(changed))
     assert not report.passed
     assert any(line.startswith("layers 2") for line in report.failures())
     assert next(s for s in report.stages if s.name.startswith("layers 1")).passed
+
+
+def test_validation_fails_when_steps_give_other_tokens(workshop, monkeypatch):
+    bundle = workshop.bundle("qwen2")
+    runner = ort.runner(bundle)
+    step = runner.step
+    monkeypatch.setattr(runner, "step", lambda *feed: np.roll(step(*feed), 1, -1))
+    report = validated(bundle, runner)
+    assert not report.passed
+    # the prefill gives the first token of both rows
+    assert report.failures() == ["greedy tokens: 2 of 64 equal"]
+
+
+def test_validation_fails_when_another_token_is_kept(workshop, monkeypatch):
+    """The worst token of a stage in the place of its best, in every row."""
+    bundle = workshop.bundle("qwen2")
+    runner, first = ort.runner(bundle), bundle.manifest.layouts[0].schedule.language[0]
+    assert first.keep > 1, "a single one would stand at the threshold, where differences are ties"
+    prefill = runner.prefill
+
+    def swapped(*feed):
+        result = prefill(*feed)
+        stage = result.stages[first.layer]
+        kept = stage.kept.copy()
+        for row, energies in zip(kept, stage.energies, strict=True):
+            row[energies[row].argmax()] = energies.argmin()
+            row.sort()
+        return replace(result, stages=result.stages | {first.layer: replace(stage, kept=kept)})
+
+    monkeypatch.setattr(runner, "prefill", swapped)
+    report = validated(bundle, runner)
+    assert not report.passed
+    compared = next(k for k in report.kept if k.layer == first.layer)
+    assert compared.overlap == pytest.approx(1 - 1 / first.keep)
+    assert any(f.startswith(f"SPU before layer {first.layer}: ") for f in report.failures())
+
+
+@pytest.mark.parametrize("left", [None, {"do_sample": False}])
+def test_what_ends_a_text_ends_an_answer_where_a_checkpoint_does_not_say(workshop, tmp_path, left):
+    """Without generation_config.json, or without the id in it: the text config's, not the tokenizer's."""
+    source = shutil.copytree(workshop.checkpoint(**CASES["qwen2"].shape), tmp_path / "checkpoint")
+    file = source / "generation_config.json"
+    file.unlink()
+    if left is not None:
+        file.write_text(json.dumps(left))
+    config = json.loads((source / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = 5
+    (source / "config.json").write_text(json.dumps(config))
+    family = Family.load(str(source))
+    assert family.tokenizer.eos_token_id != 5
+    assemble._write_processor(family, load_model(family), tmp_path / "processor")
+    written = json.loads((tmp_path / "processor" / "generation_config.json").read_text())
+    assert Sampling.from_generation_config(written).eos_token_id == (5,)

@@ -166,7 +166,7 @@ INTERN_MARKS = {
     "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
 }
-IDEFICS_MARKS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>")
+IDEFICS_MARKS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>")
 GLM_MARKS = [
     "<|endoftext|>",
     "[gMASK]",
@@ -198,7 +198,7 @@ WORDS = {
         tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"
     ),
     "smolvlm": Words(
-        ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, *ROWS), "<image>", "<image>",
+        ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, "<global-img>", *ROWS), "<image>", "<image>",
         IDEFICS.replace("START", "{{- '<|im_start|>' -}}\n"),
         "<|im_end|>", "<end_of_utterance>", "<|im_start|>",
         named={
@@ -206,7 +206,7 @@ WORDS = {
             "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>",
         },
     ),
-    "idefics3": Words(
+    "idefics3": Words(  # which knows no <global-img>: it is plain text there
         ("<|finetune_right_pad_id|>", "<|begin_of_text|>", *IDEFICS_MARKS, *ROWS),
         "<image>", "<image>", IDEFICS.replace("START", "{{- '<|begin_of_text|>' -}}\n"),
         "<|finetune_right_pad_id|>", "<end_of_utterance>", "<|begin_of_text|>", starts=True,

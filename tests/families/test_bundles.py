@@ -1,11 +1,14 @@
 """Bundles of every family: ONNX Runtime against PyTorch, and answers from the files on disk."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from luvc.engines import VLM
+from luvc.engines.decoding import Rows
 from luvc.engines.serving import Limits, Scheduler
 from luvc.exporter import export
 from luvc.exporter.pipeline import reports
@@ -25,6 +28,34 @@ def test_a_compressed_bundle_is_pytorchs(gallery, name):
     assert report.kept and all(k.overlap == 1 for k in report.kept)
 
 
+def assert_near(found, wanted):
+    assert np.abs(found - wanted).max() <= 1e-3 * np.abs(wanted).max()
+
+
+def assert_rows_are_alone(vlm, prompts):
+    """Unequal prompts as one batch and unequal second turns on its caches, against each row on its own.
+
+    On its own, a row's two turns are one prompt, without caches and padding, where a later turn cannot
+    change what the first one holds.
+    """
+    turns = [
+        vlm.processor.tokenise(t, start=False) for t in ("No", " And why is it so, since when?")
+    ]
+    assert len(turns[0]) < len(turns[1]) and len(prompts[0].input_ids) > len(prompts[1].input_ids)
+    rows, first, _ = vlm.prefill(prompts)
+    second = rows.step(turns)
+    for i, (prompt, turn) in enumerate(zip(prompts, turns, strict=True)):
+        alone, wanted, _ = vlm.prefill([prompt])
+        assert_near(first.logits[i], wanted.logits[0])
+        if vlm.manifest.language.whole_prompt:
+            both = alone.step([turn])
+        else:
+            embeds, _ = vlm.embed([prompt])
+            fresh = Rows(vlm.runner, vlm.manifest, prompt.layout, 1)
+            both = fresh.prefill([[*prompt.input_ids, *turn]], embeds).logits
+        assert_near(second[i], both[0])
+
+
 @pytest.mark.parametrize("name", names())
 def test_a_compressed_bundle_answers(gallery, name):
     bundle = gallery.bundle(name, "compressed")
@@ -32,6 +63,8 @@ def test_a_compressed_bundle_answers(gallery, name):
     vlm = VLM.load(bundle.path, threads=1, verify=True)
     shown = pictures(layout.image_size, 1)
     prompt = vlm.processor.prompt(question(shown))
+    said = json.loads((gallery.checkpoint(name) / "generation_config.json").read_text())
+    assert set(vlm.sampling.eos_token_id) == set(np.atleast_1d(said["eos_token_id"]).tolist())
     assert prompt.input_ids.count(bundle.manifest.language.image_token_id) == layout.visual_tokens
     assert layout.visual_tokens < layout.baseline_visual_tokens or not layout.schedule.vision
     answer = vlm.generate(question(shown), max_new_tokens=16)
@@ -39,6 +72,10 @@ def test_a_compressed_bundle_answers(gallery, name):
     assert answer.stages == {p.layer: p.keep for p in layout.schedule.language}
     batch = vlm.generate([question(shown), question(shown, "Why?")], max_new_tokens=16)
     assert batch[0].token_ids == answer.token_ids
+    shorter = vlm.generate(question(shown, "Why?"), max_new_tokens=16)
+    assert batch[1].token_ids == shorter.token_ids
+    longer = question(shown, f"{QUESTION} And what is beside it?")
+    assert_rows_are_alone(vlm, [vlm.processor.prompt(longer), prompt])
     chat = vlm.chat(max_new_tokens=4)
     turns = [chat.ask(QUESTION, shown), chat.ask("Why?")]
     scheduler = Scheduler(vlm, Limits(rows=2, prefill=2))  # so that rows are taken again

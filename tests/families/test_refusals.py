@@ -39,6 +39,21 @@ def changed(gallery, tmp_path):
         ),
         (
             "internvl",
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
+            r"is quantised \(fp8\): give the checkpoint it was made from",
+        ),
+        (
+            "llava",
+            {"vision_config": {"model_type": "pixtral"}},
+            "vision tower 'pixtral' is not supported: clip_vision_model",
+        ),
+        (
+            "qwen2_vl",
+            {"text_config": {"layer_types": ["sliding_attention"] * 4, "sliding_window": 64}},
+            "sliding windows beside rotary positions in three axes",
+        ),
+        (
+            "internvl",
             {"text_config": {"layer_types": ["full_attention", "linear_attention"] * 2}},
             "layers of type linear_attention are not supported: only full_attention",
         ),
@@ -162,3 +177,15 @@ def test_a_ratio_that_the_prompt_cannot_reach_is_refused(gallery):
         LuvcError, match=r"9x is not feasible .* the largest feasible ratio is [\d.]+x"
     ):
         plan(config, gallery.family("gemma3"))
+
+
+def test_the_processors_template_goes_before_the_tokenizers(changed):
+    folder = changed("llava_onevision", {})
+    assert Family.load(str(folder)).tokenizer.chat_template
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "of the family"}))
+    assert Family.load(str(folder)).tokenizer.chat_template == "of the family"
+    (folder / "processor_config.json").write_text(json.dumps({"chat_template": "named first"}))
+    assert Family.load(str(folder)).tokenizer.chat_template == "named first"
+    (folder / "processor_config.json").write_text("{")
+    with pytest.raises(LuvcError, match=r"processor_config\.json cannot be read"):
+        _ = Family.load(str(folder)).tokenizer
