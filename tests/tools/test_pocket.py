@@ -163,7 +163,17 @@ def answer_list(scenes, text):
         names = [f"{i.colour} {i.shape}" for i in scene.items]
         return ", ".join(sorted(set(names), key=names.count, reverse=True))
     scene = scenes["second" in text]
-    ordered = sorted(scene.items, key=lambda i: i.x)
+    found = matches(r"Name the (\w+)s: (.+)\.", text)
+    if found:
+        of = {
+            "colour": {i.shape: i.colour for i in scene.items},
+            "shape": {i.colour: i.shape for i in scene.items},
+            "corner": {f"{i.colour} {i.shape}": corner_of(i) for i in scene.items},
+        }[found[0]]
+        return ", ".join(f"{name} {of[name]}" for name in found[1].split(", "))
+    (order,) = matches(r"List the .* from (\w+ to \w+)\.", text)
+    key = {"left to right": "x", "top to bottom": "y", "small to large": "size"}[order]
+    ordered = sorted(scene.items, key=lambda i: getattr(i, key))
     pairs = [(i.shape, i.colour) if "shapes" in text else (i.colour, i.shape) for i in ordered]
     return ", ".join(map(" ".join, pairs)) or "none"
 

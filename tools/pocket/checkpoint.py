@@ -182,7 +182,7 @@ def save_checkpoint(
 
 
 def load_tokenizer(directory: Path | None = None) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a checkpoint directory, or learn it anew (the result is the same)."""
+    """Load the tokenizer of a checkpoint directory, or learn it anew."""
     if directory is None:
         return build_tokenizer()
     from transformers import AutoTokenizer

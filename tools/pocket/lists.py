@@ -11,12 +11,19 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+from .objects import corner, unique
 from .scene import Question, Scene
 
 LIST = "list"
 """Name of the training-only task."""
 _LONGEST = 8
 _WHAT = ("objects", "shapes")
+ORDERS = {
+    "left to right": lambda item: item.x,
+    "top to bottom": lambda item: item.y,
+    "small to large": lambda item: item.size,
+}
+"""Order -> what objects are sorted by."""
 
 
 def ask_list(rng: Random, scene: Scene) -> Question | None:
@@ -26,18 +33,36 @@ def ask_list(rng: Random, scene: Scene) -> Question | None:
     return rng.choice(makers)(rng, scene) if makers else None
 
 
-def list_objects(scene: Scene, by_shape: bool) -> str:
-    """Colours and shapes of the objects from left to right, or shapes and colours."""
-    ordered = sorted(scene.items, key=lambda item: item.x)
+def list_objects(scene: Scene, order: str, by_shape: bool) -> str:
+    """Colours and shapes of the objects in an order, or shapes and colours."""
+    ordered = sorted(scene.items, key=ORDERS[order])
     return ", ".join(f"{i.shape} {i.colour}" if by_shape else i.name for i in ordered)
 
 
 def _objects(rng: Random, scene: Scene) -> Question | None:
     if len(scene.items) > _LONGEST:
         return _kinds(scene)
-    by_shape = rng.random() < 0.5
-    what = _WHAT[by_shape]
-    return Question(LIST, f"List the {what} from left to right.", list_objects(scene, by_shape))
+    if rng.random() < 0.5:
+        return _named(rng, scene)
+    by_shape, order = rng.random() < 0.5, rng.choice(tuple(ORDERS))
+    text = f"List the {_WHAT[by_shape]} from {order}."
+    return Question(LIST, text, list_objects(scene, order, by_shape))
+
+
+def _named(rng: Random, scene: Scene) -> Question | None:
+    """Ask for something of objects that are named in no order: nothing but the name finds them."""
+    known, wanted = rng.choice((("shape", "colour"), ("colour", "shape"), ("name", "corner")))
+    pairs = [
+        (getattr(item, known), corner(item) if wanted == "corner" else getattr(item, wanted))
+        for item in unique(scene.items, known)
+    ]
+    pairs = [(name, found) for name, found in pairs if found]
+    rng.shuffle(pairs)
+    if not pairs:
+        return None
+    names = ", ".join(name for name, _ in pairs)
+    answer = ", ".join(f"{name} {found}" for name, found in pairs)
+    return Question(LIST, f"Name the {wanted}s: {names}.", answer)
 
 
 def _kinds(scene: Scene) -> Question | None:
@@ -70,5 +95,6 @@ def ask_pair_list(rng: Random, scenes: tuple[Scene, Scene]) -> Question:
     """Ask for all objects of one of two pictures."""
     side = rng.randrange(2)
     where, by_shape = ("first", "second")[side], rng.random() < 0.5
-    text = f"List the {_WHAT[by_shape]} of the {where} picture from left to right."
-    return Question(LIST, text, list_objects(scenes[side], by_shape) or "none")
+    order = rng.choice(tuple(ORDERS))
+    text = f"List the {_WHAT[by_shape]} of the {where} picture from {order}."
+    return Question(LIST, text, list_objects(scenes[side], order, by_shape) or "none")

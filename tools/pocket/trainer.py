@@ -54,9 +54,9 @@ class Trainer:
         self.batch = 32 if self.device.type == "cpu" else 250
         state = self._read_state()
         # A run that goes on keeps its token ids, whatever another version would learn.
-        earlier = directory / "model" if state else Path(config.start or "")
-        known = (earlier / "tokenizer.json").is_file()
-        self.tokenizer = load_tokenizer(earlier if known else None)
+        earlier = [directory / "model"] * bool(state) + [Path(x) for x in (config.start,) if x]
+        known = (folder for folder in earlier if (folder / "tokenizer.json").is_file())
+        self.tokenizer = load_tokenizer(next(known, None))
         self.packer = Packer(self.tokenizer)
         self.step, self.spent = (state["step"], state["spent"]) if state else (0, 0.0)
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
