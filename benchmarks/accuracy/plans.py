@@ -172,8 +172,7 @@ def cascade(parts: Sequence[float], weights: Sequence[float]) -> Callable[[Budge
         parts: of the layers, ascending.
         weights: of each stage, in (0, 1).
 
-    Raises:
-        LuvcError: of the plan, where the layers before the first stage take nearly the whole budget.
+    The plan raises LuvcError where the layers before the first stage take nearly the whole budget.
     """
 
     def plan(budget: Budget) -> Plan:
@@ -184,7 +183,7 @@ def cascade(parts: Sequence[float], weights: Sequence[float]) -> Callable[[Budge
         least = min(keep for _, keep in found.stages)
         if least < LEAST * budget.tokens:
             raise LuvcError(
-                f"{layers[0]} layers of all {budget.tokens} tokens leave {least} for the last ones"
+                f"{layers[0]} layers of all {budget.tokens} tokens leave {least} a layer for the last ones"
             )
         return found
 

@@ -93,7 +93,11 @@ def verdict(low: float, high: float) -> str:
     """What the 95 % interval of a quantity says of the goal that it is above zero."""
     if low > 0:
         return "reached"
-    return "**not reached**" if high < 0 else "**undecided**, too close for so many questions"
+    return (
+        "**not reached**"
+        if high < 0
+        else "**undecided**, too close to call with this many questions"
+    )
 
 
 def _named(task: str | None) -> str:

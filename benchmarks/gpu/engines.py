@@ -38,13 +38,21 @@ def missing(backend: str) -> str | None:
             return None
     except LuvcError as error:
         return str(error)
+    return ort_problem()
+
+
+def ort_problem() -> str | None:
+    """None, or that ONNX Runtime would run on the CPU."""
     import onnxruntime
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    from luvc.engines.backends.ort import working_device
+
+    if working_device() == "cuda":
         return None
-    return (
-        f"onnxruntime {onnxruntime.__version__} has no CUDA provider: pip install onnxruntime-gpu"
-    )
+    version, providers = onnxruntime.__version__, onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" in providers:
+        return f"the CUDA provider of onnxruntime {version} does not work here"
+    return f"onnxruntime {version} has no CUDA provider: pip install onnxruntime-gpu"
 
 
 def make_bundles(

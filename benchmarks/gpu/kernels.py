@@ -86,7 +86,7 @@ def compile_all(wanted: list[Case]) -> None:
 
 def check_all(wanted: list[Case], report: dict[str, Any], target: Path | None) -> None:
     """Check one type after the other; where there is a target, the report is written after each."""
-    report["checks"] = []
+    report |= {"checks": [], "planned": len(wanted)}
     for dtype in DTYPES:
         part = [case for case in wanted if case.dtype == dtype]
         compile_all(part)

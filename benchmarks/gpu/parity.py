@@ -44,19 +44,14 @@ def ort_cuda(bundle: Any, model: str | None) -> Any:
     """ONNX Runtime with its CUDA provider; a session that fell back to the CPU is an error."""
     from luvc.engines.backends import ort
 
-    problem = ort.available() or ort.usable(bundle)
+    from .engines import ort_problem
+
+    problem = ort.available() or ort.usable(bundle) or ort_problem()
     if problem is not None:
         raise LuvcError(problem)
-    import onnxruntime
-
-    name = "CUDAExecutionProvider"
-    if name not in onnxruntime.get_available_providers():
-        raise LuvcError(
-            f"onnxruntime {onnxruntime.__version__} has no {name}: pip install onnxruntime-gpu"
-        )
     runner = ort.runner(bundle)
     used = runner.session(bundle.manifest.layouts[0].graphs.vision).get_providers()
-    if name not in used:
+    if "CUDAExecutionProvider" not in used:
         raise RuntimeError(f"the CUDA provider did not load; sessions run on {', '.join(used)}")
     return runner
 

@@ -25,6 +25,7 @@ from luvc.tools.pocket.checkpoint import build_config, build_model, save_checkpo
 from luvc.tools.pocket.packing import IGNORE
 from luvc.tools.pocket.tokenizer import build_tokenizer
 
+pytestmark = pytest.mark.xdist_group("accuracy-study")  # what one test computes, others read
 CPU = torch.device("cpu")
 QUESTIONS = 9  # one of each task but "photo"; the last has two pictures
 
@@ -212,7 +213,7 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
                  "mean": {"1": 72.0}, "right": np.packbits(right).tobytes().hex()}
             )  # fmt: skip
     head = {"date": "d", "device": "x", "torch": "t", "checkpoint": "c" * 64,
-            "trained": None, "visual_tokens": 144}  # fmt: skip
+            "trained": {"minutes": 19.4}, "visual_tokens": 144}  # fmt: skip
     data = head | {
         "tasks": ["ocr" if n % 10 == 5 else "colour" for n in range(count)],
         "rows": rows,
