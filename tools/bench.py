@@ -50,10 +50,7 @@ def bench(
     loaded = {_name(path, bundles): Bundle.load(path) for path in bundles}
     sizes = parse_batches(batch)
     chosen = pick_layouts(loaded, layout, sizes, new_tokens)
-    if chosen.frames and (compare or image):
-        raise LuvcError(
-            f"layout {chosen.name} is of videos, --image and --compare hf are of pictures: leave them out"
-        )
+    check_pictures(chosen, bool(compare or image))
     for loaded_bundle in loaded.values():
         load_backend(backend, loaded_bundle)  # refuse before anything is loaded
     threads = threads or cores()
@@ -82,6 +79,18 @@ def bench(
     }  # fmt: skip
     about = [{"name": s.name} | s.about for s in systems]
     show({**provenance(), "settings": settings, "systems": about, "cases": cases}, output, as_json)
+
+
+def check_pictures(chosen: Layout, wanted: bool) -> None:
+    """Refuse pictures for a layout of videos.
+
+    Raises:
+        LuvcError: they are wanted.
+    """
+    if chosen.frames and wanted:
+        raise LuvcError(
+            f"layout {chosen.name} is of videos, --image and --compare hf are of pictures: leave them out"
+        )
 
 
 def show(report: dict[str, Any], output: Path | None, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def run(
     video: Annotated[
         list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
     ] = None,
-    fps: Annotated[float, typer.Option(help="Frames a second of the given video.")] = 1.0,
+    fps: Annotated[float, typer.Option(help="Frames per second of the given video.")] = 1.0,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,

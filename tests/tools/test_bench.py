@@ -11,6 +11,7 @@ from luvc.errors import LuvcError
 from luvc.tools import bench
 from luvc.tools.benchmark.turns import System, summary, take_turns
 
+pytestmark = pytest.mark.xdist_group("bench")  # one run of the command for all of this file
 ROOT = Path(__file__).parents[2]
 FIGURES = ("vision_ms", "prefill_ms", "first_token_ms", "decode_ms_per_token")
 

@@ -23,6 +23,7 @@ from luvc.tools.reporting.facts import export_command
 from luvc.tools.reporting.overlay import samples
 from tests.conftest import ask
 
+on_page = pytest.mark.xdist_group("report")  # one process makes the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -70,6 +71,7 @@ def background(shot):
     return Image.open(shot).convert("RGB").getpixel((3, 3))
 
 
+@on_page
 def test_a_browser_draws_it_without_a_word(page, tmp_path):
     light, dark = tmp_path / "light.png", tmp_path / "dark.png"
     lines, dom = browse(page, tmp_path, "--dump-dom")
@@ -94,12 +96,14 @@ def test_console_errors_would_be_seen(tmp_path):
     assert any("nonsense is not defined" in x for x in lines)
 
 
+@on_page
 def test_prints(page, tmp_path):
     target = tmp_path / "page.pdf"
     browse(page, tmp_path, f"--print-to-pdf={target}")
     assert target.read_bytes().startswith(b"%PDF")
 
 
+@on_page
 def test_nothing_is_loaded_from_elsewhere(page):
     text = page.read_text()
     targets = re.findall(r"""(?:src|href)=["']([^"']+)|url\(([^)]+)\)""", text)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,16 @@ import numpy as np
 import pytest
 
 from luvc.engines.backends.trt_run import TrtRunner
-from luvc.engines.serving import Busy, Cancelled, Ticket
+from luvc.engines.serving import Busy, Cancelled, Limits, Ticket
 from luvc.errors import LuvcError
 from luvc.tools.triton import vision_model, vlm_model
 from luvc.tools.triton.outbox import Outbox
+from luvc.tools.triton.requests import Bounds
 from luvc.tools.triton.server import Binary, Ports, Server
 from tests.engines.fake_device import FakeCuda, FakeSession
 
 pytest.importorskip("tritonclient.grpc")
-from luvc.tools.triton.repository import write
+from luvc.tools.triton.repository import Options, write
 from tests.tools.test_triton_repository import OPTIONS, read, with_engines
 
 
@@ -70,13 +72,17 @@ def arguments(model: Path) -> dict[str, str]:
 def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):
     """Also the packed step of a batch; not the vision graph, which luvc_vision runs."""
     bundle = workshop.bundle("qwen2")
-    write(bundle, tmp_path / "r", OPTIONS)
+    limits = Limits(rows=5, prefill=3, waiting=7, session_mib=11, preparing=1)
+    options = Options(limits, Bounds(image_mib=2, megapixels=9))
+    write(bundle, tmp_path / "r", options)
     model = vlm_model.TritonPythonModel()
     model.initialize(arguments(tmp_path / "r" / "luvc_vlm"))
     made = set(model.vlm.runner._sessions)
     model.finalize()
     graphs = bundle.manifest.layouts[0].graphs
     assert made == {(graphs.prefill, False), (graphs.step, False), (graphs.step, True)}
+    assert model.scheduler.limits == replace(limits, preparing=3), "as many as are batched"
+    assert model.bounds == options.bounds
 
 
 def test_refusals_have_the_servers_codes(triton):
@@ -102,11 +108,11 @@ def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, m
     model.initialize(arguments(tmp_path / "r" / "luvc_vision"))
     assert [s.runs for s in model.runner._sessions.values()] == [1]
     (layout,) = bundle.manifest.layouts
-    pixels = np.zeros((7, *layout.pixel_shape[1:]), np.float32)  # 2 1/3 prompts; the most are 2
-    with pytest.raises(LuvcError, match=r"batch of 2.33 .* 1 to 2: luvc-build --batch 1,1,3"):
+    pixels = np.zeros((9, *layout.pixel_shape[1:]), np.float32)  # 3 prompts; the most are 2
+    with pytest.raises(LuvcError, match=r"batch of 3 .* 1 to 2: luvc-build --batch 1,1,3"):
         model.runner.vision(layout, pixels)
-    with pytest.raises(LuvcError, match=r"batch of 0.33 .* luvc-build --batch 1,1,2"):
-        model.runner.vision(layout, pixels[:1])
+    with pytest.raises(LuvcError, match=r"7 rows are no whole number of conversations of 3 rows"):
+        model.runner.vision(layout, pixels[:7])
 
 
 class Sender:

@@ -75,9 +75,11 @@ def worst(report: Report) -> float:
 
 def commands(bundle: Bundle, family: Family, command: str) -> list[tuple[str, str]]:
     """What to type to make this bundle, check it and measure it again, with what each does."""
-    own = not all(solved(family, bundle.manifest, layout) for layout in bundle.manifest.layouts)
+    layouts, name = bundle.manifest.layouts, shlex.quote(bundle.path.name)
+    own = not all(solved(family, bundle.manifest, layout) for layout in layouts)
     makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
-    name = bundle.path.name
+    if own and len(layouts) > 1:
+        makes = "makes one like it: here each layout has a schedule of its own"
     return [
         (export_command(bundle.manifest, name, own), makes),
         (f"luvc-validate {name}", "compares it with PyTorch on your machine"),
@@ -101,7 +103,7 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
 
     Args:
         manifest: of the bundle.
-        target: name of the new bundle.
+        target: name of the new bundle, quoted for a shell.
         own: its schedule is not what the solver gives, so it is read from schedule.json.
     """
     m, first = manifest, manifest.layouts[0].schedule
@@ -114,12 +116,14 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
-    parts += ["--backend tensorrt"] * (m.dtype == "bfloat16")  # ONNX Runtime does not run it
+    parts += [f"--backend {engine}" for engine in {e.backend: None for e in m.engines}]
+    if m.dtype == "bfloat16" and not m.engines:
+        parts += ["--backend tensorrt"]  # ONNX Runtime does not run it
     parts += [f"--text-tokens {m.reference_text}"]
     if not own:
         parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}"]
         parts += [f"--scope {first.scope}", *["--oim-match"] * first.match]
-    return " ".join([*parts, f"--output {shlex.quote(target)}"])
+    return " ".join([*parts, f"--output {target}"])
 
 
 def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:

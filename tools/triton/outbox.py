@@ -75,7 +75,16 @@ class Outbox:
     def _look(self) -> None:
         """Cancel what clients have given up."""
         for ticket, (sender, _) in list(self._open.items()):
-            if not ticket.cancelled and sender.is_cancelled():
+            if not ticket.cancelled:
+                _attempt(self._ask, ticket, sender)
+
+    def _ask(self, ticket: Ticket, sender: Any) -> None:
+        """Cancel a ticket whose client has gone, or cannot be asked."""
+        gone = True
+        try:
+            gone = sender.is_cancelled()
+        finally:
+            if gone:
                 ticket.cancel()
 
     def _answer(self, ticket: Ticket) -> None:
