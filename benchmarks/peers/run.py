@@ -77,7 +77,8 @@ def main(
         "cases": cases,
     }  # fmt: skip
     target = HERE.parent / "results" / f"peers-{name}.json"
-    target.write_text(json.dumps(report, indent=1) + "\n")
+    text = json.dumps(report, indent=1) + "\n"
+    target.write_text(text.replace(f"{HERE.parent.parent}/", ""))  # paths as in any checkout
     console.show(*tables(report))
     for label, reason in failed.items():
         print(f"did not run: {label}: {reason}")
