@@ -32,7 +32,5 @@ def _reclaimable(folder: Path) -> int:
     except OSError:
         return 0
     found = {name: int(value) for name, value in map(str.split, lines)}
-    files = ("inactive_file", "active_file")
-    return sum(
-        found.get(f"total_{name}", found.get(name, 0)) for name in files
-    )  # total_: version 1
+    files = ("inactive_file", "active_file")  # of a group and those in it; in version 1 "total_..."
+    return sum(found.get(f"total_{name}", found.get(name, 0)) for name in files)

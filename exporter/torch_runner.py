@@ -49,8 +49,11 @@ class TorchRunner:
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Build the layout's graphs."""
-        for kind in (VisionGraph,) * vision + (PrefillGraph, StepGraph) * language:
-            self.graph(kind, layout)
+        if vision:
+            self.graph(VisionGraph, layout)
+        if language:
+            self.graph(PrefillGraph, layout)
+            self.graph(StepGraph, layout)
 
     def graph(self, kind: type, layout: Layout) -> Any:
         """The VisionGraph, PrefillGraph or StepGraph of a layout; its tables are computed once."""

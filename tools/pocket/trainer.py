@@ -54,7 +54,9 @@ class Trainer:
         self.batch = 32 if self.device.type == "cpu" else 250
         state = self._read_state()
         # A run that goes on keeps its token ids, whatever another version would learn.
-        earlier = [directory / "model"] * bool(state) + [Path(x) for x in (config.start,) if x]
+        earlier = [directory / "model"] if state else []
+        if config.start:
+            earlier.append(Path(config.start))
         known = (folder for folder in earlier if (folder / "tokenizer.json").is_file())
         self.tokenizer = load_tokenizer(next(known, None))
         self.packer = Packer(self.tokenizer)

@@ -116,7 +116,7 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
-    parts += [f"--backend {engine}" for engine in {e.backend: None for e in m.engines}]
+    parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it
     parts += [f"--text-tokens {m.reference_text}"]
