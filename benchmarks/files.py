@@ -1,16 +1,15 @@
 """Files written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
+
+from luvc.files import whole
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text)
-    os.replace(draft, path)
+    with whole(path) as draft:
+        draft.write_text(text)
 
 
 def write_json(path: Path, data: object) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import ValidationError
 
 from ..errors import LuvcError
+from ..files import whole
 from .manifest import SCHEMA_VERSION, File, Manifest
 
 MANIFEST = "manifest.json"
@@ -82,14 +83,8 @@ class Bundle:
 
     def with_manifest(self, manifest: Manifest) -> "Bundle":
         """The bundle with another manifest, which replaces the one on disk in one step."""
-        target = self.path / MANIFEST
-        draft = target.with_name(f".{MANIFEST}-{os.getpid()}")
-        try:
+        with whole(self.path / MANIFEST, lasting=True) as draft:
             draft.write_text(manifest.model_dump_json(indent=1))
-            flush(draft)
-            os.replace(draft, target)
-        finally:
-            draft.unlink(missing_ok=True)
         return replace(self, manifest=manifest)
 
     def intact(self, name: str) -> bool:
@@ -148,15 +143,6 @@ def first_error(error: ValidationError, names: Mapping[str, str] | None = None) 
     if isinstance(got, (str, int, float)):
         what += f", got {got!r}"
     return f"{where}: {what}" if where else what
-
-
-def flush(path: Path) -> None:
-    """Have the system write a file or folder to its disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def sha256(path: Path) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
-from .bundle import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, flush
+from ..files import flush
+from .bundle import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT
 
 PARTS = {MANIFEST, GRAPHS, PROCESSOR, REPORT, ENGINES}  # what a bundle folder may hold
 DRAFTS = (f".{ENGINES}.luvc-", f".{MANIFEST}-")  # and what a killed luvc-build leaves in it

@@ -28,6 +28,7 @@ from ..engines.bundle import Bundle
 from ..engines.manifest import Prune, Schedule
 from ..engines.replace import beside
 from ..errors import LuvcError
+from ..files import user_cache, whole
 from .config import ExportConfig
 from .family import Family
 from .problem import Problem, check_schedule
@@ -189,19 +190,16 @@ def _cached_costs(config, family, problem, work: Path, progress, export) -> Stag
         "signal": config.signal, "scope": config.scope, "capacity": config.text_capacity,
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    file = base / "luvc" / f"latency-{name}.json"
+    file = user_cache() / f"latency-{name}.json"
     if known := _read_costs(file):
         progress(f"stage costs as measured before ({file})")
         return known
     measured = _measure(config, family, problem, work, progress, export)
     costs = fit(measured)
     with contextlib.suppress(OSError):  # without a place to keep them the next export measures anew
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}")
         found = {"for": key, "costs": vars(costs), "measured": measured}
-        draft.write_text(json.dumps(found, indent=1))
-        draft.replace(file)
+        with whole(file) as draft:
+            draft.write_text(json.dumps(found, indent=1))
     return costs
 
 

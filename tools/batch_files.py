@@ -1,13 +1,13 @@
 """What luvc-batch reads and writes: rows of pictures, and Parquet parts that are whole or absent."""
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import LuvcError
+from ..files import whole
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 RUN = "_run.json"  # a name that readers of Parquet folders pass over
@@ -93,7 +93,8 @@ def check_run(target: Path, settings: dict[str, Any]) -> None:
     if not note.exists():
         if any(target.iterdir()):
             raise LuvcError(f"output {target} holds something else; give another folder")
-        _write_whole(note, lambda path: path.write_text(json.dumps(settings, indent=1)))
+        with whole(note, lasting=True) as draft:
+            draft.write_text(json.dumps(settings, indent=1))
         return
     earlier = json.loads(note.read_text())
     for name, value in settings.items():
@@ -109,8 +110,8 @@ def write_part(target: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow.parquet as parquet
 
     table = as_table(rows)
-    name = f"part-{secrets.token_hex(8)}.parquet"
-    _write_whole(target / name, lambda path: parquet.write_table(table, path))
+    with whole(target / f"part-{secrets.token_hex(8)}.parquet", lasting=True) as draft:
+        parquet.write_table(table, draft)
 
 
 def as_table(rows: list[dict[str, Any]]) -> Any:
@@ -120,11 +121,3 @@ def as_table(rows: list[dict[str, Any]]) -> Any:
     kinds = {int: pa.int32(), str: pa.string()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     return pa.Table.from_pylist(rows, schema=schema)
-
-
-def _write_whole(path: Path, write) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    write(draft)
-    with draft.open("rb") as file:
-        os.fsync(file.fileno())
-    draft.rename(path)

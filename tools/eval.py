@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import console
 from ..errors import LuvcError
+from ..files import whole
 from .evaluation import outcome
 from .evaluation.answering import Answerer, batches, load
 from .evaluation.items import Item, is_right, pocket_items, read_jsonl
@@ -91,7 +91,8 @@ def evaluate(
     }
     found = outcome.to_json(head, verdicts, skipped)
     if output:
-        _write(output, json.dumps(found, indent=1) + "\n")
+        with whole(output) as draft:
+            draft.write_text(json.dumps(found, indent=1) + "\n")
     if plot:
         outcome.plot(found, plot, other)
     if as_json:
@@ -168,14 +169,6 @@ def _check(agreement: Agreement, wanted: float | None) -> None:
     if wanted is not None and same.value < wanted:
         console.err.print(f"[bold red]below[/bold red] the wanted agreement of {wanted:.2%}")
         raise typer.Exit(1)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(text)
-    os.replace(draft, path)
 
 
 def main() -> None:

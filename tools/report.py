@@ -10,6 +10,7 @@ import typer
 from .. import console
 from ..engines.bundle import Bundle
 from ..errors import LuvcError
+from ..files import whole
 
 
 def report(
@@ -60,9 +61,8 @@ def report(
             facts.commands(loaded, family, command), measured,
             facts.latency(measured) if measured else None, answers,
         )  # fmt: skip
-        draft = target.with_name(f".{target.name}.tmp")
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(target)
+        with whole(target) as draft:
+            draft.write_text(page, encoding="utf-8")
     console.show(f"[bold]wrote {target}[/bold] ({len(page) / 2**10:.0f} KiB); open it in a browser")
 
 

@@ -1,11 +1,12 @@
 """Kernels that TensorRT-RTX compiles while it runs, kept beside the plans for the next process."""
 
 import contextlib
-import os
 import re
 from pathlib import Path
 from time import monotonic
 from typing import Any
+
+from ...files import whole
 
 SECONDS = 60.0  # between two saves of a process that goes on compiling
 
@@ -48,10 +49,5 @@ class CompiledKernels:
     def save(self) -> None:
         """Write the file; a read-only bundle goes without."""
         self._unsaved, self._saved_at = False, monotonic()
-        draft = self.path.with_suffix(f".draft-{os.getpid()}")  # others may be writing their own
-        with contextlib.suppress(OSError):
-            try:
-                draft.write_bytes(bytes(self.cache.serialize()))
-                draft.replace(self.path)
-            finally:
-                draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError), whole(self.path) as draft:
+            draft.write_bytes(bytes(self.cache.serialize()))

@@ -130,7 +130,7 @@ def test_a_manifest_that_cannot_be_written_leaves_no_draft(copy, monkeypatch):
         raise OSError(28, "No space left on device")
 
     bundle, names = Bundle.load(copy), {p.name for p in copy.iterdir()}
-    monkeypatch.setattr("luvc.engines.bundle.flush", full)
+    monkeypatch.setattr("luvc.files.flush", full)
     with pytest.raises(OSError, match="No space left"):
         bundle.with_manifest(bundle.manifest)
     assert {p.name for p in copy.iterdir()} == names

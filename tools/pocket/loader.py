@@ -18,7 +18,7 @@ from .drawing import CELL
 from .packing import CHAT_EVERY, Packer
 from .vocabulary import SIZE, TASKS
 
-_EXTRA = ("page", "count", "page", "chart", "page", "ocr", "page")
+_EXTRA = ("page", "count", "chart", "page", "needle", "ocr", "chart", "page", "count", "compare")
 SINGLE_TASKS = (*(task for task in TASKS if task != "multi"), *_EXTRA)
 """Tasks in the order of the seeds; the ones that are learnt last come more than once."""
 _SLOTS = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...errors import LuvcError
+from ...files import whole
 from .checkpoint import (
     LAYERS,
     build_config,
@@ -235,9 +235,8 @@ class Trainer:
             "step": self.step,
             "spent": self.spent,
         }
-        draft = self.directory / f"{STATE}.tmp"
-        torch.save(state, draft)
-        os.replace(draft, self.directory / STATE)
+        with whole(self.directory / STATE) as draft:
+            torch.save(state, draft)
 
     def _read_state(self) -> dict | None:
         path = self.directory / STATE

@@ -1,0 +1,46 @@
+"""Files written whole or not at all, and where those lie that one user's runs share."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path, lasting: bool = False) -> Iterator[Path]:
+    """Give a draft beside `path` to write to; it takes the name in one step if all goes well.
+
+    Args:
+        path: the file; folders above it are made.
+        lasting: have the draft on the disk first, so that a crash after the step finds it whole.
+
+    Raises:
+        OSError: the folder cannot be made or written to; an earlier file is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}-{os.getpid()}")  # other processes may write their own
+    try:
+        yield draft
+        if lasting:
+            flush(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the system write a file or folder to its disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def user_cache() -> Path:
+    """Folder of what all runs of this user share: measured times, no results.
+
+    Raises:
+        RuntimeError: the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "luvc-export"
