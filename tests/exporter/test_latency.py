@@ -141,7 +141,7 @@ def test_costs_that_cannot_be_kept_are_measured_anew(monkeypatch, tmp_path, fami
         cache.write_text("a file where the folder should be")
     for _ in range(2):
         latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
-        for file in cache.glob("luvc/latency-*.json"):
+        for file in cache.glob("luvc-export/latency-*.json"):
             file.write_text("{")
     assert [run.output.name for run in machine.runs].count("probe-2-None") == 2
 
