@@ -4,22 +4,28 @@ python -m benchmarks.accuracy tools/pocket/model
 
 What the product offers on the validation split; the solver's options are chosen on it; then the chosen
 options and everything else on the test split, and the spectrum's slopes. float32 throughout, so that a
-GPU and a CPU agree. Needs PyTorch, transformers, numpy, Pillow, pydantic, typer and scikit-image's
-photographs, and matplotlib for the plots.
+GPU and a CPU agree. A run that was stopped goes on with the same command. Needs PyTorch, transformers,
+numpy, Pillow, pydantic, typer and scikit-image's photographs, and matplotlib for the plots.
 """
 
 import datetime
 import json
 import os
 import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
+from luvc.exporter.problem import DEFAULTS
+
 from ..files import write_json
 from . import choose, questions, spectrum
+from .journal import Journal
 from .methods import METHODS, Method, chosen
 from .results import RESULTS, Results
 from .study import RATIOS, Study, rows
@@ -47,21 +53,33 @@ def run(
     echo(f"{limit} questions of each split are drawn")
     methods = [METHODS[name] for name in method or METHODS]
     ratios = ratio or list(RATIOS)
-    offered = [method for method in methods if method.options]  # what defaults can move to
-    found = measure(studies["validation"], offered, ratios, echo)
-    head = header(model, studies["validation"])
-    save(output, "validation", head, studies["validation"], found)
-    verdicts = choose.verdicts(Results(head | tasks(studies["validation"]) | {"rows": found}))
+    validation, test = studies["validation"], studies["test"]
+    head = header(model, validation)
+    asked = {"questions": limit, "ratios": ratios, "methods": [m.name for m in methods]}
+    asked["defaults"] = asdict(DEFAULTS)
+    journal = Journal(output / "accuracy.partial.jsonl", head | asked)
+    if journal.known:
+        echo(f"goes on after {len(journal.known)} results")
+
+    def measure(split: str, methods: list[Method]) -> list[dict]:
+        once = partial(journal.once, split)
+        return [tell(row, limit, echo) for row in rows(studies[split], methods, ratios, once)]
+
+    found = measure("validation", [m for m in methods if m.options])  # what defaults can move to
+    verdicts = choose.verdicts(Results(tasks(validation) | {"rows": found}))
     options = choose.choose(verdicts)
-    write_json(output / "accuracy_choice.json", choose.as_json(verdicts, options))
     if choose.changed(options):
         echo(f"chosen on validation: {options}")
         methods = [*methods, chosen(options)]
-        found += measure(studies["validation"], methods[-1:], ratios, echo)[1:]
-        save(output, "validation", head, studies["validation"], found)
-    write_json(output / "spectrum.json", head | spectrum.measure(studies["validation"]))
-    found = measure(studies["test"], methods, ratios, echo)
-    save(output, "test", header(model, studies["test"]), studies["test"], found)
+        found += measure("validation", methods[-1:])[1:]
+    slopes = journal.once("validation", "spectrum", lambda: spectrum.measure(validation))
+    tested = measure("test", methods)
+    head = {"date": datetime.date.today().isoformat()} | head
+    save(output, "validation", head, validation, found)
+    save(output, "test", head, test, tested)
+    write_json(output / "accuracy_choice.json", choose.as_json(verdicts, options))
+    write_json(output / "spectrum.json", head | slopes)
+    journal.close()
     echo(f"wrote {output}")
 
 
@@ -81,15 +99,12 @@ def load(model: Path, limit: int, device: str, batch: int | None, workers: int) 
     return {s: Study(loaded, g, torch.device(device), batch) for s, g in groups.items()}
 
 
-def measure(study: Study, methods: list[Method], ratios: list[float], echo) -> list[dict]:
-    """All rows, told as they come."""
-    found = []
-    for row in rows(study, methods, ratios):
-        found.append(row)
-        bits = row.get("right")
-        share = f"{int(bits, 16).bit_count() / study.count:.2%}" if bits else row["why"]
-        echo(f"{row['ratio']:g}x {row['method']}: {share}")
-    return found
+def tell(row: dict, count: int, echo: Callable[[str], None]) -> dict:
+    """The row, told as it comes."""
+    bits = row.get("right")
+    share = f"{int(bits, 16).bit_count() / count:.2%}" if bits else row["why"]
+    echo(f"{row['ratio']:g}x {row['method']}: {share}")
+    return row
 
 
 def save(output: Path, split: str, head: dict, study: Study, found: list[dict]) -> None:
@@ -105,7 +120,7 @@ def tasks(study: Study) -> dict[str, list[str]]:
 
 
 def header(model: Path, study: Study) -> dict:
-    """When, on what, of which checkpoint."""
+    """On what and of which checkpoint."""
     import hashlib
 
     import transformers
@@ -116,7 +131,7 @@ def header(model: Path, study: Study) -> dict:
     device = study.device
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
-        "date": datetime.date.today().isoformat(), "device": name, "torch": torch.__version__,
+        "device": name, "torch": torch.__version__,
         "transformers": transformers.__version__, "checkpoint": weights.hexdigest(),
         "trained": trained(model), "visual_tokens": study.span,
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """The study of one split: right or wrong for every question, method and ratio."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -114,21 +115,28 @@ class Study:
         return self.decoder.right(hidden, part).cpu().numpy()
 
 
-def rows(study: Study, methods: Sequence[Method], ratios: Sequence[float]) -> Iterator[dict]:
+Once = Callable[[str, Callable[[], dict]], dict]
+"""Gives the result of a name, made only if it is not known."""
+
+
+def rows(
+    study: Study, methods: Sequence[Method], ratios: Sequence[float], once: Once
+) -> Iterator[dict]:
     """Ratio 1, then every method at every ratio; what has no plan there says why."""
-    yield entry(study, CONTROL, 1.0, 0, study.right(CONTROL, 1.0))
-    for ratio in ratios:
-        for method in methods:
+    for ratio in (1.0, *ratios):
+        for method in methods if ratio > 1 else (CONTROL,):
             for seed in range(SEEDS if method.drawn else 1):
-                try:
-                    yield entry(study, method, ratio, seed, study.right(method, ratio, seed))
-                except LuvcError as error:
-                    yield {"method": method.name, "ratio": ratio, "seed": seed, "why": str(error)}
+                name = f"{method.name} at {ratio:g}, {seed}"
+                yield once(name, partial(entry, study, method, ratio, seed))
         study.forget()
 
 
-def entry(study: Study, method: Method, ratio: float, seed: int, right: np.ndarray) -> dict:
+def entry(study: Study, method: Method, ratio: float, seed: int) -> dict:
     """One line of the result; `right` holds a bit a question, in order, as hexadecimal."""
+    try:
+        right = study.right(method, ratio, seed)
+    except LuvcError as error:
+        return {"method": method.name, "ratio": ratio, "seed": seed, "why": str(error)}
     plans = {P: method.plan(Budget(problem, ratio)) for P, problem in study.problems.items()}
     one = plans[min(plans)]
     return {

@@ -11,7 +11,8 @@ from scipy.stats import linregress
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import choose, questions, report, spectrum
 from benchmarks.accuracy.draws import Draws
-from benchmarks.accuracy.methods import METHODS, chosen
+from benchmarks.accuracy.journal import Journal
+from benchmarks.accuracy.methods import METHODS, SEEDS, chosen
 from benchmarks.accuracy.plans import Budget
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.study import CONTROL, Study
@@ -196,8 +197,49 @@ def test_the_command_writes_everything(folder, tmp_path):
     data = json.loads((tmp_path / "spectrum.json").read_text())
     assert np.array(data["curves"]["spectrum"]).shape == (8, 144)
     assert np.allclose(np.mean(data["curves"]["spectrum"], axis=1), 1, atol=1e-4)
+    assert not list(tmp_path.glob("*.partial.jsonl"))
     page = report.write(tmp_path, tmp_path / "docs")
     assert "| **luvc** |" in page and (tmp_path / "docs" / "spectrum.png").stat().st_size > 10_000
+
+
+def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
+    def run():
+        command.run(
+            folder, limit=2, ratio=[2.0], method=["luvc", "uniform", "random"], device="cpu",
+            batch=4, workers=0, output=tmp_path,
+        )  # fmt: skip
+
+    asked, right = [], Study.right
+
+    def stops(self, method, ratio, seed=0):
+        asked.append(method.name)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return right(self, method, ratio, seed)
+
+    monkeypatch.setattr(Study, "right", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert not (tmp_path / "accuracy_test.json").exists()
+    partial = tmp_path / "accuracy.partial.jsonl"
+    partial.write_text(partial.read_text() + '["test: half a li')
+    run()
+    on_validation = ["ratio 1", "luvc"]
+    assert asked == [*on_validation, "ratio 1", "luvc", "uniform", "uniform", *["random"] * SEEDS]
+    monkeypatch.setattr(Study, "right", right)
+    stopped = Results.read("test", tmp_path).data["rows"]
+    run()
+    assert Results.read("test", tmp_path).data["rows"] == stopped
+
+
+def test_another_runs_journal_is_begun_anew(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for head, expected in (({"of": (1, 2)}, 1), ({"of": (1, 2)}, 1), ({"of": (1, 3)}, 2)):
+        journal = Journal(path, head)
+        found = journal.once("test", "x", lambda value=expected: {"value": value})
+        assert found == {"value": expected}
+    journal.close()
+    assert not path.exists()
 
 
 # ---- files, choice, page: on made-up answers
