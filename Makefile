@@ -1,6 +1,6 @@
 # make demo: from nothing to an answer about a photograph. make demo-triton: the same from a server.
 # make test: everything CI runs.
-PYTHON ?= python3.11
+PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
 # The constraints pin every version.

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console, RenderableType
@@ -65,6 +66,16 @@ class Steps:
             self._done()
         elif self._name and not self._quiet:
             err.print(f"  [red]failed[/red] {self._name}")
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the spinner off the terminal while another progress draws there."""
+        self._status.stop()
+        try:
+            yield
+        finally:
+            if not self._quiet:
+                self._status.start()
 
     def _done(self) -> None:
         if self._name and not self._quiet:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .errors import LuvcError
+
 
 @contextmanager
 def whole(path: Path, lasting: bool = False) -> Iterator[Path]:
@@ -26,6 +28,28 @@ def whole(path: Path, lasting: bool = False) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_file(path: Path | None, option: str) -> None:
+    """Refuse a place that `whole` cannot write a file to, before the work whose outcome it is for.
+
+    Args:
+        path: the file; folders above it may be missing. None: no file is wanted.
+        option: of the command, for the message.
+
+    Raises:
+        LuvcError: it is a folder or a device, or the folder it would be in is not writable.
+    """
+    if path is None:
+        return
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "folder" if os.path.isdir(path) else "device"
+        raise LuvcError(f"{option} {path} is a {kind}; give the name of a file")
+    folder = next(p for p in path.absolute().parents if os.path.exists(p))
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise LuvcError(
+            f"{option} {path} cannot be written: {folder} is no folder with write access; name another place"
+        )
 
 
 def flush(path: Path) -> None:

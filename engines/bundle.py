@@ -6,7 +6,8 @@ Loading runs no code from the bundle and follows no path out of it.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -56,7 +57,7 @@ class Bundle:
             for graph in layout.graphs.model_dump().values():
                 if graph not in manifest.files:
                     raise LuvcError(
-                        f"{root}: layout {layout.name} names {graph}, which is not listed"
+                        f"{root}: layout {layout.name} names {graph}, which is not listed; export again"
                     )
         for plan in sorted(plans):
             if plan not in manifest.files:
@@ -76,6 +77,23 @@ class Bundle:
             raise LuvcError(f"{self.path}: {name!r} leaves the bundle; do not use this bundle")
         return path
 
+    @contextmanager
+    def opening(self, name: str) -> Iterator[Path]:
+        """Path of a listed file, for a block that opens it to run it beside files that are open already.
+
+        Another bundle may have taken the place of the one that was loaded, whose open graphs would then
+        answer together with graphs of another model. Engines that luvc-build adds replace nothing.
+
+        Raises:
+            LuvcError: this file, a graph or the weights were replaced or removed since the bundle was
+                loaded.
+        """
+        self._check_unchanged(name)
+        try:
+            yield self.file(name)
+        finally:  # replaced meanwhile, it may have been opened, or have failed in any way
+            self._check_unchanged(name)
+
     @property
     def processor(self) -> Path:
         """Folder of tokenizer, image processor and chat template."""
@@ -91,6 +109,20 @@ class Bundle:
         """Whether a listed file is there in its size."""
         path = self.file(name)
         return path.is_file() and path.stat().st_size == self.manifest.files[name].bytes
+
+    def _check_unchanged(self, name: str) -> None:
+        """Compare the manifest on disk with the one that was loaded: this file, all graphs, the weights."""
+        loaded, why = self.manifest.files, ""
+        try:
+            now = _read_manifest(self.path).files
+        except (LuvcError, OSError) as e:
+            now, why = {}, f" ({e})"
+        names = [n for n in loaded if n == name or n.startswith(f"{GRAPHS}/")]
+        if why or any(now.get(n) != loaded[n] for n in names):
+            raise LuvcError(
+                f"{self.path} was replaced or removed since it was loaded{why}: load it again, or restart "
+                "the service"
+            )
 
     def _check(self, name: str, file: File, verify: bool, command: str) -> None:
         path = self.file(name)

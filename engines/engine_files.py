@@ -38,7 +38,10 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
                 f"{bundle.path} is not writable, so engines cannot be added; copy the bundle first"
             ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LuvcError(f"the disk is full while building engines for {bundle.path}") from error
+            raise LuvcError(
+                f"the disk is full while building engines for {bundle.path}, which is as it was; make "
+                "room and build again"
+            ) from error
         raise
     finally:
         shutil.rmtree(work, ignore_errors=True)

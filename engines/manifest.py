@@ -248,6 +248,7 @@ class Manifest(Frozen):
 
     Attributes:
         model: the checkpoint as it was named at export.
+        revision: commit of a hub id; None for a directory, and missing in older bundles.
         family: Hugging Face model_type.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
@@ -261,6 +262,7 @@ class Manifest(Frozen):
     schema_version: int = SCHEMA_VERSION
     created: str
     model: str
+    revision: str | None = None
     family: str
     dtype: Dtype
     language: LanguageModel

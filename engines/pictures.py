@@ -1,5 +1,6 @@
 """Pictures and videos: opening, bringing to a layout's size, pixel values. Letters: P patches."""
 
+import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ class Video:
 
 
 Visual = Any  # a PIL image or a Video
+UNREADABLE = (OSError, SyntaxError, TypeError, ValueError)  # what Pillow raises for a broken file
 
 
 class ImageProcessor:
@@ -92,7 +94,8 @@ def pixel_values(processor: Any, visuals: Sequence[Visual], layout: Layout) -> n
     wanted = (len(visuals) * layout.pixel_shape[0], *layout.pixel_shape[1:])
     if values.size != np.prod(wanted) or values.shape[2 - len(wanted) :] != wanted[2:]:
         raise LuvcError(
-            f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}"
+            f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}: the bundle's "
+            "processor folder is another checkpoint's; export again"
         )
     return np.ascontiguousarray(values.reshape(wanted), dtype=np.float32)
 
@@ -129,18 +132,35 @@ def _video_pixels(processor: Any, video: Video, layout: Layout) -> np.ndarray:
     return np.ascontiguousarray(joined.reshape(time, patches, values), dtype=np.float32)
 
 
+def is_visual(part: Any) -> bool:
+    """Whether a content part is an image or a video; `image_url` is OpenAI's name of an image."""
+    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url", "video")
+
+
+def image_source(part: Mapping) -> Any:
+    """What an image part holds, as `open_image` takes it; None where it holds nothing."""
+    for key in ("image", "path", "url", "image_url"):
+        found = part.get(key)
+        found = found.get("url") if isinstance(found, Mapping) else found
+        if found is not None:
+            return found
+    return None
+
+
 def open_visual(part: Mapping) -> Visual:
     """The image or video of a content part.
 
     Raises:
         LuvcError: nothing to show in it, or not readable.
     """
-    if part["type"] == "image":
-        for key in ("image", "path", "url"):
-            if part.get(key) is not None:
-                return open_image(part[key])
-        raise LuvcError("an image part needs 'image' (a path, bytes, array or PIL image)")
-    return open_video(part.get("video"), part.get("fps", 1.0))
+    if part["type"] == "video":
+        return open_video(part.get("video"), part.get("fps", 1.0))
+    source = image_source(part)
+    if source is None:
+        raise LuvcError(
+            "an image part needs 'image' (a path, data: URL, bytes, array or PIL image) or 'image_url'"
+        )
+    return open_image(source)
 
 
 def open_video(source: Any, fps: float = 1.0) -> Video:
@@ -172,17 +192,18 @@ def open_video(source: Any, fps: float = 1.0) -> Video:
 
 def _frames_at(path: Path) -> list[Any]:
     """Frames of a folder or of an animated picture."""
-    from PIL import Image, ImageSequence, UnidentifiedImageError
+    from PIL import Image, ImageSequence
 
-    if path.is_dir():
-        known = Image.registered_extensions()
-        return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
     try:
+        if path.is_dir():
+            known = Image.registered_extensions()
+            return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
         with Image.open(path) as animation:
             return [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
-    except (UnidentifiedImageError, OSError) as e:
+    except UNREADABLE as e:
         raise LuvcError(
-            f"video {path} cannot be read ({e}): give a folder of frames or an animated picture"
+            f"video {_brief(path)} cannot be read ({_reason(e)}): give a folder of frames or an "
+            "animated picture"
         ) from e
 
 
@@ -190,26 +211,15 @@ def open_image(source: Any) -> Any:
     """A PIL image in RGB, upright.
 
     Args:
-        source: PIL image, array [H, W, 3] uint8, bytes of a file, or a local path.
+        source: PIL image, array [H, W, 3] uint8, bytes of a file, a local path or a data: URL.
 
     Raises:
         LuvcError: not readable as an image; says why.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        if isinstance(source, Image.Image):
-            image = source
-        elif isinstance(source, np.ndarray):
-            image = Image.fromarray(source)
-        elif isinstance(source, (bytes, bytearray)):
-            image = Image.open(io.BytesIO(source))
-        elif isinstance(source, (str, os.PathLike)):
-            image = Image.open(_local_path(str(source)))
-        else:
-            raise LuvcError(
-                f"an image is a path, bytes, array or PIL image, got {type(source).__name__}"
-            )
+        image = _decoded(source)
         if 0 in image.size:
             raise LuvcError(
                 f"the image has {image.width}x{image.height} pixels; it needs 1 or more each way"
@@ -217,14 +227,59 @@ def open_image(source: Any) -> Any:
         return ImageOps.exif_transpose(image).convert("RGB")
     except LuvcError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, TypeError, ValueError) as e:
+    except UNREADABLE as e:
         shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise LuvcError(f"image {shown} cannot be read: {e}") from e
+        raise LuvcError(f"image {_brief(shown)} cannot be read: {_reason(e)}") from e
     except Image.DecompressionBombError as e:
         raise LuvcError(f"the image is too large: {e}; scale it down first") from e
 
 
+def _decoded(source: Any) -> Any:
+    """A PIL image; of a file, its header."""
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        return source
+    if isinstance(source, np.ndarray):
+        return Image.fromarray(source)
+    if isinstance(source, (bytes, bytearray)):
+        return Image.open(io.BytesIO(source))
+    if isinstance(source, str) and source.startswith("data:"):
+        return Image.open(io.BytesIO(from_base64(source.encode())))
+    if isinstance(source, (str, os.PathLike)):
+        return Image.open(_local_path(str(source)))
+    raise LuvcError(
+        f"an image is a path, data: URL, bytes, array or PIL image, got {type(source).__name__}"
+    )
+
+
+def from_base64(text: bytes) -> bytes:
+    """The bytes behind base64, which may be broken into lines, or behind a data: URL of it.
+
+    Raises:
+        binascii.Error: it is something else.
+    """
+    if text.startswith(b"data:"):
+        text = text.partition(b",")[2]
+    return base64.b64decode(text.translate(None, b"\r\n"), validate=True)
+
+
 def _local_path(source: str) -> Path:
     if source.startswith(("http://", "https://")):
-        raise LuvcError(f"image {source} is remote; download it and give the file")
+        raise LuvcError(f"image {_brief(source)} is remote; download it and give the file")
     return Path(source.removeprefix("file://"))
+
+
+def _brief(source: Any) -> str:
+    """A path or URL as errors name it, at most 80 characters: it may hold a whole picture."""
+    text = str(source)
+    return text if len(text) <= 80 else f"{text[:40]}...{text[-37:]}"
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, without the name of the file, which may be as long."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is of no known format"
+    return getattr(error, "strerror", None) or f"{error!s:.80}"

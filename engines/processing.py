@@ -20,6 +20,7 @@ from .pictures import (
     Video,
     Visual,
     frames_of,
+    is_visual,
     open_image,
     open_visual,
     pixel_values,
@@ -236,14 +237,14 @@ def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
         kept = []
         for part in parts:
             kind = part.get("type") if isinstance(part, Mapping) else None
-            if kind in ("image", "video"):
+            if is_visual(part):
                 images.append(open_visual(part))
-                kept.append({"type": kind})
+                kept.append({"type": "video" if kind == "video" else "image"})
             elif kind == "text" and isinstance(part.get("text"), str):
                 kept.append({"type": "text", "text": part["text"]})
             else:
                 raise LuvcError(
-                    f"a content part is of type 'text', 'image' or 'video', got {part!r:.80}"
+                    f"a content part is of type 'text', 'image', 'image_url' or 'video', got {part!r:.80}"
                 )
         plain.append({"role": message["role"], "content": kept})
     if plain[-1]["role"] == "assistant":

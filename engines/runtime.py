@@ -1,6 +1,5 @@
 """VLM: load a bundle, generate, stream, chat."""
 
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from .bundle import Bundle, first_error
 from .decoding import Row, Rows
 from .manifest import Layout
 from .processing import Processor, Prompt
-from .sampling import Sampling
+from .sampling import GENERATION, Sampling, generation_config
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -71,14 +70,16 @@ class VLM:
 
         Args:
             messages: a list of {"role", "content"}; content is a text or a list of parts
-                {"type": "image", "image": path | bytes | array | PIL} and {"type": "text", "text"}.
-                A list of such lists is a batch; its rows may have unequal lengths.
+                {"type": "image", "image": path | data: URL | bytes | array | PIL} and {"type": "text",
+                "text"}; {"type": "image_url", "image_url": {"url": path | data: URL}} is an image too.
+                A list of such lists is a batch. Its rows may have unequal lengths and need unequal
+                layouts: those of one layout are run together, one layout after the other.
             stream: return a `Stream` of text pieces instead of waiting (one conversation).
             layout: name of a layout of the bundle; default by the images' number and size.
             options: fields of `Sampling`; the rest comes from the generation config.
 
         Returns:
-            An Answer, a list of them for a batch, or a Stream.
+            An Answer, a list of them for a batch, in its order, or a Stream.
 
         Raises:
             LuvcError: bad messages, images or options; prompt longer than the text capacity.
@@ -91,7 +92,7 @@ class VLM:
             raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
         prompts = [self.processor.prompt(m, layout) for m in (messages if batch else [messages])]
         if batch:
-            return drain(self._answers(prompts, sampling))
+            return self._batch(prompts, sampling)
         cancelled = threading.Event()
         result = Stream(single(self._answers(prompts, sampling, cancelled)), cancelled)
         return result if stream else result.answer
@@ -131,19 +132,43 @@ class VLM:
             embedded: what `embed` gave for them, when it has run already.
             caches: of as many rows; default new ones.
         """
-        layout = _one_layout(prompts)
+        layout = prompts[0].layout
         embeds, timing = embedded or self.embed(prompts)
         rows = Rows(self.runner, self.manifest, layout, len(prompts), caches)
         start = perf_counter()
         result = rows.prefill([p.input_ids for p in prompts], embeds, [p.seconds for p in prompts])
         return rows, result, replace(timing, prefill_ms=(perf_counter() - start) * 1e3)
 
-    def _answers(self, prompts, sampling: Sampling, cancelled: threading.Event | None = None):
-        """Yields a list of text pieces per step, returns the list of answers."""
+    def _batch(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Answer]:
+        """Answers of a batch in its order, made layout by layout."""
+        groups: dict[str, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(prompt.layout.name, []).append(place)
+        answers: dict[int, Answer] = {}
+        for places in groups.values():
+            made = drain(self._answers([prompts[p] for p in places], sampling, places=places))
+            answers.update(zip(places, made, strict=True))
+        return [answers[place] for place in range(len(prompts))]
+
+    def _answers(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        cancelled: threading.Event | None = None,
+        places: Sequence[int] = (0,),
+    ):
+        """Yields a list of text pieces per step, returns the list of answers.
+
+        Args:
+            prompts: of one layout.
+            sampling: of all of them.
+            cancelled: ends them before the next step.
+            places: of the prompts in the whole batch, which their draws depend on.
+        """
         rows, result, timing = self.prefill(prompts)
         states = [
-            Row(self.processor.tokenizer, sampling, p.input_ids, row)
-            for row, p in enumerate(prompts)
+            Row(self.processor.tokenizer, sampling, p.input_ids, place)
+            for p, place in zip(prompts, places, strict=True)
         ]
         per_token = yield from self.decode(rows, states, result.logits, cancelled)
         timing = replace(timing, decode_ms_per_token=per_token)
@@ -206,21 +231,9 @@ class VLM:
         )
 
 
-def _one_layout(prompts: Sequence[Prompt]) -> Layout:
-    names = {p.layout.name for p in prompts}
-    if len(names) > 1:
-        raise LuvcError(
-            f"the conversations of one batch need one layout, these fit {', '.join(sorted(names))}: "
-            "name one with layout=..., or generate them apart"
-        )
-    return prompts[0].layout
-
-
 def _default_sampling(bundle: Bundle) -> Sampling:
-    path = bundle.processor / "generation_config.json"
-    if not path.is_file():
-        return Sampling()
     try:
-        return Sampling.from_generation_config(json.loads(path.read_text()))
+        return Sampling.from_generation_config(generation_config(bundle))
     except ValidationError as e:
+        path = bundle.processor / GENERATION
         raise LuvcError(f"{path}: {first_error(e)}; mend it in the checkpoint and export") from e

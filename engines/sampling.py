@@ -4,6 +4,7 @@ Order and meaning are those of Hugging Face's generation: repetition penalty, te
 top-p. Letters: B batch.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,20 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import LuvcError
-from .bundle import first_error
+from .bundle import Bundle, first_error
+
+GENERATION = "generation_config.json"
+# transformers' settings that choose other tokens and are not known here, and what changes nothing beside
+# None; lengths are not among them: max_new_tokens and the text capacity stand for max_length
+NEUTRAL = {
+    "num_beams": 1, "penalty_alpha": 0, "dola_layers": None, "constraints": None,
+    "force_words_ids": None, "guidance_scale": 1, "token_healing": False, "watermarking_config": None,
+    "min_length": 0, "min_new_tokens": 0, "exponential_decay_length_penalty": None,
+    "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1,
+    "bad_words_ids": None, "suppress_tokens": None, "begin_suppress_tokens": None,
+    "forced_bos_token_id": None, "forced_eos_token_id": None, "sequence_bias": None,
+    "min_p": 0, "top_h": None, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0,
+}  # fmt: skip
 
 
 class Sampling(BaseModel):
@@ -19,14 +33,15 @@ class Sampling(BaseModel):
 
     Attributes:
         max_new_tokens: longest answer, in tokens.
-        do_sample: sample instead of taking the most likely token.
+        do_sample: sample instead of taking the most likely token; `override` turns it on for a
+            temperature above 0, top_k or top_p.
         temperature: divides the logits when sampling.
         top_k: sample from the k most likely tokens (0 = all).
         top_p: sample from the smallest set of tokens with this probability.
         repetition_penalty: divides positive and multiplies negative logits of tokens already seen.
         eos_token_id: ids that end the answer.
         stop: texts that end the answer; they are not part of it.
-        seed: of the sampling; None draws one.
+        seed: of the sampling, which it does not turn on; None draws one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,7 +68,7 @@ class Sampling(BaseModel):
 
     @classmethod
     def from_generation_config(cls, config: dict[str, Any]) -> "Sampling":
-        """The fields of a generation_config.json that are known here; the others are not used."""
+        """The fields of a generation_config.json that are known here; `not_carried` tells others."""
         config = {"stop": config.get("stop_strings")} | config
         known = {k: v for k, v in config.items() if k in cls.model_fields and v is not None}
         if known.get("temperature") == 0:  # some checkpoints write greedy like this
@@ -71,12 +86,27 @@ class Sampling(BaseModel):
             given.setdefault("stop", given.pop("stop_strings"))
         if "temperature" in given and given["temperature"] == 0:
             given |= {"temperature": 1.0, "do_sample": False}
-        elif {"temperature", "top_k", "top_p", "seed"} & set(given):
+        elif {"temperature", "top_k", "top_p"} & set(given):
             given.setdefault("do_sample", True)
         try:
             return Sampling(**(self.model_dump() | given))
         except ValidationError as e:
             raise LuvcError(f"generation option {first_error(e)}") from e
+
+
+def generation_config(bundle: Bundle) -> dict[str, Any]:
+    """The generation config that export wrote; empty where a bundle has none."""
+    path = bundle.processor / GENERATION
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def not_carried(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a generation_config.json that choose other tokens and that `Sampling` has no field for."""
+    return {
+        name: config[name]
+        for name, neutral in NEUTRAL.items()
+        if config.get(name) not in (None, [], {}, neutral)
+    }
 
 
 class Sampler:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from .config import ExportConfig
 from .family import Family
 from .onnx_export import save, trace
 from .requests import prefill_request, step_request, vision_request
+from .source import NOTICES
 from .stamp import Unlike
 from .weights import WeightsFile
 
@@ -61,7 +63,8 @@ def assemble(
     _write_processor(family, model, folder / PROCESSOR)
     manifest = Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        model=str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model,
+        model=family.model,
+        revision=family.commit,
         family=family.config.model_type,
         dtype=config.dtype,
         language=family.language,
@@ -94,7 +97,7 @@ def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, 
 
 
 def _write_processor(family: Family, model: Any, folder: Path) -> None:
-    """Tokenizer, image processor, chat template and generation config, as Hugging Face saves them."""
+    """Tokenizer, image processor, template, generation config as Hugging Face saves them; the terms."""
     family.tokenizer.save_pretrained(folder)
     family.image_processor.save_pretrained(folder)
     family.config.save_pretrained(folder)
@@ -104,6 +107,9 @@ def _write_processor(family: Family, model: Any, folder: Path) -> None:
         text = family.config.text_config.eos_token_id
         data["eos_token_id"] = family.tokenizer.eos_token_id if text is None else text
     folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
+    for terms in (file for pattern in NOTICES for file in family.folder.glob(pattern)):
+        if terms.is_file():
+            shutil.copyfile(terms, folder / terms.name)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Manifest:

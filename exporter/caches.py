@@ -13,8 +13,8 @@ Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/backends/bas
 
 @torch.library.custom_op(f"{contract.DOMAIN}::tensor_scatter", mutates_args=())
 def tensor_scatter(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """cache [B, H, C, d] with rows index[b] .. index[b] + T - 1 replaced by update [B, H, T, d]."""
-    return cache.scatter(2, _slots(update, index), update)
+    """`scattered`, as an operator of its own that export turns into TensorScatter."""
+    return scattered(cache, update, index)
 
 
 @tensor_scatter.register_fake
@@ -39,6 +39,11 @@ def write(
         cache[:, :, : update.shape[2]] = update
         return cache
     return cache.scatter_(2, _slots(update, index), update)
+
+
+def scattered(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """cache [B, H, C, d] with rows index[b] .. index[b] + T - 1 replaced by update [B, H, T, d]."""
+    return cache.scatter(2, _slots(update, index), update)
 
 
 def _slots(update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from . import options as o
 
 def plan(
     model: o.Model,
+    revision: o.Revision = None,
     ratio: Annotated[
         list[str] | None, typer.Option(help="One or several ratios, such as 2x; default 2x.")
     ] = None,
@@ -34,14 +35,17 @@ def plan(
     from .pipeline import plan as make
     from .report import plan_json, plan_table
 
-    family = Family.load(model)
-    found, refused = [], {}
-    for text in ratio or [None]:
-        config = o.make_config(
+    configs = [
+        o.make_config(
             model, text, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
             oim_match,
-            reference_text=text_tokens, text_capacity=text_capacity,
-        )  # fmt: skip
+            reference_text=text_tokens, text_capacity=text_capacity, revision=revision,
+        )
+        for text in ratio or [None]
+    ]  # fmt: skip
+    family = Family.load(configs[0].checkpoint)
+    found, refused = [], {}
+    for text, config in zip(ratio or [None], configs, strict=True):
         try:
             found += [(layout, config) for layout in make(config, family)]
         except LuvcError as e:

@@ -26,6 +26,7 @@ class ExportConfig(BaseModel):
 
     Attributes:
         model: checkpoint directory or hub id.
+        revision: branch, tag or commit of a hub id; None for the default branch.
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
         ratio: baseline / compressed language prefill.
         ratio_of: what the ratio counts, FLOPs or milliseconds measured on the backend.
@@ -44,6 +45,7 @@ class ExportConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
+    revision: str | None = Field(default=None, min_length=1)
     output: Path = Path("bundle")
     ratio: float = Field(default=2.0, ge=1)
     ratio_of: Literal["flops", "latency"] = "flops"
@@ -78,6 +80,11 @@ class ExportConfig(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.revision is not None and Path(self.model).exists():
+            raise ValueError(
+                f"--revision {self.revision} is for hub ids, and {self.model} is here on the disk: leave "
+                "it out"
+            )
         if self.reference_text > self.text_capacity:
             raise ValueError(
                 f"--text-tokens {self.reference_text} is more than --text-capacity "
@@ -107,6 +114,13 @@ class ExportConfig(BaseModel):
                 f"--backend {self.backend} needs --dtype fp16 or bf16: it has no fused attention for "
                 "float32 prompts"
             )
+
+    @property
+    def checkpoint(self) -> str:
+        """What Family.load reads: the directory, the hub id or ID@REVISION."""
+        if self.revision is None or Path(self.model).exists():  # probes of latency are directories
+            return self.model
+        return f"{self.model}@{self.revision}"
 
     @property
     def validates(self) -> bool:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..errors import LuvcError
 from . import cost
 from .grid import Grid
 from .problem import Problem
+from .source import brief, locate, named
 from .text import TextTraits, decoder_shape, text_traits
 from .vision import ADAPTERS, adapter_class
 from .vision.core import Picture, VisionAdapter
@@ -27,25 +28,35 @@ class Family:
         source: the directory or hub id as it was given.
         config: Hugging Face config.
         adapter: the vision adapter class of its model_type.
+        folder: where its files lie: the directory, or the hub's snapshot, which may lack the weights.
+        commit: of a hub id; None for a directory.
     """
 
     source: str
     config: Any
     adapter: type[VisionAdapter]
+    folder: Path
+    commit: str | None = None
 
     @classmethod
     def load(cls, source: str) -> "Family":
-        """Read and check the config of a directory or hub id.
+        """Read and check the config of a directory, a hub id or ID@REVISION.
 
         Raises:
             LuvcError: not found, not a supported vision-language model, quantised, or needs remote code.
         """
-        config = _load_config(source)
+        folder, commit = locate(source)
+        config = _load_config(source, folder)
         _check_quantization(source, config)
-        family = cls(source, config, adapter_class(config.model_type))
+        family = cls(source, config, adapter_class(config.model_type), folder, commit)
         family.adapter.check(config)
         _ = family.traits
         return family
+
+    @property
+    def model(self) -> str:
+        """The hub id without its revision, or the directory from the root."""
+        return str(self.folder.resolve()) if self.commit is None else named(self.source)[0]
 
     @cached_property
     def traits(self) -> TextTraits:
@@ -64,7 +75,7 @@ class Family:
         for name in ("layer_types", "no_rope_layers"):
             if getattr(text, name, None):
                 setattr(text, name, getattr(text, name)[:depth])
-        return Family(self.source, config, self.adapter)
+        return replace(self, config=config)
 
     @property
     def decoder(self) -> cost.DecoderShape:
@@ -204,12 +215,10 @@ class Family:
 
         Checkpoints made of a text model may keep that model's template beside their own.
         """
-        from transformers.utils.hub import cached_file
-
         for name in ("processor_config.json", "chat_template.json"):
+            file = self.folder / name
             try:
-                file = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
-                found = json.loads(Path(file).read_text()) if file is not None else {}
+                found = json.loads(file.read_text()) if file.is_file() else {}
                 if found.get("chat_template"):
                     return found["chat_template"]
             except (OSError, ValueError, AttributeError) as e:
@@ -218,7 +227,7 @@ class Family:
 
     def _read(self, auto: Any, what: str, **options: Any) -> Any:
         try:
-            return auto.from_pretrained(self.source, trust_remote_code=False, **options)
+            return auto.from_pretrained(str(self.folder), trust_remote_code=False, **options)
         except (LuvcError, MemoryError):
             raise
         except Exception as e:  # readers raise what they like, the tokenizer's a plain Exception
@@ -243,23 +252,15 @@ _REMOTE = (
 )
 
 
-def _load_config(source: str) -> Any:
+def _load_config(source: str, folder: Path) -> Any:
     from transformers import AutoConfig
 
-    known = ", ".join(sorted(ADAPTERS))
-    path = Path(source)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise LuvcError(f"{source} is not a checkpoint: it has no config.json")
-    if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise LuvcError(f"there is no directory {source}")
-    if path.is_file():
-        raise LuvcError(f"{source} is a file; give the checkpoint's directory or a hub id")
-    raw = _raw_config(path)
+    known, raw = ", ".join(sorted(ADAPTERS)), _raw_config(source, folder)
     if raw.get("auto_map") and raw.get("model_type") not in ADAPTERS:
         raise LuvcError(_REMOTE.format(source=source, known=known))
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as e:  # whatever the hub client and the config classes raise
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as e:  # whatever the config classes raise
         if "trust_remote_code" in str(e):
             raise LuvcError(_REMOTE.format(source=source, known=known)) from e
         kind = raw.get("model_type")
@@ -275,18 +276,12 @@ def _load_config(source: str) -> Any:
     return config
 
 
-def _raw_config(path: Path) -> dict[str, Any]:
-    file = path / "config.json"
+def _raw_config(source: str, folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
     if not file.is_file():
-        return {}
+        raise LuvcError(f"{source} is not a checkpoint: it has no config.json")
     try:
         data = json.loads(file.read_text())
     except ValueError as e:
         raise LuvcError(f"{file} is not valid JSON: {e}") from e
     return data if isinstance(data, dict) else {}
-
-
-def brief(error: Exception) -> str:
-    """The first line of an error's text, at most 200 characters of it."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .caches import Buffers, ScatterCache
+from .caches import Buffers, ScatterCache, scattered
 from .language import MARK_TABLE, Decoder
 from .masks import prompt_mask, step_mask
 from .pruner import Tokens, add_deep
@@ -144,6 +144,4 @@ def _remember(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Bu
     name = f"cache_position_{layer}"
     new = positions[:, None, :, None].to(buffers[name].dtype)
     # no TensorScatter: TensorRT-RTX ends the process where such a cache has one number a slot
-    place = torch.arange(new.shape[2], device=new.device)
-    slots = slot[:, None, None, None] + place[None, None, :, None]
-    return {name: buffers[name].scatter(2, slots.expand_as(new), new)}
+    return {name: scattered(buffers[name], new, slot)}

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-CONTROL_GROUPS = Path("/sys/fs/cgroup")
+from ..cores import CONTROL_GROUPS
+
 _FILES = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}
 
 

@@ -11,6 +11,10 @@ from .problem import DEFAULTS
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Model = Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of a hub id; default its main branch."),
+]
 RatioOf = Annotated[
     str,
     typer.Option(

@@ -18,6 +18,7 @@ from .checkpoint import load_model
 from .config import ExportConfig
 from .family import Family
 from .memory import free_memory
+from .source import checkpoint_of
 from .torch_runner import TorchRunner, convert
 
 CHECKED_ON = "ort"  # the backend that needs no GPU
@@ -120,7 +121,7 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
     Raises:
         LuvcError: the checkpoint cannot be read, or is another architecture.
     """
-    family = Family.load(model or manifest.model)
+    family = Family.load(checkpoint_of(manifest, model))
     d, lm = family.decoder, manifest.language
     if (d.layers, d.kv_heads, d.head_dim, d.vocab) != (
         lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,

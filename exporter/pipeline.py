@@ -6,7 +6,7 @@ from ..engines.manifest import Layout
 from ..engines.replace import check_target, replacing
 from ..errors import LuvcError
 from .assemble import Progress, assemble, write_manifest
-from .checkpoint import load_model
+from .checkpoint import fetch_weights, load_model
 from .config import ExportConfig
 from .family import Family
 from .latency import Timed, for_latency
@@ -23,7 +23,7 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
     Raises:
         LuvcError: unsupported model, size or ratio.
     """
-    family = family or Family.load(config.model)
+    family = family or Family.load(config.checkpoint)
     layouts = []
     for size in config.image_sizes or (None,):
         for images in config.images:
@@ -73,11 +73,12 @@ def export(
     if config.backend != CHECKED_ON:
         load_backend(config.backend).check_machine()
     progress("reading the config and solving the schedule")
-    family = family or Family.load(config.model)
+    family = family or Family.load(config.checkpoint)
     if config.ratio_of == "latency":
         config, _ = solve_for_latency(config, family, progress)
     layouts = plan(config, family)
     _check_match(config, any(layout.schedule.match for layout in layouts))
+    fetch_weights(family, progress)
     progress("loading the weights")
     model = load_model(family)
     with replacing(config.output) as folder:
@@ -104,6 +105,7 @@ def solve_for_latency(
     check_target(config.output)
     config.check_backend()
     _check_match(config)
+    fetch_weights(family, progress)
     timed = for_latency(config, family, progress, export)
     return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed
 

@@ -71,9 +71,7 @@ class Pruner(nn.Module):
                 keep_index, visual_index = reference.indices_of(
                     kept, tokens.visual_index, tokens.positions.shape[1]
                 )
-            deep = tuple(
-                d.gather(1, kept[..., None].expand(-1, -1, d.shape[-1])) for d in tokens.deep
-            )
+            deep = tuple(reference.take_rows(d, kept) for d in tokens.deep)
         hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         return Tokens(hidden, positions, visual_index, last, deep), seen

@@ -8,7 +8,7 @@ from ..engines.manifest import Layout, Schedule, Stage
 from ..engines.validate import Report
 from . import cost
 from .family import Family
-from .grid import merge_grid, merged_length
+from .grid import merge_grid
 from .latency import Timed
 from .problem import Problem
 from .schedule import smooth_counts
@@ -139,7 +139,8 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
     if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
         return [*found, "no compression: the bundle equals the unmodified model"]
     grid = problem.grid
-    for merge, after in zip(s.vision, _after_each(problem, s), strict=True):
+    for merge in s.vision:
+        after = merge_grid(grid, merge, problem.multiple)
         length = grid.length(merge.axis)
         left = after.length(merge.axis)
         exact = length - length // merge.group
@@ -149,7 +150,7 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
                 f"OIM before vision layer {merge.layer}: {left} of {length} tokens along the "
                 f"{merge.axis} stay instead of {exact}, the projector needs a multiple of {multiple}"
             )
-        elif merged_length(length, merge.group, 1) * merge.group != length * (merge.group - 1):
+        elif length % merge.group:
             found.append(
                 f"OIM before vision layer {merge.layer}: {length} is not a multiple of "
                 f"{merge.group}, the surplus along the {merge.axis} stays unmerged"
@@ -168,14 +169,6 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
     if not s.language or s.language[-1].keep:
         found.append(f"{layout.stages[-1].visual} visual tokens stay to the last layer")
     return found
-
-
-def _after_each(problem: Problem, schedule: Schedule):
-    grid, grids = problem.grid, []
-    for merge in schedule.vision:
-        grid = merge_grid(grid, merge, problem.multiple)
-        grids.append(grid)
-    return grids
 
 
 def timed_line(timed: Timed) -> Text:

@@ -52,7 +52,8 @@ class Rotary(nn.Module):
                     self.forms[kind] = form
             if kind not in self.forms:
                 raise LuvcError(
-                    f"the rotary positions of {type(rotary).__name__} are not supported"
+                    f"the rotary positions of {type(rotary).__name__} are not supported; the families "
+                    "that are: docs/families.md"
                 )
 
     def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> Turns:

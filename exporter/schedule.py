@@ -46,7 +46,7 @@ def smooth_counts(limit: int) -> tuple[int, ...]:
     for prime in (2, 3, 5, 7):
         powers = [prime**e for e in range(int(math.log(max(limit, 1), prime)) + 2)]
         counts = {c * p for c in counts for p in powers if c * p <= limit}
-    return (0, *sorted(c for c in counts if c <= limit))
+    return (0, *sorted(counts))
 
 
 class _Solver:

@@ -13,8 +13,11 @@ from PIL import Image
 
 from luvc.engines import Bundle
 from luvc.engines.bundle import sha256
+from luvc.engines.manifest import Schedule
 from luvc.exporter import cli, parity
 from luvc.exporter import cli_plan as plan
+from luvc.exporter.family import Family
+from luvc.exporter.latency import StageCosts, Timed
 from luvc.tools import run as run_tool
 from luvc.tools import validate as validate_tool
 from tests.conftest import ask
@@ -56,6 +59,32 @@ def test_export_prints_plan_steps_and_validation(command, workshop, tmp_path):
     bundle = Bundle.load(target, verify=True)
     assert bundle.manifest.validated
     assert 1.23 <= bundle.manifest.layouts[0].ratios.prefill <= 1.23 * 1.02
+
+
+def test_export_as_json(command, workshop, tmp_path):
+    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
+    line = ("--model", model, "--output", tmp_path / "bundle", *SMALL, "--json")
+    result = command(cli, *line, "--ratio", "1.23x")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    files = [p for p in (tmp_path / "bundle").rglob("*") if p.is_file()]
+    size = sum(p.stat().st_size for p in files if p.name != "manifest.json")
+    assert found["bundle"] == str(tmp_path / "bundle") and found["bytes"] == size
+    assert found["validated"] is True and found["validated_layers"] == 3
+    asked = ("--model", model, "--ratio", "1.23x", "--text-tokens", "8", "--json")
+    assert found["plans"] == json.loads(command(plan, *asked).out)["plans"]
+    assert found["latency"] is None and found["engines"] == []
+    refused = command(cli, *line, "--ratio", "50x")
+    assert refused.code == 2 and refused.out == "" and "largest feasible ratio is" in refused.err
+
+
+def test_export_as_json_with_measured_times(workshop):
+    bundle = workshop.bundle("qwen2")
+    timed = Timed(Schedule(), 1.5, 1.52, 1.51, 30.2, 20.0, StageCosts(0, 0, 0, 1, 0))
+    found = json.dumps(cli._result(bundle, Family.load(bundle.manifest.model), timed))
+    assert json.loads(found)["latency"] == {
+        "asked": 1.5, "predicted": 1.52, "measured": 1.51, "baseline_ms": 30.2, "compressed_ms": 20.0,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -192,6 +221,17 @@ def test_a_tokenizer_file_that_holds_something_else(command, broken):
     assert result.code == 2 and "tokenizer files cannot be read" in result.err
 
 
+def test_export_tells_which_generation_settings_are_left_out(command, broken, tmp_path):
+    file = broken / "generation_config.json"
+    settings = {"no_repeat_ngram_size": 3, "bad_words_ids": [[5]], "num_beams": 1, "top_k": 7}
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    line = ("--model", broken, "--output", tmp_path / "b", "--ratio", "1", "--no-validate", *SMALL)
+    result = command(cli, *line)
+    assert result.code == 0, result.err
+    left = "generation settings not carried over: no_repeat_ngram_size=3, bad_words_ids=[[5]]; "
+    assert left in result.out
+
+
 def test_an_export_that_differs_from_pytorch(command, workshop, tmp_path, monkeypatch):
     rounded = parity._rounded
 
@@ -293,15 +333,31 @@ def test_run_samples_as_it_is_told(command, workshop, photo):
     line = (vlm.bundle.path, "Why?", "--image", photo, "--max-new-tokens", 20, "--threads", 1)
     for seed in (5, 6):
         sampled = ("--temperature", 1.5, "--top-p", 0.95, "--top-k", 40, "--seed", seed)
+        sampled += ("--repetition-penalty", 1.3)
         result = command(run_tool, *line, *sampled, "--json")
         assert result.code == 0, result.err
         tokens.append(json.loads(result.out)["token_ids"])
         wanted = vlm.generate(
             ask("Why?", str(photo)), max_new_tokens=20, temperature=1.5, top_p=0.95, top_k=40,
-            seed=seed,
+            repetition_penalty=1.3, seed=seed,
         )  # fmt: skip
         assert tokens[-1] == wanted.token_ids
     assert tokens[0] != tokens[1]
+
+
+def test_run_takes_the_layout_it_is_told(command, workshop, photo, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "luvc.tools.token_map.draw", lambda images, layout, *rest: drawn.append(layout.name)
+    )
+    bundle = workshop.bundle("qwen2-layouts", 1).path
+    line = (bundle, "Why?", "--image", photo, "--max-new-tokens", 2, "--json", "--show-tokens", "x")
+    for name in ("56x56", "56x112"):
+        result = command(run_tool, *line, "--layout", name)
+        assert result.code == 0, result.err
+        assert json.loads(result.out)["layout"] == name == drawn[-1]
+    refused = command(run_tool, *line, "--layout", "9x9")
+    assert refused.code == 2 and "there is no layout '9x9' in this bundle, only" in refused.err
 
 
 def test_run_says_when_the_capacity_ends_it(command, workshop, photo):

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-ASKING, EXPORTING = re.findall(r"```python\n(.*?)```", README, re.S)
+ASKING, SERVING, EXPORTING = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
 def printed(example: str, folder: Path) -> str:
@@ -32,6 +32,12 @@ def test_the_example_that_asks_runs(workshop, picture, tmp_path):
     Image.fromarray(picture).save(tmp_path / "photo.png")
     out = printed(ASKING, tmp_path)
     assert "visual tokens enter" in out and "tokens were not run again" in out
+
+
+def test_the_example_that_serves_runs(workshop, picture, tmp_path):
+    (tmp_path / "bundle").symlink_to(workshop.bundle("qwen2").path)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    assert printed(ASKING + SERVING, tmp_path).splitlines()[-1].endswith(("length", "stop"))
 
 
 def test_the_example_that_exports_runs(workshop, tmp_path):

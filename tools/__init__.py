@@ -1,1 +1,1 @@
-"""Commands people run around export: run, validate, demo model."""
+"""Commands around a bundle: run, serve, measure, check; and PocketVQA."""

@@ -151,6 +151,8 @@ def batch(
     output: Annotated[Path, typer.Argument(help="Folder for the answers.")],
     question: Annotated[str, typer.Option(help="For rows without one.")] = "Describe the picture.",
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option(help="Sample; 0 is greedy.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Of each answer's sampling.")] = None,
     actors: Annotated[int, typer.Option(help="Bundles that work side by side.")] = 1,
     rows: Annotated[int, typer.Option(help="Answers an actor makes at once.")] = 8,
     part: Annotated[int, typer.Option(help="Answers of one output file.")] = 64,
@@ -161,18 +163,20 @@ def batch(
 ) -> None:
     """Answer a question about every picture; run it again to go on where it was stopped."""
     from ..engines import Bundle
+    from ..engines.sampling import Sampling
 
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    Sampling().override(**options)  # refuses now what every picture would be refused for
     loaded = Bundle.load(bundle)
     check_installed()
     wanted = read_input(source)
     check_run(output, {"bundle": loaded.manifest.created, "model": loaded.manifest.model,
-                       "question": question, "max_new_tokens": max_new_tokens})  # fmt: skip
+                       "question": question, **options})  # fmt: skip
     written = done(output)
     left = [row for row in wanted if row["id"] not in written]
     console.err.print(f"{len(wanted)} pictures, {len(wanted) - len(left)} answered before")
     if left:
         start_ray(address, actors, threads)
-        options = {"max_new_tokens": max_new_tokens}
         arguments = (str(bundle.resolve()), question, backend, threads, rows, options)
         resources = {"num_cpus": max(1, threads), "num_gpus": gpus}
         blocks = answers(left, arguments, actors, 4 * rows, resources)

@@ -22,7 +22,7 @@ def read_input(source: Path) -> list[dict[str, Any]]:
 
     Args:
         source: a folder of pictures, or a .jsonl or .parquet file with the column `image` and, where
-            that holds bytes, `id`. Paths are relative to the file.
+            that holds bytes or a data: URL, `id`. Paths are relative to the file.
 
     Raises:
         LuvcError: not readable, or an id is missing or stands there twice.
@@ -44,7 +44,7 @@ def read_input(source: Path) -> list[dict[str, Any]]:
     seen = set()
     for row in rows:
         if row["id"] in seen:
-            raise LuvcError(f"{source}: id {row['id']!r} stands there twice")
+            raise LuvcError(f"{source}: id {row['id']!r:.80} stands there twice")
         seen.add(row["id"])
     return rows
 
@@ -64,11 +64,12 @@ def _row(row: Any, source: Path, number: int) -> dict[str, Any]:
         image = image.get("bytes") or image.get("path")
     if not isinstance(image, (str, bytes)):
         raise LuvcError(f"{source}, row {number}: `image` must be a path or the bytes of a file")
-    name = row.get("id", image if isinstance(image, str) else None)
+    if isinstance(image, str) and not image.startswith("data:"):
+        name, image = row.get("id", image), str((source.parent / image).resolve())
+    else:
+        name = row.get("id")
     if name is None:
-        raise LuvcError(f"{source}, row {number}: a row whose `image` is bytes needs an `id`")
-    if isinstance(image, str):
-        image = str((source.parent / image).resolve())
+        raise LuvcError(f"{source}, row {number}: a row whose `image` is no path needs an `id`")
     return {"id": str(name), "image": image, "question": row.get("question")}
 
 

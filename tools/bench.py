@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .. import console
+from ..cores import cores
 from ..engines.bundle import Bundle
 from ..engines.manifest import Layout
 from ..errors import LuvcError
+from ..files import check_file, whole
 from .benchmark.machine import provenance
 from .benchmark.tables import tables
 from .benchmark.turns import System, take_turns
@@ -46,7 +48,9 @@ def bench(
     """Measure vision, prefill, time to first token, decoding and memory, side by side."""
     from ..engines.backends import backend as load_backend
     from ..exporter.family import Family
+    from ..exporter.source import checkpoint_of
 
+    check_file(output, "--output")
     loaded = {_name(path, bundles): Bundle.load(path) for path in bundles}
     sizes = parse_batches(batch)
     chosen = pick_layouts(loaded, layout, sizes, new_tokens)
@@ -62,7 +66,7 @@ def bench(
     }
     if compare:
         first = next(iter(loaded.values()))
-        source = model or first.manifest.model
+        source = checkpoint_of(first.manifest, model)
         Family.load(source)
         requests = {"hf": {"kind": "hf", "path": str(first.path), "model": source}, **requests}
     with console.Steps(quiet=as_json) as steps, ExitStack() as stack:
@@ -94,24 +98,21 @@ def check_pictures(chosen: Layout, wanted: bool) -> None:
 
 
 def show(report: dict[str, Any], output: Path | None, as_json: bool) -> None:
-    """Write the report to a file, print it as JSON or as tables."""
-    if output:
-        output.write_text(json.dumps(report, indent=1) + "\n")
+    """Print the report as JSON or as tables, and write it to a file."""
+    text = json.dumps(report, indent=1)
     if as_json:
-        typer.echo(json.dumps(report, indent=1))
+        typer.echo(text)
     else:
         console.show(*tables(report))
+    if output:
+        with whole(output) as draft:
+            draft.write_text(text + "\n")
 
 
 def start(name: str, request: dict[str, Any], threads: int) -> System:
     """The worker of a bundle or of the Hugging Face model."""
     command = [sys.executable, "-m", "luvc.tools.benchmark.systems", json.dumps(request)]
     return System(name, command, os.environ | {"OMP_NUM_THREADS": str(threads)})
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parse_batches(text: str) -> list[int]:

@@ -17,9 +17,10 @@ import numpy as np
 import tritonclient.grpc as grpc
 
 TYPES = {"text_input": ("BYTES", object), "image": ("BYTES", object), "session": ("BYTES", object),
-         "stop": ("BYTES", object), "stream": ("BOOL", bool), "max_tokens": ("INT32", np.int32),
-         "temperature": ("FP32", np.float32), "top_p": ("FP32", np.float32),
-         "seed": ("INT64", np.int64)}  # fmt: skip
+         "layout": ("BYTES", object), "stop": ("BYTES", object), "stream": ("BOOL", bool),
+         "max_tokens": ("INT32", np.int32), "temperature": ("FP32", np.float32),
+         "top_p": ("FP32", np.float32), "top_k": ("INT32", np.int32),
+         "repetition_penalty": ("FP32", np.float32), "seed": ("INT64", np.int64)}  # fmt: skip
 
 
 def tensors(fields: dict[str, Any]) -> list[Any]:
@@ -71,8 +72,11 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int)
     parser.add_argument("--temperature", type=float)
     parser.add_argument("--top-p", type=float)
+    parser.add_argument("--top-k", type=int)
+    parser.add_argument("--repetition-penalty", type=float)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--stop", action="append", help="text that ends the answer")
+    parser.add_argument("--layout", help="name of one of the bundle's layouts")
     parser.add_argument("--session", help="key of a conversation that is kept")
     parser.add_argument("--verbose", "-v", action="store_true", help="print counts and times")
     given = vars(parser.parse_args())
@@ -83,7 +87,8 @@ def main() -> None:
     if verbose:
         names = (o.name for o in last.get_response().outputs if o.name != "text_output")
         values = {name: last.as_numpy(name).item() for name in names}
-        sys.stderr.write(", ".join(f"{n} {readable(v)}" for n, v in values.items()) + "\n")
+        told = [f"{n} {readable(v)}" for n, v in values.items() if v != b""]
+        sys.stderr.write(", ".join(told) + "\n")
 
 
 if __name__ == "__main__":

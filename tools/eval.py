@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import console
 from ..errors import LuvcError
-from ..files import whole
+from ..files import check_file, whole
 from .evaluation import outcome
 from .evaluation.answering import Answerer, batches, load
 from .evaluation.items import Item, is_right, pocket_items, read_jsonl
@@ -66,6 +66,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole JSON.")] = False,
 ) -> None:
     """Ask questions with known answers and count the right ones, per task, with intervals."""
+    check_file(output, "--output")
+    outcome.check_plot(plot)
     rule = match or ("loose" if data else "exact")
     if rule not in ("exact", "loose"):
         raise LuvcError(f"--match {rule} is not one of exact, loose")
@@ -93,13 +95,13 @@ def evaluate(
     if output:
         with whole(output) as draft:
             draft.write_text(json.dumps(found, indent=1) + "\n")
-    if plot:
-        outcome.plot(found, plot, other)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
         console.show(outcome.table(found, other))
     _notes(found)
+    if plot:
+        outcome.plot(found, plot, other)
     if other:
         _check(outcome.compare(found, other), min_agreement)
 

@@ -10,7 +10,7 @@ import typer
 from .. import console
 from ..engines.bundle import Bundle
 from ..errors import LuvcError
-from ..files import whole
+from ..files import check_file, whole
 
 
 def report(
@@ -109,12 +109,9 @@ def check_target(target: Path, bundle: Bundle) -> None:
     """Refuse a place where the file cannot or must not stand.
 
     Raises:
-        LuvcError: a folder, a missing folder, or inside the bundle, whose files are hashed.
+        LuvcError: see `check_file`, or inside the bundle, whose files are hashed.
     """
-    if target.is_dir():
-        raise LuvcError(f"output {target} is a folder; give the name of a file")
-    if not target.parent.is_dir():
-        raise LuvcError(f"output {target}: there is no folder {target.parent}")
+    check_file(target, "--output")
     if bundle.path.resolve() in target.resolve().parents:
         raise LuvcError(
             f"output {target} lies in the bundle, whose files are fixed; write beside it"

@@ -20,12 +20,18 @@ def run(
         list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of the given video.")] = 1.0,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout; default the one that fits the pictures.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this share.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampling.")] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sampling; give --temperature too.")
+    ] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
     threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
     show_tokens: Annotated[
@@ -44,10 +50,10 @@ def run(
     parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
     if show_tokens:
-        _show_tokens(vlm, messages, show_tokens)
+        _show_tokens(vlm, messages, layout, show_tokens)
     stream = vlm.generate(
-        messages, stream=True, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
-        top_p=top_p, seed=seed, stop=stop,
+        messages, stream=True, layout=layout, max_new_tokens=max_new_tokens, temperature=temperature,
+        top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop,
     )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(asdict(stream.answer), indent=1))
@@ -63,15 +69,15 @@ def run(
             "export with a larger --text-capacity for longer answers"
         )
     if verbose:
-        layout = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
-        _print_counts(vlm.runner.description, layout, answer)
+        used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
+        _print_counts(vlm.runner.description, used, answer)
 
 
-def _show_tokens(vlm, messages: list[dict], path: Path) -> None:
+def _show_tokens(vlm, messages: list[dict], layout: str | None, path: Path) -> None:
     """Draw which visual tokens each stage of the prompt's prefill keeps."""
     from .token_map import draw
 
-    prompt = vlm.processor.prompt(messages)
+    prompt = vlm.processor.prompt(messages, layout)
     _, result, _ = vlm.prefill([prompt])
     kept = {layer: stage.kept[0] for layer, stage in result.stages.items()}
     draw(prompt.images, prompt.layout, kept, path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from luvc.plugins.spectrum.reference import take_rows
 from luvc.tools.pocket.packing import IGNORE
 
 from .questions import Group
@@ -45,7 +46,7 @@ class State:
 
     def of_visual(self, x: Tensor) -> Tensor:
         """Rows of the visual tokens: [B, S, c] -> [B, V_l, c]."""
-        return rows(x, self.visual)
+        return take_rows(x, self.visual)
 
     def queries(self, rotary: bool) -> Tensor:
         """float32 [B, H, S, d] of the next layer."""
@@ -85,11 +86,6 @@ After = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor], None]
 """Told (memory, attention input, its output, MLP input, its output), of visual tokens [B, V_l, D]."""
 
 
-def rows(x: Tensor, index: Tensor) -> Tensor:
-    """x [B, S, c] at index [B, n] -> [B, n, c]."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
-
-
 def top(scores: Tensor, keep: int) -> Tensor:
     """Ordinals [B, keep] of the highest scores [B, V], ascending; ties go to the lower position."""
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :keep]
@@ -110,7 +106,7 @@ def prune(state: State, kept: Kept, renumber: bool) -> None:
         where = state.visual.gather(1, kept.ordinals)[..., None].expand_as(kept.values)
         hidden = hidden.scatter(1, where, kept.values.to(hidden.dtype))
     place = survives.long().cumsum(1) - 1
-    state.hidden = rows(hidden, index)
+    state.hidden = take_rows(hidden, index)
     state.positions = state.positions.gather(1, index)
     if renumber:
         state.positions = torch.arange(S - V + k, device=index.device).expand(B, -1)

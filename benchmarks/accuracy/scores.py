@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from luvc.exporter.problem import DEFAULTS
 from luvc.plugins.spectrum.contract import cutoff_bin
-from luvc.plugins.spectrum.reference import spectrum_score, twiddle
+from luvc.plugins.spectrum.reference import spectrum_score, take_rows, twiddle
 
 from .draws import Draws
-from .language import Kept, Stage, State, rows, top
+from .language import Kept, Stage, State, top
 
 
 def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -> Stage:
@@ -184,12 +184,12 @@ def merge_rest(scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: f
     is_target[chosen] = True
     target, other = rest[:, chosen], rest[:, ~is_target]
     unit = F.normalize(keys.float(), dim=-1)
-    nearest = (rows(unit, other) @ rows(unit, target).mT).argmax(-1)
+    nearest = (take_rows(unit, other) @ take_rows(unit, target).mT).argmax(-1)
     joins = F.one_hot(nearest, targets).to(values.dtype)  # [B, others, targets]
-    mean = joins.mT @ rows(values, other) / joins.sum(1).clamp(min=1)[..., None]
-    merged = rows(values, target) + mean
+    mean = joins.mT @ take_rows(values, other) / joins.sum(1).clamp(min=1)[..., None]
+    merged = take_rows(values, target) + mean
     ordinals, order = torch.cat([best, target], 1).sort(1)
-    return Kept(ordinals, rows(torch.cat([rows(values, best), merged], 1), order))
+    return Kept(ordinals, take_rows(torch.cat([take_rows(values, best), merged], 1), order))
 
 
 def transprune(first: int) -> tuple[Stage, object]:

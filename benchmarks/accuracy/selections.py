@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from luvc.plugins.spectrum.reference import take_rows
+
 from .draws import Draws
-from .language import Kept, rows, top
+from .language import Kept, top
 from .scores import merge_rest, stride
 from .vision import Seen
 
@@ -118,4 +120,4 @@ def dct(length: int) -> Tensor:
 
 def values_of(seen: Seen, kept: Kept) -> Tensor:
     """Tokens [N, k, D] that a selection leaves."""
-    return rows(seen.tokens, kept.ordinals) if kept.values is None else kept.values
+    return take_rows(seen.tokens, kept.ordinals) if kept.values is None else kept.values

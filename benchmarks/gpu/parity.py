@@ -29,13 +29,14 @@ def torch_cuda(bundle: Any, model: str | None, device: str = "cuda") -> Any:
 
     from luvc.exporter.checkpoint import load_model
     from luvc.exporter.family import Family
+    from luvc.exporter.source import checkpoint_of
     from luvc.exporter.torch_runner import TorchRunner
 
     if device == "cuda" and not torch.cuda.is_available():
         raise LuvcError(f"PyTorch {torch.__version__} sees no CUDA GPU")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     manifest = bundle.manifest
-    family = Family.load(model or manifest.model)
+    family = Family.load(checkpoint_of(manifest, model))
     dtype = getattr(torch, manifest.dtype)
     return TorchRunner(load_model(family), family, manifest.text_capacity, device, dtype)
 

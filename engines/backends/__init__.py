@@ -1,4 +1,4 @@
-"""Backends: the same verbs in each file, `available()`, `usable()`, `build()` and a `Runner`."""
+"""Backends, a file each with the same verbs: `available()`, `usable()`, `runner()`; for engines `build()`."""
 
 from importlib import import_module
 from types import ModuleType

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...cores import pool_size
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
@@ -77,13 +78,13 @@ class OrtRunner:
 
     Args:
         bundle: a loaded bundle.
-        threads: threads inside one operator; 0 lets ONNX Runtime choose.
+        threads: threads inside one operator; 0 for as many as there are cores to use.
     """
 
     name = NAME
 
     def __init__(self, bundle: Bundle, threads: int = 0):
-        self.bundle, self.threads = bundle, threads
+        self.bundle, self.threads = bundle, pool_size(threads)
         self.device = working_device()
         self._sessions: dict[tuple[str, bool], Any] = {}
         self._weights = SharedWeights()
@@ -111,10 +112,15 @@ class OrtRunner:
         Args:
             graph: path inside the bundle.
             packed: with packed weights of its own, for the steps of a batch.
+
+        Raises:
+            LuvcError: the bundle was replaced since it was loaded.
         """
         key = graph, packed and self._shares
         if key not in self._sessions:
-            self._sessions[key] = self._make(self.bundle.file(graph), packed)
+            with self.bundle.opening(graph) as path:
+                session = self._make(path, packed)
+            self._sessions[key] = session
         return self._sessions[key]
 
     def _make(self, path: Path, packed: bool) -> Any:

@@ -247,7 +247,8 @@ class TrtRunner:
         """The session of a graph, opened once; the scratch memory grows to what it needs."""
         with self._lock:
             if graph not in self._sessions:
-                session = self._open(self.bundle.file(self.files[graph].file))
+                with self.bundle.opening(self.files[graph].file) as plan:
+                    session = self._open(plan)
                 self._copied[graph] = self._not_in_place(graph, session)
                 self._sessions[graph] = session
                 self._grow(session.workspace)

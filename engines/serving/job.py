@@ -10,7 +10,7 @@ import numpy as np
 from ..answer import Timing
 from ..decoding import Row
 from ..history import History
-from ..pictures import Video, open_visual
+from ..pictures import Video, is_visual, open_visual
 from ..processing import Prompt
 from ..sampling import Sampling
 from .sessions import Session, Sessions
@@ -114,16 +114,12 @@ class Job:
         self.ticket.finish(answer)
 
 
-def _is_visual(part: Any) -> bool:
-    return isinstance(part, Mapping) and part.get("type") in ("image", "video")
-
-
 def _opened(turn: Any) -> Any:
     """A turn whose pictures are open, to be kept; what is malformed is left to the processor."""
     content = turn.get("content") if isinstance(turn, Mapping) else None
     if isinstance(content, str) or not isinstance(content, Sequence):
         return turn
-    return {**turn, "content": [_open(p) if _is_visual(p) else p for p in content]}
+    return {**turn, "content": [_open(p) if is_visual(p) else p for p in content]}
 
 
 def _open(part: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,4 +131,4 @@ def _open(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _has_picture(turns: Sequence[Any]) -> bool:
     contents = [t.get("content") for t in turns if isinstance(t, Mapping)]
-    return any(_is_visual(p) for c in contents if isinstance(c, Sequence) for p in c)
+    return any(is_visual(p) for c in contents if isinstance(c, Sequence) for p in c)

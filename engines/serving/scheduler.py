@@ -108,6 +108,12 @@ class Scheduler:
         """Rows in use."""
         return sum(len(pool.jobs) for pool in self._pools.in_use())
 
+    def __enter__(self) -> "Scheduler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Refuse what waits, give up what runs, stop the threads."""
         with self._changed:
@@ -166,7 +172,7 @@ class Scheduler:
                 try:
                     self._step(pool)
                 except Exception as error:
-                    self._empty([pool], error)
+                    self._empty(pool, error)
 
     def _let_in(self) -> None:
         """Run the prompts of the oldest prepared request and of those that can go with it."""
@@ -187,7 +193,7 @@ class Scheduler:
             try:
                 self._accept(pool, len(pool.jobs) - len(group), logits)
             except Exception as error:
-                self._empty([pool], error)
+                self._empty(pool, error)
 
     def _next_group(self) -> list[Job]:
         self._purge()
@@ -262,13 +268,12 @@ class Scheduler:
         self._release(job)
         job.ticket.fail(Cancelled("the request was cancelled before it began"))
 
-    def _empty(self, pools: Sequence[Pool[Job]], error: BaseException) -> None:
-        """Fail all that runs in pools whose rows are in doubt."""
-        for pool in pools:
-            jobs = pool.jobs
-            pool.clear()
-            for job in jobs:
-                self._fail(job, error)
+    def _empty(self, pool: Pool[Job], error: BaseException) -> None:
+        """Fail all that runs in a pool whose rows are in doubt."""
+        jobs = pool.jobs
+        pool.clear()
+        for job in jobs:
+            self._fail(job, error)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self.counters.failed += 1

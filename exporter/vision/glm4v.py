@@ -1,4 +1,4 @@
-"""GLM-4.1V: a bicubic table of positions, rotary ones, a strided convolution before the merger."""
+"""GLM-4.1V and 4.6V-Flash: a bicubic position table, rotary positions, a strided convolution, a merger."""
 
 from dataclasses import replace
 from typing import Any, ClassVar

@@ -42,7 +42,6 @@ class Idefics3Adapter(AbsoluteAdapter):
     ) -> Picture:
         """One tile without splitting; otherwise rows and columns of tiles and the whole picture."""
         edge = int(processor.max_image_size["longest_edge"])
-        _, grid = cls.table(config)
         patch = config.vision_config.patch_size
         grid = Grid(edge // patch, edge // patch)
         size, most = size or (edge, edge), (int(processor.size["longest_edge"]) // edge) ** 2

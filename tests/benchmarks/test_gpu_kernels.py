@@ -221,3 +221,9 @@ def test_no_compute_sanitizer_is_no_verdict(tmp_path, monkeypatch):
     assert sanitizer.verdict("memcheck")["problem"] == "compute-sanitizer is not installed"
     assert sanitizer.run(tmp_path / "sanitizer.json") == 1
     assert (tmp_path / "sanitizer.json").exists()
+
+
+@pytest.mark.parametrize("part", ["kernels", "rtx", "sanitizer"])
+def test_a_bare_gpu_machine_needs_no_pydantic(part):
+    code = f"import sys; sys.modules['pydantic'] = None; import benchmarks.gpu.{part}"
+    subprocess.run([sys.executable, "-c", code], check=True)

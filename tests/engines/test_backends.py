@@ -1,12 +1,16 @@
-"""Which backend "auto" takes, and why a bundle cannot be run with one here."""
+"""Which backend "auto" takes, and why a bundle cannot be run with one here, or no longer."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from luvc.engines import VLM
 from luvc.engines.backends import backend, tensorrt, tensorrt_rtx, trt_pick
 from luvc.engines.manifest import Engine
+from luvc.engines.replace import replacing
 from luvc.errors import LuvcError
+from tests.conftest import ask
 
 
 def test_auto_takes_the_best_backend_that_can_run_the_bundle(workshop, monkeypatch):
@@ -58,3 +62,19 @@ def test_engines_without_a_gpu(monkeypatch):
 
     monkeypatch.setattr(trt_pick, "Cuda", no_gpu)
     assert why_not() == "no NVIDIA GPU can be used here"
+
+
+def test_a_layout_is_not_opened_from_another_bundle(workshop, picture, tmp_path):
+    """A bundle is replaced under a process that has used its first layout: that goes on to answer."""
+    bundle = shutil.copytree(workshop.bundle("qwen2-layouts", 1).path, tmp_path / "bundle")
+    vlm = VLM.load(bundle, backend="ort", threads=1)
+    first, *_, last = vlm.manifest.layouts
+    messages = ask("Why?", *[picture] * first.images)
+    before = vlm.generate(messages, layout=first.name, max_new_tokens=4)
+    with replacing(bundle) as work:
+        shutil.copytree(workshop.bundle("qwen2").path, work, dirs_exist_ok=True)
+    for _ in range(2):
+        with pytest.raises(LuvcError, match=r"was replaced .* restart the service"):
+            vlm.runner.prepare(last, vision=False)
+    after = vlm.generate(messages, layout=first.name, max_new_tokens=4)
+    assert after.token_ids == before.token_ids

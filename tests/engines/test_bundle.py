@@ -14,6 +14,8 @@ import pytest
 
 from luvc.engines import Bundle
 from luvc.engines.bundle import MANIFEST
+from luvc.engines.engine_files import store, working_folder
+from luvc.engines.manifest import Engine, EngineFile
 from luvc.engines.replace import check_space, check_target, replacing
 from luvc.errors import LuvcError
 
@@ -135,6 +137,69 @@ def test_a_manifest_that_cannot_be_written_leaves_no_draft(copy, monkeypatch):
         bundle.with_manifest(bundle.manifest)
     assert {p.name for p in copy.iterdir()} == names
     Bundle.load(copy, verify=True)
+
+
+def add_engine(bundle, plan):
+    """As luvc-build does, with one plan, of the vision graph -> the bundle and the plan's name."""
+    engine = Engine(backend="tensorrt", arch="sm90", version="11.4", plugins="aot", graphs=())
+    name = f"{engine.folder}/vision.plan"
+    graph = bundle.manifest.layouts[0].graphs.vision
+    file = EngineFile(graph=graph, file=name, key=plan, profiles=())
+    with working_folder(bundle) as work:
+        (work / "vision.plan").write_text(plan)
+        return store(bundle, engine.model_copy(update={"graphs": (file,)}), work), name
+
+
+def test_engines_that_are_added_do_not_disturb_who_has_loaded_the_bundle(copy):
+    before = Bundle.load(copy)
+    graph = before.manifest.layouts[0].graphs.step
+    first, plan = add_engine(before, "one")
+    for bundle, name in ((before, graph), (first, graph), (first, plan)):
+        with bundle.opening(name) as path:
+            assert path == copy / name and path.is_file()
+    second, _ = add_engine(first, "another")
+    with first.opening(graph) as path:
+        assert path.is_file()
+    with pytest.raises(LuvcError, match="was replaced"), first.opening(plan):
+        pass
+    with Bundle.load(copy, verify=True).opening(plan) as path, second.opening(plan) as same:
+        assert path == same and path.read_text() == "another"
+
+
+def test_a_bundle_that_was_replaced_opens_nothing_more(copy, workshop):
+    loaded, opened = Bundle.load(copy), []
+    graph = loaded.manifest.layouts[0].graphs.step
+    with replacing(copy) as work:
+        shutil.copytree(workshop.bundle("qwen2", 1).path, work, dirs_exist_ok=True)
+    message = "bundle was replaced or removed since it was loaded: load it again"
+    with pytest.raises(LuvcError, match=message), loaded.opening(graph) as path:
+        opened.append(path)
+    shutil.rmtree(copy)
+    message = r"since it was loaded \(.*bundle is not a folder.*\): load it again"
+    with pytest.raises(LuvcError, match=message), loaded.opening(graph) as path:
+        opened.append(path)
+    assert not opened
+
+
+def test_the_same_bundle_copied_anew_is_no_other(copy, workshop):
+    loaded = Bundle.load(copy)
+    shutil.rmtree(copy)
+    shutil.copytree(workshop.bundle("qwen2").path, copy)
+    edit(copy, lambda data: data.update(created="later"))
+    with loaded.opening(loaded.manifest.layouts[0].graphs.step) as path:
+        assert path.is_file()
+
+
+def test_a_bundle_that_is_replaced_while_a_file_is_opened(copy, workshop):
+    """Whatever the opening came to: a session of the other model, or a file that is not there."""
+    loaded, other = Bundle.load(copy), workshop.bundle("qwen2", 1).path
+    graph = loaded.manifest.layouts[0].graphs.step
+    with pytest.raises(LuvcError, match="was replaced"), loaded.opening(graph):
+        shutil.copy(other / MANIFEST, copy)
+    shutil.copy(workshop.bundle("qwen2").path / MANIFEST, copy)
+    with pytest.raises(LuvcError, match="was replaced"), loaded.opening(graph) as path:
+        shutil.rmtree(copy)
+        path.read_bytes()
 
 
 def test_a_link_is_followed(tmp_path):

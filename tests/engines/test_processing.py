@@ -1,10 +1,13 @@
 """Messages and images to prompts: what Hugging Face's processor would give, and refusals."""
 
+import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_utils import load_image
 
 from luvc.engines.pictures import open_video
 from luvc.engines.processing import open_image
@@ -45,10 +48,54 @@ def test_images_come_in_every_form(picture, tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(buffer.getvalue())
     forms = [image, picture, buffer.getvalue(), path, str(path), f"file://{path}"]
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    broken = base64.encodebytes(buffer.getvalue()).decode()  # into lines
+    forms += [f"data:image/png;base64,{data}" for data in (encoded, broken)]
     for form in forms:
         assert np.array_equal(np.asarray(open_image(form)), picture)
     grey = Image.fromarray(picture[..., 0])
     assert open_image(grey).mode == "RGB"
+
+
+def data_url(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def test_image_urls_are_images(workshop, picture, tmp_path):
+    """OpenAI's parts, with the pixels that Hugging Face's loader reads from the same URLs."""
+    processor = workshop.vlm("qwen2").processor
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    wanted = processor.prompt(ask("Why?", picture))
+    for url in (data_url(picture), str(tmp_path / "a.png")):
+        for source in ({"url": url}, url):
+            parts = [{"type": "image_url", "image_url": source}, {"type": "text", "text": "Why?"}]
+            found = processor.prompt([{"role": "user", "content": parts}])
+            assert found.text == wanted.text
+            np.testing.assert_array_equal(np.asarray(found.images[0]), np.asarray(load_image(url)))
+
+
+LONG = "A" * 100_000  # base64 of something
+
+
+@pytest.mark.parametrize(
+    "source",
+    [f"data:image/png;base64,{LONG}", f"data:image/png;base64,{LONG}!", LONG, Path("a", LONG),
+     f"https://example.com/{LONG}", f"{LONG}\0"],
+    ids=["no picture", "no base64", "name", "path", "remote", "null byte"],
+)  # fmt: skip
+def test_errors_do_not_repeat_a_whole_source(source):
+    for opened in (open_image, open_video):
+        with pytest.raises(LuvcError) as caught:
+            opened(source)
+        assert len(str(caught.value)) < 250 and "A" * 80 not in str(caught.value)
+
+
+def test_errors_name_the_end_of_a_long_path(tmp_path):
+    path = tmp_path / ("a" * 100) / "photograph.png"
+    with pytest.raises(LuvcError, match=r"\.\.\.a+/photograph\.png cannot be read: No such file"):
+        open_image(path)
 
 
 def test_a_turned_photograph_is_set_upright(picture, tmp_path):
@@ -97,6 +144,11 @@ def test_a_truncated_photograph(picture):
         ),
         ([{"role": "user", "content": [{"type": "video", "video": 7}]}], "got int"),
         ([{"role": "user", "content": [{"type": "image"}]}], "needs 'image'"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}], "'image_url'"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "https://x/a.png"}]}],
+            "https://x/a.png is remote; download it",
+        ),
     ],
 )
 def test_bad_messages(workshop, messages, message):

@@ -275,8 +275,6 @@ def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, pictur
         "56x56-2images": [picture[:50, :60], picture[:60, :50]],
         "56x112-2images": [wide, wide],
     }
-    with pytest.raises(LuvcError, match="one layout, these fit 56x112, 56x56"):
-        vlm.generate([ask("Why?", wide), ask("Why?", picture[:50, :60])])
     with pytest.raises(LuvcError, match="no layout '9x9'"):
         vlm.generate(ask("Why?", wide), layout="9x9")
     tall = vlm.generate(ask("Why?", picture[:112, :56]), max_new_tokens=2)
@@ -287,3 +285,35 @@ def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, pictur
         answer = vlm.generate(ask("Why?", *images), max_new_tokens=2)
         assert answer.layout == name
         assert answer.visual_tokens == 4 * len(images) * (3 if "112" in name else 1)
+
+
+def test_a_batch_of_several_layouts_equals_each_row_alone(workshop, picture, monkeypatch):
+    """Rows of one layout are run together; answers come in the order of the questions."""
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    small, wide, prefill, runs = picture[:50, :60], picture[:56, :112], vlm.runner.prefill, []
+    batch = [ask("Why?", wide), ask(QUESTIONS[1], small), ask(QUESTIONS[2], wide, wide),
+             ask(QUESTIONS[2], 255 - wide)]  # fmt: skip
+    alone = [vlm.generate(messages, max_new_tokens=12) for messages in batch]
+
+    def counted(layout, *feed):
+        runs.append(layout.name)
+        return prefill(layout, *feed)
+
+    monkeypatch.setattr(vlm.runner, "prefill", counted)
+    together = vlm.generate(batch, max_new_tokens=12)
+    assert sorted(runs) == ["56x112", "56x112-2images", "56x56"]
+    assert [a.layout for a in together] == ["56x112", "56x56", "56x112-2images", "56x112"]
+    for single, answer in zip(alone, together, strict=True):
+        for field in ("token_ids", "text", "finish_reason", "prompt_tokens", "layout", "stages"):
+            assert getattr(answer, field) == getattr(single, field)
+
+
+def test_draws_do_not_depend_on_the_neighbours_layouts(workshop, picture):
+    """A row draws by the seed and its place in the whole batch, not in the group of its layout."""
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    small, wide = ask("Why?", picture[:50, :60]), ask("Why?", picture[:56, :112])
+    options = {"max_new_tokens": 12, "temperature": 1.5, "seed": 1}
+    mixed, alike = (vlm.generate(batch, **options) for batch in ([small, wide, wide], [wide] * 3))
+    assert [a.token_ids for a in mixed[1:]] == [a.token_ids for a in alike[1:]]
+    assert mixed[1].token_ids != mixed[2].token_ids
+    assert mixed[0].token_ids == vlm.generate(small, **options).token_ids

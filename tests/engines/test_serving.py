@@ -301,12 +301,14 @@ def test_a_session_continues_on_its_caches(serve, workshop, picture):
     assert all(len(t.answer.token_ids) == 30 for t in crowd)
 
 
-@pytest.mark.parametrize("form", ["path", "url", "tuple"])
+@pytest.mark.parametrize("form", ["path", "url", "image_url", "tuple"])
 def test_a_session_takes_pictures_in_every_form(serve, picture, tmp_path, form):
     """It keeps the picture itself: the file may be gone at the next turn."""
     path = tmp_path / "a.png"
     Image.fromarray(picture).save(path)
     part = {"type": "image", "image" if form == "tuple" else form: str(path)}
+    if form == "image_url":
+        part = {"type": "image_url", "image_url": {"url": str(path)}}
     content = [part, {"type": "text", "text": "Why?"}]
     turn = {"role": "user", "content": tuple(content) if form == "tuple" else content}
     scheduler = serve()

@@ -3,6 +3,7 @@
 import gc
 import mmap
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from luvc.engines import VLM
+from luvc.engines import VLM, Bundle
 from luvc.engines.backends import backend, trt_caches, trt_graph, trt_kernels, trt_pick, trt_run
 from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.backends.cuda import Cuda, Memory
@@ -18,6 +19,7 @@ from luvc.engines.backends.trt_library import TENSORRT, TENSORRT_RTX
 from luvc.engines.backends.trt_prompts import pad_prompts
 from luvc.engines.backends.trt_session import Session, Sessions
 from luvc.engines.manifest import Engine, EngineFile
+from luvc.engines.replace import replacing
 from luvc.errors import LuvcError
 from tests.conftest import ask
 from tests.engines.fake_device import FakeCuda, FakeSession
@@ -191,6 +193,19 @@ def test_a_part_of_the_model_is_prepared_alone(workshop):
         runner = make(bundle, FakeCuda())
         runner.prepare(layout, **{part: False})
         assert set(runner._sessions) == loaded
+
+
+def test_an_engine_is_not_opened_from_another_bundle(workshop, tmp_path):
+    """The vision engine is open when the bundle is replaced; the plans of the language model are not."""
+    bundle = Bundle.load(shutil.copytree(workshop.bundle(CASE).path, tmp_path / "bundle"))
+    (layout,) = bundle.manifest.layouts
+    runner = make(bundle, FakeCuda())
+    runner.prepare(layout, language=False)
+    with replacing(bundle.path) as work:
+        shutil.copytree(workshop.bundle("qwen2").path, work, dirs_exist_ok=True)
+    with pytest.raises(LuvcError, match=r"was replaced .* restart the service"):
+        runner.prepare(layout, vision=False)
+    assert set(runner._sessions) == {layout.graphs.vision}
 
 
 def test_other_shapes_are_recorded_again(both, picture):

@@ -14,6 +14,7 @@ NAMES = [apart(n, published.config(n)["model_type"] == "lfm2_vl") for n in publi
 # Visual tokens of one picture of the default size, as the models' own processors count them.
 VISUAL = {
     "GLM-4.1V-9B-Thinking": 256,  # 448 x 448 pixels in blocks of 28 x 28
+    "GLM-4.6V-Flash": 256,
     "Idefics3-8B-Llama3": 169,
     "InternVL2_5-8B": 256,
     "InternVL3-1B-hf": 256,

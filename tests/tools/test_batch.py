@@ -78,23 +78,25 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
              "question": "Why?" if i else None} for i in range(3)]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
     read = batch_files.read_input(tmp_path / "in.parquet")
-    options = {"max_new_tokens": 4}
+    options = {"max_new_tokens": 4, "temperature": 1.5, "seed": 3}
     bundle = str(workshop.bundle("qwen2").path)
     answerer = batch.Answerer(bundle, "What is it?", "ort", 1, 2, options)
     columns = {name: np.array([row[name] for row in read], object) for name in read[0]}
     found = answerer(columns).to_pylist()
     answerer.scheduler.close()
     assert [row["question"] for row in found] == ["What is it?", "Why?", "Why?"]
-    own = workshop.vlm("qwen2").generate(ask("Why?", png(2)), max_new_tokens=4)
+    own = workshop.vlm("qwen2").generate(ask("Why?", png(2)), **options)
     assert found[2]["id"] == "r2" and found[2]["text"] == own.text
 
 
 def test_json_lines(tmp_path):
     source = tmp_path / "in.jsonl"
-    source.write_text('{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n')
+    source.write_text('{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n'
+                      '{"image": "data:image/png;base64,AA==", "id": "inside"}\n')  # fmt: skip
     assert batch_files.read_input(source) == [
         {"id": "a/b.png", "image": str(tmp_path / "a/b.png"), "question": "Why?"},
         {"id": "7", "image": str(tmp_path / "c.png"), "question": None},
+        {"id": "inside", "image": "data:image/png;base64,AA==", "question": None},
     ]
 
 
@@ -103,6 +105,7 @@ def test_json_lines(tmp_path):
     [
         ("x.jsonl", "{", "line 1 is not JSON"),
         ("x.jsonl", '{"picture": "a.png"}', "row 1: `image` must be"),
+        ("x.jsonl", '{"image": "data:image/png;base64,AA=="}', "row 1: .* needs an `id`"),
         ("x.jsonl", '{"image": "a.png"}\n{"image": "a.png"}', "stands there twice"),
         ("x.csv", "image", "neither a folder"),
         ("x.jsonl", "", "holds no pictures"),
@@ -119,6 +122,38 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LuvcError, match="holds something else"):
         batch_files.check_run(tmp_path, {"question": "Why?"})
+
+
+def test_a_run_goes_on_with_its_own_sampling_alone(workshop, tmp_path, monkeypatch):
+    """Otherwise one folder would hold draws of several settings. By default nothing is drawn."""
+    handed = []
+
+    def answers(rows, arguments, *rest):
+        handed.append(arguments[-1])
+        yield [dict.fromkeys(batch_files.COLUMNS) | {"id": row["id"]} for row in rows]
+
+    monkeypatch.setattr(batch, "answers", answers)
+    monkeypatch.setattr(batch, "start_ray", lambda *about: None)
+    bundle, source = workshop.bundle("qwen2").path, tmp_path / "in"
+    source.mkdir()
+    (source / "a.png").write_bytes(png(1))
+    batch.batch(bundle, source, tmp_path / "greedy")
+    drawn = {"temperature": 0.7, "seed": 3}
+    batch.batch(bundle, source, tmp_path / "drawn", **drawn)
+    assert handed == [{"max_new_tokens": 64, "temperature": 0, "seed": None},
+                      {"max_new_tokens": 64} | drawn]  # fmt: skip
+    for name, other in (("temperature", 0.8), ("seed", 4)):
+        with pytest.raises(LuvcError, match=f"begun with {name} {drawn[name]}, not"):
+            batch.batch(bundle, source, tmp_path / "drawn", **(drawn | {name: other}))
+    batch.batch(bundle, source, tmp_path / "drawn", **drawn)
+    assert len(handed) == 2, "there was nothing left to answer"
+
+
+@pytest.mark.parametrize("options", [{"temperature": -1.0}, {"seed": -1}, {"max_new_tokens": 0}])
+def test_bad_options_are_refused_before_anything_is_written(workshop, tmp_path, options):
+    with pytest.raises(LuvcError, match=f"generation option {next(iter(options))}"):
+        batch.batch(workshop.bundle("qwen2").path, tmp_path, tmp_path / "answers", **options)
+    assert not (tmp_path / "answers").exists()
 
 
 @pytest.mark.parametrize("absent", ["ray", "pyarrow"])

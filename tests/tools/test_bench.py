@@ -20,7 +20,7 @@ FIGURES = ("vision_ms", "prefill_ms", "first_token_ms", "decode_ms_per_token")
 def report(workshop, tmp_path_factory):
     """One run of both ratios and Hugging Face, as its own process writes it."""
     one, two = (workshop.bundle("qwen2", ratio).path for ratio in (1, 2))
-    target = tmp_path_factory.mktemp("bench") / "report.json"
+    target = tmp_path_factory.mktemp("bench") / "new" / "report.json"
     with pytest.MonkeyPatch.context() as patch:
         arguments = ["--compare", "hf", "--batch", "1,2", "--rounds", "2", "--new-tokens", "6"]
         patch.setattr(
@@ -98,6 +98,8 @@ def test_readme_tables_take_any_report(report):
         (("--new-tokens", "96"), "does not fit the 96 text tokens"),
         (("--backend", "abacus"), "'abacus' is not one of"),
         (("--compare", "hf", "--model", "/nowhere"), "there is no directory /nowhere"),
+        (("--output", "/"), "--output / is a folder"),
+        (("--output", "/dev/null/report.json"), "/dev/null is no folder with write access"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(workshop, monkeypatch, capsys, options, message):
@@ -107,6 +109,20 @@ def test_what_cannot_be_measured_is_refused(workshop, monkeypatch, capsys, optio
         bench.main()
     assert end.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_place_for_the_report_is_looked_at_first(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["luvc-bench", "/nowhere", "--output", "/"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "--output / is a folder" in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_has_been_printed(report, tmp_path, capsys):
+    (tmp_path / "full").write_text("")
+    with pytest.raises(OSError, match="full"):
+        bench.show(report, tmp_path / "full" / "report.json", as_json=True)
+    assert json.loads(capsys.readouterr().out) == report
 
 
 WORKER = """

@@ -1,6 +1,7 @@
 """luvc-eval as people type it: data, intervals, agreement of backends, what bad input gets."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -47,11 +48,11 @@ def test_a_bundle_agrees_with_pytorch_on_data_of_ones_own(workshop, data, tmp_pa
     assert found["tasks"]["overall"]["low"] < 0.75 < found["tasks"]["overall"]["high"]
     second = command(
         eval_tool, bundle, *options, "--backend", "torch", "--compare", ours, "--min-agreement", 1,
-        "--output", theirs, "--plot", tmp_path / "plot.png",
+        "--output", theirs, "--plot", tmp_path / "new" / "plot.png",
     )  # fmt: skip
     assert second.code == 0, second.err
     assert "equal answers: 100.00% of 4" in second.err
-    assert Image.open(tmp_path / "plot.png").size[0] > 500
+    assert Image.open(tmp_path / "new" / "plot.png").size[0] > 500
     strict = command(eval_tool, bundle, *options, "--match", "exact", "--json")
     assert json.loads(strict.out)["tasks"]["overall"]["right"] == 0
 
@@ -122,6 +123,22 @@ def test_what_cannot_be_evaluated(workshop, data, tmp_path, command):
     ):
         result = command(eval_tool, *arguments)
         assert result.code == 2 and message in result.err, result.err
+
+
+def test_where_it_writes_is_looked_at_before_anything_is_asked(tmp_path, command, monkeypatch):
+    for arguments, message in (
+        (("--output", tmp_path), f"--output {tmp_path} is a folder"),
+        (("--output", "/dev/null/x.json"), "/dev/null is no folder with write access"),
+        (("--plot", tmp_path), f"--plot {tmp_path} is a folder"),
+        (("--plot", tmp_path / "plot.doc"), "plot.doc does not end in a format of pictures"),
+        (("--plot", tmp_path / "plot"), "plot does not end in a format of pictures"),
+    ):
+        result = command(eval_tool, tmp_path / "nowhere", *arguments)
+        assert result.code == 2 and message in result.err, result.err
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = command(eval_tool, tmp_path / "nowhere", "--plot", tmp_path / "plot.png")
+    assert result.code == 2 and "needs matplotlib: pip install" in result.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_matching():

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from luvc.engines.answer import Answer, Timing
 from luvc.engines.backends.trt_run import TrtRunner
 from luvc.engines.serving import Busy, Cancelled, Limits, Ticket
 from luvc.errors import LuvcError
@@ -23,6 +24,7 @@ from luvc.tools.triton.server import Binary, Ports, Server
 from tests.engines.fake_device import FakeCuda, FakeSession
 
 pytest.importorskip("tritonclient.grpc")
+from luvc.tools.triton import config
 from luvc.tools.triton.repository import Options, write
 from tests.tools.test_triton_repository import OPTIONS, read, with_engines
 
@@ -91,6 +93,59 @@ def test_refusals_have_the_servers_codes(triton):
     cases = {"UNAVAILABLE": Busy, "CANCELLED": Cancelled, "INVALID_ARG": LuvcError}
     for code, error in cases.items():
         assert model._refusal(error("why")) == f"{code}: why"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "parameter", "value", "message"),
+    [
+        (vlm_model, "luvc_vlm", "luvc_version", "0.0.1", "by luvc-export 0.0.1, this is"),
+        (vision_model, "luvc_vision", "luvc_version", "0.0.1", "by luvc-export 0.0.1, this is"),
+        (vlm_model, "luvc_vlm", "luvc_version", None, "has no parameter 'luvc_version'"),
+        (vlm_model, "luvc_vlm", "waiting", None, "has no parameter 'waiting'"),
+        (vision_model, "luvc_vision", "graph", None, "has no parameter 'graph'"),
+    ],
+)
+def test_a_repository_of_another_version(
+    workshop, tmp_path, triton, module, name, parameter, value, message
+):
+    write(workshop.bundle("qwen2"), tmp_path / "r", OPTIONS)
+    given = arguments(tmp_path / "r" / name)
+    parameters = json.loads(given["model_config"])["parameters"]
+    del parameters[parameter]
+    if value is not None:
+        parameters[parameter] = {"string_value": value}
+    given["model_config"] = json.dumps({"parameters": parameters})
+    with pytest.raises(LuvcError, match=f"{message}.*write the repository again with luvc-triton"):
+        module.TritonPythonModel().initialize(given)
+
+
+def test_a_request_may_name_its_layout():
+    model, named = vlm_model.TritonPythonModel(), []
+    model.pb = SimpleNamespace(get_input_tensor_by_name=lambda request, name: request.get(name))
+    model.bounds = Bounds()
+    model.scheduler = SimpleNamespace(submit=lambda turns, **o: named.append(o.get("layout")))
+    model.outbox = SimpleNamespace(notify=None, open=lambda *about: None)
+
+    def text(value: bytes):
+        return SimpleNamespace(as_numpy=lambda: np.array([value], object))
+
+    for fields in ({"layout": text(b"56x112")}, {"layout": text(b"")}, {}):
+        model._submit({"text_input": text(b"Why?"), **fields}, Sender())
+    assert named == ["56x112", None, None]
+
+
+def test_the_last_response_is_what_the_configuration_says():
+    model = vlm_model.TritonPythonModel()
+    model.pb = SimpleNamespace(Tensor=lambda name, value: (name, value), InferenceResponse=dict)
+    answer = Answer("blue", [5, 6], "stop", 3, 4, "56x112", {}, 0, Timing(), ("one", "two"))
+    last = model._response("blue", answer)
+    types = {"TYPE_STRING": np.object_, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
+    said = {name: (value.dtype, value.shape) for name, value in last.items()}
+    assert said == {name: (np.dtype(types[kind]), (1,)) for name, kind in config.OUTPUTS}
+    assert last["layout"].item() == b"56x112" and last["notes"].item() == b"one\ntwo"
+    quiet = model._response("blue", replace(answer, notes=()))
+    assert quiet["notes"].item() == b""
+    assert set(model._response("bl", None)) == {"text_output"}
 
 
 def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, monkeypatch):

@@ -23,6 +23,8 @@ pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from luvc.tools import client
+from luvc.tools.triton.config import INPUTS
 from luvc.tools.triton.repository import Options, write
 
 OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
@@ -203,10 +205,10 @@ def parse(bounds: Bounds | None = None, **fields) -> requests.Asked:
 def test_a_request_of_everything():
     data = base64.b64encode(png()).decode()
     asked = parse(text_input="Why?", image=[png(), data, f"data:image/png;base64,{data}"],
-                  max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, seed=7, stop=["a", "b"],
-                  session="s", stream=True)  # fmt: skip
+                  max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, repetition_penalty=1.5, seed=7,
+                  stop=["a", "b"], session="s", stream=True)  # fmt: skip
     assert asked.options == {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 4,
-                             "seed": 7, "stop": ("a", "b")}  # fmt: skip
+                             "repetition_penalty": 1.5, "seed": 7, "stop": ("a", "b")}  # fmt: skip
     assert asked.session == "s" and asked.stream is True
     kinds = [part["type"] for part in asked.messages[0]["content"]]
     assert kinds == ["image", "image", "image", "text"]
@@ -232,10 +234,24 @@ def test_pictures_go_where_messages_name_them():
         parse(messages=json.dumps(messages), image=[png()])
 
 
-@pytest.mark.parametrize("source", ["/etc/hosts", "file:///etc/hosts", "http://x/y.png", 5])
-def test_texts_are_never_paths(source):
-    part = {"type": "image", "image": source}
-    with pytest.raises(LuvcError, match=r"no known format|base64"):
+@pytest.mark.parametrize("key", ["image", "path", "url", "image_url"])
+@pytest.mark.parametrize("form", ["{}", "file://{}", "data:{}", "data:image/png,{}", "http://x{}"])
+def test_texts_are_never_paths(tmp_path, key, form):
+    """Not even where a picture lies that the server could read."""
+    path = tmp_path / "photo.png"
+    path.write_bytes(png())
+    source = form.format(path)
+    for value in (source, {"url": source}):
+        part = {"type": key if key == "image_url" else "image", key: value}
+        with pytest.raises(LuvcError, match=r"no known format|base64"):
+            parse(messages=json.dumps([{"role": "user", "content": [part]}]))
+    with pytest.raises(LuvcError, match="no known format"):
+        parse(text_input="Why?", image=source)
+
+
+def test_a_picture_is_a_text():
+    part = {"type": "image", "image": 5}
+    with pytest.raises(LuvcError, match="is a base64 string"):
         parse(messages=json.dumps([{"role": "user", "content": [part]}]))
 
 
@@ -268,3 +284,17 @@ def test_bounds_of_pictures():
 def test_what_cannot_be_read(fields, message):
     with pytest.raises(LuvcError, match=message):
         parse(**fields)
+
+
+def test_the_client_sends_what_the_model_takes(monkeypatch):
+    kinds = {n: kind.removeprefix("TYPE_").replace("STRING", "BYTES") for n, kind, _ in INPUTS}
+    assert set(requests.OPTIONS) < set(kinds)
+    asked = {}
+    line = ("a question", "--top-k", "4", "--repetition-penalty", "1.5", "--max-tokens", "3")
+    monkeypatch.setattr(sys, "argv", ["client.py", *line])
+    monkeypatch.setattr(client, "ask", lambda server, fields: asked.update(fields))
+    client.main()
+    sent = {tensor.name(): tensor.datatype() for tensor in client.tensors(asked)}
+    assert set(sent) == {"text_input", "stream", "top_k", "repetition_penalty", "max_tokens"}
+    assert sent.items() <= kinds.items()
+    assert all(kinds[name] == kind for name, (kind, _) in client.TYPES.items())

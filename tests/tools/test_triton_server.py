@@ -184,6 +184,7 @@ def test_answers_are_the_runtimes_own(client, vlm, image, fields):
     assert answer["finish_reason"] == expected.finish_reason
     assert answer["prompt_tokens"] == expected.prompt_tokens
     assert answer["visual_tokens"] == expected.visual_tokens
+    assert answer["layout"] == expected.layout
     assert answer["completion_tokens"] == len(expected.token_ids)
     assert answer["prefill_ms"] > 0 and answer["vision_ms"] > 0 and answer["pixels_ms"] > 0
     pieces = client.stream(image, text_input="What is it?", **fields)
@@ -222,6 +223,12 @@ def test_messages_with_pictures_inside_and_beside(client, vlm, picture, image):
     for content, beside in forms:
         messages = json.dumps([{"role": "user", "content": content}])
         assert client.generate(beside, messages=messages, max_tokens=8)["text_output"] == expected
+
+
+def test_a_layout_is_named_and_told(client, bundle, image):
+    (layout,) = bundle.manifest.layouts
+    answer = client.generate(image, text_input="Why?", layout=layout.name, max_tokens=2)
+    assert answer["layout"] == layout.name and answer["notes"] == ""
 
 
 def test_stop_texts(client, vlm, image):
@@ -355,6 +362,9 @@ BAD = {
     "a server's folder": (
         {"messages": '[{"role": "user", "content": [{"type": "video", "video": "/etc"}]}]'},
         "is of type 'text', 'image' or 'image_url'",
+    ),
+    "layout": (
+        {"text_input": "Why?", "image": "good", "layout": "9x9"}, "there is no layout '9x9' in this bundle"
     ),
     "messages": ({"messages": "{", "image": "good"}, "not valid JSON"),
 }  # fmt: skip

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ...cores import cores
 from ...versions import versions
 
 
@@ -29,11 +30,10 @@ def provenance(command: str | None = None) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """CPU, cores this process may use, memory, system, and the GPU where there is one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if os.name == "posix" else 0
     return {
         "cpu": _cpu() or platform.processor() or platform.machine(),
-        "cores": cores,
+        "cores": cores(),
         "memory_gib": round(pages / 2**30, 1),
         "system": platform.system(),
         **({"gpu": found} if (found := gpu()) else {}),

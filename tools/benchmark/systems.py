@@ -121,7 +121,7 @@ def hugging_face(
     where = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     attention = network.config._attn_implementation
     about = {"description": f"PyTorch {torch.__version__} on {where}, {attention} attention"}
-    return about | {"model": model, "ratio": 1.0, "dtype": source.manifest.dtype}, run
+    return about | {"model": family.model, "ratio": 1.0, "dtype": source.manifest.dtype}, run
 
 
 def generate(

@@ -72,7 +72,7 @@ class HfAnswerer:
 
     Args:
         bundle: gives the layouts, the processor and the dtype that the weights are rounded to.
-        model: its checkpoint, directory or hub id.
+        model: its checkpoint: directory, hub id or ID@REVISION.
         max_new_tokens: longest answer.
     """
 
@@ -151,11 +151,12 @@ def load(
         )
     if backend not in REFERENCES:
         return BundleAnswerer(VLM.load(target, backend=backend, threads=threads), max_new_tokens)
+    from ...exporter.pipeline import reference_runner
+    from ...exporter.source import checkpoint_of
+
     bundle = Bundle.load(target)
     if backend == "hf":
-        return HfAnswerer(bundle, model or bundle.manifest.model, max_new_tokens)
-    from ...exporter.pipeline import reference_runner
-
+        return HfAnswerer(bundle, checkpoint_of(bundle.manifest, model), max_new_tokens)
     vlm = VLM(bundle, reference_runner(bundle.manifest, model))
     return BundleAnswerer(vlm, max_new_tokens)
 

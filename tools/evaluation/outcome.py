@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table
 
 from ...errors import LuvcError
+from ...files import check_file, whole
 from .intervals import Share, bootstrap_mean, wilson
 
 INK, BLUE, GREY = "#1e293b", "#2563eb", "#94a3b8"
@@ -127,16 +128,35 @@ def table(data: dict, other: dict | None = None) -> Table:
     return found
 
 
+def check_plot(path: Path | None) -> None:
+    """Refuse a picture that `plot` cannot draw or write, before anything is asked.
+
+    Raises:
+        LuvcError: matplotlib is not installed or knows no such format; or see `check_file`.
+    """
+    if path is None:
+        return
+    check_file(path, "--plot")
+    try:
+        import matplotlib.backend_bases
+    except ImportError as e:
+        raise LuvcError("--plot needs matplotlib: pip install 'luvc-export[eval]'") from e
+    known = matplotlib.backend_bases.FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise LuvcError(
+            f"--plot {path} does not end in a format of pictures; give one of {', '.join(sorted(known))}"
+        )
+
+
 def plot(data: dict, path: Path, other: dict | None = None) -> None:
     """Accuracy per task as bars with their intervals.
 
     Raises:
-        LuvcError: matplotlib is not installed.
+        LuvcError: see `check_plot`.
     """
-    try:
-        import matplotlib
-    except ImportError as e:
-        raise LuvcError("--plot needs matplotlib: pip install 'luvc-export[eval]'") from e
+    check_plot(path)
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -163,5 +183,6 @@ def plot(data: dict, path: Path, other: dict | None = None) -> None:
         axes.legend(
             frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, -0.5 / len(tasks))
         )
-    figure.savefig(path, facecolor="white", dpi=150)
+    with whole(path) as draft:
+        figure.savefig(draft, format=path.suffix[1:], facecolor="white", dpi=150)
     pyplot.close(figure)

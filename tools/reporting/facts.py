@@ -111,6 +111,7 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
     counts = dict.fromkeys(x.images for x in m.layouts)
     frames = dict.fromkeys(x.frames for x in m.layouts)
     parts = ["luvc-export", "--model", shlex.quote(m.model)]
+    parts += [f"--revision {m.revision}"] if m.revision else []
     parts += ["--schedule schedule.json" if own else f"--ratio {first.ratio:g}x"]
     parts += [f"--image-size {h}x{w}" for h, w in sizes]
     parts += [f"--images {n}" for n in counts if counts != {1: None}]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs a real Triton Inference Server (2.51.0, Python backend, CPU only) without Docker or root, from the
-# nvidia-pytriton wheel, and this project beside it:
+# nvidia-pytriton wheel, and this project beside it, from the clone that this file lies in:
 #     bash tools/triton/install.sh [DIR]         default .triton
 # DIR/venv is the Python of the models, DIR/server and DIR/backends are the server. PYTHON picks another
 # interpreter (3.11 or 3.12; the wheel's backend needs numpy < 2, which there is no later one for).

@@ -3,7 +3,6 @@
 Texts of a client are never taken as paths: a picture is what was sent with the request.
 """
 
-import base64
 import binascii
 import contextlib
 import io
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ...engines.pictures import from_base64, image_source
 from ...errors import LuvcError
 
 OPTIONS = {"max_tokens": "max_new_tokens", "temperature": "temperature", "top_p": "top_p",
-           "top_k": "top_k", "seed": "seed"}  # fmt: skip
+           "top_k": "top_k", "repetition_penalty": "repetition_penalty", "seed": "seed"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def read(tensor: Callable[[str], np.ndarray | None], bounds: Bounds) -> Asked:
     options = {ours: _number(tensor, theirs) for theirs, ours in OPTIONS.items()}
     stops = [s.decode("utf-8", "replace") for s in _texts(tensor, "stop")]
     options["stop"] = tuple(stops) or None
+    options["layout"] = _text(tensor, "layout") or None
     given = {name: value for name, value in options.items() if value is not None}
     return Asked(turns, _text(tensor, "session") or None, bool(_number(tensor, "stream")), given)
 
@@ -84,17 +85,15 @@ def _number(tensor, name: str) -> Any:
 
 
 def _picture(data: bytes, bounds: Bounds) -> Any:
-    """A PIL image from the bytes of a file, or from their base64, with or without `data:` before it."""
+    """A PIL image from the bytes of a file, from their base64 or from a data: URL."""
     from PIL import Image, UnidentifiedImageError
 
     most = bounds.image_mib << 20
     if len(data) > most * 3 // 2:
         raise LuvcError(_too_large(len(data), bounds))
-    if data[:5] == b"data:":
-        data = data.partition(b",")[2]
-    if data[:64].isascii():  # perhaps base64, which tools break into lines
+    if data[:64].isascii():  # perhaps base64
         with contextlib.suppress(binascii.Error):  # then it is the file itself, or refused below
-            data = base64.b64decode(data.translate(None, b"\r\n"), validate=True)
+            data = from_base64(data)
     if len(data) > most:
         raise LuvcError(_too_large(len(data), bounds))
     try:
@@ -154,8 +153,7 @@ def _part(part: Any, left: list[Any], bounds: Bounds) -> Any:
         raise LuvcError(
             f"a part of messages is of type 'text', 'image' or 'image_url', got {part!r:.80}"
         )
-    source = part.get("image") or part.get("url") or part.get("image_url")
-    source = source.get("url") if isinstance(source, Mapping) else source
+    source = image_source(part)
     if source is None:
         if not left:
             raise LuvcError("messages have more image parts than images were sent")

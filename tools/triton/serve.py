@@ -5,6 +5,7 @@ every request (seen with 2.51). The launcher watches these processes and starts 
 is gone; until the models are loaded again, nothing is ready.
 """
 
+import os
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ import typer
 
 from ... import console
 from ...errors import LuvcError
+from ...files import check_file, whole
 from .server import Ports, Server, find_server
 
 RESTARTS = 3  # in a row; a server that lived for LIVED seconds counts anew
@@ -36,6 +38,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve a repository until this process gets SIGTERM or Ctrl-C; exit code 0 after a clean stop."""
+    check_file(pid_file, "--pid-file")
     ports = Ports(port, port + 1, port + 2)
     options = [*(["--model-config-name=cpu"] if cpu else []), *(extra or [])]
     binary = find_server(server)
@@ -43,9 +46,8 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda n, _: stop.append(n))
     if pid_file is not None:
-        import os
-
-        pid_file.write_text(f"{os.getpid()}\n")
+        with whole(pid_file) as draft:
+            draft.write_text(f"{os.getpid()}\n")
     try:
         clean = _keep_running(lambda: Server(binary, repository, ports, host, options, log), stop)
     finally:

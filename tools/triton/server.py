@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ...errors import LuvcError
 
@@ -71,11 +72,10 @@ def find_server(place: Path | None) -> Binary:
     Raises:
         LuvcError: there is none; says how to install one.
     """
-    for folder in [place] if place else [Path(".triton")]:
-        inside = folder / "server/pytriton/tritonserver/bin/tritonserver"
-        if inside.is_file():
-            root = folder.resolve()
-            return Binary(inside.resolve(), root / "backends", root / "venv")
+    root = (place or Path(".triton")).resolve()
+    inside = root / "server/pytriton/tritonserver/bin/tritonserver"
+    if inside.is_file():
+        return Binary(inside.resolve(), root / "backends", root / "venv")
     found = shutil.which(place or "tritonserver")
     if found is None:
         raise LuvcError(
@@ -94,7 +94,10 @@ class Server:
         ports: where to listen.
         host: address to listen on.
         options: more of tritonserver's options.
-        log: file for its output; None: this process's.
+        log: file for its output, which is added to; None: this process's.
+
+    Raises:
+        LuvcError: the log cannot be written; nothing was started.
     """
 
     def __init__(
@@ -115,7 +118,7 @@ class Server:
         for name, port in vars(ports).items():
             command += [f"--{name}-address={host}", f"--{name}-port={port}"]
         with contextlib.ExitStack() as stack, _stack_limit(STACK):
-            out = stack.enter_context(log.open("ab")) if log else None
+            out = stack.enter_context(_open_log(log)) if log else None
             self._process = subprocess.Popen(
                 [*command, *options], stdout=out, stderr=subprocess.STDOUT if out else None,
                 env=binary.environment(), start_new_session=True,
@@ -135,14 +138,18 @@ class Server:
         """None while it runs."""
         return self._process.poll()
 
+    @property
+    def _url(self) -> str:
+        """Where this machine reaches its HTTP interface."""
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return f"http://{host}:{self.ports.http}/v2"
+
     def ready(self) -> bool:
         """Whether it and all its models are ready, and the one that answers is really this one."""
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        base = f"http://{host}:{self.ports.http}/v2"
         try:
-            with DIRECT.open(f"{base}/health/ready", timeout=2):
+            with DIRECT.open(f"{self._url}/health/ready", timeout=2):
                 pass
-            with DIRECT.open(base, timeout=2) as response:
+            with DIRECT.open(self._url, timeout=2) as response:
                 return json.load(response).get("name") == self._id
         except (OSError, ValueError):
             return False
@@ -163,10 +170,8 @@ class Server:
         return sorted(name for name in gone if self._says_ready(name))
 
     def _says_ready(self, model: str) -> bool:
-        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        url = f"http://{host}:{self.ports.http}/v2/models/{model}/ready"
         try:
-            with DIRECT.open(url, timeout=2):
+            with DIRECT.open(f"{self._url}/models/{model}/ready", timeout=2):
                 return True
         except OSError:
             return False
@@ -230,6 +235,14 @@ class Server:
     def __exit__(self, *_) -> None:
         if not self._stopped:
             self.stop()
+
+
+def _open_log(log: Path) -> BinaryIO:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError as e:
+        raise LuvcError(f"log {log} cannot be written: {e}; give the name of another file") from e
 
 
 @contextlib.contextmanager

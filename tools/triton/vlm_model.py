@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ... import __version__
 from ...engines.backends import backend as load_backend
 from ...engines.backends.base import Runner
 from ...engines.bundle import Bundle
@@ -26,6 +27,7 @@ from . import requests
 from .outbox import Outbox
 
 UTILS = "triton_python_backend_utils"  # exists in a running model alone
+REWRITE = "write the repository again with luvc-triton; its bundle is in luvc_vlm/1/bundle"
 COUNTS = ("prompt_tokens", "visual_tokens", "reused_tokens")
 COUNTERS = {
     "prefills": "groups of prompts run together",
@@ -102,6 +104,8 @@ class TritonPythonModel:
         outputs = {"text_output": _string(text)}
         if answer is not None:
             outputs["finish_reason"] = _string(answer.finish_reason)
+            outputs["layout"] = _string(answer.layout)
+            outputs["notes"] = _string("\n".join(answer.notes))
             outputs["completion_tokens"] = np.array([len(answer.token_ids)], np.int32)
             outputs |= {name: np.array([getattr(answer, name)], np.int32) for name in COUNTS}
             times = dataclasses.asdict(answer.timing)
@@ -199,10 +203,34 @@ class Metrics:
                 self._last[name] = value
 
 
-def read_parameters(args: dict[str, str]) -> dict[str, str]:
-    """The parameters of a model's configuration."""
-    found = json.loads(args["model_config"])["parameters"]
-    return {name: value["string_value"] for name, value in found.items()}
+class Parameters(dict[str, str]):
+    """The parameters of a model's configuration; one that is not there is a LuvcError."""
+
+    def __missing__(self, name: str) -> str:
+        written = self.get("luvc_version", "of another version")
+        raise LuvcError(
+            f"the configuration, written by luvc-export {written}, has no parameter {name!r}, which "
+            f"luvc-export {__version__} reads: {REWRITE}"
+        )
+
+
+def read_parameters(args: dict[str, str]) -> Parameters:
+    """The parameters of a model's configuration.
+
+    Args:
+        args: of `initialize`.
+
+    Raises:
+        LuvcError: another version wrote the configuration: what it means may have changed.
+    """
+    found = json.loads(args["model_config"]).get("parameters", {})
+    parameters = Parameters({name: value["string_value"] for name, value in found.items()})
+    if parameters["luvc_version"] != __version__:
+        raise LuvcError(
+            f"the configuration was written by luvc-export {parameters['luvc_version']}, this is "
+            f"{__version__}: {REWRITE}"
+        )
+    return parameters
 
 
 def _string(text: str) -> np.ndarray:

@@ -1,0 +1,130 @@
+"""luvc-info: what it says of a bundle, and that it needs the manifest alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from luvc.engines import Bundle
+from luvc.engines.manifest import Engine, EngineFile, Prune, Schedule
+from luvc.exporter import cli_plan
+from luvc.tools import info
+
+
+@pytest.fixture
+def copy(workshop, tmp_path) -> Bundle:
+    """A bundle that a test may change."""
+    return Bundle.load(shutil.copytree(workshop.bundle("qwen2").path, tmp_path / "bundle"))
+
+
+def test_the_data_is_what_the_folder_holds_and_the_plan_says(command, workshop):
+    bundle = workshop.bundle("qwen2")
+    result = command(info, bundle.path, "--json")
+    assert result.code == 0, result.err
+    found = json.loads(result.out)
+    files = [p for p in bundle.path.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    assert found["files"] == len(files)
+    assert found["bytes"] == sum(p.stat().st_size for p in files)
+    assert found["validated"] is True and found["verified"] is False and found["engines"] == []
+    (layout,) = found["layouts"]
+    caches = layout.pop("cache_bytes")
+    asked = ("--ratio", "2", "--cutoff", "0.5", "--text-tokens", "8")  # as the workshop exports it
+    plans = json.loads(command(cli_plan, "--model", found["model"], *asked, "--json").out)["plans"]
+    assert [layout] == [p["layout"] for p in plans]
+    lm = bundle.manifest.language
+    tokens = sum((s["last"] - s["first"] + 1) * (96 + s["visual"]) for s in layout["stages"])
+    assert caches == 2 * lm.kv_heads * lm.head_dim * 4 * tokens, "keys and values in float32"
+
+
+def test_the_text_says_it_too(command, workshop):
+    bundle = workshop.bundle("qwen2")
+    (layout,) = bundle.manifest.layouts
+    result = command(info, bundle.path)
+    assert result.code == 0, result.err
+    assert "against PyTorch, all 4 language layers" in result.out
+    assert "96 tokens for the prompts and answers" in result.out
+    assert "none; it runs on ONNX Runtime" in result.out
+    line = next(x for x in result.out.splitlines() if "1 image of 168x168" in x)
+    last = layout.stages[-1]
+    for shown in ("2x", f"{layout.ratios.prefill:.2f}x", f"36 -> {layout.visual_tokens}",
+                  f"{last.first}-3: {last.visual}"):  # fmt: skip
+        assert shown in line, shown
+
+
+def test_every_layout_has_a_line(command, workshop):
+    out = command(info, workshop.bundle("qwen2-layouts", 1).path).out
+    assert "no; luvc-validate compares it with PyTorch" in out
+    for takes in ("1 image of 56x56", "2 images of 56x56", "2 images of 56x112 in 3 tiles"):
+        assert takes in out
+
+
+def test_what_was_validated_in_part_and_what_runs_nowhere_yet(command, copy):
+    part = {"validated": False, "validated_layers": 2, "dtype": "bfloat16"}
+    copy.with_manifest(copy.manifest.model_copy(update=part))
+    out = command(info, copy.path).out
+    assert "against PyTorch, the first 2 of 4 language layers" in out
+    assert "ONNX Runtime does not run bfloat16: build them with luvc-build" in out
+
+
+def test_engines(command, copy):
+    (layout,) = copy.manifest.layouts
+    graphs = layout.graphs.model_dump()
+    profiles = {"vision": {"N": (3, 6, 24)}, "prefill": {"B": (1, 2, 8)}, "step": {"B": (1, 2, 8)}}
+    files = tuple(
+        EngineFile(graph=graph, file=graph, key="", profiles=(profiles[kind],))
+        for kind, graph in graphs.items()
+    )
+    about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot"}
+    engine = Engine.model_validate({**about, "graphs": files})
+    copy.with_manifest(copy.manifest.model_copy(update={"engines": (engine,)}))
+    size = sum((copy.path / graph).stat().st_size for graph in graphs.values())
+    found = json.loads(command(info, copy.path, "--json").out)["engines"]
+    assert found == [{**about, "batch": [1, 2, 8], "bytes": size}]
+    line = next(x for x in command(info, copy.path).out.splitlines() if "sm90" in x)
+    assert "11.4" in line and "1 to 8" in line
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shown"),
+    [
+        (Schedule(), "1x"),
+        (Schedule(ratio=2.5, language=(Prune(layer=1, keep=5),)), "2.5x"),
+        (Schedule(language=(Prune(layer=1, keep=5),)), "a schedule"),
+    ],
+)
+def test_what_was_asked(schedule, shown):
+    assert info._asked(schedule.model_dump()) == shown
+
+
+def test_a_changed_byte_is_found_where_it_is_looked_for(command, copy):
+    whole = command(info, copy.path, "--verify")
+    assert whole.code == 0 and "SHA-256 as the manifest says" in whole.out
+    assert "done comparing the SHA-256 of" in whole.err
+    template = copy.path / "processor" / "chat_template.jinja"
+    data = bytearray(template.read_bytes())
+    data[0] ^= 1
+    template.write_bytes(data)
+    assert command(info, copy.path).code == 0, "of the files only the sizes"
+    changed = command(info, copy.path, "--verify", "--json")
+    assert changed.code == 2 and changed.out == ""
+    assert "chat_template.jinja was changed (SHA-256 differs)" in changed.err
+
+
+def test_something_else_than_a_bundle(command, tmp_path):
+    result = command(info, tmp_path)
+    assert result.code == 2 and "is not a bundle" in result.err
+
+
+def test_nothing_heavy_is_imported(workshop):
+    absent = "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "PIL"
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        "from luvc.tools.info import main\nmain()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, workshop.bundle("qwen2").path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr

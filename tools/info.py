@@ -1,0 +1,159 @@
+"""luvc-info: what a bundle is, read from its manifest alone."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from .. import console
+
+if TYPE_CHECKING:
+    from ..engines.bundle import Bundle
+    from ..engines.manifest import Engine, Layout, Manifest
+
+
+def info(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every file's SHA-256 with the manifest.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a bundle holds and how far it was validated; needs no checkpoint and no PyTorch."""
+    from ..engines.bundle import Bundle
+
+    loaded = Bundle.load(bundle)
+    found = facts(loaded) | {"verified": verify}
+    if verify:
+        with console.Steps(quiet=as_json) as steps:
+            steps(f"comparing the SHA-256 of {found['files']} files, {decimal(found['bytes'])}")
+            Bundle.load(bundle, verify=True)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    console.show(Text(found["bundle"], style="bold"))
+    for name, value in _summary(found).items():
+        console.show(Text(f"  {name:<10} {value}"))
+    console.show(_layout_table(found["layouts"]))
+    console.show(f"ratios: baseline / compressed FLOPs at {found['reference_text']} text tokens")
+    if found["engines"]:
+        console.show(_engine_table(found["engines"]))
+
+
+def facts(bundle: "Bundle") -> dict[str, Any]:
+    """The manifest without what only a runtime reads, with sizes in bytes.
+
+    `files` is their number; an engine's `batch` is (fewest, usual, most) conversations.
+    """
+    from ..engines.bundle import WEIGHTS
+
+    m = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "bytes": sum(f.bytes for f in m.files.values()),
+        "weights_bytes": m.files[WEIGHTS].bytes,
+        "files": len(m.files),
+        **m.model_dump(mode="json", exclude={"files", "layouts", "engines"}),
+        "layouts": [_layout(m, layout) for layout in m.layouts],
+        "engines": [_engine(m, engine) for engine in m.engines],
+    }
+
+
+def _layout(m: "Manifest", layout: "Layout") -> dict[str, Any]:
+    shown = layout.model_dump(mode="json", exclude={"graphs", "processor_options", "expansion"})
+    return shown | {"cache_bytes": m.kv_bytes(layout)}
+
+
+def _engine(m: "Manifest", engine: "Engine") -> dict[str, Any]:
+    batch = next(p["B"] for f in engine.graphs for p in f.profiles if "B" in p)
+    size = sum(m.files[f.file].bytes for f in engine.graphs)
+    return engine.model_dump(mode="json", exclude={"graphs"}) | {"batch": batch, "bytes": size}
+
+
+def _summary(found: dict[str, Any]) -> dict[str, str]:
+    """One line each about the bundle as a whole."""
+    text_model = found["language"]["model_type"]
+    engines = f"{len(found['engines'])}, below"
+    if not found["engines"]:
+        engines = "none; it runs on ONNX Runtime"
+        if found["dtype"] == "bfloat16":
+            engines = "none, and ONNX Runtime does not run bfloat16: build them with luvc-build"
+    size = f"{decimal(found['bytes'])} in {found['files']} files"
+    return {
+        "model": f"{found['model']} ({found['family']}, language model {text_model})",
+        "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
+        f"{decimal(found['weights_bytes'])}",
+        "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
+        "validated": _validated(found),
+        "engines": engines,
+        "size": size + ", SHA-256 as the manifest says" * found["verified"],
+        "made": f"{found['created']} by luvc-export {found['versions'].get('luvc-export', '?')}",
+    }
+
+
+def _validated(found: dict[str, Any]) -> str:
+    """Whether export compared it with PyTorch, and how much of it."""
+    layers, compared = found["language"]["layers"], found["validated_layers"]
+    how = "at export, ONNX Runtime against PyTorch"
+    if found["validated"]:
+        return f"{how}, all {layers} language layers"
+    if compared:
+        return f"{how}, the first {compared} of {layers} language layers, which is what memory held"
+    return "no; luvc-validate compares it with PyTorch"
+
+
+def _layout_table(layouts: list[dict[str, Any]]) -> Table:
+    """Sizes, ratios, and visual tokens at ratio 1, into the language model and in its layers."""
+    table = Table("layout", "takes")
+    for name in ("asked", "prefill", "vision", "both"):
+        table.add_column(name, justify="right")
+    for name in ("visual tokens", "by language layer"):
+        table.add_column(name)
+    table.add_column("caches, MiB", justify="right")
+    for x in layouts:
+        ratios = [f"{x['ratios'][part]:.2f}x" for part in ("prefill", "vision", "both")]
+        stages = ", ".join(f"{s['first']}-{s['last']}: {s['visual']}" for s in x["stages"])
+        tokens = f"{x['baseline_visual_tokens']} -> {x['visual_tokens']}"
+        caches = f"{x['cache_bytes'] / 2**20:.1f}"
+        table.add_row(x["name"], _takes(x), _asked(x["schedule"]), *ratios, tokens, stages, caches)
+    return table
+
+
+def _takes(layout: dict[str, Any]) -> str:
+    """Which pictures a layout is for, sizes as HEIGHTxWIDTH."""
+    count, frames, tiles = layout["images"], layout["frames"], layout["tiles"]
+    kind = ("video" if frames else "image") + "s" * (count > 1)
+    text = f"{count} {kind} of " + f"{frames} frames of " * (frames > 0)
+    text += "x".join(map(str, layout["image_size"]))
+    return text + (f" in {tiles} tiles" if tiles > 1 else "")
+
+
+def _asked(schedule: dict[str, Any]) -> str:
+    """The ratio that was asked for; a schedule of one's own may name none."""
+    own = schedule["ratio"] == 1 and (schedule["vision"] or schedule["language"])
+    return "a schedule" if own else f"{schedule['ratio']:g}x"
+
+
+def _engine_table(engines: list[dict[str, Any]]) -> Table:
+    """What was compiled, and for what."""
+    table = Table("engine", "GPU", "library version", "batch", "plugins", "size")
+    for x in engines:
+        low, _, high = x["batch"]
+        batch = f"{low} to {high}" if high > low else str(high)
+        table.add_row(
+            x["backend"], x["arch"], x["version"], batch, x["plugins"], decimal(x["bytes"])
+        )
+    return table
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(info)
+
+
+if __name__ == "__main__":
+    main()
