@@ -27,7 +27,7 @@ def info(
     from ..engines.bundle import Bundle
 
     loaded = Bundle.load(bundle)
-    found = facts(loaded) | {"verified": verify}
+    found: dict[str, Any] = {**facts(loaded), "verified": verify}
     if verify:
         with console.Steps(quiet=as_json) as steps:
             steps(f"comparing the SHA-256 of {found['files']} files, {decimal(found['bytes'])}")

@@ -75,7 +75,7 @@ def test_a_benchmark_reads_the_commit(bundle, monkeypatch):
     plain, found = Family.load, []
     monkeypatch.setattr(Family, "load", lambda source: found.append(plain(source)) or found[-1])
     layout = bundle.manifest.layouts[0].name
-    for model in ("someone/model", "someone/model@main"):
+    for model in (checkpoint_of(bundle.manifest), "someone/model@main"):
         about, _ = hugging_face(str(bundle.path), model, layout, "Why?", [], 1)
         assert about["model"] == "someone/model"
     assert [family.commit for family in found] == [COMMITS["v2"], COMMITS["main"]]
