@@ -1,4 +1,4 @@
-# make demo: from nothing to an answer about a photograph. make demo-triton: the same from a server.
+# make demo: from nothing to answers about a picture and a photograph. make demo-triton: the same from a server.
 # make test: everything CI runs.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 # The constraints pin every version.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# The trained pocket VLM, where the checkout has it.
-POCKET := $(patsubst %/config.json,%,$(wildcard tools/pocket/model/config.json))
+# The pocket VLM: small, trained, part of the source.
+POCKET := tools/pocket/model
 DEMO := demo
 PAGES := README.md docs/cpu.md docs/triton.md
 
@@ -37,23 +37,11 @@ $(VENV)/triton: $(VENV)/demo
 	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton
 
 demo: $(VENV)/demo
-ifneq ($(POCKET),)
 	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
 	$(BIN)/python -m luvc.tools.demo $(DEMO)/bundle
 	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "How many objects are there?" --show-tokens $(DEMO)/tokens.png --verbose
-else
-	$(BIN)/python -m luvc.tools.demo_model $(DEMO)/model
-	$(BIN)/luvc-export --model $(DEMO)/model --ratio 2x --output $(DEMO)/bundle
-	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 24 --verbose
-endif
 
-demo-triton: $(VENV)/triton .triton/ready
-	$(BIN)/python -m luvc.tools.demo_model $(DEMO)/model
-ifneq ($(POCKET),)
-	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
-else
-	$(BIN)/luvc-export --model $(DEMO)/model --ratio 2x --output $(DEMO)/bundle
-endif
+demo-triton: demo $(VENV)/triton .triton/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh $(DEMO)/bundle $(DEMO)/photo.png
 
 test: $(VENV)/test $(VENV)/torchvision .triton/ready
@@ -62,16 +50,15 @@ test: $(VENV)/test $(VENV)/torchvision .triton/ready
 
 docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.pictures docs
-	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/photo.png "What is in the picture?" --max-new-tokens 2 --show-tokens docs/tokens.png
+	cp $(DEMO)/tokens.png docs/tokens.png
 
 bench: $(VENV)/demo
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/latency_ratio.py
 	$(BIN)/python benchmarks/tables.py $(PAGES)
 
-# Hours on a CPU, minutes on a GPU; needs the trained pocket VLM.
+# Hours on a CPU, minutes on a GPU.
 accuracy: $(VENV)/test
-	test -n "$(POCKET)" || { echo "train the pocket VLM first: tools/pocket/README.md"; exit 1; }
 	$(BIN)/python -m benchmarks.accuracy $(POCKET) --workers 2
 	$(BIN)/python -m benchmarks.accuracy.report
 

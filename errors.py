@@ -1,4 +1,4 @@
-"""The one error for what the user can mend."""
+"""The one error for what the user can mend, and others in brief."""
 
 
 class LuvcError(ValueError):
@@ -15,3 +15,9 @@ class Mismatch(LuvcError):
     """A bundle whose outputs differ from PyTorch's."""
 
     exit_code = 1
+
+
+def brief(error: Exception) -> str:
+    """The first line of an error's text, at most 200 characters of it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import LuvcError
+from ..errors import LuvcError, brief
 from .family import Family
-from .source import brief, quiet
+from .source import quiet
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights, the first there is; in shards NAME.index.json lists them."""
@@ -90,9 +90,9 @@ def load_model(family: Family) -> Any:
                 trust_remote_code=False,
             )  # fmt: skip
             model, info = loaded
+    except MemoryError:
+        raise
     except Exception as e:  # the loader raises whatever its readers raise
-        if isinstance(e, (MemoryError, KeyboardInterrupt)):
-            raise
         raise LuvcError(f"{family.source}: the weights cannot be loaded: {brief(e)}") from e
     missing = sorted(info["missing_keys"])
     if missing:
@@ -103,6 +103,7 @@ def load_model(family: Family) -> Any:
     mismatched = info.get("mismatched_keys")
     if mismatched:
         raise LuvcError(
-            f"{family.source}: weights do not fit the config: {sorted(map(str, mismatched))[0]}"
+            f"{family.source}: weights do not fit the config: {sorted(map(str, mismatched))[0]}; they are "
+            "of another checkpoint"
         )
     return model.eval()

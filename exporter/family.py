@@ -10,11 +10,11 @@ from typing import Any
 from ..engines.bundle import GRAPHS
 from ..engines.manifest import LanguageModel, Layout, Schedule, stages_of
 from ..engines.pictures import ImageProcessor
-from ..errors import LuvcError
+from ..errors import LuvcError, brief
 from . import cost
 from .grid import Grid
 from .problem import Problem
-from .source import brief, locate, named
+from .source import locate, named
 from .text import TextTraits, decoder_shape, text_traits
 from .vision import ADAPTERS, adapter_class
 from .vision.core import Picture, VisionAdapter

@@ -33,6 +33,7 @@ from .config import ExportConfig
 from .family import Family
 from .problem import Problem, check_schedule
 from .schedule import solve
+from .source import quiet
 from .turns import TimedPrompt, in_turns
 
 TOLERANCE = 0.05
@@ -241,9 +242,7 @@ def _measure(config, family, problem, work: Path, progress, export) -> list:
 def write_probe(family: Family, layers: int, folder: Path) -> None:
     """The model with `layers` language layers and few vision layers, random weights, as a checkpoint."""
     from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     config = family.truncated(layers).config
     tower, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
     if hasattr(tower, "num_hidden_layers") and chosen in (-1, -2):  # as few as that choice allows
@@ -251,6 +250,7 @@ def write_probe(family: Family, layers: int, folder: Path) -> None:
     elif hasattr(tower, "depth"):
         tower.depth = 1 + max(getattr(tower, "deepstack_visual_indexes", ()), default=0)
     model: Any = AutoModelForImageTextToText.from_config(config)
-    model.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
     family.tokenizer.save_pretrained(folder)
     family.image_processor.save_pretrained(folder)

@@ -156,16 +156,13 @@ def _emptied(request: Trace) -> Iterator[None]:
             layers[i] = layer
 
 
-class _quiet:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Silence the tracer's progress lines and version warnings; errors still raise."""
-
-    def __enter__(self):
-        self._warnings = warnings.catch_warnings()
-        self._warnings.__enter__()
-        warnings.simplefilter("ignore")
-        self._disabled = logging.root.manager.disable
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings(action="ignore"):
         logging.disable(logging.WARNING)
-
-    def __exit__(self, *exc):
-        logging.disable(self._disabled)
-        self._warnings.__exit__(*exc)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)

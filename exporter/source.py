@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..engines.manifest import Manifest
-from ..errors import LuvcError
+from ..errors import LuvcError, brief
 
 NOTICES = ("LICENSE*", "NOTICE*")
 """Terms of the weights: they go where the weights go."""
@@ -93,9 +93,3 @@ def quiet() -> Iterator[None]:
         hf.set_verbosity(level)
         if bars:
             hf.enable_progress_bar()
-
-
-def brief(error: Exception) -> str:
-    """The first line of an error's text, at most 200 characters of it."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .timing import Clock, Work, first_line
+from luvc.errors import brief
+
+from .timing import Clock, Work
 
 FUSED = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -67,7 +69,7 @@ def choose(work: Work, clock: Clock, names: Iterable[str] = FUSED) -> Choice:
                 choice.ms[name] = round(clock(work), 3)
         except RuntimeError as error:
             clock.wait()
-            choice.refused[name] = first_line(error)
+            choice.refused[name] = brief(error)
     if not choice.ms:
         raise RuntimeError(f"no fused attention kernel runs this: {choice.refused}")
     choice.name = min(choice.ms, key=lambda name: choice.ms[name])

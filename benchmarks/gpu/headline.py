@@ -19,6 +19,7 @@ import torch
 import typer
 
 from luvc.engines.manifest import Layout
+from luvc.errors import brief
 from luvc.exporter.family import Family
 from luvc.exporter.torch_runner import TorchRunner
 from luvc.tools.benchmark.machine import provenance
@@ -27,7 +28,6 @@ from ..files import write_json
 from . import RESULTS, shapes
 from .case import BASE, Case
 from .fused import Choice
-from .timing import first_line
 
 ROOM = 32  # slots of the caches beyond the prompt's text
 
@@ -80,7 +80,7 @@ def measure(
             chosen[size] = known
             report["cases"].append(case)
             write_json(target, report)
-            print(f"V {case['visual']}, batch {batch}: {brief(case)}", flush=True)
+            print(f"V {case['visual']}, batch {batch}: {in_one_line(case)}", flush=True)
 
 
 def measure_case(
@@ -103,7 +103,7 @@ def measure_case(
             reason = f"only batches up to {plan.compare_up_to} are held beside Hugging Face"
             found["not_compared"] = reason
     except Exception as error:
-        found["error"] = f"{type(error).__name__}: {first_line(error)}"
+        found["error"] = f"{type(error).__name__}: {brief(error)}"
         print(traceback.format_exc(), flush=True)
     found["attention"] = {part: vars(choice) for part, choice in choices.items()}
     del case  # its tensors go before those of the next one come
@@ -112,7 +112,7 @@ def measure_case(
     return found
 
 
-def brief(case: dict[str, Any]) -> str:
+def in_one_line(case: dict[str, Any]) -> str:
     """A case in one line: gains over ratio 1 in prefill and in time to first token."""
     if "ratios" not in case:
         return case["error"]

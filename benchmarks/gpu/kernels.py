@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from luvc.errors import brief
 from luvc.plugins.spectrum import nvrtc
 from luvc.tools.benchmark.machine import provenance
 from luvc.tools.benchmark.turns import summary
@@ -26,7 +27,7 @@ from luvc.tools.benchmark.turns import summary
 from ..files import write_json
 from . import RESULTS, forms
 from .stage import Case, Stage, check
-from .timing import Captured, Clock, first_line
+from .timing import Captured, Clock
 
 SHAPES = [(1, 256, 896), (1, 1024, 3584), (1, 4096, 4096), (8, 1024, 4096), (1, 16384, 3584)]
 DTYPES = ("float16", "bfloat16", "float32")
@@ -61,7 +62,7 @@ def checked(case: Case) -> dict[str, Any]:
         return check(case)
     except RuntimeError as error:
         failed = {"relative_error": float("inf"), "select_exact": False, "gather_exact": False}
-        return vars(case) | failed | {"error": first_line(error)}
+        return vars(case) | failed | {"error": brief(error)}
 
 
 def passes(found: dict[str, Any]) -> bool:

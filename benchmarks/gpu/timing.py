@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from luvc.errors import brief
 from luvc.tools.benchmark.turns import summary
 
 Work = Callable[[], Any]
@@ -67,7 +68,7 @@ class Captured:
             with torch.cuda.graph(graph, pool=pool):
                 self.outputs = work()
         except RuntimeError as error:
-            self.refused = first_line(error)
+            self.refused = brief(error)
             torch.cuda.synchronize()
         else:
             self._graph = graph
@@ -83,11 +84,6 @@ class Captured:
     def form(self) -> str:
         """How it runs, for the report."""
         return "CUDA graph" if self._graph is not None else "eager"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def in_turns(

@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Measure everything and write the results."""
     from luvc import console
-    from luvc.exporter.family import brief
+    from luvc.errors import brief
     from luvc.tools.benchmark.machine import provenance
     from luvc.tools.benchmark.tables import tables
     from luvc.tools.benchmark.turns import take_turns
@@ -89,8 +89,7 @@ def main(
 
 def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[str, Callable]]:
     """Name and start of each system, in the order of the table."""
-    from luvc.errors import LuvcError
-    from luvc.exporter.family import brief
+    from luvc.errors import LuvcError, brief
     from luvc.tools.bench import start
 
     bundles: dict[str, Any] = {}

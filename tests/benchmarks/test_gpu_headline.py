@@ -122,7 +122,7 @@ def test_a_failing_case_is_recorded(families, runner, monkeypatch):
     found = headline.measure_case(runner, layouts, 1, {}, plan, saved.append)
     assert not saved
     assert found["error"] == "RuntimeError: CUDA out of memory"
-    assert headline.brief(found) == found["error"]
+    assert headline.in_one_line(found) == found["error"]
 
 
 def test_a_case_is_written_before_it_is_compared(families, monkeypatch, tmp_path):

@@ -17,11 +17,11 @@ until curl --silent --fail --max-time 2 --output /dev/null "localhost:$port/v2/h
 done
 
 echo "--- curl"
-printf '{"text_input": "What is in the picture?", "max_tokens": 24, "image": "%s"}' "$(base64 -w0 "$picture")" |
+printf '{"text_input": "What does the photo show?", "max_tokens": 24, "image": "%s"}' "$(base64 -w0 "$picture")" |
     curl --silent --show-error --fail-with-body "localhost:$port/v2/models/luvc_vlm/generate" --data @-
 echo
 echo "--- tools/client.py, streamed over gRPC"
-python "$here/client.py" "$picture" "What is in the picture?" --server "localhost:$((port + 1))" --max-tokens 24 --verbose
+python "$here/client.py" "$picture" "What does the photo show?" --server "localhost:$((port + 1))" --max-tokens 24 --verbose
 
 echo "--- stop"
 kill "$(cat "$work/pid")"
