@@ -76,7 +76,7 @@ class SpuCost:
         return self.groups * self.tokens * hidden * (4.0 * basis + 2)
 
 
-def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType = "full") -> float:
+def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType) -> float:
     """FLOPs of one decoder layer over `tokens` new tokens with no past."""
     if kind == "conv":  # in and out projections; the convolution itself is a few adds a channel
         return 2.0 * tokens * shape.hidden * (4 * shape.hidden + 3 * shape.intermediate)
@@ -107,12 +107,12 @@ def prefill(
     return layers + 2.0 * shape.hidden * shape.vocab + sum(p.flops(shape.hidden) for p in pruning)
 
 
-def encoder_layer(shape: EncoderShape, tokens: float, layer: int | None = None) -> float:
-    """FLOPs of one vision layer over `tokens` grid tokens (the prefix is added here)."""
+def encoder_layer(shape: EncoderShape, tokens: float, layer: int) -> float:
+    """FLOPs of a vision layer over `tokens` grid tokens (the prefix is added here)."""
     tokens += shape.prefix
     weights = shape.hidden * (4 * shape.hidden + (3 if shape.gated else 2) * shape.intermediate)
     seen = tokens
-    if shape.window and layer is not None and layer not in shape.full:
+    if shape.window and layer not in shape.full:
         seen = min(tokens, shape.window)
     return 2.0 * tokens * weights + 4.0 * tokens * seen * shape.hidden
 

@@ -225,9 +225,9 @@ class Family:
                 raise LuvcError(f"{self.source}: {name} cannot be read: {brief(e)}") from e
         return None
 
-    def _read(self, auto: Any, what: str, **options: Any) -> Any:
+    def _read(self, auto: Any, what: str) -> Any:
         try:
-            return auto.from_pretrained(str(self.folder), trust_remote_code=False, **options)
+            return auto.from_pretrained(str(self.folder), trust_remote_code=False)
         except (LuvcError, MemoryError):
             raise
         except Exception as e:  # readers raise what they like, the tokenizer's a plain Exception

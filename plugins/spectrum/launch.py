@@ -52,10 +52,10 @@ class Launch:
     chunks: int = 1
     blocks: int = 1
 
-    def options(self, architecture: str = "compute_80") -> tuple[str, ...]:
+    def options(self) -> tuple[str, ...]:
         """Compiler options; compute_80 runs on every GPU from that generation on."""
         macros = [f"-D{name}={value}" for name, value in self.macros]
-        return (f"--gpu-architecture={architecture}", "--std=c++17", *macros)
+        return ("--gpu-architecture=compute_80", "--std=c++17", *macros)
 
 
 def largest_radix(length: int, limit: int) -> int:
