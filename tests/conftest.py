@@ -118,7 +118,9 @@ def ask(text: str, *images) -> list[dict]:
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a command's main() with arguments -> exit code and output."""
-    monkeypatch.setenv("COLUMNS", "200")
+    from luvc import console
+
+    monkeypatch.setattr(console.out, "width", 200)  # it reads COLUMNS only when it is made
 
     def run(module, *args) -> Result:
         monkeypatch.setattr(sys, "argv", ["luvc", *map(str, args)])

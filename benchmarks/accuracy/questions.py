@@ -5,7 +5,7 @@ would if and only if each answer token is the likeliest one after the right toke
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -57,7 +57,7 @@ class Group:
 
 def _draw(job: tuple[str, int]) -> tuple[Record, np.ndarray]:
     record = example(*job)
-    return record, record.pixels()
+    return replace(record), record.pixels()  # its drawings cannot be sent between processes
 
 
 def load(split: str, count: int, tokenizer, workers: int = 0) -> list[Group]:

@@ -186,6 +186,13 @@ def test_random_choices_do_not_depend_on_the_batch(study):
         assert kept[0] == kept[1] and kept[0][0] != kept[0][1]
 
 
+def test_processes_draw_the_same_questions(tokenizer):
+    here, there = (questions.load("validation", QUESTIONS, tokenizer, workers=n) for n in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        assert one.tasks == other.tasks and torch.equal(one.targets, other.targets)
+        assert np.array_equal(one.pixels, other.pixels)
+
+
 def test_the_command_writes_everything(folder, tmp_path):
     command.run(
         folder, limit=3, ratio=[2.0], method=["luvc", "random", "signal raw"], device="cpu",

@@ -66,10 +66,10 @@ def test_figures_are_whole(report):
 
 
 def test_the_table_shows_speed_ups(report, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
     from luvc import console
     from luvc.tools.benchmark.tables import tables
 
+    monkeypatch.setattr(console.out, "width", 120)
     console.show(*tables(report))
     out = capsys.readouterr().out
     assert "batch 2" in out and "12 of 12" in out
