@@ -9,7 +9,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The pocket VLM: small, trained, part of the source.
 POCKET := tools/pocket/model
 DEMO := demo
-PAGES := README.md docs/cpu.md docs/triton.md
+PAGES := README.md docs/cpu.md docs/triton.md tools/pocket/README.md
 
 .PHONY: demo demo-triton test docs bench peers accuracy clean
 

@@ -26,13 +26,15 @@ SIZE = (896, 896)
 def make_bundles(folder: Path, ratios: tuple[float, ...] = (1, 2)) -> list[Path]:
     """Write the checkpoint and export it once for each ratio."""
     from luvc.exporter import ExportConfig, export
+    from luvc.exporter.problem import PAPER
     from luvc.tools import demo_model
 
     model = demo_model.write(folder / "model", **SHAPE)
     bundles = [folder / f"{ratio:g}x" for ratio in ratios]
     for ratio, target in zip(ratios, bundles, strict=True):
-        options = {"output": target, "ratio": ratio, "image_sizes": (SIZE,), "check": False}
-        export(ExportConfig.make(model=str(model), **options), lambda step: print(" ", step))
+        options = vars(PAPER) | {"output": target, "ratio": ratio, "image_sizes": (SIZE,)}
+        config = ExportConfig.make(model=str(model), check=False, **options)
+        export(config, lambda step: print(" ", step))
     return bundles
 
 

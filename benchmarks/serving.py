@@ -53,6 +53,7 @@ class Loop:
 def make_bundles(folder: Path) -> dict[int, Path]:
     """Write the checkpoint and export it once for each ratio."""
     from luvc.exporter import ExportConfig, export
+    from luvc.exporter.problem import PAPER
     from luvc.tools import demo_model
 
     model = demo_model.write(folder / "model", **SHAPE)
@@ -61,7 +62,7 @@ def make_bundles(folder: Path) -> dict[int, Path]:
         bundles[ratio] = folder / f"{ratio}x"
         config = ExportConfig.make(
             model=str(model), output=bundles[ratio], ratio=ratio, image_sizes=(SIZE,), check=False,
-            text_capacity=CAPACITY, reference_text=32,
+            text_capacity=CAPACITY, reference_text=32, **vars(PAPER),
         )  # fmt: skip
         export(config, lambda step: print(" ", step))
     return bundles

@@ -1,8 +1,8 @@
 """Writes the tables between marks, `<!-- table:NAME -->` or `<!-- table:NAME batch 1 -->`.
 
-NAME is a file of benchmarks/results.
+NAME is a file of benchmarks/results, or pocket for what the pocket VLM answers.
 
-python benchmarks/tables.py README.md docs/cpu.md docs/triton.md [--check]
+python benchmarks/tables.py README.md docs/cpu.md docs/triton.md tools/pocket/README.md [--check]
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+POCKET = Path(__file__).parent.parent / "tools" / "pocket" / "model" / "results.json"
 
 
 def serving(data: dict) -> str:
@@ -144,7 +145,28 @@ def export(data: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"serving": serving, "latency_ratio": latency_ratio, "export": export}
+def pocket(data: dict) -> str:
+    """Exact match of every task beside what can be had without looking."""
+    right, chance, text = data["exact_match"], data["chance"], data["text_only"]
+    lines = [
+        "| task | exact match, % | chance, % | from the text alone, % |",
+        "|---|---:|---:|---:|",
+    ]
+    for task in text:
+        cells = (right[task], chance[task], text[task])
+        lines.append(f"| {task} | " + " | ".join(f"{100 * x:.1f}" for x in cells) + " |")
+    mean = statistics.mean(chance.values()), statistics.mean(text.values())
+    cells = (right["overall"], *mean)
+    lines.append("| **all** | " + " | ".join(f"**{100 * x:.1f}**" for x in cells) + " |")
+    parts = [f"{name} {100 * x:.0f} %" for name, x in right.items() if ":" in name and x < 0.95]
+    lines += [
+        "",
+        f"{data['questions']} questions of the test split. Parts below 95 %: {', '.join(parts)}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"serving": serving, "latency_ratio": latency_ratio, "export": export, "pocket": pocket}
 
 
 def fill(text: str) -> str:
@@ -152,7 +174,8 @@ def fill(text: str) -> str:
 
     def table(match: re.Match) -> str:
         head, name, batch = match.groups()
-        data = json.loads((RESULTS / f"{name}.json").read_text())
+        file = POCKET if name == "pocket" else RESULTS / f"{name}.json"
+        data = json.loads(file.read_text())
         made = TABLES[name](data) if name in TABLES else bench(data, batch and int(batch))
         return f"{head}\n{made}\n<!-- /table -->"
 

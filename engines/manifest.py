@@ -45,7 +45,7 @@ class Schedule(Frozen):
         ratio: baseline language-model prefill FLOPs / compressed, as asked for.
         vision: OIM steps, in order of layer.
         language: SPU stages, in order of layer, keeps not rising.
-        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1].
+        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1]; 1 scores tokens as they are.
         signal: "normed" scores the layer's normalised input, "raw" the hidden states.
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
         match: OIM merges the most similar neighbours instead of fixed groups.
@@ -54,7 +54,7 @@ class Schedule(Frozen):
     ratio: float = Field(default=1.0, ge=1)
     vision: tuple[Merge, ...] = ()
     language: tuple[Prune, ...] = ()
-    cutoff: float = Field(default=0.25, gt=0, le=1)
+    cutoff: float = Field(default=1.0, gt=0, le=1)
     signal: Signal = "normed"
     scope: Scope = "prompt"
     match: bool = False

@@ -39,6 +39,7 @@ def export(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
+    oim_share: o.OimShare = None,
     oim_match: o.OimMatch = None,
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -46,7 +47,7 @@ def export(
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
         model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-        oim_match,
+        oim_share, oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate, ratio_of=ratio_of, revision=revision,
     )  # fmt: skip

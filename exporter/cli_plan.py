@@ -27,6 +27,7 @@ def plan(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
+    oim_share: o.OimShare = None,
     oim_match: o.OimMatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -38,7 +39,7 @@ def plan(
     configs = [
         o.make_config(
             model, text, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-            oim_match,
+            oim_share, oim_match,
             reference_text=text_tokens, text_capacity=text_capacity, revision=revision,
         )
         for text in ratio or [None]

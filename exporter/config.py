@@ -91,6 +91,10 @@ class ExportConfig(BaseModel):
                 f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
                 "other"
             )
+        if self.match and not self.oim_share:
+            raise ValueError(
+                "--oim-match is of OIM, which --oim-share 0 leaves out: give --oim-share"
+            )
         twice = [flag(x) for x in ("ratio", *SOLVER) if x in self.model_fields_set]
         if self.schedule is not None and twice:
             raise ValueError(

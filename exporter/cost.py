@@ -8,6 +8,7 @@ fused kernels compute. Letters: D hidden size, N vision tokens, V visual tokens,
 from dataclasses import dataclass
 
 from ..engines.manifest import LayerType
+from ..plugins.spectrum.contract import keeps_all
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,11 @@ class SpuCost:
     groups: int = 1
 
     def flops(self, hidden: int) -> float:
-        """The truncated-basis form: project on 2 (cutoff + 1) rows and back, square and add."""
-        basis = 2 * (self.cutoff + 1)
+        """The truncated-basis form: project on 2 (cutoff + 1) rows and back, square and add.
+
+        Where the filter keeps every bin it is left out.
+        """
+        basis = 0 if keeps_all(self.cutoff, self.tokens) else 2 * (self.cutoff + 1)
         return self.groups * self.tokens * hidden * (4.0 * basis + 2)
 
 

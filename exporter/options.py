@@ -76,6 +76,13 @@ Scope = Annotated[
     str | None,
     typer.Option(help=f"What the SPU scores together: prompt or image; default {DEFAULTS.scope}."),
 ]
+OimShare = Annotated[
+    float | None,
+    typer.Option(
+        help="OIM merges in the vision tower up to ratio ** this, 0 to 1, and the SPU does the rest; "
+        f"default {DEFAULTS.oim_share:g}."
+    ),
+]
 OimMatch = Annotated[
     bool | None, typer.Option(help="OIM merges the most similar neighbours, not the last ones.")
 ]
@@ -92,6 +99,7 @@ def make_config(
     cutoff: float | None,
     signal: str | None,
     scope: str | None,
+    oim_share: float | None,
     oim_match: bool | None,
     **options: Any,
 ) -> ExportConfig:
@@ -105,6 +113,7 @@ def make_config(
         "cutoff": cutoff,
         "signal": signal,
         "scope": scope,
+        "oim_share": oim_share,
         "match": oim_match,
     }
     given = {name: value for name, value in solved.items() if value is not None}

@@ -11,11 +11,12 @@ from . import cost
 from .grid import Grid, merge_grid, merged_grids
 
 Keeps = Literal["geometric", "linear"]
+_SCHEDULE = Schedule()
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the solver does not decide (design: every choice is an option).
+    """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
 
     Attributes:
         cutoff, signal, scope, match: see Schedule.
@@ -25,16 +26,21 @@ class Options:
         oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
     """
 
-    cutoff: float = 0.25
-    signal: Signal = "normed"
-    scope: Scope = "prompt"
-    match: bool = False
-    stages: tuple[float, ...] = (0.25, 0.5, 0.75)
+    cutoff: float = _SCHEDULE.cutoff
+    signal: Signal = _SCHEDULE.signal
+    scope: Scope = _SCHEDULE.scope
+    match: bool = _SCHEDULE.match
+    stages: tuple[float, ...] = (0.125, 0.25, 0.5)
     keeps: Keeps = "geometric"
-    oim_share: float = 0.5
+    oim_share: float = 0.0
 
 
 DEFAULTS = Options()
+PAPER = Options(
+    cutoff=0.25, signal="normed", scope="prompt", match=False, stages=(0.25, 0.5, 0.75),
+    keeps="geometric", oim_share=0.5,
+)  # fmt: skip
+"""LUVC (arXiv 2512.09010) as we read it: OIM and SPU share the work, a quarter of the spectrum passes."""
 
 
 @dataclass(frozen=True)

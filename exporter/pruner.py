@@ -47,6 +47,7 @@ class Pruner(nn.Module):
         length = visual // groups
         self.visual, self.keep, self.groups = visual, keep, groups
         self.cutoff = contract.cutoff_bin(schedule.cutoff, length)
+        self.filtered = not contract.keeps_all(self.cutoff, length)
         self.normed = schedule.signal == "normed"
         self.forced: torch.Tensor | None = None  # ordinals [B, k] to keep whatever the scores say
         self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
@@ -58,10 +59,7 @@ class Pruner(nn.Module):
             keep_index, deep = text_positions(tokens), ()
             visual_index, seen = tokens.visual_index[:, :0], None
         else:
-            signal = norm(tokens.hidden) if self.normed else tokens.hidden
-            energies = ops.spectrum_score(
-                signal, tokens.visual_index, self.twiddle, self.cutoff, self.groups
-            )
+            energies = self._score(norm(tokens.hidden) if self.normed else tokens.hidden, tokens)
             keep_index, visual_index, kept = ops.spectrum_select(
                 energies, tokens.visual_index, tokens.positions, self.keep, self.groups
             )
@@ -75,6 +73,14 @@ class Pruner(nn.Module):
         hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         return Tokens(hidden, positions, visual_index, last, deep), seen
+
+    def _score(self, signal: torch.Tensor, tokens: Tokens) -> torch.Tensor:
+        """Energies [B, C, V]; plain operators where the filter would give back what it was given."""
+        if not self.filtered:
+            return reference.energy(signal, tokens.visual_index)
+        return torch.ops.luvc.spectrum_score(
+            signal, tokens.visual_index, self.twiddle, self.cutoff, self.groups
+        )
 
 
 def text_positions(tokens: Tokens) -> torch.Tensor:

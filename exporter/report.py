@@ -158,10 +158,11 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
         grid = after
     if not s.vision:
         found.append(
-            f"no OIM step: all {layout.visual_tokens} visual tokens enter the language model"
+            f"no OIM step: all {layout.visual_tokens} visual tokens enter the language model, and the "
+            "vision tower does its whole work (--oim-share)"
         )
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
-    if rough:
+    if rough and s.cutoff < 1:
         found.append(
             f"keeps {', '.join(map(str, rough))} are not 7-smooth (slower FFT plugins): smooth counts "
             "are too coarse for this ratio"

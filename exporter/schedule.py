@@ -1,8 +1,8 @@
 """The schedule solver: from a ratio to integers that say where tokens vanish.
 
 The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
-largest set of steps whose token factor is at most sqrt(ratio); the SPU stands at L/4, L/2, 3L/4 with
-keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
+largest set of steps whose token factor is at most ratio ** oim_share; the SPU stands at L/8, L/4, L/2
+with keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
 these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
 a plan needs no weights.
 """

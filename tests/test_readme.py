@@ -54,7 +54,9 @@ def test_the_schedule_that_readme_shows_is_one(tmp_path):
     assert len(read_schedule(file).language) == 2
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cpu.md", "docs/triton.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/cpu.md", "docs/triton.md", "tools/pocket/README.md"]
+)
 def test_tables_are_those_of_the_results(page):
     script = ROOT / "benchmarks" / "tables.py"
     result = subprocess.run(

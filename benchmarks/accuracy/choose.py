@@ -1,85 +1,174 @@
 """Choose the solver's defaults on the validation split.
 
-Each option of the solver is varied alone; it moves where the best variant gains over the default with
-a paired 95 % interval above zero, in the mean over the ratios. The options that move are then measured
-together by the study as "chosen". The test split is never looked at here.
+python -m benchmarks.accuracy.choose tools/pocket/model
+
+Forward selection: starting from LUVC as we read the paper, every other value of every option is
+measured alone; the one that gains most, in the mean over the ratios and with a paired 95 % interval
+above zero, is taken, and so on until nothing gains. The test split is never looked at here.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+import datetime
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
-from luvc.exporter.problem import DEFAULTS, Options
+from luvc.errors import LuvcError
+from luvc.exporter.problem import DEFAULTS, PAPER, Options
 
-from .methods import METHODS
-from .results import Results, Share, bootstrap_mean
+from ..files import write_json
+from .journal import Journal
+from .methods import MOVES, luvc, name_of
+from .plans import Budget
+from .results import RESULTS, Share, bootstrap_mean, unpack
+from .setup import load
+from .study import Study, entry
+
+RATIOS = (1.5, 2.0, 3.0)
+"""Those that the choice is made at; the options themselves are measured at more."""
+
+Right = dict[float, np.ndarray]
+"""Ratio -> which questions are right, bool [questions]; without the ratios that have no plan."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One variant against the default.
+    """One value of one option against what was chosen before its round.
 
     Attributes:
         option: the field of Options that it moves.
         value: what it moves it to.
-        ratios: those at which both were measured.
-        overall: gain over all questions, mean over the ratios, paired.
+        name: both, as the study calls it.
+        overall: gain over all questions, mean over the ratios, paired; None where a ratio has no plan.
         ocr: the same for OCR.
-        moved: whether the default should move to it.
+        moved: whether the round took it.
     """
 
-    method: str
     option: str
     value: object
-    ratios: tuple[float, ...]
-    overall: Share
-    ocr: Share
+    name: str
+    overall: Share | None
+    ocr: Share | None
     moved: bool = False
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """All variants that the product offers, best first within each option."""
+@dataclass(frozen=True)
+class Round:
+    """What was tried from some options, best first."""
+
+    start: Options
+    tried: tuple[Verdict, ...]
+
+    @property
+    def end(self) -> Options:
+        """The options after the round."""
+        return replace(self.start, **{v.option: v.value for v in self.tried if v.moved})
+
+
+def search(
+    measure: Callable[[Options], Right], tasks: np.ndarray, start: Options = PAPER
+) -> Iterator[Round]:
+    """Round after round, the last one without a move.
+
+    Args:
+        measure: what options answer; called once for options that mean the same.
+        tasks: of the questions.
+        start: the options before the first round.
+    """
+    while True:
+        base = measure(start)
+        moves = [(o, v) for o, values in MOVES.items() for v in values if v != getattr(start, o)]
+        found = [_verdict(measure(replace(start, **{o: v})), base, tasks, o, v) for o, v in moves]
+        found.sort(key=lambda v: -v.overall.value if v.overall else np.inf)
+        best = found[0]
+        moved = best.overall is not None and best.overall.low > 0
+        yield Round(start, (replace(best, moved=moved), *found[1:]))
+        if not moved:
+            return
+        start = replace(start, **{best.option: best.value})
+
+
+def _verdict(right: Right, base: Right, tasks: np.ndarray, option: str, value: object) -> Verdict:
+    name = name_of(option, value)
+    if not base.keys() <= right.keys():
+        return Verdict(option, value, name, None, None)
+    gain = np.mean([right[r].astype(float) - base[r] for r in base], 0)
+    return Verdict(option, value, name, bootstrap_mean(gain), bootstrap_mean(gain[tasks == "ocr"]))
+
+
+def measured(study: Study, journal: Journal) -> Callable[[Options], Right]:
+    """`search`'s measure on a study, noted in a journal; options with equal plans are one."""
+    known: dict[tuple, Right] = {}
+
+    def measure(options: Options) -> Right:
+        method = luvc("options", "", options=options)
+        plans = _plans(study, method.plan)
+        match = options.match and any(plan and plan.merges for plan in plans)
+        key = (plans, options.cutoff, options.signal, options.scope, match)
+        if key not in known:
+            rows = {
+                r: journal.once(f"{astuple(options)} at {r:g}", partial(entry, study, method, r, 0))
+                for r in RATIOS
+            }
+            known[key] = {
+                r: unpack(row["right"], study.count) for r, row in rows.items() if "right" in row
+            }
+        return known[key]
+
+    return measure
+
+
+def _plans(study: Study, plan) -> tuple:
+    """What a method would do at every ratio and number of pictures."""
     found = []
-    for name, method in METHODS.items():
-        moved = changed(method.options) if method.options else []
-        ratios = tuple(r for r in results.ratios if {(name, r), ("luvc", r)} <= results.rows.keys())
-        if len(moved) == 1 and ratios:
-            option = moved[0]
-            gains = (gain(results, name, "luvc", ratios, task) for task in (None, "ocr"))
-            found.append(Verdict(name, option, getattr(method.options, option), ratios, *gains))
-    found.sort(key=lambda v: (v.option, -v.overall.value))
-    best = {v.option: v for v in reversed(found)}
-    return [replace(v, moved=best[v.option] is v and v.overall.low > 0) for v in found]
+    for ratio in RATIOS:
+        for problem in study.problems.values():
+            try:
+                found.append(plan(Budget(problem, ratio)))
+            except LuvcError:
+                found.append(None)
+    return tuple(found)
 
 
-def gain(
-    results: Results, name: str, other: str, ratios: Sequence[float], task: str | None
-) -> Share:
-    """Exact match of a method minus another's, mean over ratios, paired by question."""
-    mask = results.where(task)
-
-    def mean(method: str) -> np.ndarray:
-        rows = [results.rows[method, ratio].right[:, mask].mean(0) for ratio in ratios]
-        return np.mean(rows, 0)
-
-    return bootstrap_mean(mean(name) - mean(other))
-
-
-def changed(options: Options) -> list[str]:
-    """Fields in which options differ from the defaults."""
-    return [
-        f.name for f in fields(Options) if getattr(options, f.name) != getattr(DEFAULTS, f.name)
-    ]
-
-
-def choose(found: Sequence[Verdict]) -> Options:
-    """The defaults with every option that should move."""
-    return replace(DEFAULTS, **{v.option: v.value for v in found if v.moved})
-
-
-def as_json(found: Sequence[Verdict], chosen: Options) -> dict:
+def as_json(rounds: list[Round], head: dict) -> dict:
     """What benchmarks/results/accuracy_choice.json holds."""
-    return {
-        "defaults": asdict(DEFAULTS), "chosen": asdict(chosen), "verdicts": [asdict(v) for v in found]
+    return head | {
+        "ratios": RATIOS, "start": asdict(rounds[0].start), "chosen": asdict(rounds[-1].end),
+        "rounds": [[asdict(v) for v in r.tried] for r in rounds],
     }  # fmt: skip
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    limit: Annotated[int, typer.Option(help="Questions of the validation split.")] = 600,
+    device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
+    batch: Annotated[int | None, typer.Option(help="Questions at a time.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 0,
+    output: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = RESULTS,
+) -> None:
+    """Choose the solver's defaults; whoever agrees moves them in exporter/problem.py."""
+    began = time.monotonic()
+    study, head = load(model, "validation", limit, device, batch, workers)
+    journal = Journal(output / "accuracy_choice.partial.jsonl", head)
+    rounds = []
+    measure = measured(study, journal)
+    for found in search(measure, study.tasks):
+        rounds.append(found)
+        best = found.tried[0]
+        gain = f"{best.overall.value:+.2%}" if best.overall else "no plan"
+        seconds = time.monotonic() - began
+        print(f"{seconds:6.0f} s  {best.name}: {gain}, moved: {best.moved}", flush=True)
+    head = {"date": datetime.date.today().isoformat()} | head
+    write_json(output / "accuracy_choice.json", as_json(rounds, head))
+    journal.close()
+    same = "as exporter/problem.py has it" if rounds[-1].end == DEFAULTS else "not its defaults"
+    print(f"chosen, {same}: {rounds[-1].end}")
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -24,9 +24,8 @@ class Journal:
             lines = [head, *self.known.items()]
             draft.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def once(self, split: str, what: str, make: Callable[[], dict]) -> dict:
-        """The result of something on a split: as it was found before, or made and noted."""
-        name = f"{split}: {what}"
+    def once(self, name: str, make: Callable[[], dict]) -> dict:
+        """The result of a name: as it was found before, or made and noted."""
         if name not in self.known:
             self.known[name] = make()
             with self.path.open("a") as file:

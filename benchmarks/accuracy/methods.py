@@ -1,12 +1,13 @@
 """The list of the study: what each method is called, how it spends a budget and how it chooses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 from torch import Tensor
 
-from luvc.exporter.problem import DEFAULTS, Options
+from luvc.exporter.problem import DEFAULTS, PAPER, Options
 
 from . import plans, scores, selections
 from .draws import Draws
@@ -52,23 +53,69 @@ class Method:
     options: Options | None = None
 
 
-def _spu(rho: float = DEFAULTS.cutoff, raw: bool = DEFAULTS.signal == "raw", image: bool = False):
-    return lambda _, pictures: scores.spectrum(rho, raw, pictures if image else 1)
+MOVES: dict[str, tuple] = {
+    "cutoff": (0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+    "signal": ("normed", "raw"),
+    "scope": ("prompt", "image"),
+    "match": (False, True),
+    "stages": (
+        (0.25, 0.5, 0.75), (0.125, 0.25, 0.5), (0.5, 0.625, 0.75), (0.25, 0.5), (0.125,), (0.25,),
+        (0.5,),
+    ),
+    "keeps": ("geometric", "linear"),
+    "oim_share": (0.0, 0.25, 0.5, 0.75, 1.0),
+}  # fmt: skip
+"""What the study tries of each of the solver's options."""
+
+_NOTES = {
+    "cutoff": "low-pass keeps {} of the spectrum",
+    "signal": "SPU scores the {} hidden states",
+    "scope": "SPU scores the tokens of each {} together",
+    "match": "OIM merges the most similar neighbours: {}",
+    "stages": "SPU at {} of the layers",
+    "keeps": "keeps fall in a {} row",
+    "oim_share": "OIM's factor up to ratio ** {}",
+}
 
 
-def _luvc(name: str, note: str, kind: str = "variant", **changes) -> Method:
-    """LUVC with some of the solver's options moved."""
-    options = replace(DEFAULTS, **changes)
-    stage = _spu(options.cutoff, options.signal == "raw", options.scope == "image")
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(str(Fraction(part).limit_denominator(64)) for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def name_of(option: str, value: object) -> str:
+    """What the study calls an option's value: "cutoff 0.25", "stages 1/4 1/2 3/4"."""
+    return f"{option.replace('_', ' ')} {_text(value)}"
+
+
+def luvc(name: str, note: str, kind: str = "variant", options: Options = DEFAULTS) -> Method:
+    """LUVC with options of one's own."""
+    raw, image = options.signal == "raw", options.scope == "image"
+
+    def stage(_: Draws, pictures: int) -> Stage:
+        return scores.spectrum(options.cutoff, raw, pictures if image else 1)
+
     return Method(
         name, kind, note, plans.luvc(options), stage, match=options.match, options=options
     )
 
 
-def _score(name: str, note: str) -> Method:
+def _variants() -> Iterator[Method]:
+    """The defaults with one option moved; what needs OIM only where the defaults have it."""
+    for option, values in MOVES.items():
+        for value in values:
+            if value != getattr(DEFAULTS, option) and (DEFAULTS.oim_share or option != "match"):
+                options = replace(DEFAULTS, **{option: value})
+                note = _NOTES[option].format(_text(value))
+                yield luvc(name_of(option, value), note, options=options)
+
+
+def _score(name: str, note: str, rho: float = PAPER.cutoff) -> Method:
     """LUVC's plan with another score."""
-    stage = partial(scores.spectrum_variant, name)
-    return Method(f"score {name}", "variant", note, plans.luvc(), lambda *_: stage())
+    stage = partial(scores.spectrum_variant, name, rho)
+    label = f"score {name}" if rho == PAPER.cutoff else f"score {name} {rho:g}"
+    return Method(label, "variant", note, plans.luvc(), lambda *_: stage())
 
 
 def _before(name: str, note: str, select: Selection, kind: str = "method") -> Method:
@@ -82,28 +129,21 @@ def _inside(name: str, note: str, parts, weights, stage) -> Method:
 
 
 _LUVC = (
-    _luvc("luvc", "the solver's defaults", "luvc"),
+    luvc("luvc", "the solver's defaults", "luvc"),
+    luvc("paper", "OIM and SPU with a low-pass, as we read the paper", "luvc", PAPER),
     Method("oim", "part", "OIM only", plans.oim_only),
-    _luvc("spu", "SPU only", "part", oim_share=0.0),
-    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
-           _spu()),
-    _luvc("match", "OIM merges the most similar neighbours", match=True),
     Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only, match=True),
-    _luvc("signal raw", "SPU scores the hidden states as they are", signal="raw"),
-    *(_luvc(f"cutoff {rho:g}", f"low-pass keeps {rho:g} of the spectrum", cutoff=rho)
-      for rho in (0.05, 0.1, 0.5, 1.0)),
-    _luvc("per image", "SPU scores each picture with an equal quota", scope="image"),
-    *(_luvc(f"oim share {share:g}", f"OIM's factor up to ratio ** {share:g}", oim_share=share)
-      for share in (0.25, 0.75, 1.0)),
-    _luvc("keeps linear", "keeps fall by equal numbers", keeps="linear"),
-    _luvc("stages early", "SPU at 1/8, 1/4 and 1/2 of the layers", stages=(0.125, 0.25, 0.5)),
-    _luvc("stages late", "SPU at 1/2, 5/8 and 3/4 of the layers", stages=(0.5, 0.625, 0.75)),
-    _luvc("stages one", "SPU at 1/2 of the layers", stages=(0.5,)),
-    _luvc("stages two", "SPU at 1/4 and 1/2 of the layers", stages=(0.25, 0.5)),
+    luvc("paper spu", "SPU only, with the paper's low-pass", "part", replace(PAPER, oim_share=0.0)),
+    *(luvc(f"oim share {share:g} match", f"OIM's factor up to ratio ** {share:g}, most similar neighbours",
+           options=replace(DEFAULTS, oim_share=share, match=True)) for share in (0.25, 0.5)),
+    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
+           lambda *_: scores.spectrum()),
+    *_variants(),
     _score("cosine", "score: cosine of a token and its low-pass"),
     _score("residual", "score: least distance from the low-pass"),
     _score("share", "score: norm of the low-pass / norm of the token"),
-    _score("high", "score: largest distance from the low-pass (control)"),
+    _score("high", "score: largest distance from the low-pass, that is the high-pass"),
+    _score("high", "the same with a narrower low-pass", 0.05),
     Method("score random", "variant", "LUVC's plan, tokens drawn at random", plans.luvc(),
            lambda draws, _: scores.random(draws), drawn=True),
     Method("score uniform", "variant", "LUVC's plan, tokens at equal steps", plans.luvc(),
@@ -135,8 +175,3 @@ _METHODS = (
            reduce=selections.dct_crop),
 )  # fmt: skip
 METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}
-
-
-def chosen(options: Options) -> Method:
-    """LUVC with options of one's own, as the method "chosen"."""
-    return _luvc("chosen", "LUVC with the options that won on validation", "luvc", **vars(options))

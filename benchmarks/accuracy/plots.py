@@ -7,8 +7,8 @@ from .results import Results
 
 INK, BLUE, GREY = "#1e293b", "#2563eb", "#cbd5e1"
 LINES = {
-    "luvc": (BLUE, "-", 2.6), "chosen": ("#7c3aed", "-", 2.6), "oim": (BLUE, "--", 1.3),
-    "spu": (BLUE, ":", 1.6), "random": ("#64748b", "-", 1.6), "uniform": ("#64748b", "--", 1.3),
+    "luvc": (BLUE, "-", 2.6), "paper": ("#7c3aed", "-", 1.8), "oim match": (BLUE, "--", 1.3),
+    "paper spu": ("#7c3aed", ":", 1.6), "random": ("#64748b", "-", 1.6), "uniform": ("#64748b", "--", 1.3),
     "downsample": ("#ea580c", "-", 1.6), "drop all": ("#94a3b8", ":", 1.3),
     "divprune": ("#16a34a", "-", 1.2), "cls attention": ("#dc2626", "-", 1.2),
     "hiprune": ("#dc2626", "--", 1.2), "visiondrop": ("#db2777", "-", 1.2),

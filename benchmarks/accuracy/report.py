@@ -11,6 +11,7 @@ import typer
 from jinja2 import Environment, StrictUndefined
 
 from ..files import write_text
+from . import choose
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
 
@@ -61,8 +62,7 @@ def _cell(results: Results, name: str, ratio: float, task: str | None) -> str:
 
 def goals(results: Results) -> list[str]:
     """Whether LUVC reaches what it set out for, in sentences."""
-    name = "chosen" if ("chosen", GOAL_RATIO) in results.rows else "luvc"
-    row = results.rows.get((name, GOAL_RATIO))
+    row = results.rows.get(("luvc", GOAL_RATIO))
     if row is None:
         return []
     found = []
@@ -104,6 +104,23 @@ def _named(task: str | None) -> str:
     return "overall" if task is None else task.upper()
 
 
+def rounds(choice: dict) -> list[dict]:
+    """Of the forward selection: what was taken from where, and what it gained."""
+    lines, start = [], ["the paper's reading"]
+    for tried in choice["rounds"]:
+        best = tried[0]
+        lines.append(
+            {"start": ", ".join(start), "taken": best["name"] if best["moved"] else "nothing",
+             "overall": _share(best["overall"]), "ocr": _share(best["ocr"])}
+        )  # fmt: skip
+        start = [*start, best["name"]]
+    return lines
+
+
+def _share(data: dict | None) -> str:
+    return percent(Share(**data), signed=True) if data else "no plan"
+
+
 def slopes(data: dict) -> list[tuple[str, int, str, str]]:
     """Score, layer, change from first to last token, whether its interval leaves out zero."""
     return [
@@ -120,9 +137,8 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     from . import plots
 
     docs.mkdir(parents=True, exist_ok=True)
-    splits = {name: Results.read(name, results) for name in ("validation", "test")}
+    test = Results.read("test", results)
     choice, spectrum = (_read(results / f"{n}.json") for n in ("accuracy_choice", "spectrum"))
-    test = splits["test"]
     if test is not None:
         plots.pareto(test, docs / "accuracy.png")
     if spectrum is not None:
@@ -130,11 +146,12 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
-        test=test, validation=splits["validation"], choice=choice, spectrum=spectrum,
+        test=test, choice=choice, rounds=rounds, spectrum=spectrum,
+        choice_ratios=", ".join(f"{r:g}" for r in choose.RATIOS),
         methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
-        share=lambda d: percent(Share(**d), signed=True), goal_ratio=f"{GOAL_RATIO:g}",
+        share=_share, goal_ratio=f"{GOAL_RATIO:g}",
         percent=percent,
     ).rstrip() + "\n"  # fmt: skip
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from luvc.exporter.problem import DEFAULTS
+from luvc.exporter.problem import DEFAULTS, PAPER
 from luvc.plugins.spectrum.contract import cutoff_bin
 from luvc.plugins.spectrum.reference import spectrum_score, twiddle
 
@@ -23,15 +23,20 @@ from .scores import last_attention, visual_attention
 from .study import CONTROL, Study
 
 
-def energy(state: State) -> torch.Tensor:
-    """The SPU's score, float32 [B, V]."""
-    V = state.visual.shape[1]
-    signal = state.hidden if DEFAULTS.signal == "raw" else state.normed()
-    return spectrum_score(signal, state.visual, twiddle(V), cutoff_bin(DEFAULTS.cutoff, V), 1)[:, 0]
+def energy(rho: float) -> Callable[[State], torch.Tensor]:
+    """The SPU's score with a cutoff, float32 [B, V]."""
+
+    def score(state: State) -> torch.Tensor:
+        V = state.visual.shape[1]
+        bins = cutoff_bin(rho, V)
+        return spectrum_score(state.normed(), state.visual, twiddle(V), bins, 1)[:, 0]
+
+    return score
 
 
 SCORES: dict[str, Callable[[State], torch.Tensor]] = {
-    "spectrum": energy,
+    f"SPU, cutoff {DEFAULTS.cutoff:g}": energy(DEFAULTS.cutoff),
+    f"SPU, cutoff {PAPER.cutoff:g}": energy(PAPER.cutoff),
     "attention from the last token": last_attention,
     "attention from visual tokens": visual_attention,
 }

@@ -45,6 +45,12 @@ class Study:
         self._looked: dict[int, Seen] = {}
         self._towered: dict[tuple, torch.Tensor] = {}
 
+    @property
+    def tasks(self) -> np.ndarray:
+        """The task of every question, in order, str [questions]."""
+        found = {n: t for part in self.parts for n, t in zip(part.numbers, part.tasks, strict=True)}
+        return np.array([found[number] for number in range(self.count)])
+
     @torch.inference_mode()
     def right(self, method: Method, ratio: float, seed: int = 0) -> np.ndarray:
         """Whether each question of the split is answered exactly, bool [questions].

@@ -127,14 +127,14 @@ def our_bundle(model: Path, ratio: float) -> Any:
     """The bundle of a ratio, exported unless it is there."""
     from luvc.engines import Bundle
     from luvc.exporter import ExportConfig, export
+    from luvc.exporter.problem import PAPER
 
     path = model.parent / f"{ratio:g}x"
     if path.is_dir():
         return Bundle.load(path)
-    options = {"output": path, "ratio": ratio, "image_sizes": (SIZE,), "check": False}
-    return export(
-        ExportConfig.make(model=str(model), **options), lambda s: print(" ", s, file=sys.stderr)
-    )
+    options = vars(PAPER) | {"output": path, "ratio": ratio, "image_sizes": (SIZE,)}
+    config = ExportConfig.make(model=str(model), check=False, **options)
+    return export(config, lambda s: print(" ", s, file=sys.stderr))
 
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:

@@ -95,3 +95,8 @@ def cutoff_bin(cutoff: float, tokens: int) -> int:
         tokens: length of the transformed axis, V / groups.
     """
     return math.floor(round(cutoff * tokens / 2, 9))  # 0.29 * 200 / 2 is 29, not 28.999...
+
+
+def keeps_all(cutoff: int, tokens: int) -> bool:
+    """Whether bins up to `cutoff` are all that `tokens` have, so that the low-pass changes nothing."""
+    return 2 * cutoff + 1 >= tokens

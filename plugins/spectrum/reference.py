@@ -53,6 +53,20 @@ def indices_of(
     return true_positions(survives, length - V + kept.shape[1]), next_visual_index
 
 
+def energy(signal: torch.Tensor, visual_index: torch.Tensor) -> torch.Tensor:
+    """Energy of each visual token as it is: SpectrumScore where the filter keeps every bin.
+
+    Args:
+        signal: [B, S, D] float.
+        visual_index: [B, V] int64.
+
+    Returns:
+        float32 [B, 1, V], the sum over channels of the squared signal.
+    """
+    of_all = signal.float().square().sum(-1)  # cheaper than gathering the rows before
+    return of_all.gather(1, visual_index)[:, None]
+
+
 @torch.library.custom_op(f"{DOMAIN}::spectrum_score", mutates_args=())
 def spectrum_score(
     signal: torch.Tensor,

@@ -12,15 +12,15 @@ from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import choose, questions, report, spectrum
 from benchmarks.accuracy.draws import Draws
 from benchmarks.accuracy.journal import Journal
-from benchmarks.accuracy.methods import METHODS, SEEDS, chosen
+from benchmarks.accuracy.methods import METHODS, MOVES, SEEDS
 from benchmarks.accuracy.plans import Budget
-from benchmarks.accuracy.results import Results
+from benchmarks.accuracy.results import RESULTS, Results
 from benchmarks.accuracy.study import CONTROL, Study
 from benchmarks.files import write_json
 from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.manifest import Prune, Schedule
 from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS
+from luvc.exporter.problem import DEFAULTS, PAPER
 from luvc.exporter.torch_runner import TorchRunner
 from luvc.tools.pocket.checkpoint import build_config, build_model, save_checkpoint
 from luvc.tools.pocket.packing import IGNORE
@@ -105,7 +105,10 @@ def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["luvc", "match", "per image", "signal raw", "oim", "cutoff 0.1"])
+@pytest.mark.parametrize(
+    "name",
+    ["luvc", "paper", "oim share 0.5 match", "scope image", "signal raw", "oim", "cutoff 0.1"],
+)
 def test_luvc_is_what_the_product_runs(study, folder, name):
     method = METHODS[name]
     family = Family.load(str(folder))
@@ -202,8 +205,8 @@ def test_the_command_writes_everything(folder, tmp_path):
     assert results.tasks.tolist() == ["colour", "shape", "count"]
     assert results.rows["random", 2.0].right.shape == (5, 3)
     data = json.loads((tmp_path / "spectrum.json").read_text())
-    assert np.array(data["curves"]["spectrum"]).shape == (8, 144)
-    assert np.allclose(np.mean(data["curves"]["spectrum"], axis=1), 1, atol=1e-4)
+    assert np.array(data["curves"]["SPU, cutoff 0.25"]).shape == (8, 144)
+    assert np.allclose(np.mean(data["curves"]["SPU, cutoff 0.25"], axis=1), 1, atol=1e-4)
     assert not list(tmp_path.glob("*.partial.jsonl"))
     page = report.write(tmp_path, tmp_path / "docs")
     assert "| **luvc** |" in page and (tmp_path / "docs" / "spectrum.png").stat().st_size > 10_000
@@ -229,10 +232,9 @@ def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
         run()
     assert not (tmp_path / "accuracy_test.json").exists()
     partial = tmp_path / "accuracy.partial.jsonl"
-    partial.write_text(partial.read_text() + '["test: half a li')
+    partial.write_text(partial.read_text() + '["half a li')
     run()
-    on_validation = ["ratio 1", "luvc"]
-    assert asked == [*on_validation, "ratio 1", "luvc", "uniform", "uniform", *["random"] * SEEDS]
+    assert asked == ["ratio 1", "luvc", "uniform", *["random"] * (SEEDS + 1)]  # one of them twice
     monkeypatch.setattr(Study, "right", right)
     stopped = Results.read("test", tmp_path).data["rows"]
     run()
@@ -243,7 +245,7 @@ def test_another_runs_journal_is_begun_anew(tmp_path):
     path = tmp_path / "a.jsonl"
     for head, expected in (({"of": (1, 2)}, 1), ({"of": (1, 2)}, 1), ({"of": (1, 3)}, 2)):
         journal = Journal(path, head)
-        found = journal.once("test", "x", lambda value=expected: {"value": value})
+        found = journal.once("x", lambda value=expected: {"value": value})
         assert found == {"value": expected}
     journal.close()
     assert not path.exists()
@@ -255,7 +257,7 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
     rows = []
     for name, share in {"ratio 1": 0.0, **wrong}.items():
         for ratio in (1.0,) if name == "ratio 1" else (1.5, 2.0):
-            method = CONTROL if name == "ratio 1" else METHODS.get(name) or chosen(DEFAULTS)
+            method = CONTROL if name == "ratio 1" else METHODS[name]
             right = np.arange(count) >= share * count
             rows.append(
                 {"method": name, "kind": method.kind, "note": method.note, "ratio": ratio, "seed": 0,
@@ -267,17 +269,57 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
         "tasks": ["ocr" if n % 10 == 5 else "colour" for n in range(count)],
         "rows": rows,
     }
-    for split in ("validation", "test"):
-        write_json(folder / f"accuracy_{split}.json", data)
+    write_json(folder / "accuracy_test.json", data)
+
+
+def answers(options) -> dict:
+    """Made up: a wide filter and, with it, no OIM help; a narrow one has no plan at 3x."""
+    wrong = 0.3 - 0.2 * options.cutoff
+    wrong += 0.1 * options.oim_share if options.cutoff > 0.5 else -0.1 * options.oim_share
+    wrong += 0.0005 * (options.keeps == "geometric")  # too little to be sure of
+    right = np.arange(1000) >= 1000 * wrong
+    return {r: right for r in choose.RATIOS if r < 3 or options.cutoff > 0.05}
 
 
 def test_the_choice_moves_only_what_surely_wins(tmp_path):
-    made_up(tmp_path, {"luvc": 0.1, "signal raw": 0.05, "cutoff 0.1": 0.0995, "match": 0.3})
-    found = choose.verdicts(Results.read("validation", tmp_path))
-    assert {v.option: v.moved for v in found} == {"signal": True, "cutoff": False, "match": False}
-    assert choose.choose(found) == dataclasses.replace(DEFAULTS, signal="raw")
-    raw = next(v for v in found if v.method == "signal raw")
-    assert raw.overall.value == pytest.approx(0.05) and raw.overall.low > 0.03
+    tasks = np.array(["ocr" if n % 10 == 5 else "colour" for n in range(1000)])
+    rounds = list(choose.search(answers, tasks))
+    assert [r.start for r in rounds] == [
+        PAPER, dataclasses.replace(PAPER, cutoff=1.0),
+        dataclasses.replace(PAPER, cutoff=1.0, oim_share=0.0),
+    ]  # fmt: skip
+    assert rounds[-1].end == rounds[-1].start and not any(v.moved for v in rounds[-1].tried)
+    best = rounds[0].tried[0]
+    gained = answers(rounds[1].start)[2.0].mean() - answers(PAPER)[2.0].mean()
+    assert best.overall.value == pytest.approx(gained) and 0 < best.overall.low < gained
+    assert len(rounds[0].tried) == sum(len(values) - 1 for values in MOVES.values())
+    narrow = next(v for v in rounds[0].tried if v.name == "cutoff 0.05")
+    assert narrow.overall is None  # it has no plan at 3x
+    head = {"date": "d", "tasks": tasks.tolist()}
+    write_json(tmp_path / "accuracy_choice.json", choose.as_json(rounds, head))
+    page = report.write(tmp_path, tmp_path)
+    assert "| 1 | the paper's reading | cutoff 1 | +" in page
+    assert "| 3 | the paper's reading, cutoff 1, oim share 0 | nothing | +0.1" in page
+    assert "| cutoff 0.05 | no plan | no plan |" in page
+
+
+def test_options_that_mean_the_same_are_measured_once(study, tmp_path):
+    journal = Journal(tmp_path / "a.jsonl", {})
+    measure = choose.measured(study, journal)
+    plain = dataclasses.replace(PAPER, oim_share=0.0)
+    first = measure(plain)
+    assert set(first) == set(choose.RATIOS) and len(journal.known) == len(choose.RATIOS)
+    assert measure(dataclasses.replace(plain, match=True)) is first  # there is nothing to match
+    for ratio, right in first.items():
+        assert (right == study.right(METHODS["paper spu"], ratio)).all()
+
+
+def test_the_defaults_are_what_was_chosen():
+    path = RESULTS / "accuracy_choice.json"
+    assert (
+        json.loads(json.dumps(dataclasses.asdict(DEFAULTS)))
+        == json.loads(path.read_text())["chosen"]
+    )
 
 
 def test_the_page_tells_goals_that_are_not_reached(tmp_path):

@@ -93,7 +93,7 @@ def solved(family: Family, manifest: Manifest, layout: Layout) -> bool:
     s = layout.schedule
     problem = family.problem(family.picture_of(layout), manifest.reference_text)
     try:
-        return solve(problem, s.ratio, Options(s.cutoff, s.signal, s.scope, s.match)) == s
+        return solve(problem, s.ratio, Options(s.cutoff, s.signal, s.scope)) == s
     except LuvcError:
         return False
 
@@ -123,7 +123,7 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
     parts += [f"--text-tokens {m.reference_text}"]
     if not own:
         parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}"]
-        parts += [f"--scope {first.scope}", *["--oim-match"] * first.match]
+        parts += [f"--scope {first.scope}"]
     return " ".join([*parts, f"--output {target}"])
 
 
