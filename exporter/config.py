@@ -91,7 +91,7 @@ class ExportConfig(BaseModel):
                 f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
                 "other"
             )
-        if self.match and not self.oim_share:
+        if self.match and not self.oim_share and self.schedule is None:
             raise ValueError(
                 "--oim-match is of OIM, which --oim-share 0 leaves out: give --oim-share"
             )

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
+from luvc.exporter.problem import DEFAULTS, PAPER
 from luvc.tools import demo_model
 
 Result = namedtuple("Result", "code out err")
@@ -36,6 +37,7 @@ CASES = {
     c.name: c
     for c in (
         Case("qwen2", TINY | {"text": "qwen2"}, {"cutoff": 0.5}),
+        Case("qwen2-defaults", TINY | {"text": "qwen2"}, vars(DEFAULTS)),
         Case(
             "qwen3-128-untied-tiles",
             TINY | {"image": 112, "text": "qwen3", "head_dim": 128, "tied": False},
@@ -81,7 +83,8 @@ class Workshop:
         with FileLock(self.root / f"{folder.name}.lock"):
             if not folder.exists():
                 c = CASES[case]
-                options = {"reference_text": 8, "text_capacity": 96} | c.options
+                # of the paper's reading every part has something to do
+                options = vars(PAPER) | {"reference_text": 8, "text_capacity": 96} | c.options
                 model = str(self.checkpoint(**c.shape))
                 export(ExportConfig.make(model=model, output=folder, ratio=ratio, **options))
         return Bundle.load(folder)

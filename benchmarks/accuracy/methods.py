@@ -71,7 +71,6 @@ _NOTES = {
     "cutoff": "low-pass keeps {} of the spectrum",
     "signal": "SPU scores the {} hidden states",
     "scope": "SPU scores the tokens of each {} together",
-    "match": "OIM merges the most similar neighbours: {}",
     "stages": "SPU at {} of the layers",
     "keeps": "keeps fall in a {} row",
     "oim_share": "OIM's factor up to ratio ** {}",
@@ -102,13 +101,14 @@ def luvc(name: str, note: str, kind: str = "variant", options: Options = DEFAULT
 
 
 def _variants() -> Iterator[Method]:
-    """The defaults with one option moved; what needs OIM only where the defaults have it."""
-    for option, values in MOVES.items():
+    """The defaults with one option moved, to what tells most; the choice measures every value."""
+    for option, values in {
+        "cutoff": (0.25, 0.5), "signal": ("raw",), "scope": ("image",), "keeps": ("linear",),
+        "stages": ((0.25, 0.5, 0.75), (0.125,)), "oim_share": (0.5,),
+    }.items():  # fmt: skip
         for value in values:
-            if value != getattr(DEFAULTS, option) and (DEFAULTS.oim_share or option != "match"):
-                options = replace(DEFAULTS, **{option: value})
-                note = _NOTES[option].format(_text(value))
-                yield luvc(name_of(option, value), note, options=options)
+            note = _NOTES[option].format(_text(value))
+            yield luvc(name_of(option, value), note, options=replace(DEFAULTS, **{option: value}))
 
 
 def _score(name: str, note: str, rho: float = PAPER.cutoff) -> Method:
@@ -134,8 +134,8 @@ _LUVC = (
     Method("oim", "part", "OIM only", plans.oim_only),
     Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only, match=True),
     luvc("paper spu", "SPU only, with the paper's low-pass", "part", replace(PAPER, oim_share=0.0)),
-    *(luvc(f"oim share {share:g} match", f"OIM's factor up to ratio ** {share:g}, most similar neighbours",
-           options=replace(DEFAULTS, oim_share=share, match=True)) for share in (0.25, 0.5)),
+    luvc("oim share 0.5 match", "OIM's factor up to ratio ** 0.5, most similar neighbours",
+         options=replace(DEFAULTS, oim_share=0.5, match=True)),
     Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
            lambda *_: scores.spectrum()),
     *_variants(),
@@ -144,8 +144,8 @@ _LUVC = (
     _score("share", "score: norm of the low-pass / norm of the token"),
     _score("high", "score: largest distance from the low-pass, that is the high-pass"),
     _score("high", "the same with a narrower low-pass", 0.05),
-    Method("score random", "variant", "LUVC's plan, tokens drawn at random", plans.luvc(),
-           lambda draws, _: scores.random(draws), drawn=True),
+    Method("score random", "variant", "LUVC's plan, tokens drawn at random, once", plans.luvc(),
+           lambda draws, _: scores.random(draws)),
     Method("score uniform", "variant", "LUVC's plan, tokens at equal steps", plans.luvc(),
            lambda *_: scores.uniform()),
 )  # fmt: skip

@@ -168,6 +168,15 @@ def test_spu_nodes_name_their_plugin(workshop):
     assert {f.name for f in model.functions} == {o.name for o in contract.OPERATORS}
 
 
+def test_without_a_filter_there_is_nothing_to_transform(workshop):
+    bundle = workshop.bundle("qwen2-defaults")
+    layout = bundle.manifest.layouts[0]
+    assert layout.schedule.cutoff == 1 and not layout.schedule.vision
+    model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)
+    operators = {n.op_type for n in model.graph.node if n.domain == contract.DOMAIN}
+    assert operators == {"SpectrumSelect", "GatherTokens"} == {f.name for f in model.functions}
+
+
 def validated(bundle, runner):
     """What the validator says of a runner of this bundle."""
     m = bundle.manifest

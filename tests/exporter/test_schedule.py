@@ -15,7 +15,7 @@ from luvc.errors import LuvcError
 from luvc.exporter import cost
 from luvc.exporter.config import parse_ratio
 from luvc.exporter.grid import Grid, merge_grid, merged_length
-from luvc.exporter.problem import Options, Problem, check_schedule
+from luvc.exporter.problem import DEFAULTS, PAPER, Options, Problem, check_schedule
 from luvc.exporter.schedule import smooth_counts, solve
 
 
@@ -48,7 +48,9 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
         if layer in keeps:
             if keeps[layer]:
                 c = int(schedule.cutoff * V / 2)
-                total += 2 * V * d.hidden * 2 * (2 * (c + 1)) + 2 * V * d.hidden
+                if c < V // 2:  # else the filter keeps every bin and is left out
+                    total += 2 * V * d.hidden * 2 * (2 * (c + 1))
+                total += 2 * V * d.hidden
             V = keeps[layer]
         S = V + p.text
         for rows, columns in (
@@ -61,30 +63,31 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
     return total + 2 * d.hidden * d.vocab
 
 
-def fewest_flops(p: Problem) -> float:
-    """All visual tokens go at the first stage, at a quarter of the layers; without OIM."""
-    drop = Prune(layer=max(1, p.decoder.layers // 4), keep=0)
-    return independent_flops(p, Schedule(language=(drop,)))
+def fewest_flops(p: Problem, options: Options) -> float:
+    """All visual tokens go at the first stage that is not before layer 0; without OIM."""
+    L = p.decoder.layers
+    first = next((int(L * part) for part in options.stages if int(L * part)), L - 1)
+    return independent_flops(p, Schedule(language=(Prune(layer=first, keep=0),)))
 
 
 @cache
-def largest_ratio(name: str, tiles: int) -> float:
-    """By brute force: over every pair of merges whose factor is at most the ratio's root."""
+def largest_ratio(name: str, tiles: int, options: Options) -> float:
+    """By brute force: over every pair of merges whose factor is at most OIM's share of the ratio."""
     p, found = problem(name, tiles), []
     lengths = {merged_length(p.grid.w, group, 2) for group in range(2, p.grid.w + 2)}
     baseline = independent_flops(p, Schedule())
     for h, w in itertools.product(lengths, repeat=2):
         merged = replace(p, grid=Grid(h, w))
-        ratio = baseline / fewest_flops(merged)
-        if p.grid.tokens / merged.grid.tokens <= math.sqrt(ratio):
+        ratio = baseline / fewest_flops(merged, options)
+        if p.grid.tokens / merged.grid.tokens <= ratio**options.oim_share:
             found.append(ratio)
     return max(found)
 
 
-def check_refusal(p: Problem, ratio: float, message: str) -> None:
+def check_refusal(p: Problem, ratio: float, options: Options, message: str) -> None:
     """A refusal must be due: the ratios it names stand around the one asked for."""
     largest = float(re.search(r"largest feasible ratio is ([\d.]+)x", message)[1])
-    always = independent_flops(p, Schedule()) / fewest_flops(p)
+    always = independent_flops(p, Schedule()) / fewest_flops(p, options)
     assert largest > always - 0.011  # what is shown has two decimals
     if "is not feasible" in message:
         assert ratio > largest
@@ -97,14 +100,15 @@ def check_refusal(p: Problem, ratio: float, message: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("tiles", [1, 5])
 @pytest.mark.parametrize("ratio", [1, 1.3, 1.5, 2, 3, 4, 8])
-def test_published_shapes(name, tiles, ratio):
-    p, largest = problem(name, tiles), math.floor(largest_ratio(name, tiles) * 100) / 100
+@pytest.mark.parametrize("options", [DEFAULTS, PAPER], ids=["defaults", "paper"])
+def test_published_shapes(name, tiles, ratio, options):
+    p, largest = problem(name, tiles), math.floor(largest_ratio(name, tiles, options) * 100) / 100
     assert largest > 2, "ratios up to 2 are feasible for every published shape"
     if ratio > largest:
         with pytest.raises(LuvcError, match=f"the largest feasible ratio is {largest:g}x"):
-            solve(p, ratio)
+            solve(p, ratio, options)
         ratio = largest  # what the refusal offers
-    schedule = solve(p, ratio)
+    schedule = solve(p, ratio, options)
     achieved = independent_flops(p, Schedule()) / independent_flops(p, schedule)
     assert ratio * 0.999999 <= achieved <= ratio * 1.02
     assert achieved == pytest.approx(p.ratios(schedule).prefill)
@@ -124,10 +128,12 @@ def test_published_shapes(name, tiles, ratio):
     ratio=st.floats(1, 10),
     images=st.integers(1, 3),
     scope=st.sampled_from(["prompt", "image"]),
+    options=st.sampled_from([DEFAULTS, PAPER]),
 )
 def test_random_shapes(
-    layers, heads, head_dim, side, tiles, vision_layers, text, ratio, images, scope
+    layers, heads, head_dim, side, tiles, vision_layers, text, ratio, images, scope, options
 ):
+    options = replace(options, scope=scope)
     hidden = heads * head_dim
     decoder = cost.DecoderShape(layers, hidden, heads, 1, head_dim, 3 * hidden, 32000)
     p = Problem(
@@ -135,9 +141,9 @@ def test_random_shapes(
         images, text,
     )  # fmt: skip
     try:
-        schedule = solve(p, ratio, Options(scope=scope))
+        schedule = solve(p, ratio, options)
     except LuvcError as e:
-        check_refusal(p, ratio, str(e))
+        check_refusal(p, ratio, options, str(e))
         return
     assert ratio * 0.999999 <= p.ratios(schedule).prefill <= ratio * 1.02
     check_schedule(p, schedule)  # what the solver writes, the checker accepts
@@ -228,14 +234,13 @@ def test_malformed_schedules(bad):
 
 def test_the_solver_takes_other_stages_keeps_and_shares():
     shape = problem("InternVL2.5-8B")
-    plain = solve(shape, 2.0)
-    assert not solve(shape, 2.0, Options(oim_share=0)).vision and plain.vision
-    late = solve(shape, 2.0, Options(stages=(0.5,)))
-    assert [p.layer for p in late.language] == [16, 31]
-    linear = solve(shape, 1.5, Options(keeps="linear", oim_share=0))
+    assert not solve(shape, 2.0).vision and solve(shape, 2.0, Options(oim_share=0.5)).vision
+    late = solve(shape, 2.0, Options(stages=(0.25,)))
+    assert [p.layer for p in late.language] == [8, 31]
+    linear = solve(shape, 1.5, Options(keeps="linear", stages=(0.25, 0.5, 0.75)))
     keeps = [p.keep for p in linear.language[:3]]
     first, second = keeps[0] - keeps[1], keeps[1] - keeps[2]
     assert abs(first - second) <= 0.15 * keeps[0] and keeps[2] < keeps[1] < keeps[0]
     assert 1.5 <= shape.ratios(linear).prefill <= 1.53 and 2 <= shape.ratios(late).prefill <= 2.04
     with pytest.raises(LuvcError, match="the largest feasible ratio is 1"):
-        solve(shape, 3.0, Options(keeps="linear", oim_share=0))
+        solve(shape, 3.0, Options(keeps="linear", stages=(0.25, 0.5, 0.75)))

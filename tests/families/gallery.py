@@ -15,13 +15,14 @@ from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
 from luvc.exporter.pipeline import plan
+from luvc.exporter.problem import PAPER
 from luvc.exporter.torch_runner import TorchRunner
 
 from . import reference, shapes
 from .checkpoints import NAMES, family_of, write
 
 QUESTION = "What is this?"
-SHORT = {"reference_text": 8, "text_capacity": 96, "cutoff": 0.5}
+SHORT = {"reference_text": 8, "text_capacity": 96}
 # One merge and one stage: half the tracing of what the solver makes of 1.5x.
 BRIEF = Schedule(
     cutoff=0.5,
@@ -128,9 +129,8 @@ class Gallery:
         """What the tests ask of an export."""
         size = size_of(name)
         sizes = {} if size is None else {"image_sizes": (size,)}
-        usual = SHORT | sizes | options
-        if "schedule" in options:  # which says its cutoff itself
-            del usual["cutoff"]
+        solver = {} if "schedule" in options else vars(PAPER) | {"cutoff": 0.5}  # OIM has work too
+        usual = SHORT | sizes | solver | options
         return ExportConfig.make(model=str(self.checkpoint(name)), **usual)
 
     def bundle(self, name: str, kind: str) -> Bundle:

@@ -20,7 +20,7 @@ def copy(workshop, tmp_path) -> Bundle:
 
 
 def test_the_data_is_what_the_folder_holds_and_the_plan_says(command, workshop):
-    bundle = workshop.bundle("qwen2")
+    bundle = workshop.bundle("qwen2-defaults")
     result = command(info, bundle.path, "--json")
     assert result.code == 0, result.err
     found = json.loads(result.out)
@@ -30,7 +30,7 @@ def test_the_data_is_what_the_folder_holds_and_the_plan_says(command, workshop):
     assert found["validated"] is True and found["verified"] is False and found["engines"] == []
     (layout,) = found["layouts"]
     caches = layout.pop("cache_bytes")
-    asked = ("--ratio", "2", "--cutoff", "0.5", "--text-tokens", "8")  # as the workshop exports it
+    asked = ("--ratio", "2", "--text-tokens", "8")  # as the workshop exports it
     plans = json.loads(command(cli_plan, "--model", found["model"], *asked, "--json").out)["plans"]
     assert [layout] == [p["layout"] for p in plans]
     lm = bundle.manifest.language

@@ -134,9 +134,13 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
 def test_the_export_command_makes_the_same_plan(workshop):
     manifest = workshop.bundle("qwen2-two-images").manifest
     command = export_command(manifest, "b")
-    assert "--images 2" in command and "--oim-match" in command and "--scope image" in command
+    assert "--images 2" in command and "--scope image" in command
     assert f"--model {manifest.model} --ratio 2x" in command and command.endswith("--output b")
-    bundle = workshop.bundle("qwen2")
+    bundle = workshop.bundle("qwen2")  # whose stages are not the defaults
+    family = Family.load(str(bundle.processor))
+    made = facts.commands(bundle, family, "luvc-report")[0]
+    assert "--schedule schedule.json" in made[0] and "schedule.json" in made[1]
+    bundle = workshop.bundle("qwen2-defaults")
     family = Family.load(str(bundle.processor))
     made = facts.commands(bundle, family, "luvc-report")[0]
     assert "--ratio 2x" in made[0] and made[1] == "makes the bundle"
