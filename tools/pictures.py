@@ -25,30 +25,23 @@ BLUE, GREY, INK = "#2563eb", "#cbd5e1", "#1e293b"
 
 
 def token_flow(path: Path, ratio: float = 2.0) -> None:
-    """Visual tokens per layer, from the first vision layer to the last language layer."""
+    """Visual tokens in each layer of the language model."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     schedule = solve(SHAPE, ratio)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 3.4), gridspec_kw={"width_ratios": [24, 32]}, layout="constrained"
-    )
-    grids = [g.tokens for g in SHAPE.grids(schedule.vision)]
-    V = SHAPE.visual_tokens(schedule.vision)
-    visual = list(schedule.visual_per_layer(32, V))
-    _panel(left, grids, SHAPE.grid.tokens, "vision tower", "vision tokens")
-    _panel(right, visual, SHAPE.visual_tokens(()), "language model", "visual tokens")
-    for merge in schedule.vision:
-        _mark(left, merge.layer, grids[merge.layer], f"OIM\n{merge.axis}", SHAPE.grid.tokens)
+    figure, axes = plt.subplots(figsize=(10, 3.2), layout="constrained")
+    baseline, V = SHAPE.visual_tokens(()), SHAPE.visual_tokens(schedule.vision)
+    visual = list(schedule.visual_per_layer(SHAPE.decoder.layers, V))
+    _panel(axes, visual, baseline)
     for prune in schedule.language:
-        name = f"SPU\n{prune.keep}" if prune.keep else "gone"
-        _mark(right, prune.layer, visual[prune.layer], name, SHAPE.visual_tokens(()))
+        name = f"SPU keeps {prune.keep}" if prune.keep else "gone"
+        _mark(axes, prune.layer, visual[prune.layer], name, baseline)
     ratios = SHAPE.ratios(schedule)
     figure.suptitle(
-        f"InternVL2.5-8B shape at {ratio:g}x: vision {ratios.vision:.2f}x, language prefill "
-        f"{ratios.prefill:.2f}x less work",
+        f"InternVL2.5-8B shape at {ratio:g}x: the language prefill is {ratios.prefill:.2f}x less work",
         color=INK,
         fontsize=12,
     )
@@ -56,15 +49,15 @@ def token_flow(path: Path, ratio: float = 2.0) -> None:
     plt.close(figure)
 
 
-def _panel(axes: Any, counts: list[int], baseline: int, title: str, label: str) -> None:
+def _panel(axes: Any, counts: list[int], baseline: int) -> None:
     edges = range(len(counts) + 1)
     axes.stairs([baseline] * len(counts), edges, fill=True, color=GREY)
     axes.stairs(counts, edges, fill=True, color=BLUE)
     axes.set_xlim(0, len(counts))
-    axes.set_ylim(0, baseline * 1.3)
+    axes.set_ylim(0, baseline * 1.2)
     axes.set_yticks([0, baseline // 2, baseline])
-    axes.set_xlabel(f"{title}, layer", color=INK)
-    axes.set_ylabel(label, color=INK)
+    axes.set_xlabel("layer of the language model", color=INK)
+    axes.set_ylabel("visual tokens", color=INK)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 

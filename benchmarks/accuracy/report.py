@@ -132,6 +132,16 @@ def slopes(data: dict) -> list[tuple[str, int, str, str]]:
     ]  # fmt: skip
 
 
+def leanings(data: dict) -> list[str]:
+    """What the slopes say of each score, a sentence each."""
+    found = []
+    for name, layers in data["slopes"].items():
+        at = [layers[stage] for stage in data["stages"]]
+        count, most = sum(s["significant"] for s in at), max(abs(s["change"]) for s in at)
+        found.append(f"{name}: leans at {count} of {len(at)} stages, by at most {100 * most:.0f} %")
+    return found
+
+
 def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     """The page's text; plots are drawn beside it."""
     from . import plots
@@ -149,7 +159,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         test=test, choice=choice, rounds=rounds, spectrum=spectrum,
         choice_ratios=", ".join(f"{r:g}" for r in choose.RATIOS),
         methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
-        curve_table=curve_table, goals=goals, slopes=slopes,
+        curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
         share=_share, goal_ratio=f"{GOAL_RATIO:g}",
         percent=percent,

@@ -40,6 +40,9 @@ def tokenizer():
 def study(tokenizer):
     torch.set_num_threads(1)
     model = build_model(build_config(tokenizer)).eval()
+    for name, parameter in model.named_parameters():
+        if "layernorm" in name:  # with equal weights all normalised tokens have the same energy
+            parameter.data.uniform_(0.5, 1.5)
     return Study(model, questions.load("validation", QUESTIONS, tokenizer), CPU, batch=8)
 
 
@@ -107,7 +110,7 @@ def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "name",
-    ["luvc", "paper", "oim share 0.5 match", "scope image", "signal raw", "oim", "cutoff 0.1"],
+    ["luvc", "paper", "oim share 0.5 match", "scope image", "signal raw", "oim", "cutoff 0.5"],
 )
 def test_luvc_is_what_the_product_runs(study, folder, name):
     method = METHODS[name]
@@ -274,10 +277,10 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
 
 def answers(options) -> dict:
     """Made up: a wide filter and, with it, no OIM help; a narrow one has no plan at 3x."""
-    wrong = 0.3 - 0.2 * options.cutoff
-    wrong += 0.1 * options.oim_share if options.cutoff > 0.5 else -0.1 * options.oim_share
-    wrong += 0.0005 * (options.keeps == "geometric")  # too little to be sure of
-    right = np.arange(1000) >= 1000 * wrong
+    wrong = 400 - 300 * options.cutoff
+    wrong += 100 * options.oim_share if options.cutoff > 0.5 else -100 * options.oim_share
+    wrong += options.keeps == "geometric"  # one question: too little to be sure of
+    right = np.arange(1000) >= round(wrong)
     return {r: right for r in choose.RATIOS if r < 3 or options.cutoff > 0.05}
 
 
