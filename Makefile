@@ -39,7 +39,7 @@ $(VENV)/triton: $(VENV)/demo
 demo: $(VENV)/demo
 	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
 	$(BIN)/python -m luvc.tools.demo $(DEMO)/bundle
-	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "How many objects are there?" --show-tokens $(DEMO)/tokens.png --verbose
+	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "What does the green text say?" --show-tokens $(DEMO)/tokens.png --verbose
 
 demo-triton: demo $(VENV)/triton .triton/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh $(DEMO)/bundle $(DEMO)/photo.png

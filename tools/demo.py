@@ -18,7 +18,7 @@ from .pocket.dataset import ASKERS, BUILDERS, SPLITS, TEST_QUESTIONS
 from .pocket.render import render
 from .pocket.scene import Question
 
-ASKED = ("ocr", "colour", "relation")
+ASKED = ("ocr", "colour", "shape")
 PHOTO = Question("photo", "What does the photo show?", "coffee")
 
 

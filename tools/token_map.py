@@ -224,7 +224,8 @@ def draw(images: Sequence[Any], layout: Layout, kept: dict[int, np.ndarray], pat
 
 def _caption(layout: Layout, stages: dict[int, np.ndarray]) -> str:
     counts = " → ".join(str(len(alive)) for alive in stages.values())
-    text = f"{layout.baseline_visual_tokens} visual tokens at ratio 1, {layout.visual_tokens} after OIM"
+    text = f"{layout.baseline_visual_tokens} visual tokens at ratio 1"
+    text += f", {layout.visual_tokens} after OIM" if layout.schedule.vision else ""
     text += f", then {counts}" if counts else "; nothing is pruned"
     if layout.schedule.match and layout.schedule.vision:
         text += " (OIM merges the most similar neighbours: cells are drawn equally wide)"
