@@ -30,7 +30,7 @@ from .setup import load
 from .study import Study, entry
 
 RATIOS = (1.5, 2.0, 3.0)
-"""Those that the choice is made at; the options themselves are measured at more."""
+"""Those that the choice is made at; beyond, many options have no plan."""
 
 Right = dict[float, np.ndarray]
 """Ratio -> which questions are right, bool [questions]; without the ratios that have no plan."""
