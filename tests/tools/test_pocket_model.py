@@ -46,4 +46,4 @@ def test_half_the_work_still_answers(results, tmp_path, command):
     answers = json.loads(result.out)["answers"]
     assert len(answers) == ASKED
     right = sum(answer["right"] for answer in answers) / ASKED
-    assert right > results["exact_match"]["overall"] - 0.25
+    assert right > results["exact_match"]["overall"] - 0.1
