@@ -70,7 +70,10 @@ class StageReport(BaseModel):
 
 
 class KeptReport(BaseModel):
-    """One SPU stage compared: overlap of kept tokens, and how many differ inside the tie margin."""
+    """One SPU stage compared: overlap of kept tokens, and how many differ inside the tie margin.
+
+    `alike` is the share of all its tokens whose score is within that margin of the last one kept.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,6 +83,7 @@ class KeptReport(BaseModel):
     overlap_without_ties: float
     ties: int
     passed: bool
+    alike: float = 0.0
 
 
 class Report(BaseModel):
@@ -228,13 +232,14 @@ def _compare_kept(
     """What each would keep of the same tokens, as ordinals of the stage."""
     for layer, a in reference.stages.items():
         b = candidate.stages[layer]
-        shared, decided, ties = 0, 0, 0
+        shared, decided, ties, alike = 0, 0, 0, 0
         for row in range(len(a.kept)):
             x, y = set(a.kept[row].tolist()), set(b.kept[row].tolist())
             threshold = a.energies[row][a.kept[row]].min()
             near = np.abs(a.energies[row] - threshold) <= limits.tie * threshold
             excused = sum(bool(near[n]) for n in x - y)
             shared, decided, ties = shared + len(x & y), decided + len(x) - excused, ties + excused
+            alike += int(near.sum())
         total = a.kept.size
         yield KeptReport(
             layer=layer,
@@ -243,6 +248,7 @@ def _compare_kept(
             overlap_without_ties=shared / max(decided, 1),
             ties=ties,
             passed=shared / max(decided, 1) >= limits.overlap,
+            alike=alike / a.energies.size,
         )
 
 

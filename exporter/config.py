@@ -93,7 +93,7 @@ class ExportConfig(BaseModel):
             )
         if self.match and not self.oim_share and self.schedule is None:
             raise ValueError(
-                "--oim-match is of OIM, which --oim-share 0 leaves out: give --oim-share"
+                "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give --oim-share 0.5 too"
             )
         twice = [flag(x) for x in ("ratio", *SOLVER) if x in self.model_fields_set]
         if self.schedule is not None and twice:

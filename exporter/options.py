@@ -65,7 +65,8 @@ ScheduleFile = Annotated[
 Cutoff = Annotated[
     float | None,
     typer.Option(
-        help=f"Share of the spectrum the SPU's low-pass keeps; default {DEFAULTS.cutoff:g}."
+        help="Share of the spectrum the SPU's low-pass keeps; 1 leaves the filter out; "
+        f"default {DEFAULTS.cutoff:g}."
     ),
 ]
 Signal = Annotated[
@@ -79,12 +80,15 @@ Scope = Annotated[
 OimShare = Annotated[
     float | None,
     typer.Option(
-        help="OIM merges in the vision tower up to ratio ** this, 0 to 1, and the SPU does the rest; "
-        f"default {DEFAULTS.oim_share:g}."
+        help="OIM merges in the vision tower up to ratio ** this and the SPU does the rest; 0 leaves OIM "
+        f"out; default {DEFAULTS.oim_share:g}."
     ),
 ]
 OimMatch = Annotated[
-    bool | None, typer.Option(help="OIM merges the most similar neighbours, not the last ones.")
+    bool | None,
+    typer.Option(
+        help="OIM merges the most similar neighbours, not the last ones; needs --oim-share."
+    ),
 ]
 
 

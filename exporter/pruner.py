@@ -50,7 +50,8 @@ class Pruner(nn.Module):
         self.filtered = not contract.keeps_all(self.cutoff, length)
         self.normed = schedule.signal == "normed"
         self.forced: torch.Tensor | None = None  # ordinals [B, k] to keep whatever the scores say
-        self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
+        if self.filtered:
+            self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
 
     def forward(self, tokens: Tokens, norm: nn.Module):
         """Returns the shortened tokens, and (energies [B, V], kept [B, k]) when scored."""

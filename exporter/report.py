@@ -14,6 +14,7 @@ from .problem import Problem
 from .schedule import smooth_counts
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+ALIKE = 0.5  # part of a stage's tokens whose scores may lie together before that is told
 
 
 def human(value: float) -> str:
@@ -158,8 +159,8 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
         grid = after
     if not s.vision:
         found.append(
-            f"no OIM step: all {layout.visual_tokens} visual tokens enter the language model, and the "
-            "vision tower does its whole work (--oim-share)"
+            f"nothing is merged in the vision tower: it does its whole work, and all {layout.visual_tokens} "
+            "visual tokens enter the language model (--oim-share 0.5 would shorten it)"
         )
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
     if rough and s.cutoff < 1:
@@ -199,6 +200,14 @@ def validation_table(report: Report) -> list[RenderableType]:
             f"{k.overlap_without_ties:.2%} with {k.ties} ties aside {_verdict(k.passed)}"
         )
         for k in report.kept
+    ]
+    lines += [
+        Text.from_markup(
+            f"[yellow]before layer {k.layer} {k.alike:.0%} of the tokens score alike[/yellow], so which of "
+            "them stay says little: try --cutoff 0.25 or --signal raw"
+        )
+        for k in report.kept
+        if k.alike > ALIKE
     ]
     equal = f"{report.greedy_equal} of {report.greedy_tokens} greedy tokens equal"
     if report.greedy_equal < report.greedy_tokens and report.greedy_tie:

@@ -145,7 +145,10 @@ class _Solver:
         return None
 
     def _counts(self, V: int) -> tuple[Sequence[int], Sequence[int]]:
-        """Keeps to choose from, per group: smooth ones first, any if those are too coarse."""
+        """Keeps to choose from, per group: smooth ones first, any if those are too coarse.
+
+        The same without a filter, so that a plan does not depend on the cutoff.
+        """
         per_group = V // self.groups
         return smooth_counts(per_group), range(per_group + 1)
 
@@ -178,7 +181,8 @@ class _Solver:
         if self.ratio > largest:
             return (
                 f"ratio {asked} is not feasible for {where}: the largest feasible ratio is "
-                f"{math.floor(largest * 100) / 100:g}x; ask for that or less, or give a --schedule"
+                f"{math.floor(largest * 100) / 100:g}x; ask for that or less, give a larger --oim-share or "
+                "a --schedule"
             )
         near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
         return (

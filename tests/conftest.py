@@ -55,6 +55,7 @@ CASES = {
             {"images": (1, 2), "image_sizes": ((56, 56), (56, 112)), "check": False},
         ),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
+        Case("qwen2-defaults-fp16", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"dtype": "float16"}),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
         Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
         Case("qwen3-128-bf16", WIDE, RTX | {"dtype": "bfloat16"}),
@@ -83,7 +84,7 @@ class Workshop:
         with FileLock(self.root / f"{folder.name}.lock"):
             if not folder.exists():
                 c = CASES[case]
-                # of the paper's reading every part has something to do
+                # as in the paper, so that every part has work
                 options = vars(PAPER) | {"reference_text": 8, "text_capacity": 96} | c.options
                 model = str(self.checkpoint(**c.shape))
                 export(ExportConfig.make(model=model, output=folder, ratio=ratio, **options))

@@ -101,7 +101,7 @@ def test_export_as_json_with_measured_times(workshop):
         (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
         (("--text-capacity", "3"), "--text-capacity: "),
         (("--ratio", "1", "--dtype", "fp16", "--oim-share", "0.5", "--oim-match"), "be validated"),
-        (("--oim-match",), "give --oim-share"),
+        (("--oim-match",), "give --oim-share 0.5 too"),
         (("--oim-share", "2"), "--oim-share: "),
         (("--text-tokens", "0"), "--text-tokens: "),
         (("--text-tokens", "2048"), "--text-tokens 2048 is more than --text-capacity 1024"),
@@ -307,7 +307,7 @@ def test_plan_shows_what_was_left_out(command, workshop):
     result = command(plan, "--model", model, "--text-tokens", "8")
     assert result.code == 0
     assert "ratios (baseline / compressed FLOPs)" in result.out
-    assert "note: no OIM step: all 36 visual tokens enter" in result.out
+    assert "note: nothing is merged in the vision tower" in result.out
     merged = command(plan, "--model", model, "--text-tokens", "8", "--oim-share", "0.5")
     assert "note: OIM before vision layer" in merged.out
     same = command(plan, "--model", model, "--ratio", "1")

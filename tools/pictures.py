@@ -41,7 +41,7 @@ def token_flow(path: Path, ratio: float = 2.0) -> None:
         _mark(axes, prune.layer, visual[prune.layer], name, baseline)
     ratios = SHAPE.ratios(schedule)
     figure.suptitle(
-        f"InternVL2.5-8B shape at {ratio:g}x: the language prefill is {ratios.prefill:.2f}x less work",
+        f"InternVL2.5-8B shape at {ratio:g}x: the language prefill does {ratios.prefill:.2f}x less work",
         color=INK,
         fontsize=12,
     )

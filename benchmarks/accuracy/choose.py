@@ -76,7 +76,7 @@ def search(
     """Round after round, the last one without a move.
 
     Args:
-        measure: what options answer; called once for options that mean the same.
+        measure: what options answer; asked again for options it knows.
         tasks: of the questions.
         start: the options before the first round.
     """

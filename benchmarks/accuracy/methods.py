@@ -26,7 +26,8 @@ class Method:
 
     Attributes:
         name: unique, also for --method.
-        kind: "luvc" (the default), "part" and "variant" (of LUVC), "export", "baseline" or "method".
+        kind: "luvc" (the defaults, and the paper's options), "part" and "variant" (of LUVC), "export",
+            "baseline" or "method".
         note: what it is, for the table.
         plan: spends a budget.
         stage: makes the stage of the language model for (draws, pictures); None: there is none.

@@ -11,7 +11,6 @@ import typer
 from jinja2 import Environment, StrictUndefined
 
 from ..files import write_text
-from . import choose
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
 
@@ -157,7 +156,6 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum,
-        choice_ratios=", ".join(f"{r:g}" for r in choose.RATIOS),
         methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),

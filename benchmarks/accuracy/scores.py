@@ -60,7 +60,7 @@ VARIANTS = {
 """Other scores of a token and its low-pass; "high" is the reverse of "residual", as a control."""
 
 
-def spectrum_variant(name: str, rho: float = DEFAULTS.cutoff) -> Stage:
+def spectrum_variant(name: str, rho: float) -> Stage:
     """A score from VARIANTS in place of the energy."""
 
     def stage(state: State, keep: int) -> Kept:

@@ -13,7 +13,7 @@ import torch
 from luvc.engines.manifest import Layout
 from luvc.engines.positions import prompt_positions
 from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS
+from luvc.exporter.problem import PAPER
 from luvc.exporter.schedule import solve
 
 TEXT = 64  # text tokens of a prompt
@@ -55,9 +55,9 @@ def layouts(
         family: of the model.
         size: (height, width) of the picture; None is the family's usual one.
         ratios: of prefill FLOPs.
-        oim_share: OIM's part, see problem.Options; default the solver's.
+        oim_share: OIM's part, see problem.Options; default PAPER's, so that every part has work.
     """
-    options = DEFAULTS if oim_share is None else replace(DEFAULTS, oim_share=oim_share)
+    options = PAPER if oim_share is None else replace(PAPER, oim_share=oim_share)
     picture = family.picture(size)
     problem = family.problem(picture, TEXT)
     return {f"{r:g}": family.layout(picture, TEXT, solve(problem, r, options)) for r in ratios}

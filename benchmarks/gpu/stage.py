@@ -26,7 +26,7 @@ class Case:
 
     @property
     def cutoff(self) -> int:
-        """An eighth of the bins of a group, as the default share of the spectrum."""
+        """An eighth of the bins of a group, as with a cutoff of 0.25."""
         return self.tokens // self.groups // 8
 
     @property

@@ -23,7 +23,13 @@ pytestmark = pytest.mark.xdist_group("tensorrt-rtx")  # one process builds the e
 LAYERS, VISION_LAYERS = TINY["layers"], TINY["vision_layers"]
 SEVERAL, SINGLE = "_gemm_mha_v2", "_gemv_mha_v1"  # fused attention: several queries, one query
 # Every pair of ratio, dtype and head size; the others differ from these in no operator.
-CASES = [("qwen2-fp16", 2.0), ("qwen2-bf16", 1.0), ("qwen3-128-fp16", 1.0), ("qwen3-128-bf16", 2.0)]
+CASES = [
+    ("qwen2-fp16", 2.0),
+    ("qwen2-defaults-fp16", 2.0),
+    ("qwen2-bf16", 1.0),
+    ("qwen3-128-fp16", 1.0),
+    ("qwen3-128-bf16", 2.0),
+]
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,13 +12,15 @@ import torch
 
 from luvc.engines import Bundle
 from luvc.engines.backends import ort
+from luvc.engines.backends.base import StageResult
 from luvc.engines.processing import Processor
 from luvc.engines.sampling import Sampling
-from luvc.engines.validate import validate
+from luvc.engines.validate import LIMITS, _compare_kept, validate
 from luvc.exporter import assemble
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
 from luvc.exporter.pipeline import reference_runner, reports
+from luvc.exporter.report import validation_table
 from luvc.plugins.spectrum import contract
 from tests.conftest import CASES, ask
 
@@ -39,8 +42,9 @@ def test_fp32_bundle_equals_pytorch(workshop, case):
     ]
 
 
-def test_fp16_weights(workshop):
-    (report,) = reports(workshop.bundle("qwen2-fp16"))
+@pytest.mark.parametrize("case", ["qwen2-fp16", "qwen2-defaults-fp16"])
+def test_fp16_weights(workshop, case):
+    (report,) = reports(workshop.bundle(case))
     assert report.passed
     assert all(k.overlap_without_ties >= 0.99 for k in report.kept)
     assert max(s.relative_error for s in report.stages) <= 5e-2
@@ -182,6 +186,22 @@ def validated(bundle, runner):
     m = bundle.manifest
     reference = reference_runner(m)
     return validate(m, Processor(bundle), m.layouts[0], reference, runner, "ort")
+
+
+def test_scores_that_tell_nothing_are_told(workshop):
+    """Behind a norm whose weights are all equal every token has the same energy."""
+    (report,) = reports(workshop.bundle("qwen2-defaults"))
+    said = "score alike"
+    assert said not in "".join(map(str, validation_table(report)))
+    energies = np.ones((2, 36), np.float32) * (1 + 1e-6 * np.arange(36, dtype=np.float32))
+    stage = StageResult(energies=energies, kept=np.tile(np.arange(9), (2, 1)))
+    result = SimpleNamespace(stages={1: stage})
+    (kept,) = _compare_kept(result, result, LIMITS["float32"])
+    assert kept.alike == 1 and kept.passed
+    flat = report.model_copy(update={"kept": (kept,)})
+    assert "before layer 1 100% of the tokens score alike" in "".join(
+        map(str, validation_table(flat))
+    )
 
 
 def test_validation_fails_when_a_weight_is_changed(workshop, tmp_path):
