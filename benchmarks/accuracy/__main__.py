@@ -7,11 +7,9 @@ float32 throughout, so that a GPU and a CPU agree. A run that was stopped goes o
 """
 
 import datetime
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,31 +17,26 @@ import typer
 from luvc.exporter.problem import DEFAULTS
 
 from ..files import write_json
-from . import spectrum
+from . import setup, spectrum
 from .journal import Journal
 from .methods import METHODS
 from .results import RESULTS
-from .setup import load
 from .study import RATIOS, rows
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    model: setup.Model,
     limit: Annotated[int, typer.Option(help="Questions of the test split.")] = 2000,
     ratio: Annotated[list[float] | None, typer.Option(help="Repeat; default all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat; default all.")] = None,
-    device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
-    batch: Annotated[int | None, typer.Option(help="Questions at a time.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for the JSON files.")] = RESULTS,
+    device: setup.Device = "auto",
+    batch: setup.Batch = None,
+    workers: setup.Workers = 0,
+    output: setup.Output = RESULTS,
 ) -> None:
     """Measure everything; `python -m benchmarks.accuracy.report` then writes the page."""
-    start = time.monotonic()
-
-    def echo(line: str) -> None:
-        print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
-
-    study, head = load(model, "test", limit, device, batch, workers)
+    echo = setup.stopwatch()
+    study, head = setup.load(model, "test", limit, device, batch, workers)
     echo(f"{limit} questions are drawn")
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
     asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": asdict(DEFAULTS)}

@@ -8,11 +8,9 @@ above zero, is taken, and so on until nothing gains. The test split is never loo
 """
 
 import datetime
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -22,11 +20,11 @@ from luvc.errors import LuvcError
 from luvc.exporter.problem import DEFAULTS, PAPER, Options
 
 from ..files import write_json
+from . import setup
 from .journal import Journal
 from .methods import MOVES, luvc, name_of
 from .plans import Budget
 from .results import RESULTS, Share, bootstrap_mean, unpack
-from .setup import load
 from .study import Study, entry
 
 RATIOS = (1.5, 2.0, 3.0)
@@ -144,16 +142,16 @@ def as_json(rounds: list[Round], head: dict) -> dict:
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    model: setup.Model,
     limit: Annotated[int, typer.Option(help="Questions of the validation split.")] = 600,
-    device: Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")] = "auto",
-    batch: Annotated[int | None, typer.Option(help="Questions at a time.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw pictures.")] = 0,
-    output: Annotated[Path, typer.Option(help="Folder for the JSON file.")] = RESULTS,
+    device: setup.Device = "auto",
+    batch: setup.Batch = None,
+    workers: setup.Workers = 0,
+    output: setup.Output = RESULTS,
 ) -> None:
     """Choose the solver's defaults; whoever agrees moves them in exporter/problem.py."""
-    began = time.monotonic()
-    study, head = load(model, "validation", limit, device, batch, workers)
+    echo = setup.stopwatch()
+    study, head = setup.load(model, "validation", limit, device, batch, workers)
     journal = Journal(output / "accuracy_choice.partial.jsonl", head)
     rounds = []
     measure = measured(study, journal)
@@ -161,13 +159,12 @@ def run(
         rounds.append(found)
         best = found.tried[0]
         gain = f"{best.overall.value:+.2%}" if best.overall else "no plan"
-        seconds = time.monotonic() - began
-        print(f"{seconds:6.0f} s  {best.name}: {gain}, moved: {best.moved}", flush=True)
+        echo(f"{best.name}: {gain}, moved: {best.moved}")
     head = {"date": datetime.date.today().isoformat()} | head
     write_json(output / "accuracy_choice.json", as_json(rounds, head))
     journal.close()
     same = "as exporter/problem.py has it" if rounds[-1].end == DEFAULTS else "not its defaults"
-    print(f"chosen, {same}: {rounds[-1].end}")
+    echo(f"chosen, {same}: {rounds[-1].end}")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 python -m benchmarks.accuracy.report
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from jinja2 import Environment, StrictUndefined
 
-from ..files import write_text
+from ..files import read_json, write_text
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
 
@@ -147,7 +146,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
 
     docs.mkdir(parents=True, exist_ok=True)
     test = Results.read("test", results)
-    choice, spectrum = (_read(results / f"{n}.json") for n in ("accuracy_choice", "spectrum"))
+    choice, spectrum = (read_json(results / f"{n}.json") for n in ("accuracy_choice", "spectrum"))
     if test is not None:
         plots.pareto(test, docs / "accuracy.png")
     if spectrum is not None:
@@ -162,10 +161,6 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         share=_share, goal_ratio=f"{GOAL_RATIO:g}",
         percent=percent,
     ).rstrip() + "\n"  # fmt: skip
-
-
-def _read(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def run(

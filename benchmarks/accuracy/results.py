@@ -4,13 +4,14 @@ Intervals are at 95 %: Wilson's for a share, a percentile bootstrap over questio
 several draws and for the difference of two methods on the same questions.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from luvc.tools.evaluation.intervals import Share, bootstrap_mean, wilson
+
+from ..files import read_json
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -60,8 +61,8 @@ class Results:
     @classmethod
     def read(cls, split: str, folder: Path = RESULTS) -> "Results | None":
         """The file of a split, or None when it was not measured."""
-        path = folder / f"accuracy_{split}.json"
-        return cls(json.loads(path.read_text())) if path.is_file() else None
+        data = read_json(folder / f"accuracy_{split}.json")
+        return cls(data) if data else None
 
     @property
     def ratios(self) -> list[float]:

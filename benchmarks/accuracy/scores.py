@@ -27,17 +27,20 @@ def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -
     """
 
     def stage(state: State, keep: int) -> Kept:
-        signal = state.hidden if raw else state.normed()
-        length = state.visual.shape[1] // groups
-        energy = spectrum_score(
-            signal, state.visual, twiddle(length), cutoff_bin(rho, length), groups
-        )[:, 0]
+        length, energy = state.visual.shape[1] // groups, energies(state, rho, raw, groups)
         if groups == 1:
             return Kept(top(energy, keep))
         best = top(energy.reshape(-1, length), keep // groups).unflatten(0, (-1, groups))
         return Kept((best + length * torch.arange(groups, device=best.device)[:, None]).flatten(1))
 
     return stage
+
+
+def energies(state: State, rho: float, raw: bool = False, groups: int = 1) -> Tensor:
+    """What the product's SPU scores tokens by, float32 [B, V_l]; arguments as in `spectrum`."""
+    signal, length = state.hidden if raw else state.normed(), state.visual.shape[1] // groups
+    bins = cutoff_bin(rho, length)
+    return spectrum_score(signal, state.visual, twiddle(length), bins, groups)[:, 0]
 
 
 def low_pass(x: Tensor, rho: float) -> Tensor:

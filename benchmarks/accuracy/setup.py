@@ -1,14 +1,32 @@
 """A checkpoint and a split's questions, ready to measure, and what results say about them."""
 
-import hashlib
-import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
+from luvc.engines.bundle import sha256
+
+from ..files import read_json
 from . import questions
 from .study import Study
+
+# options that the commands share
+Model = Annotated[Path, typer.Argument(help="Checkpoint directory.")]
+Device = Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")]
+Batch = Annotated[int | None, typer.Option(help="Questions at a time.")]
+Workers = Annotated[int, typer.Option(help="Processes that draw pictures.")]
+Output = Annotated[Path, typer.Option(help="Folder for the JSON files.")]
+
+
+def stopwatch() -> Callable[[str], None]:
+    """Prints lines, each behind the seconds since now."""
+    start = time.monotonic()
+    return lambda line: print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
 
 
 def load(
@@ -42,20 +60,11 @@ def _header(model: Path, study: Study, split: str) -> dict:
     """On what, of which checkpoint, and the task of every question, in order."""
     import transformers
 
-    weights = hashlib.sha256()
-    for file in sorted(model.glob("*.safetensors")):
-        weights.update(file.read_bytes())
     device = study.device
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
         "device": name, "torch": torch.__version__,
-        "transformers": transformers.__version__, "checkpoint": weights.hexdigest(),
-        "trained": _trained(model), "visual_tokens": study.span,
+        "transformers": transformers.__version__, "checkpoint": sha256(model / "model.safetensors"),
+        "trained": read_json(model / "results.json"), "visual_tokens": study.span,
         "split": split, "tasks": study.tasks.tolist(),
     }  # fmt: skip
-
-
-def _trained(model: Path) -> dict | None:
-    """What results.json beside a trained checkpoint says of its training; None if there is none."""
-    path = model / "results.json"
-    return json.loads(path.read_text()) if path.is_file() else None

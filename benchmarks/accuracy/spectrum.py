@@ -6,37 +6,24 @@ zero; attention scores are biased by causality and by distance.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from luvc.exporter.problem import DEFAULTS, PAPER
-from luvc.plugins.spectrum.contract import cutoff_bin
-from luvc.plugins.spectrum.reference import spectrum_score, twiddle
 
 from .draws import Draws
 from .language import State
 from .methods import METHODS
 from .plans import Plan
 from .results import bootstrap_mean
-from .scores import last_attention, visual_attention
+from .scores import energies, last_attention, visual_attention
 from .study import CONTROL, Study
 
-
-def energy(rho: float) -> Callable[[State], torch.Tensor]:
-    """The SPU's score with a cutoff, float32 [B, V]."""
-
-    def score(state: State) -> torch.Tensor:
-        V = state.visual.shape[1]
-        bins = cutoff_bin(rho, V)
-        return spectrum_score(state.normed(), state.visual, twiddle(V), bins, 1)[:, 0]
-
-    return score
-
-
 SCORES: dict[str, Callable[[State], torch.Tensor]] = {
-    f"SPU, cutoff {DEFAULTS.cutoff:g}": energy(DEFAULTS.cutoff),
-    f"SPU, cutoff {PAPER.cutoff:g}": energy(PAPER.cutoff),
+    f"SPU, cutoff {DEFAULTS.cutoff:g}": partial(energies, rho=DEFAULTS.cutoff),
+    f"SPU, cutoff {PAPER.cutoff:g}": partial(energies, rho=PAPER.cutoff),
     "attention from the last token": last_attention,
     "attention from visual tokens": visual_attention,
 }
