@@ -455,7 +455,7 @@ def test_load_unload_a_killed_process_and_a_clean_stop(launched, image):
     mine = process_children(process.pid)
     victim = next(pid for pid in mine if "stub" in mine[pid] and "/luvc_vlm/" in mine[pid])
     os.kill(victim, signal.SIGKILL)
-    until(lambda: not answers(client), GRACE + 20)  # what it has to end by itself, and to be noticed
+    until(lambda: not answers(client), GRACE + 20)  # to end, and to be noticed
     until(lambda: answers(client), 60)
     client.alive(image)
     assert "the process of luvc_vlm has died" in (folder / "out").read_text()
