@@ -125,7 +125,6 @@ class Server:
             )  # fmt: skip
         self._stopped = False
         self._models: dict[int, str] = {}
-        self._seen: set[str] = set()  # models that had a process
         # shared memory of its models' processes, which a crash would leave behind
         self._memory: set[Path] = set()
 
@@ -156,7 +155,7 @@ class Server:
             return False
 
     def dead_models(self) -> list[str]:
-        """Models that say they are ready and have no process: it died, and nobody unloaded them.
+        """Models whose process has died since the last call, without having been unloaded.
 
         A process of a model that is unloaded or replaced ends too; but then the model is not ready, or
         another process has taken its place.
@@ -164,13 +163,11 @@ class Server:
         now = self._stubs()
         if now.keys() != self._models.keys():
             self._memory |= self._shared_memory()
+        gone = set(self._models.values()) - set(now.values())
         self._models = now
-        self._seen |= set(now.values())
-        missing = self._seen - set(now.values())
-        if not missing or self.exit_code is not None:
+        if not gone or self.exit_code is not None:
             return []
-        ready = {name for name in missing if self._says_ready(name)}
-        return sorted(ready - set(self._stubs().values()))  # it may have been loaded meanwhile
+        return sorted(name for name in gone if self._says_ready(name))
 
     def _says_ready(self, model: str) -> bool:
         try:
