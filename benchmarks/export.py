@@ -117,7 +117,6 @@ class Memory(threading.Thread):
 def export_once(name: str, folder: Path, output: Path) -> dict[str, Any]:
     """Export in this process -> seconds of every step and peaks of memory."""
     from luvc.exporter import ExportConfig, export
-    from luvc.exporter.problem import PAPER
 
     memory = Memory()
     memory.start()
@@ -129,7 +128,6 @@ def export_once(name: str, folder: Path, output: Path) -> dict[str, Any]:
         image_sizes=(SIZES[name],),
         dtype=DTYPE,
         check=False,
-        **vars(PAPER),
     )
     start = time.perf_counter()
     bundle = export(config, lambda step: marks.append((step, time.perf_counter() - start)))

@@ -21,15 +21,14 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
     from luvc.exporter import ExportConfig, turns
     from luvc.exporter.family import Family
     from luvc.exporter.pipeline import solve_for_latency
-    from luvc.exporter.problem import PAPER
     from luvc.tools.benchmark.machine import provenance
 
     with tempfile.TemporaryDirectory() as folder:
-        one, two = cpu.make_bundles(Path(folder), (1, ratio))
+        one, two = cpu.make_bundles(Path(folder), {"1x": {"ratio": 1}, "flops": {"ratio": ratio}})
         model = str(Path(folder) / "model")
         config = ExportConfig.make(
             model=model, output=Path(folder) / "b", ratio=ratio, image_sizes=(cpu.SIZE,),
-            ratio_of="latency", **vars(PAPER),
+            ratio_of="latency",
         )  # fmt: skip
         _, timed = solve_for_latency(config, Family.load(model), lambda step: print(" ", step))
         pair = [turns.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]

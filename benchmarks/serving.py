@@ -53,7 +53,6 @@ class Loop:
 def make_bundles(folder: Path) -> dict[int, Path]:
     """Write the checkpoint and export it once for each ratio."""
     from luvc.exporter import ExportConfig, export
-    from luvc.exporter.problem import PAPER
     from luvc.tools import demo_model
 
     model = demo_model.write(folder / "model", **SHAPE)
@@ -62,7 +61,7 @@ def make_bundles(folder: Path) -> dict[int, Path]:
         bundles[ratio] = folder / f"{ratio}x"
         config = ExportConfig.make(
             model=str(model), output=bundles[ratio], ratio=ratio, image_sizes=(SIZE,), check=False,
-            text_capacity=CAPACITY, reference_text=32, **vars(PAPER),
+            text_capacity=CAPACITY, reference_text=32,
         )  # fmt: skip
         export(config, lambda step: print(" ", step))
     return bundles

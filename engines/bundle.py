@@ -54,7 +54,7 @@ class Bundle:
             if engines or name not in plans:
                 bundle._check(name, file, verify, "luvc-build" if name in plans else "")
         for layout in manifest.layouts:
-            for graph in layout.graphs.model_dump().values():
+            for graph in layout.graphs.files:
                 if graph not in manifest.files:
                     raise LuvcError(
                         f"{root}: layout {layout.name} names {graph}, which is not listed; export again"

@@ -47,7 +47,7 @@ class Rows:
     def prefill(
         self,
         prompts: Sequence[Sequence[int]],
-        visual_embeds: np.ndarray,
+        visual_embeds: np.ndarray | None,
         seconds: Sequence[Sequence[float]] | None = None,
         **options: Any,
     ) -> PrefillResult:
@@ -55,7 +55,7 @@ class Rows:
 
         Args:
             prompts: token ids of each row, image tokens in place.
-            visual_embeds: [B, V, D].
+            visual_embeds: [B, V, D]; None for prompts without images.
             seconds: per step of the time axis, of each video of each row.
             options: of the runner's prefill.
         """
@@ -65,11 +65,13 @@ class Rows:
             prompt_positions(p, lm, layout, s)
             for p, s in zip(prompts, seconds or [()] * len(prompts), strict=True)
         ]
-        visual = [np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts]
+        visual: np.ndarray | None = None
+        if layout.images:
+            visual = np.stack([np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts])
         feed = PrefillFeed(
             input_ids=right_pad(prompts),
             visual_embeds=visual_embeds,
-            visual_index=np.stack(visual).astype(np.int64),
+            visual_index=visual,
             position_ids=right_pad([positions for positions, _ in placed]),
             last_index=lengths - 1,
         )

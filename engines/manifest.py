@@ -6,88 +6,14 @@ l, C_l cache slots of layer l, k visual tokens kept.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
+
+from .schedule import Frozen, Schedule, Solver, Stage
 
 SCHEMA_VERSION = 2
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-Axis = Literal["width", "height"]
-Signal = Literal["normed", "raw"]
-Scope = Literal["prompt", "image"]
 LayerType = Literal["full", "sliding", "conv"]
-
-
-class Frozen(BaseModel):
-    """Base of every manifest entry: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Merge(Frozen):
-    """One OIM step: before vision layer `layer`, every `group` tokens along `axis` become group - 1."""
-
-    layer: int = Field(ge=0)
-    axis: Axis
-    group: int = Field(ge=2)
-
-
-class Prune(Frozen):
-    """One SPU stage: before language layer `layer`, `keep` visual tokens survive."""
-
-    layer: int = Field(ge=0)
-    keep: int = Field(ge=0)
-
-
-class Schedule(Frozen):
-    """Where tokens are merged and pruned; all integers, so every shape is known at export.
-
-    Attributes:
-        ratio: baseline language-model prefill FLOPs / compressed, as asked for.
-        vision: OIM steps, in order of layer.
-        language: SPU stages, in order of layer, keeps not rising.
-        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1]; 1 scores tokens as they are.
-        signal: "normed" scores the layer's normalised input, "raw" the hidden states.
-        scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
-        match: OIM merges the most similar neighbours instead of fixed groups.
-    """
-
-    ratio: float = Field(default=1.0, ge=1)
-    vision: tuple[Merge, ...] = ()
-    language: tuple[Prune, ...] = ()
-    cutoff: float = Field(default=1.0, gt=0, le=1)
-    signal: Signal = "normed"
-    scope: Scope = "prompt"
-    match: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Schedule":
-        layers = [p.layer for p in self.language]
-        if layers != sorted(set(layers)):
-            raise ValueError(f"language layers must rise, got {layers}")
-        keeps = [p.keep for p in self.language]
-        if keeps != sorted(keeps, reverse=True):
-            raise ValueError(f"language keeps must not rise, got {keeps}")
-        steps = [m.layer for m in self.vision]
-        if steps != sorted(steps):
-            raise ValueError(f"vision layers must not fall, got {steps}")
-        return self
-
-    def visual_per_layer(self, layers: int, visual: int) -> tuple[int, ...]:
-        """V_l for l = 0 .. layers-1, given V = `visual` tokens at the input."""
-        keep = {p.layer: p.keep for p in self.language}
-        counts = []
-        for layer in range(layers):
-            visual = keep.get(layer, visual)
-            counts.append(visual)
-        return tuple(counts)
-
-
-class Stage(Frozen):
-    """A run of language layers that sees the same number of visual tokens."""
-
-    first: int
-    last: int
-    visual: int
 
 
 class Ratios(Frozen):
@@ -99,11 +25,16 @@ class Ratios(Frozen):
 
 
 class Graphs(Frozen):
-    """Paths of one layout's graphs inside the bundle."""
+    """Paths of one layout's graphs inside the bundle; `vision` is empty where there are no images."""
 
     vision: str
     prefill: str
     step: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those that are there."""
+        return tuple(path for path in (self.vision, self.prefill, self.step) if path)
 
 
 class Layout(Frozen):
@@ -112,7 +43,8 @@ class Layout(Frozen):
     Attributes:
         name: unique in the bundle, e.g. "448x448" or "448x448-2images".
         image_size: (height, width) the layout was made for, in pixels.
-        images: images (or videos) in one prompt.
+        images: images (or videos) in one prompt; 0 for questions without any, where every size and
+            count is 0.
         frames: frames of a video; 0 for images.
         tiles: times the vision tower runs for one image.
         pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
@@ -252,6 +184,7 @@ class Manifest(Frozen):
         family: Hugging Face model_type.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
+        solver: what the schedules were solved for; None where one was given or measured.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
         validated: the whole model was compared with PyTorch.
@@ -269,12 +202,18 @@ class Manifest(Frozen):
     layouts: tuple[Layout, ...] = Field(min_length=1)
     text_capacity: int = Field(gt=0)
     reference_text: int
+    solver: Solver | None = None
     parameters: int
-    files: dict[str, File] = {}
-    versions: dict[str, str] = {}
+    files: dict[str, File] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
     validated: bool = False
     validated_layers: int = 0
     engines: tuple[Engine, ...] = ()
+
+    @property
+    def pictured(self) -> tuple[Layout, ...]:
+        """The layouts with images or videos; export puts them first."""
+        return tuple(layout for layout in self.layouts if layout.images)
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
         """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity).
@@ -285,14 +224,3 @@ class Manifest(Frozen):
         visual = layout.schedule.visual_per_layer(lm.layers, layout.visual_tokens)
         item = 4 if self.dtype == "float32" else 2
         return item * sum(lm.kept_values(i, text + v) for i, v in enumerate(visual))
-
-
-def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:
-    """Group layers with equal V_l into stages."""
-    stages: list[Stage] = []
-    for layer, count in enumerate(visual):
-        if stages and stages[-1].visual == count:
-            stages[-1] = stages[-1].model_copy(update={"last": layer})
-        else:
-            stages.append(Stage(first=layer, last=layer, visual=count))
-    return tuple(stages)

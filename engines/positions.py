@@ -31,8 +31,7 @@ def prompt_positions(
     if language.position_axes == 1:
         first = language.first_position
         return np.arange(first, first + len(ids)), first + len(ids)
-    assert layout.visual_grid is not None
-    time, rows, columns = layout.visual_grid
+    time, rows, columns = layout.visual_grid or (0, 0, 0)
     grid = np.indices((time, rows, columns)).reshape(3, -1).T
     paces = iter([language.time_scale * s for s in seconds])
     visual = np.equal(ids, language.image_token_id)

@@ -39,7 +39,7 @@ class Prompt:
         layout: what its images fix.
         text: the rendered conversation, image runs expanded.
         input_ids: its token ids.
-        images: PIL images (or videos) in order.
+        images: PIL images (or videos) in order; may be none.
     """
 
     layout: Layout
@@ -50,6 +50,8 @@ class Prompt:
     @property
     def seconds(self) -> tuple[float, ...]:
         """Of each video between two steps of the vision tower; empty for images."""
+        if not self.layout.frames:
+            return ()
         span = self.layout.frames / self.layout.pixel_shape[0]
         return tuple(span / video.fps for video in self.images if isinstance(video, Video))
 
@@ -141,6 +143,8 @@ class Processor:
         as_many = [x for x in layouts if x.images == len(images)]
         if not as_many:
             raise LuvcError(_count_message(len(images), layouts, name))
+        if not images:
+            return as_many[0]
         shortest = min(frames_of(i) for i in images)
         fitting = [x for x in as_many if bool(x.frames) in video and x.frames <= shortest]
         if not fitting:
@@ -204,10 +208,9 @@ def _count_message(images: int, layouts: Sequence[Layout], name: str | None) -> 
     """Why no layout, or not the named one, takes so many images."""
     what = f"layout {name}" if name else "this bundle"
     counts = " or ".join(str(n) for n in sorted({x.images for x in layouts}))
-    if not images:
-        return f"the prompt has no image; {what} answers about {counts} image(s)"
-    mend = OTHER if name else f"export with --images {images}"
-    return f"the prompt has {images} images, {what} holds {counts}: {mend}"
+    mend = OTHER if name else f"export with --images {images} too"
+    shown = f"{images or 'no'} image{'s' * (images != 1)}"
+    return f"the prompt has {shown}, {what} holds {counts}: {mend}"
 
 
 def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) -> str:

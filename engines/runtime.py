@@ -106,12 +106,17 @@ class VLM:
     # ---- the work
     def embed(
         self, prompts: Sequence[Prompt], pixels: Sequence[Any] | None = None
-    ) -> tuple[np.ndarray, Timing]:
-        """Visual embeddings [B, V, D] of prompts of one layout; `pixels` when they are made already."""
+    ) -> tuple[np.ndarray | None, Timing]:
+        """Visual embeddings [B, V, D] of prompts of one layout, None where it has no images.
+
+        `pixels` when they are made already.
+        """
+        layout = prompts[0].layout
+        if not layout.images:
+            return None, Timing()
         start = perf_counter()
         pixels = pixels or [self.processor.pixels(p) for p in prompts]
         middle = perf_counter()
-        layout = prompts[0].layout
         embeds = self.runner.vision(layout, np.concatenate(pixels))
         embeds = embeds.reshape(len(prompts), -1, embeds.shape[-1])
         if embeds.shape[1] != layout.visual_tokens:
@@ -122,7 +127,7 @@ class VLM:
     def prefill(
         self,
         prompts: Sequence[Prompt],
-        embedded: tuple[np.ndarray, Timing] | None = None,
+        embedded: tuple[np.ndarray | None, Timing] | None = None,
         caches: Any = None,
     ) -> tuple[Rows, PrefillResult, Timing]:
         """Images and prompts into caches.

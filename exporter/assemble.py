@@ -71,6 +71,7 @@ def assemble(
         layouts=layouts,
         text_capacity=config.text_capacity,
         reference_text=config.reference_text,
+        solver=config.solver,
         parameters=sum(p.numel() for p in model.parameters()),
         versions=versions(),
         files=files,
@@ -86,7 +87,8 @@ def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, 
         layout.graphs.prefill: partial(prefill_request, *text),
         layout.graphs.step: partial(step_request, *text),
     }
-    for name, request in requests.items():
+    for name in layout.graphs.files:
+        request = requests[name]
         progress(f"tracing {Path(name).stem}")
         try:
             graph = trace(request())

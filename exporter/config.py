@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..engines.bundle import first_error
-from ..engines.manifest import Dtype, Schedule, Scope, Signal
+from ..engines.manifest import Dtype
+from ..engines.schedule import Schedule, Scope, Signal, Solver
 from ..errors import LuvcError
 from .problem import DEFAULTS, Keeps, Options
 
@@ -31,7 +32,7 @@ class ExportConfig(BaseModel):
         ratio: baseline / compressed language prefill.
         ratio_of: what the ratio counts, FLOPs or milliseconds measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
-        images: images (or videos) per prompt of each layout.
+        images: images (or videos) per prompt of each layout; 0 adds one for questions without any.
         frames: frames of a video of each layout; empty or 0 = images.
         dtype: of weights and computation.
         backend: what runs the bundle; for TensorRT its engines are built too.
@@ -50,7 +51,7 @@ class ExportConfig(BaseModel):
     ratio: float = Field(default=2.0, ge=1)
     ratio_of: Literal["flops", "latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
-    images: tuple[Annotated[int, Field(ge=1)], ...] = (1,)
+    images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     frames: tuple[Annotated[int, Field(ge=0)], ...] = ()
     dtype: Dtype = "float32"
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
@@ -90,6 +91,11 @@ class ExportConfig(BaseModel):
                 f"--text-tokens {self.reference_text} is more than --text-capacity "
                 f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
                 "other"
+            )
+        if not any(self.images):
+            raise ValueError(
+                "--images 0 adds a layout for questions without a picture, and there is nothing to compress: "
+                "give another number too, such as --images 1 --images 0"
             )
         if self.match and not self.oim_share and self.schedule is None:
             raise ValueError(
@@ -135,6 +141,11 @@ class ExportConfig(BaseModel):
     def options(self) -> Options:
         """The solver's options."""
         return Options(**{name: getattr(self, name) for name in SOLVER})
+
+    @property
+    def solver(self) -> Solver | None:
+        """What the manifest says of ratio and options; None where a schedule is given."""
+        return None if self.schedule else Solver(ratio=self.ratio, **vars(self.options))
 
 
 def flag(field: str) -> str:

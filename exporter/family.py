@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.bundle import GRAPHS
-from ..engines.manifest import LanguageModel, Layout, Schedule, stages_of
+from ..engines.manifest import Graphs, LanguageModel, Layout, Ratios
 from ..engines.pictures import ImageProcessor
+from ..engines.schedule import Schedule, stages_of
 from ..errors import LuvcError, brief
 from . import cost
 from .grid import Grid
+from .hf_config import read_config
 from .problem import Problem
 from .source import locate, named
 from .text import TextTraits, decoder_shape, text_traits
-from .vision import ADAPTERS, adapter_class
+from .vision import adapter_class
 from .vision.core import Picture, VisionAdapter
 
 
@@ -46,8 +48,7 @@ class Family:
             LuvcError: not found, not a supported vision-language model, quantised, or needs remote code.
         """
         folder, commit = locate(source)
-        config = _load_config(source, folder)
-        _check_quantization(source, config)
+        config = read_config(source, folder)
         family = cls(source, config, adapter_class(config.model_type), folder, commit)
         family.adapter.check(config)
         _ = family.traits
@@ -203,8 +204,26 @@ class Family:
             schedule=schedule,
             stages=stages_of(schedule.visual_per_layer(self.decoder.layers, V)),
             ratios=problem.ratios(schedule),
-            graphs={kind: f"{GRAPHS}/{kind}-{name}.onnx" for kind in ("vision", "prefill", "step")},  # type: ignore[arg-type]
+            graphs=_graphs(name),
         )
+
+    def text_layout(self) -> Layout:
+        """The manifest entry of questions without a picture: nothing to see, nothing to compress.
+
+        Raises:
+            LuvcError: the family takes no such question.
+        """
+        if self.adapter.needs_image:
+            kind = self.config.model_type
+            raise LuvcError(f"{kind} takes no question without a picture: leave --images 0 out")
+        return Layout(
+            name="text", image_size=(0, 0), images=0, tiles=0, pixel_shape=(), grid=(0, 0),
+            merged_grid=(0, 0), tokens_per_image=0, visual_tokens=0, baseline_visual_tokens=0,
+            placeholder=self.adapter.placeholder(self.tokenizer, 0), expansion=(),
+            processor_options={}, schedule=Schedule(), stages=stages_of((0,) * self.decoder.layers),
+            ratios=Ratios(vision=1, prefill=1, both=1),
+            graphs=_graphs("text").model_copy(update={"vision": ""}),
+        )  # fmt: skip
 
     def picture_of(self, layout: Layout) -> Picture:
         """The picture a layout was made for."""
@@ -234,54 +253,6 @@ class Family:
             raise LuvcError(f"{self.source}: {what} cannot be read: {brief(e)}") from e
 
 
-def _check_quantization(source: str, config: Any) -> None:
-    """Refuse weights whose scales a plain conversion would leave out."""
-    for part in (config, config.text_config):
-        found = getattr(part, "quantization_config", None)
-        if found:
-            found = found if isinstance(found, dict) else vars(found)
-            raise LuvcError(
-                f"{source} is quantised ({found.get('quant_method', 'unknown method')}): give the "
-                "checkpoint it was made from"
-            )
-
-
-_REMOTE = (
-    "{source} needs code of its own (auto_map in config.json), which is never run; use the "
-    "checkpoint in Hugging Face's own format (often named -hf); supported: {known}"
-)
-
-
-def _load_config(source: str, folder: Path) -> Any:
-    from transformers import AutoConfig
-
-    known, raw = ", ".join(sorted(ADAPTERS)), _raw_config(source, folder)
-    if raw.get("auto_map") and raw.get("model_type") not in ADAPTERS:
-        raise LuvcError(_REMOTE.format(source=source, known=known))
-    try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-    except Exception as e:  # whatever the config classes raise
-        if "trust_remote_code" in str(e):
-            raise LuvcError(_REMOTE.format(source=source, known=known)) from e
-        kind = raw.get("model_type")
-        if kind and kind not in ADAPTERS:
-            raise LuvcError(
-                f"model type {kind!r} is not a supported vision-language family: {known}"
-            ) from e
-        raise LuvcError(f"no checkpoint can be read at {source!r}: {brief(e)}") from e
-    if not hasattr(config, "vision_config"):
-        raise LuvcError(
-            f"{source} is a {config.model_type} model without a vision tower; supported families: {known}"
-        )
-    return config
-
-
-def _raw_config(source: str, folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise LuvcError(f"{source} is not a checkpoint: it has no config.json")
-    try:
-        data = json.loads(file.read_text())
-    except ValueError as e:
-        raise LuvcError(f"{file} is not valid JSON: {e}") from e
-    return data if isinstance(data, dict) else {}
+def _graphs(layout: str) -> Graphs:
+    """Paths of a layout's graphs in the bundle."""
+    return Graphs(**{kind: f"{GRAPHS}/{kind}-{layout}.onnx" for kind in Graphs.model_fields})

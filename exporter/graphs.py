@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..engines.manifest import Layout
 from .caches import Buffers, ScatterCache, scattered
 from .language import MARK_TABLE, Decoder
 from .masks import prompt_mask, step_mask
@@ -68,10 +69,12 @@ class PrefillGraph(Decoder):
             table: Any = self.get_submodule(MARK_TABLE)
             row = table.weight[i - len(self.traits.marks)]
             hidden = torch.where((input_ids == mark)[..., None], row.to(hidden.dtype), hidden)
+        positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
+        if not self.layout.images:
+            return Tokens(hidden, positions, visual_index, last_index)
         embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
         rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
         hidden = hidden.index_put((rows, visual_index), embeds)
-        positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         if self.traits.mask == "image":
             size = self.layout.visual_tokens // self.layout.images
             place = torch.arange(self.layout.visual_tokens, device=hidden.device)
@@ -83,12 +86,30 @@ class PrefillGraph(Decoder):
     def _masks(self, tokens: Tokens) -> dict[str, torch.Tensor | None]:
         """The mask of each type of layer, for the tokens as they are now."""
         mask, place = self.traits.mask, tokens.positions[..., 0]
+        if mask == "image" and not self.layout.images:
+            mask = "causal"
         image = tokens.positions[..., -1] if mask == "image" else None
         windows = {"full": None, "sliding": self.window, "conv": None}
         return {
             kind: prompt_mask(place, image, tokens.last, mask, window)
             for kind, window in windows.items()
         }
+
+
+class TextPrefillGraph(PrefillGraph):
+    """A whole prompt of a layout without images."""
+
+    inputs = ("input_ids", "position_ids", "last_index")
+
+    def forward(self, input_ids, position_ids, last_index, *caches):
+        """One prompt; arguments as PrefillGraph's."""
+        none = input_ids[:, :0]
+        return super().forward(input_ids, none, none, position_ids, last_index, *caches)
+
+
+def prompt_graph(layout: Layout) -> type[PrefillGraph]:
+    """The prefill graph of a layout."""
+    return PrefillGraph if layout.images else TextPrefillGraph
 
 
 class StepGraph(Decoder):

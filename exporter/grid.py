@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from ..engines.manifest import Axis, Merge
+from ..engines.schedule import Axis, Merge
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..engines.backends.base import cache_names, windowed_layers
-from ..engines.manifest import LanguageModel, Layout, stages_of
+from ..engines.manifest import LanguageModel, Layout
+from ..engines.schedule import stages_of
 from .borders import Run, bordered, runs_of
 from .caches import Buffers, ScatterCache
 from .mirror import mirror

@@ -25,8 +25,8 @@ import numpy as np
 
 from ..engines.backends import backend as load_backend
 from ..engines.bundle import Bundle
-from ..engines.manifest import Prune, Schedule
 from ..engines.replace import beside
+from ..engines.schedule import Prune, Schedule
 from ..errors import LuvcError
 from ..files import user_cache, whole
 from .config import ExportConfig
@@ -121,18 +121,20 @@ def for_latency(
         LuvcError: several layouts, a schedule given, a ratio out of reach, or measurements that do not
             settle within 5 %.
     """
-    if max(map(len, (config.image_sizes, config.images, config.frames))) > 1:
+    counts = tuple(filter(None, config.images))
+    if max(map(len, (config.image_sizes, counts, config.frames))) > 1:
         raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
     if config.schedule is not None:
         raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
     size, frames = next(iter(config.image_sizes), None), next(iter(config.frames), 0)
-    picture = family.picture(size, max(config.images), frames)
+    picture = family.picture(size, max(counts), frames)
     plain = family.problem(picture, config.reference_text)
     if plain.decoder.layers < 3:
         raise LuvcError(
             f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"
         )
-    quiet = config.model_copy(update={"check": False, "schedule": None, "ratio_of": "flops"})
+    only = {"check": False, "schedule": None, "ratio_of": "flops", "images": counts}
+    quiet = config.model_copy(update=only)
     with beside(config.output) as work:
         costs = _cached_costs(quiet, family, plain, work, progress, export)
         problem = TimedProblem(**vars(plain), costs=costs)

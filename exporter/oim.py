@@ -7,7 +7,7 @@ arXiv 2512.09010, as read in the design. Letters: N tiles, h rows, w columns, D 
 
 import torch
 
-from ..engines.manifest import Merge
+from ..engines.schedule import Merge
 from .grid import Grid
 
 

@@ -33,8 +33,9 @@ ImageSize = Annotated[
 Images = Annotated[
     list[int] | None,
     typer.Option(
-        help="Images per prompt; repeat: every number is combined with every size; default 1.",
-        min=1,
+        help="Images per prompt; repeat: every number is combined with every size; 0 adds a layout for "
+        "questions without a picture; default 1.",
+        min=0,
     ),
 ]
 Frames = Annotated[

@@ -9,8 +9,9 @@ import torch
 
 from ..engines.backends import backend as load_backend
 from ..engines.bundle import REPORT, Bundle
-from ..engines.manifest import Layout, Manifest, stages_of
+from ..engines.manifest import Layout, Manifest
 from ..engines.processing import Processor
+from ..engines.schedule import stages_of
 from ..engines.validate import Report, validate
 from ..errors import LuvcError, Mismatch
 from .assemble import DTYPES, Progress, assemble

@@ -26,7 +26,7 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
     family = family or Family.load(config.checkpoint)
     layouts = []
     for size in config.image_sizes or (None,):
-        for images in config.images:
+        for images in filter(None, config.images):
             for frames in config.frames or (0,):
                 picture = family.picture(size, images, frames)
                 problem = family.problem(picture, config.reference_text)
@@ -35,6 +35,7 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
                 else:
                     schedule = check_schedule(problem, config.schedule)
                 layouts.append(family.layout(picture, config.reference_text, schedule))
+    layouts += [family.text_layout() for images in config.images if not images]
     names = [layout.name for layout in layouts]
     if len(set(names)) < len(names):
         raise LuvcError(

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from ..engines.manifest import Merge, Ratios, Schedule, Scope, Signal
+from ..engines.manifest import Ratios
+from ..engines.schedule import Merge, Schedule, Scope, Signal
 from ..errors import LuvcError
 from ..plugins.spectrum.contract import cutoff_bin
 from . import cost

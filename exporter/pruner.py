@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..engines.manifest import Schedule
+from ..engines.schedule import Schedule
 from ..plugins.spectrum import contract, reference
 
 

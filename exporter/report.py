@@ -4,7 +4,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..engines.manifest import Layout, Schedule, Stage
+from ..engines.manifest import Layout
+from ..engines.schedule import Schedule, Stage
 from ..engines.validate import Report
 from . import cost
 from .family import Family
@@ -14,6 +15,7 @@ from .problem import Problem
 from .schedule import smooth_counts
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"
 ALIKE = 0.5  # part of a stage's tokens whose scores may lie together before that is told
 
 
@@ -58,12 +60,16 @@ def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
         ),
         "reference_text_tokens": text,
         "stages": stage_rows(family, layout, text, dtype),
-        "notes": notes(family.problem(family.picture_of(layout), text), layout),
+        "notes": notes(family.problem(family.picture_of(layout), text), layout)
+        if layout.images
+        else [TEXT_ONLY],
     }
 
 
 def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> list[RenderableType]:
     """A plan as a table: one row a stage, sums below, then ratios and notes."""
+    if not layout.images:
+        return [Text.from_markup(f"[bold]{layout.name}[/bold]: {TEXT_ONLY}")]
     table = Table(title=_title(layout, text), title_justify="left", title_style="bold")
     table.add_column("stage")
     table.add_column("layers", justify="right")

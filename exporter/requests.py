@@ -11,7 +11,7 @@ from torch.export import Dim
 from ..engines.backends.base import cache_specs
 from ..engines.manifest import Layout
 from .family import Family
-from .graphs import PrefillGraph, StepGraph
+from .graphs import PrefillGraph, StepGraph, prompt_graph
 from .language import Decoder
 from .onnx_export import Trace
 from .vision.graph import VisionGraph
@@ -80,15 +80,16 @@ def prefill_request(
     """The prompt graph; B and S are dynamic, V is fixed."""
     V = layout.visual_tokens
     S = V + TEXT
-    graph = PrefillGraph(model, family.traits, layout, family.language, capacity)
+    graph = prompt_graph(layout)(model, family.traits, layout, family.language, capacity)
     width = family.decoder.hidden * (1 + family.traits.deepstack)
-    args = (
-        torch.zeros(BATCH, S, dtype=torch.long),
-        torch.zeros(BATCH, V, width, dtype=dtype),
-        torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
-        _positions(family, S),
-        torch.full((BATCH,), S - 1),
-    )
+    examples = {
+        "input_ids": torch.zeros(BATCH, S, dtype=torch.long),
+        "visual_embeds": torch.zeros(BATCH, V, width, dtype=dtype),
+        "visual_index": torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
+        "position_ids": _positions(family, S),
+        "last_index": torch.full((BATCH,), S - 1),
+    }
+    args = tuple(examples[name] for name in graph.inputs)
     length = Dim("S", min=V + 2, max=V + capacity)
     return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)
 

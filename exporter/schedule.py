@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from ..engines.manifest import Merge, Prune, Schedule
+from ..engines.schedule import Merge, Prune, Schedule
 from ..errors import LuvcError
 from .grid import Grid, merged_length
 from .problem import DEFAULTS, Options, Problem

@@ -11,7 +11,7 @@ from ..engines.manifest import Layout
 from ..plugins.spectrum import cuda
 from .attention import NAME
 from .family import Family
-from .graphs import PrefillGraph, StepGraph
+from .graphs import StepGraph, prompt_graph
 from .vision.graph import VisionGraph
 
 
@@ -49,14 +49,14 @@ class TorchRunner:
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Build the layout's graphs."""
-        if vision:
+        if vision and layout.images:
             self.graph(VisionGraph, layout)
         if language:
-            self.graph(PrefillGraph, layout)
+            self.graph(prompt_graph(layout), layout)
             self.graph(StepGraph, layout)
 
     def graph(self, kind: type, layout: Layout) -> Any:
-        """The VisionGraph, PrefillGraph or StepGraph of a layout; its tables are computed once."""
+        """The VisionGraph, prefill graph or StepGraph of a layout; its tables are computed once."""
         key = kind, id(layout)
         if key not in self._graphs:
             with torch.device(self.device):
@@ -101,7 +101,7 @@ class TorchRunner:
             kept: ordinals [B, k] to go on with after each scored stage, so that a run can be
                 compared with another one's; the result still tells what this one would keep.
         """
-        graph = self.graph(PrefillGraph, layout)
+        graph = self.graph(prompt_graph(layout), layout)
         for layer, pruner in graph.pruners.items():
             ordinals = (kept or {}).get(int(layer))
             pruner.forced = None if ordinals is None else self._tensor(ordinals)

@@ -13,14 +13,15 @@ from PIL import Image
 
 from luvc.engines import Bundle
 from luvc.engines.bundle import sha256
-from luvc.engines.manifest import Schedule
+from luvc.engines.schedule import Schedule
 from luvc.exporter import cli, parity
 from luvc.exporter import cli_plan as plan
 from luvc.exporter.family import Family
 from luvc.exporter.latency import StageCosts, Timed
+from luvc.tools import bench, info
 from luvc.tools import run as run_tool
 from luvc.tools import validate as validate_tool
-from tests.conftest import ask
+from tests.conftest import TINY, ask
 
 SMALL = ("--text-tokens", "8", "--text-capacity", "96")
 
@@ -384,12 +385,37 @@ def test_run_says_when_the_capacity_ends_it(command, workshop, photo):
         ),
         (("BUNDLE", "Why?", "--image", "PHOTO", "--backend", "abacus"), "abacus"),
         (("BUNDLE", "Why?", "--image", "PHOTO", "--top-p", "7"), "top_p"),
+        (
+            ("BUNDLE", "Why?"),
+            "the prompt has no images, this bundle holds 1: export with --images 0 too",
+        ),
     ],
 )
 def test_run_refuses(command, workshop, photo, args, message):
     names = {"BUNDLE": workshop.bundle("qwen2").path, "PHOTO": photo}
     result = command(run_tool, *(names.get(a, a) for a in args))
     assert result.code == 2 and message in result.err
+
+
+def test_questions_without_a_picture(command, workshop, tmp_path):
+    bundle = workshop.bundle("qwen2-text-fp16").path
+    asked = command(run_tool, bundle, "Why?", "--max-new-tokens", 4, "--verbose")
+    assert asked.code == 0 and asked.out.strip() and "layout text" in asked.err
+    assert "visual tokens: 0 at ratio 1, 0 enter the language model\n" in asked.err
+    drawn = command(run_tool, bundle, "Why?", "--show-tokens", tmp_path / "tokens.png")
+    assert drawn.code == 2 and "there is none: give --image" in drawn.err
+    shown = command(info, bundle)
+    assert shown.code == 0 and "questions without a picture" in shown.out
+    measured = command(bench, bundle, "--layout", "text", "--compare", "hf")
+    assert measured.code == 2 and "is of questions without a picture" in measured.err
+    options = ("--model", workshop.checkpoint(**TINY), "--text-tokens", 8, "--images", 1, "--images", 0)
+    planned = command(plan, *options)
+    assert "text: questions without a picture; no visual tokens" in planned.out
+    plans = json.loads(command(plan, *options, "--json").out)["plans"]
+    assert [p["layout"]["images"] for p in plans] == [1, 0]
+    assert plans[1]["notes"] and plans[1]["stages"][0]["visual_tokens"] == 0
+    only = command(cli, *options[:2], "--images", 0, "--output", tmp_path / "b")
+    assert only.code == 2 and "nothing to compress: give another number" in only.err
 
 
 def test_validate(command, workshop, tmp_path):

@@ -86,14 +86,15 @@ def bench(
 
 
 def check_pictures(chosen: Layout, wanted: bool) -> None:
-    """Refuse pictures for a layout of videos.
+    """Refuse pictures for a layout that takes none.
 
     Raises:
         LuvcError: they are wanted.
     """
-    if chosen.frames and wanted:
+    if wanted and (chosen.frames or not chosen.images):
+        kind = "videos" if chosen.frames else "questions without a picture"
         raise LuvcError(
-            f"layout {chosen.name} is of videos, --image and --compare hf are of pictures: leave them out"
+            f"layout {chosen.name} is of {kind}, --image and --compare hf are of pictures: leave them out"
         )
 
 

@@ -126,6 +126,8 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
 def _takes(layout: dict[str, Any]) -> str:
     """Which pictures a layout is for, sizes as HEIGHTxWIDTH."""
     count, frames, tiles = layout["images"], layout["frames"], layout["tiles"]
+    if not count:
+        return "questions without a picture"
     kind = ("video" if frames else "image") + "s" * (count > 1)
     text = f"{count} {kind} of " + f"{frames} frames of " * (frames > 0)
     text += "x".join(map(str, layout["image_size"]))

@@ -51,14 +51,14 @@ def report(
     with console.Steps() as steps:
         steps("reading the bundle")
         family = Family.load(str(loaded.processor))
-        layouts = [facts.layout_facts(loaded, family, x) for x in loaded.manifest.layouts]
+        layouts = [facts.layout_facts(loaded, family, x) for x in loaded.manifest.pictured]
         samples, runner = [], ""
         if pictures:
             steps("running the bundle on pictures")
             samples, runner = look_at(loaded, layout, image or [], backend)
         page = render(
             loaded, layouts, facts.parity(loaded), samples, runner,
-            facts.commands(loaded, family, command), measured,
+            facts.commands(loaded, command), measured,
             facts.latency(measured) if measured else None, answers,
         )  # fmt: skip
         with whole(target) as draft:
@@ -72,10 +72,13 @@ def look_at(bundle: Bundle, name: str | None, images: list[Path], backend: str) 
     from .reporting.overlay import samples
     from .token_map import views
 
-    names = [x.name for x in bundle.manifest.layouts]
+    layouts = bundle.manifest.pictured
+    names = [x.name for x in layouts]
     if name is not None and name not in names:
-        raise LuvcError(f"there is no layout {name!r} in this bundle, only {', '.join(names)}")
-    chosen = bundle.manifest.layouts[names.index(name) if name else 0]
+        raise LuvcError(
+            f"there is no layout {name!r} of pictures in this bundle, only {', '.join(names)}"
+        )
+    chosen = layouts[names.index(name) if name else 0]
     try:
         height, width = chosen.image_size
         views(chosen, [(width, height)])

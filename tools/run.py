@@ -10,6 +10,7 @@ import typer
 
 from .. import console
 from ..engines.manifest import Layout
+from ..errors import LuvcError
 
 
 def run(
@@ -42,7 +43,7 @@ def run(
         bool, typer.Option("--json", help="Print the whole answer as JSON.")
     ] = False,
 ) -> None:
-    """Answer a question about one or several pictures (or videos); streams as it goes."""
+    """Answer a question about pictures, videos, or none where the bundle holds that; streams as it goes."""
     from ..engines import VLM
 
     vlm = VLM.load(bundle, backend=backend, threads=threads)
@@ -78,6 +79,8 @@ def _show_tokens(vlm, messages: list[dict], layout: str | None, path: Path) -> N
     from .token_map import draw
 
     prompt = vlm.processor.prompt(messages, layout)
+    if not prompt.images:
+        raise LuvcError("--show-tokens draws over pictures, and there is none: give --image")
     _, result, _ = vlm.prefill([prompt])
     kept = {layer: stage.kept[0] for layer, stage in result.stages.items()}
     draw(prompt.images, prompt.layout, kept, path)

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.manifest import Axis, Layout
+from ..engines.manifest import Layout
+from ..engines.schedule import Axis
 from ..errors import LuvcError
 from ..exporter.grid import merge_spans, merged_length
 

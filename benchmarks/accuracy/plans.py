@@ -7,7 +7,7 @@ that methods of all kinds are compared at an equal budget. Letters: V visual tok
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from luvc.engines.manifest import Merge, Prune, Schedule
+from luvc.engines.schedule import Merge, Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.cost import DecoderShape, EncoderShape
 from luvc.exporter.grid import Grid

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.engines.manifest import Merge
+from luvc.engines.schedule import Merge
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_tokens
 from luvc.exporter.vision.internvl import InternVLAdapter

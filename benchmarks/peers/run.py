@@ -127,13 +127,13 @@ def our_bundle(model: Path, ratio: float) -> Any:
     """The bundle of a ratio, exported unless it is there."""
     from luvc.engines import Bundle
     from luvc.exporter import ExportConfig, export
-    from luvc.exporter.problem import PAPER
 
     path = model.parent / f"{ratio:g}x"
     if path.is_dir():
         return Bundle.load(path)
-    options = vars(PAPER) | {"output": path, "ratio": ratio, "image_sizes": (SIZE,)}
-    config = ExportConfig.make(model=str(model), check=False, **options)
+    config = ExportConfig.make(
+        model=str(model), output=path, ratio=ratio, image_sizes=(SIZE,), check=False
+    )
     return export(config, lambda s: print(" ", s, file=sys.stderr))
 
 

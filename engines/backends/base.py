@@ -20,17 +20,22 @@ class PrefillFeed:
     Attributes:
         input_ids: int64 [B, S].
         visual_embeds: [B, V, D], as `vision` gave them; features for deeper layers (DeepStack) lie
-            behind them along the last axis.
+            behind them along the last axis. None, like `visual_index`, without images.
         visual_index: int64 [B, V], where the visual tokens stand.
         position_ids: int64 [B, S], or [B, S, 3] for positions in three axes.
         last_index: int64 [B], the last real token of each row.
     """
 
     input_ids: np.ndarray
-    visual_embeds: np.ndarray
-    visual_index: np.ndarray
+    visual_embeds: np.ndarray | None
+    visual_index: np.ndarray | None
     position_ids: np.ndarray
     last_index: np.ndarray
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What the prefill graph takes, by the names of its inputs."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

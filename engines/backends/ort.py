@@ -100,7 +100,7 @@ class OrtRunner:
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Make the layout's sessions, or those of a part of the model."""
-        if vision:
+        if vision and layout.images:
             self.session(layout.graphs.vision)
         if language:
             self.session(layout.graphs.prefill)
@@ -170,7 +170,7 @@ class OrtRunner:
         scored = [p.layer for p in layout.schedule.language if p.keep]
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
         session = self.session(layout.graphs.prefill)
-        logits, *rest = self._run(session, vars(feed), caches, ["logits", *names])
+        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *names])
         stages = {
             layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
         }

@@ -242,7 +242,7 @@ def check_machine(library: Library) -> None:
 
 def _graphs(bundle: Bundle) -> list[tuple[Layout, str]]:
     layouts = bundle.manifest.layouts
-    return [(layout, graph) for layout in layouts for graph in layout.graphs.model_dump().values()]
+    return [(layout, graph) for layout in layouts for graph in layout.graphs.files]
 
 
 def _check_options(library: Library, bundle: Bundle, options: BuildOptions) -> None:

@@ -125,7 +125,7 @@ def check_stages(model: onnx.ModelProto, graph: str, layout: Layout) -> None:
         LuvcError: no visual tokens, or a stage keeps none or more than enter it.
     """
     entering = layout.visual_tokens
-    if entering < 1:
+    if layout.images and entering < 1:
         raise LuvcError(f"{graph}: layout {layout.name} has V = 0 visual tokens; export it again")
     for node in model.graph.node:
         if (node.domain, node.op_type) != (DOMAIN, SELECT.name):

@@ -73,7 +73,7 @@ class TrtRunner:
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Load the layout's engines and run each once, so that all kernels are compiled."""
-        if vision:
+        if vision and layout.images:
             low = self.files[layout.graphs.vision].profiles[0]["N"][0]
             self.vision(layout, np.zeros((low, *layout.pixel_shape[1:]), np.float32))
         if language:
@@ -89,11 +89,14 @@ class TrtRunner:
         rows = np.broadcast_to(np.arange(length), (low, length))
         axes = self.bundle.manifest.language.position_axes
         positions = rows if axes == 1 else np.repeat(rows[..., None], axes, -1)
-        width = self._session(layout.graphs.prefill).width("visual_embeds")
+        embeds = None
+        if layout.images:
+            width = self._session(layout.graphs.prefill).width("visual_embeds")
+            embeds = np.zeros((low, V, width), np.float32)
         feed = PrefillFeed(
             input_ids=np.zeros((low, length), np.int64),
-            visual_embeds=np.zeros((low, V, width), np.float32),
-            visual_index=rows[:, 1 : V + 1],
+            visual_embeds=embeds,
+            visual_index=rows[:, 1 : V + 1] if layout.images else None,
             position_ids=positions,
             last_index=np.full(low, length - 1),
         )
@@ -122,7 +125,7 @@ class TrtRunner:
         names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
         outputs = ["logits", *names]
         longest = self.files[layout.graphs.prefill].profiles[0]["S"][-1]
-        padded = vars(pad_prompts(feed, longest))
+        padded = pad_prompts(feed, longest).tensors
         logits, *rest = self._run(layout.graphs.prefill, 0, padded, caches, outputs)
         stages = {
             layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)

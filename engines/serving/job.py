@@ -30,7 +30,7 @@ class Job:
         state: the answer as it grows; set by `begin`.
         begun: whether its prompt has been run.
         pixels: of its pictures, when it needs the vision graph.
-        embedded: visual embeddings [1, V, D] and their timing, when that was done ahead.
+        embedded: what `VLM.embed` gave, when that was done ahead.
         new: ids to run on top of the session's row; empty when the prompt is run afresh.
         reused: ids that are in the session's row already.
     """
@@ -46,7 +46,7 @@ class Job:
     begun: bool = False
     session: Session | None = None
     pixels: Any = None
-    embedded: tuple[np.ndarray, Timing] | None = None
+    embedded: tuple[np.ndarray | None, Timing] | None = None
     new: list[int] = field(default_factory=list)
     reused: int = 0
     stages: dict[int, int] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Job:
             used = int(self.session.parked.state["text_len"][0])
             room = vlm.manifest.text_capacity - used
             self.new = self.session.history.continuation(self.prompt, room)
-        if not self.new:
+        if not self.new and self.prompt.images:
             self._see(vlm, ahead)
         if self.key is not None and history is not None:
             self.session = sessions.take(self.key, history)

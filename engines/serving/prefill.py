@@ -47,10 +47,10 @@ def resume(vlm: "VLM", pool: Pool[Job], group: Sequence[Job]) -> np.ndarray:
     return logits
 
 
-def _embedded(vlm: "VLM", group: Sequence[Job]) -> tuple[np.ndarray, Timing]:
+def _embedded(vlm: "VLM", group: Sequence[Job]) -> tuple[np.ndarray | None, Timing]:
     """Visual embeddings [B, V, D] of a group, from the vision graph or as they were made ahead."""
-    if all(job.embedded is not None for job in group):
-        parts = [job.embedded for job in group if job.embedded is not None]
+    parts = [job.embedded for job in group if job.embedded is not None]
+    if parts:  # then of all of them
         slowest = max(timing.vision_ms for _, timing in parts)
-        return np.concatenate([e for e, _ in parts]), Timing(vision_ms=slowest)
+        return np.concatenate([e for e, _ in parts if e is not None]), Timing(vision_ms=slowest)
     return vlm.embed([j.prompt for j in group], [j.pixels for j in group])

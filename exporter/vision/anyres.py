@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ...engines.manifest import Layout, Merge
+from ...engines.manifest import Layout
+from ...engines.schedule import Merge
 from ...errors import LuvcError
 from ..grid import Grid, merge_grid, merge_spans
 from .asking import blank_run

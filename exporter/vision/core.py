@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...engines.manifest import Layout, Merge
+from ...engines.manifest import Layout
+from ...engines.schedule import Merge
 from ..cost import EncoderShape
 from ..grid import Grid, merged_grids
 from .asking import known_token
@@ -74,6 +75,7 @@ class VisionAdapter(ABC):
     follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
     tabled: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
     video: ClassVar[bool] = False  # takes videos as frames
+    needs_image: ClassVar[bool] = False  # its processor refuses questions without one
     template: ClassVar[str | None] = None  # chat template of families that publish none
     parts: (
         Any  # the graph's copy of `modules`: single parameters are traced only when read from here

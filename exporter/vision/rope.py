@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...engines.manifest import Layout, Merge
+from ...engines.manifest import Layout
+from ...engines.schedule import Merge
 from ...errors import LuvcError
 from ..attention import attention
 from ..cost import EncoderShape

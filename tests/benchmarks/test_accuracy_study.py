@@ -18,7 +18,7 @@ from benchmarks.accuracy.results import RESULTS, Results
 from benchmarks.accuracy.study import CONTROL, Study
 from benchmarks.files import write_json
 from luvc.engines.backends.base import PrefillFeed
-from luvc.engines.manifest import Prune, Schedule
+from luvc.engines.schedule import Prune, Schedule
 from luvc.exporter.family import Family
 from luvc.exporter.problem import DEFAULTS, PAPER
 from luvc.exporter.torch_runner import TorchRunner

@@ -51,6 +51,15 @@ def engines(workshop, tmp_path_factory):
     return make
 
 
+def test_questions_without_a_picture_have_engines(engines):
+    bundle = engines("qwen2-text-fp16", 2.0)
+    pictured, text = bundle.manifest.layouts
+    (engine,) = bundle.manifest.engines
+    assert [f.graph for f in engine.graphs] == [*pictured.graphs.files, *text.graphs.files]
+    assert len(text.graphs.files) == 2
+    assert kernels(bundle, text.graphs.prefill)
+
+
 @pytest.fixture
 def copy(engines, tmp_path):
     """A bundle with engines that a test may change."""

@@ -30,7 +30,6 @@ KERNELS = "runtime-sm90-Fake.cache"  # of the fake device
 
 def entry(bundle, **change) -> Engine:
     """A manifest entry whose plans are the graphs themselves."""
-    (layout,) = bundle.manifest.layouts
     files = [
         EngineFile(
             graph=graph,
@@ -38,7 +37,8 @@ def entry(bundle, **change) -> Engine:
             key="",
             profiles=trt_graph.profiles(bundle.manifest, layout, graph, (1, 1, 4), 4),
         )
-        for graph in layout.graphs.model_dump().values()
+        for layout in bundle.manifest.layouts
+        for graph in layout.graphs.files
     ]
     about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot"} | change
     return Engine(graphs=tuple(files), **about)
@@ -183,6 +183,19 @@ def test_prepare_runs_everything_once(workshop):
     runner.prepare(bundle.manifest.layouts[0])
     assert [s.runs for s in runner._sessions.values()] == [1, 1, 1]
     assert not cuda.queue
+
+
+def test_a_question_without_a_picture(workshop):
+    bundle, cuda = workshop.bundle("qwen2-text-fp16"), FakeCuda()
+    layout = bundle.manifest.layouts[1]
+    runner = make(bundle, cuda)
+    runner.prepare(layout)
+    assert set(runner._sessions) == {layout.graphs.prefill, layout.graphs.step}
+    ort = VLM.load(bundle.path, backend="ort", threads=1)
+    wanted = ort.generate(ask("Why?"), max_new_tokens=12)
+    assert (
+        VLM(bundle, runner).generate(ask("Why?"), max_new_tokens=12).token_ids == wanted.token_ids
+    )
 
 
 def test_a_part_of_the_model_is_prepared_alone(workshop):

@@ -6,7 +6,7 @@ import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from luvc.engines.backends.base import StepFeed
-from luvc.engines.manifest import Prune, Schedule
+from luvc.engines.schedule import Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.family import Family
 from luvc.exporter.graphs import PrefillGraph

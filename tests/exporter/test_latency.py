@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from luvc.engines import Bundle
-from luvc.engines.manifest import Schedule
+from luvc.engines.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, cli, latency, pipeline, turns
 from luvc.exporter.family import Family

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from luvc.engines.manifest import Merge, Schedule
+from luvc.engines.schedule import Merge, Schedule
 from luvc.exporter.grid import Grid, merge_grid
 from luvc.exporter.oim import merge_axis, merge_similar, merge_tokens
 from luvc.exporter.vision import adapter_class

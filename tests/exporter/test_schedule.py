@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luvc.engines.manifest import Merge, Prune, Schedule, stages_of
+from luvc.engines.schedule import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
 from luvc.exporter import cost
 from luvc.exporter.config import parse_ratio

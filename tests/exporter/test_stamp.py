@@ -11,7 +11,7 @@ import torch
 from transformers import InternVLForConditionalGeneration
 
 from luvc.engines.backends.base import cache_names
-from luvc.engines.manifest import Merge, Prune, Schedule
+from luvc.engines.schedule import Merge, Prune, Schedule
 from luvc.exporter import onnx_export, requests
 from luvc.exporter.attention import NAME
 from luvc.exporter.family import Family

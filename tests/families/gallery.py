@@ -9,8 +9,9 @@ import pytest
 from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
-from luvc.engines.manifest import Manifest, Merge, Prune, Schedule
+from luvc.engines.manifest import Manifest
 from luvc.engines.samples import sample_picture
+from luvc.engines.schedule import Merge, Prune, Schedule
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint import load_model
 from luvc.exporter.family import Family
@@ -30,7 +31,7 @@ BRIEF = Schedule(
     language=(Prune(layer=2, keep=5),),
 )
 BUNDLES: dict[str, dict[str, Any]] = {
-    "plain": {"ratio": 1, "check": False},
+    "plain": {"ratio": 1, "check": False, "images": (1, 0)},
     "compressed": {"ratio": 1.5},
     "half": {"schedule": BRIEF, "dtype": "float16", "backend": "tensorrt-rtx"},
 }

@@ -7,7 +7,7 @@ import re
 
 from .with_torchvision import ROOT, python, torchvision_or_skip
 
-FILES = ("ratio_one", "oim", "pruned", "plan", "bundles", "tensorrt_rtx")
+FILES = ("ratio_one", "oim", "pruned", "plan", "bundles", "text_only", "tensorrt_rtx")
 
 
 def test_lfm2_vl(gallery, monkeypatch):

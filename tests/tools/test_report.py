@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines import VLM
-from luvc.exporter.family import Family
+from luvc.engines import VLM, Bundle
+from luvc.exporter import cli
+from luvc.exporter.problem import DEFAULTS
 from luvc.tools import report
 from luvc.tools.evaluation import outcome
 from luvc.tools.evaluation.outcome import Verdict
@@ -131,27 +133,36 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
         assert list(look.gone) == gone and len(gone) == layout.visual_tokens - len(alive)
 
 
-def test_the_export_command_makes_the_same_plan(workshop):
+def test_the_export_command_makes_the_same_bundle(workshop, command, tmp_path):
+    bundle = workshop.bundle("qwen2-defaults")
+    line = export_command(bundle.manifest, str(tmp_path / "b"))
+    assert f"--model {bundle.manifest.model} --ratio 2x" in line
+    made = command(cli, *shlex.split(line)[1:], "--no-validate")
+    assert made.code == 0, made.err
+    found = Bundle.load(tmp_path / "b").manifest
+    for name in ("layouts", "solver", "dtype", "text_capacity", "reference_text", "language"):
+        assert getattr(found, name) == getattr(bundle.manifest, name), name
+
+
+def test_the_export_command_says_what_is_not_the_default(workshop):
     manifest = workshop.bundle("qwen2-two-images").manifest
-    command = export_command(manifest, "b")
-    assert "--images 2" in command and "--scope image" in command
-    assert f"--model {manifest.model} --ratio 2x" in command and command.endswith("--output b")
+    solver = manifest.solver.model_copy(update={"stages": DEFAULTS.stages})
+    command = export_command(manifest.model_copy(update={"solver": solver}), "b")
+    for option in ("--images 2", "--scope image", "--oim-share 0.5", "--oim-match", "--cutoff 0.1"):
+        assert option in command
+    assert "--images 1 --images 0" in export_command(
+        workshop.bundle("qwen2-text-fp16").manifest, "b"
+    )
     bundle = workshop.bundle("qwen2")  # whose stages are not the defaults
-    family = Family.load(str(bundle.processor))
-    made = facts.commands(bundle, family, "luvc-report")[0]
+    made = facts.commands(bundle, "luvc-report")[0]
     assert "--schedule schedule.json" in made[0] and "schedule.json" in made[1]
     bundle = workshop.bundle("qwen2-defaults")
-    family = Family.load(str(bundle.processor))
-    made = facts.commands(bundle, family, "luvc-report")[0]
+    made = facts.commands(bundle, "luvc-report")[0]
     assert "--ratio 2x" in made[0] and made[1] == "makes the bundle"
-    (layout,) = bundle.manifest.layouts
-    fewer = tuple(p.model_copy(update={"keep": p.keep // 2}) for p in layout.schedule.language)
-    schedule = layout.schedule.model_copy(update={"language": fewer})
     own = bundle.manifest.model_copy(
-        update={"layouts": (layout.model_copy(update={"schedule": schedule}),),
-                "dtype": "bfloat16", "model": "my models/a"}
-    )  # fmt: skip
-    line, what = facts.commands(replace(bundle, manifest=own), family, "luvc-report")[0]
+        update={"solver": None, "dtype": "bfloat16", "model": "my models/a"}
+    )
+    line, what = facts.commands(replace(bundle, manifest=own), "luvc-report")[0]
     assert "--model 'my models/a' --schedule schedule.json" in line and "--cutoff" not in line
     assert "--backend tensorrt" in line and "schedule.json" in what
     film = manifest.layouts[0].model_copy(update={"frames": 4})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines.manifest import Merge
+from luvc.engines.schedule import Merge
 from luvc.exporter.oim import merge_axis
 from luvc.tools import run as run_tool
 from luvc.tools.token_map import arrangement, edges, paint, survivors, views

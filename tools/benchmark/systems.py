@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from ...engines.bundle import Bundle
-from ...engines.manifest import Layout, Schedule
+from ...engines.manifest import Layout
 from ...engines.processing import Processor
+from ...engines.schedule import Schedule
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve
 

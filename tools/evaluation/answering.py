@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...engines.bundle import MANIFEST, Bundle
-from ...engines.manifest import Schedule
 from ...engines.processing import Processor, open_image
+from ...engines.schedule import Schedule
 from ...errors import LuvcError
 from .items import Item
 
@@ -86,7 +86,7 @@ class HfAnswerer:
         family, manifest = Family.load(model), bundle.manifest
         layouts = tuple(
             family.layout(family.picture_of(x), manifest.reference_text, Schedule())
-            for x in manifest.layouts
+            for x in manifest.pictured
         )
         unmerged = manifest.model_copy(update={"layouts": layouts})
         self.processor = Processor(replace(bundle, manifest=unmerged))

@@ -12,9 +12,8 @@ from ...engines.validate import LIMITS, Report
 from ...errors import LuvcError
 from ...exporter.family import Family
 from ...exporter.pipeline import reports
-from ...exporter.problem import Options
+from ...exporter.problem import DEFAULTS
 from ...exporter.report import human, notes, stage_rows
-from ...exporter.schedule import solve
 from ..benchmark.tables import ROWS
 from ..evaluation import outcome
 
@@ -73,46 +72,45 @@ def worst(report: Report) -> float:
     return max(s.relative_error for s in report.stages)
 
 
-def commands(bundle: Bundle, family: Family, command: str) -> list[tuple[str, str]]:
+def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
     """What to type to make this bundle, check it and measure it again, with what each does."""
-    layouts, name = bundle.manifest.layouts, shlex.quote(bundle.path.name)
-    own = not all(solved(family, bundle.manifest, layout) for layout in layouts)
+    layouts, name = bundle.manifest.pictured, shlex.quote(bundle.path.name)
+    own = solver_flags(bundle.manifest) is None
     makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
     if own and len(layouts) > 1:
         makes = "makes one like it: here each layout has a schedule of its own"
     return [
-        (export_command(bundle.manifest, name, own), makes),
+        (export_command(bundle.manifest, name), makes),
         (f"luvc-validate {name}", "compares it with PyTorch on your machine"),
         (f"luvc-bench {name} --compare hf", "measures it beside Hugging Face"),
         (command, "wrote this page"),
     ]
 
 
-def solved(family: Family, manifest: Manifest, layout: Layout) -> bool:
-    """Whether a layout's schedule is what the solver gives for its ratio and options."""
-    s = layout.schedule
-    problem = family.problem(family.picture_of(layout), manifest.reference_text)
-    try:
-        return solve(problem, s.ratio, Options(s.cutoff, s.signal, s.scope)) == s
-    except LuvcError:
-        return False
+def solver_flags(manifest: Manifest) -> list[str] | None:
+    """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
+    s = manifest.solver
+    if s is None or (s.stages, s.keeps) != (DEFAULTS.stages, DEFAULTS.keeps):  # Python's alone
+        return None
+    flags = [f"--ratio {s.ratio:g}x", f"--cutoff {s.cutoff:g}", f"--signal {s.signal}"]
+    flags += [f"--scope {s.scope}", f"--oim-share {s.oim_share:g}"]
+    return flags + ["--oim-match"] * s.match
 
 
-def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
+def export_command(manifest: Manifest, target: str) -> str:
     """The luvc-export call that makes a bundle like this one.
 
     Args:
         manifest: of the bundle.
         target: name of the new bundle, quoted for a shell.
-        own: its schedule is not what the solver gives, so it is read from schedule.json.
     """
-    m, first = manifest, manifest.layouts[0].schedule
-    sizes = dict.fromkeys(x.image_size for x in m.layouts)
+    m = manifest
+    sizes = dict.fromkeys(x.image_size for x in m.pictured)
     counts = dict.fromkeys(x.images for x in m.layouts)
-    frames = dict.fromkeys(x.frames for x in m.layouts)
+    frames = dict.fromkeys(x.frames for x in m.pictured)
     parts = ["luvc-export", "--model", shlex.quote(m.model)]
     parts += [f"--revision {m.revision}"] if m.revision else []
-    parts += ["--schedule schedule.json" if own else f"--ratio {first.ratio:g}x"]
+    parts += solver_flags(m) or ["--schedule schedule.json"]
     parts += [f"--image-size {h}x{w}" for h, w in sizes]
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
@@ -121,9 +119,6 @@ def export_command(manifest: Manifest, target: str, own: bool = False) -> str:
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it
     parts += [f"--text-tokens {m.reference_text}"]
-    if not own:
-        parts += [f"--cutoff {first.cutoff:g}", f"--signal {first.signal}"]
-        parts += [f"--scope {first.scope}"]
     return " ".join([*parts, f"--output {target}"])
 
 

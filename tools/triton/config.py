@@ -58,7 +58,7 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
     dimension: what Triton's batcher joins along it, it takes apart along it.
     """
     found = {}
-    for layout in bundle.manifest.layouts:
+    for layout in bundle.manifest.pictured:
         graph = read_graph(bundle, layout.graphs.vision).graph
         tensors = [*graph.input, *graph.output]
         if [t.name for t in tensors] != ["pixel_values", "visual_embeds"]:

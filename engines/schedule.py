@@ -1,0 +1,109 @@
+"""Where visual tokens go, as integers that fix every shape, and what they were solved for.
+
+Letters: V visual tokens at the language model's input, V_l those entering layer l.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Axis = Literal["width", "height"]
+Signal = Literal["normed", "raw"]
+Scope = Literal["prompt", "image"]
+
+
+class Frozen(BaseModel):
+    """Base of every manifest entry: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Merge(Frozen):
+    """One OIM step: before vision layer `layer`, every `group` tokens along `axis` become group - 1."""
+
+    layer: int = Field(ge=0)
+    axis: Axis
+    group: int = Field(ge=2)
+
+
+class Prune(Frozen):
+    """One SPU stage: before language layer `layer`, `keep` visual tokens survive."""
+
+    layer: int = Field(ge=0)
+    keep: int = Field(ge=0)
+
+
+class Schedule(Frozen):
+    """Where tokens are merged and pruned; all integers, so every shape is known at export.
+
+    Attributes:
+        ratio: baseline language-model prefill FLOPs / compressed, as asked for.
+        vision: OIM steps, in order of layer.
+        language: SPU stages, in order of layer, keeps not rising.
+        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1]; 1 scores tokens as they are.
+        signal: "normed" scores the layer's normalised input, "raw" the hidden states.
+        scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
+        match: OIM merges the most similar neighbours instead of fixed groups.
+    """
+
+    ratio: float = Field(default=1.0, ge=1)
+    vision: tuple[Merge, ...] = ()
+    language: tuple[Prune, ...] = ()
+    cutoff: float = Field(default=1.0, gt=0, le=1)
+    signal: Signal = "normed"
+    scope: Scope = "prompt"
+    match: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Schedule":
+        layers = [p.layer for p in self.language]
+        if layers != sorted(set(layers)):
+            raise ValueError(f"language layers must rise, got {layers}")
+        keeps = [p.keep for p in self.language]
+        if keeps != sorted(keeps, reverse=True):
+            raise ValueError(f"language keeps must not rise, got {keeps}")
+        steps = [m.layer for m in self.vision]
+        if steps != sorted(steps):
+            raise ValueError(f"vision layers must not fall, got {steps}")
+        return self
+
+    def visual_per_layer(self, layers: int, visual: int) -> tuple[int, ...]:
+        """V_l for l = 0 .. layers-1, given V = `visual` tokens at the input."""
+        keep = {p.layer: p.keep for p in self.language}
+        counts = []
+        for layer in range(layers):
+            visual = keep.get(layer, visual)
+            counts.append(visual)
+        return tuple(counts)
+
+
+class Solver(Frozen):
+    """What the schedules were solved for: the ratio, and exporter.problem.Options."""
+
+    ratio: float
+    cutoff: float
+    signal: Signal
+    scope: Scope
+    match: bool
+    stages: tuple[float, ...]
+    keeps: Literal["geometric", "linear"]
+    oim_share: float
+
+
+class Stage(Frozen):
+    """A run of language layers that sees the same number of visual tokens."""
+
+    first: int
+    last: int
+    visual: int
+
+
+def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Group layers with equal V_l into stages."""
+    stages: list[Stage] = []
+    for layer, count in enumerate(visual):
+        if stages and stages[-1].visual == count:
+            stages[-1] = stages[-1].model_copy(update={"last": layer})
+        else:
+            stages.append(Stage(first=layer, last=layer, visual=count))
+    return tuple(stages)
