@@ -3,15 +3,13 @@
 import contextlib
 import errno
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import LuvcError
 from .bundle import ENGINES, Bundle, sha256
 from .manifest import Engine, File, Manifest
-from .replace import remove_leftovers
+from .replace import beside
 
 
 def find(manifest: Manifest, engine: Engine) -> Engine | None:
@@ -27,11 +25,9 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
     Raises:
         LuvcError: the bundle is not writable, or the disk is full.
     """
-    work = bundle.path / f".engines.luvc-{os.getpid()}-{secrets.token_hex(4)}"
     try:
-        remove_leftovers(bundle.path / ENGINES)
-        work.mkdir()
-        yield work
+        with beside(bundle.path / ENGINES) as work:
+            yield work
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise LuvcError(
@@ -43,8 +39,6 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
                 "room and build again"
             ) from error
         raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def store(bundle: Bundle, engine: Engine, work: Path) -> Bundle:

@@ -6,7 +6,7 @@ l, C_l cache slots of layer l, k visual tokens kept.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .schedule import Frozen, Schedule, Solver, Stage
 
@@ -83,6 +83,14 @@ class Layout(Frozen):
     stages: tuple[Stage, ...]
     ratios: Ratios
     graphs: Graphs
+
+    @model_validator(mode="after")
+    def _sees_its_images(self) -> "Layout":
+        if bool(self.images) != bool(self.graphs.vision):
+            raise ValueError(
+                f"layout {self.name}: {self.images} images, vision {self.graphs.vision!r}"
+            )
+        return self
 
     def longest_position(self, capacity: int) -> int:
         """No token of a conversation with `capacity` text tokens has a position above this."""
@@ -184,7 +192,8 @@ class Manifest(Frozen):
         family: Hugging Face model_type.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
-        solver: what the schedules were solved for; None where one was given or measured.
+        solver: what the schedules were solved for; None where one was given or measured, and in older
+            bundles.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
         validated: the whole model was compared with PyTorch.

@@ -35,6 +35,7 @@ def prompt_positions(
     grid = np.indices((time, rows, columns)).reshape(3, -1).T
     paces = iter([language.time_scale * s for s in seconds])
     visual = np.equal(ids, language.image_token_id)
+    assert len(grid) or not visual.any()
     found = np.empty((len(ids), 3), np.int64)
     place, position = 0, 0
     while place < len(ids):

@@ -142,7 +142,7 @@ class Processor:
             raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
         as_many = [x for x in layouts if x.images == len(images)]
         if not as_many:
-            raise LuvcError(_count_message(len(images), layouts, name))
+            raise LuvcError(self._count_message(len(images), layouts, name))
         if not images:
             return as_many[0]
         shortest = min(frames_of(i) for i in images)
@@ -185,6 +185,16 @@ class Processor:
             _expand(layout, image) + piece for image, piece in zip(images, rest, strict=True)
         )
 
+    def _count_message(self, images: int, layouts: Sequence[Layout], name: str | None) -> str:
+        """Why no layout, or not the named one, takes so many images."""
+        what = f"layout {name}" if name else "this bundle"
+        counts = " or ".join(str(n) for n in sorted({x.images for x in layouts}))
+        mend = OTHER if name else f"export with --images {images} too"
+        if not images and not name:
+            mend = "give one" if self.manifest.language.whole_prompt else f"give one, or {mend}"
+        shown = f"{images or 'no'} image{'s' * (images != 1)}"
+        return f"the prompt has {shown}, {what} holds {counts}: {mend}"
+
     def tokenise(self, text: str, start: bool = True) -> list[int]:
         """Token ids of a rendered text; `start` is False for what continues a conversation."""
         bos, template = self.tokenizer.bos_token, self.tokenizer.chat_template or ""
@@ -202,15 +212,6 @@ def _expand(layout: Layout, image: Visual) -> str:
         seconds = (image.times[first] + image.times[first + span - 1]) / 2
         text = text.replace("{seconds}", f"{seconds:.1f}", 1)
     return text
-
-
-def _count_message(images: int, layouts: Sequence[Layout], name: str | None) -> str:
-    """Why no layout, or not the named one, takes so many images."""
-    what = f"layout {name}" if name else "this bundle"
-    counts = " or ".join(str(n) for n in sorted({x.images for x in layouts}))
-    mend = OTHER if name else f"export with --images {images} too"
-    shown = f"{images or 'no'} image{'s' * (images != 1)}"
-    return f"the prompt has {shown}, {what} holds {counts}: {mend}"
 
 
 def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Axis = Literal["width", "height"]
 Signal = Literal["normed", "raw"]
 Scope = Literal["prompt", "image"]
+Keeps = Literal["geometric", "linear"]
 
 
 class Frozen(BaseModel):
@@ -67,6 +68,15 @@ class Schedule(Frozen):
             raise ValueError(f"vision layers must not fall, got {steps}")
         return self
 
+    @property
+    def scored(self) -> list[int]:
+        """Layers before which the SPU scores; where nothing is kept there is nothing to score."""
+        return [p.layer for p in self.language if p.keep]
+
+    def groups(self, images: int) -> int:
+        """Runs of visual tokens that the SPU scores apart, of a prompt of so many images."""
+        return images if self.scope == "image" else 1
+
     def visual_per_layer(self, layers: int, visual: int) -> tuple[int, ...]:
         """V_l for l = 0 .. layers-1, given V = `visual` tokens at the input."""
         keep = {p.layer: p.keep for p in self.language}
@@ -78,7 +88,7 @@ class Schedule(Frozen):
 
 
 class Solver(Frozen):
-    """What the schedules were solved for: the ratio, and exporter.problem.Options."""
+    """What the schedules were solved for: the ratio, and the exporter's options of these names."""
 
     ratio: float
     cutoff: float
@@ -86,7 +96,7 @@ class Solver(Frozen):
     scope: Scope
     match: bool
     stages: tuple[float, ...]
-    keeps: Literal["geometric", "linear"]
+    keeps: Keeps
     oim_share: float
 
 

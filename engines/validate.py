@@ -145,7 +145,7 @@ def validate(
     backend: str,
     limits: Limits | None = None,
 ) -> Report:
-    """Compare two runners on a ragged batch of two prompts about generated pictures.
+    """Compare two runners on a ragged batch of two prompts, about generated pictures where there are any.
 
     Args:
         manifest: of the bundle.

@@ -48,7 +48,10 @@ def plan(
     found, refused = [], {}
     for text, config in zip(ratio or [None], configs, strict=True):
         try:
-            found += [(layout, config) for layout in make(config, family)]
+            known = {
+                layout.name for layout, _ in found if not layout.images
+            }  # alike at every ratio
+            found += [(x, config) for x in make(config, family) if x.name not in known]
         except LuvcError as e:
             if len(ratio or ()) < 2:
                 raise

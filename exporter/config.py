@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..engines.bundle import first_error
 from ..engines.manifest import Dtype
-from ..engines.schedule import Schedule, Scope, Signal, Solver
+from ..engines.schedule import Keeps, Schedule, Scope, Signal, Solver
 from ..errors import LuvcError
-from .problem import DEFAULTS, Keeps, Options
+from .problem import DEFAULTS, Options
 
 SOLVER = tuple(field.name for field in dataclasses.fields(Options))
 """Fields that are the solver's options."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..engines.backends.base import stage_names
 from ..engines.manifest import Layout
 from .caches import Buffers, ScatterCache, scattered
 from .language import MARK_TABLE, Decoder
@@ -24,16 +25,10 @@ class PrefillGraph(Decoder):
 
     inputs = ("input_ids", "visual_embeds", "visual_index", "position_ids", "last_index")
 
-    @property
-    def scored(self) -> list[int]:
-        """Layers whose SPU stage scores (keep > 0)."""
-        return [int(i) for i, p in self.pruners.items() if p.keep]
-
     def output_names(self) -> list[str]:
         """logits, buffers, then energies [B, V_l] and kept [B, k] of every scored stage."""
         caches = [f"{n}_out" for n in self.cache_names()]
-        stages = [f"{n}_{i}" for i in self.scored for n in ("energies", "kept")]
-        return ["logits", *caches, *stages]
+        return ["logits", *caches, *stage_names(self.layout.schedule.scored)]
 
     def forward(self, input_ids, visual_embeds, visual_index, position_ids, last_index, *caches):
         """One prompt.

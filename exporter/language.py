@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
         schedule, visual = layout.schedule, layout.visual_tokens
-        groups = layout.images if schedule.scope == "image" else 1
+        groups = schedule.groups(layout.images)
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
         self.slots = [capacity + v for v in self.visual]
         self.layers: Sequence[int] = range(len(self.text.layers))

@@ -70,11 +70,12 @@ def check(
 
 
 def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layers: int, progress):
-    runner, processor = load_backend(CHECKED_ON).runner(bundle), Processor(bundle)
+    processor = Processor(bundle)
     failed = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
     folder.mkdir()
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
+        runner = load_backend(CHECKED_ON).runner(bundle)  # of its own: memory holds one layout's
         report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
         report = report.model_copy(update={"layers": layers})
         target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"

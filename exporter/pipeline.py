@@ -4,6 +4,7 @@ from ..engines.backends import backend as load_backend
 from ..engines.bundle import Bundle
 from ..engines.manifest import Layout
 from ..engines.replace import check_target, replacing
+from ..engines.schedule import Schedule
 from ..errors import LuvcError
 from .assemble import Progress, assemble, write_manifest
 from .checkpoint import fetch_weights, load_model
@@ -106,6 +107,9 @@ def solve_for_latency(
     check_target(config.output)
     config.check_backend()
     _check_match(config)
+    plan(
+        config.model_copy(update={"schedule": Schedule()}), family
+    )  # refuses before anything is measured
     fetch_weights(family, progress)
     timed = for_latency(config, family, progress, export)
     return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed

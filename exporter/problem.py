@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from ..engines.manifest import Ratios
-from ..engines.schedule import Merge, Schedule, Scope, Signal
+from ..engines.schedule import Keeps, Merge, Schedule, Scope, Signal
 from ..errors import LuvcError
 from ..plugins.spectrum.contract import cutoff_bin
 from . import cost
 from .grid import Grid, merge_grid, merged_grids
 
-Keeps = Literal["geometric", "linear"]
 _SCHEDULE = Schedule()
 
 
@@ -86,7 +84,7 @@ class Problem:
         return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
 
     def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
-        groups = self.images if schedule.scope == "image" else 1
+        groups = schedule.groups(self.images)
         stages = []
         for prune in schedule.language:
             if prune.keep:
@@ -139,7 +137,7 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
         grid = after
     V = problem.visual_tokens(schedule.vision)
-    groups = problem.images if schedule.scope == "image" else 1
+    groups = schedule.groups(problem.images)
     for prune in schedule.language:
         if prune.keep >= V:
             raise LuvcError(

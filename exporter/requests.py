@@ -1,4 +1,4 @@
-"""What to trace: example arguments, names and dynamic dimensions of a layout's three graphs.
+"""What to trace: example arguments, names and dynamic dimensions of a layout's graphs.
 
 Example sizes avoid 0 and 1, which the tracer would take as fixed. `alone`: trace the first layer of every
 run (see borders.py). Letters: graphs.py.

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..engines.backends.base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from ..engines.backends.base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_results
 from ..engines.manifest import Layout
 from ..plugins.spectrum import cuda
 from .attention import NAME
@@ -106,10 +106,7 @@ class TorchRunner:
             ordinals = (kept or {}).get(int(layer))
             pruner.forced = None if ordinals is None else self._tensor(ordinals)
         logits, *rest = self._run(graph, feed, caches)
-        stages = {
-            layer: StageResult(_host(rest[2 * i]), _host(rest[2 * i + 1]))
-            for i, layer in enumerate(graph.scored)
-        }
+        stages = stage_results(layout.schedule.scored, [_host(x) for x in rest])
         return PrefillResult(_host(logits[:, 0]), stages)
 
     def step(self, layout: Layout, feed: StepFeed, caches: dict[str, torch.Tensor]) -> np.ndarray:

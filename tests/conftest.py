@@ -54,6 +54,7 @@ CASES = {
             {"layers": 2, "vision_layers": 1, "image": 56},
             {"images": (1, 2), "image_sizes": ((56, 56), (56, 112)), "check": False},
         ),
+        Case("qwen2-text", TINY | {"text": "qwen2"}, {"cutoff": 0.5, "images": (1, 0)}),
         Case("qwen2-text-fp16", TINY | {"text": "qwen2"}, {"images": (0, 1), "dtype": "float16"}),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
         Case("qwen2-defaults-fp16", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"dtype": "float16"}),

@@ -387,7 +387,7 @@ def test_run_says_when_the_capacity_ends_it(command, workshop, photo):
         (("BUNDLE", "Why?", "--image", "PHOTO", "--top-p", "7"), "top_p"),
         (
             ("BUNDLE", "Why?"),
-            "the prompt has no images, this bundle holds 1: export with --images 0 too",
+            "the prompt has no images, this bundle holds 1: give one, or export with --images 0 too",
         ),
     ],
 )
@@ -408,7 +408,16 @@ def test_questions_without_a_picture(command, workshop, tmp_path):
     assert shown.code == 0 and "questions without a picture" in shown.out
     measured = command(bench, bundle, "--layout", "text", "--compare", "hf")
     assert measured.code == 2 and "is of questions without a picture" in measured.err
-    options = ("--model", workshop.checkpoint(**TINY), "--text-tokens", 8, "--images", 1, "--images", 0)
+    options = (
+        "--model",
+        workshop.checkpoint(**TINY),
+        "--text-tokens",
+        8,
+        "--images",
+        1,
+        "--images",
+        0,
+    )
     planned = command(plan, *options)
     assert "text: questions without a picture; no visual tokens" in planned.out
     plans = json.loads(command(plan, *options, "--json").out)["plans"]

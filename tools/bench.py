@@ -79,7 +79,7 @@ def bench(
     settings = {
         "layout": chosen.name, "batches": sizes, "rounds": rounds, "warmup": warmup,
         "new_tokens": new_tokens, "threads": threads, "question": question,
-        "images": [path.name for path in image or ()] or "generated",
+        "images": [path.name for path in image or ()] or ("generated" if chosen.images else []),
     }  # fmt: skip
     about = [{"name": s.name} | s.about for s in systems]
     show({**provenance(), "settings": settings, "systems": about, "cases": cases}, output, as_json)

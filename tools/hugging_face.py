@@ -2,11 +2,23 @@
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..engines.bundle import Bundle
 from ..engines.pictures import to_layout
 from ..engines.processing import Processor, Prompt
+from ..engines.schedule import Schedule
 from ..exporter.family import Family
+
+
+def unmerged(bundle: Bundle, family: Family) -> Processor:
+    """The bundle's processor with its layouts of pictures at ratio 1, as the checkpoint has them."""
+    m = bundle.manifest
+    layouts = [
+        family.layout(family.picture_of(x), m.reference_text, Schedule()) for x in m.pictured
+    ]
+    return Processor(replace(bundle, manifest=m.model_copy(update={"layouts": tuple(layouts)})))
 
 
 def model_inputs(

@@ -30,10 +30,11 @@ def validate(
         module = load_backend(backend, loaded)
         steps("loading the checkpoint")
         reference = reference_runner(loaded.manifest, model)
-        runner, processor = module.runner(loaded), Processor(loaded)
+        processor = Processor(loaded)
         reports = []
         for layout in loaded.manifest.layouts:
             steps(f"validating {layout.name}")
+            runner = module.runner(loaded)  # of its own: memory holds one layout's graphs
             reports.append(
                 compare(loaded.manifest, processor, layout, reference, runner, module.NAME)
             )

@@ -62,7 +62,7 @@ def deserialize(trt: Any, files: list[Path]) -> dict[str, int]:
 
 def answer(bundle: Any) -> str:
     """Run every graph of every layout once with our backend -> what ran it."""
-    from luvc.engines.backends import tensorrt_rtx
+    from luvc.engines.backends.trt import tensorrt_rtx
 
     runner = tensorrt_rtx.runner(bundle)
     for layout in bundle.manifest.layouts:

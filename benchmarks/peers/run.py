@@ -124,16 +124,16 @@ def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[st
 
 
 def our_bundle(model: Path, ratio: float) -> Any:
-    """The bundle of a ratio, exported unless it is there."""
+    """The bundle of a ratio, exported unless it is there as it would be made."""
     from luvc.engines import Bundle
     from luvc.exporter import ExportConfig, export
 
     path = model.parent / f"{ratio:g}x"
-    if path.is_dir():
-        return Bundle.load(path)
     config = ExportConfig.make(
         model=str(model), output=path, ratio=ratio, image_sizes=(SIZE,), check=False
     )
+    if path.is_dir() and (found := Bundle.load(path)).manifest.solver == config.solver:
+        return found
     return export(config, lambda s: print(" ", s, file=sys.stderr))
 
 

@@ -1,7 +1,7 @@
-"""Backends, a file each with the same verbs: `available()`, `usable()`, `runner()`; for engines `build()`."""
+"""Backends with the same verbs: `available()`, `usable()`, `runner()`; for engines `build()`."""
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 from ...errors import LuvcError
 from ..bundle import Bundle
@@ -9,8 +9,8 @@ from ..bundle import Bundle
 NAMES = ("tensorrt", "tensorrt-rtx", "ort")  # best first
 
 
-def backend(name: str, bundle: Bundle | None = None) -> ModuleType:
-    """The backend module of a name.
+def backend(name: str, bundle: Bundle | None = None) -> Any:
+    """The backend of a name.
 
     Args:
         name: one of NAMES, or "auto" for the best that can run the bundle on this machine.
@@ -20,15 +20,15 @@ def backend(name: str, bundle: Bundle | None = None) -> ModuleType:
         LuvcError: unknown name, or its package is not installed; says what to install.
     """
     if name == "auto":
-        modules = [_module(n) for n in (NAMES if bundle else NAMES[-1:])]
-        name = next((m.NAME for m in modules if bundle and m.usable(bundle) is None), NAMES[-1])
+        found = [_import(n) for n in (NAMES if bundle else NAMES[-1:])]
+        name = next((b.NAME for b in found if bundle and b.usable(bundle) is None), NAMES[-1])
     if name not in NAMES:
         raise LuvcError(f"backend {name!r} is not one of auto, {', '.join(NAMES)}")
-    module = _module(name)
-    reason = module.available()
+    chosen = _import(name)
+    reason = chosen.available()
     if reason is not None:
         raise LuvcError(reason)
-    return module
+    return chosen
 
 
 def engine_note(bundle: Bundle, name: str) -> str:
@@ -39,5 +39,7 @@ def engine_note(bundle: Bundle, name: str) -> str:
     return f"engines were built; compare them with PyTorch: luvc-validate {bundle.path} --backend {name}"
 
 
-def _module(name: str) -> ModuleType:
-    return import_module(f".{name.replace('-', '_')}", __name__)
+def _import(name: str) -> Any:
+    if name == "ort":
+        return import_module(".ort", __name__)
+    return import_module(".trt", __name__).BACKENDS[name]

@@ -4,7 +4,7 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, V_l those ente
 size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -69,6 +69,17 @@ class PrefillResult:
 
     logits: np.ndarray
     stages: dict[int, StageResult] = field(default_factory=dict)
+
+
+def stage_names(layers: Iterable[int]) -> list[str]:
+    """Outputs of a prefill graph that say what the scored stages before these layers did."""
+    return [f"{name}_{layer}" for layer in layers for name in ("energies", "kept")]
+
+
+def stage_results(layers: Iterable[int], found: Sequence[np.ndarray]) -> dict[int, StageResult]:
+    """The stages by layer, from the outputs of `stage_names`."""
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return {layer: StageResult(*pair) for layer, pair in zip(layers, pairs, strict=True)}
 
 
 class Runner(Protocol):

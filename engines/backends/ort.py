@@ -12,7 +12,7 @@ from ...cores import pool_size
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from .base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
 from .ort_weights import SharedWeights
 
 NAME = "ort"
@@ -167,14 +167,10 @@ class OrtRunner:
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
         """Run prompts and fill the caches in place."""
-        scored = [p.layer for p in layout.schedule.language if p.keep]
-        names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
+        scored = layout.schedule.scored
         session = self.session(layout.graphs.prefill)
-        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *names])
-        stages = {
-            layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
-        }
-        return PrefillResult(logits[:, 0], stages)
+        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *stage_names(scored)])
+        return PrefillResult(logits[:, 0], stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""

@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import LuvcError
 from ..bundle import Bundle
 from ..manifest import Engine, EngineFile, Layout
-from .base import PrefillFeed, PrefillResult, StageResult, StepFeed, cache_specs
+from .base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
 from .cuda import Buffers, Cuda, Memory
 from .trt_caches import Caches
 from .trt_library import Library
@@ -121,16 +121,12 @@ class TrtRunner:
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""
-        scored = [p.layer for p in layout.schedule.language if p.keep]
-        names = [f"{n}_{layer}" for layer in scored for n in ("energies", "kept")]
-        outputs = ["logits", *names]
+        scored = layout.schedule.scored
+        outputs = ["logits", *stage_names(scored)]
         longest = self.files[layout.graphs.prefill].profiles[0]["S"][-1]
         padded = pad_prompts(feed, longest).tensors
         logits, *rest = self._run(layout.graphs.prefill, 0, padded, caches, outputs)
-        stages = {
-            layer: StageResult(rest[2 * i], rest[2 * i + 1]) for i, layer in enumerate(scored)
-        }
-        return PrefillResult(logits[:, 0], stages)
+        return PrefillResult(logits[:, 0], stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""

@@ -71,7 +71,7 @@ class Sessions:
                 held = self._held[key] = Session(new)
             elif held is None:
                 raise LuvcError(
-                    f"session {key!r} is unknown or was evicted: send the picture again, with the same key"
+                    f"session {key!r} is unknown or was evicted: begin it (again) with a picture"
                 )
             held.running = True
             self._held.move_to_end(key)

@@ -14,8 +14,8 @@ from .core import Picture
 class PaliGemmaAdapter(AbsoluteAdapter):
     """The whole prompt, image and text, looks at all of itself; positions count from 1."""
 
-    # as the published processor writes it: images, start, text, line end
     needs_image: ClassVar[bool] = True
+    # as the published processor writes it: images, start, text, line end
     template: ClassVar[str | None] = (
         "{%- for m in messages -%}{%- if m['content'] is not string -%}{%- for p in m['content'] -%}"
         "{%- if p['type'] == 'image' -%}{{ '<image>' }}{%- endif -%}{%- endfor -%}{%- endif -%}"

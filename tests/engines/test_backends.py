@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends import backend, tensorrt, tensorrt_rtx, trt_pick
+from luvc.engines.backends import backend, trt_pick
+from luvc.engines.backends.trt import tensorrt, tensorrt_rtx
 from luvc.engines.manifest import Engine
 from luvc.engines.replace import replacing
 from luvc.errors import LuvcError

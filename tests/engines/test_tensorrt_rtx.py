@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from luvc.engines import Bundle
-from luvc.engines.backends import tensorrt_rtx, trt_build
+from luvc.engines.backends import trt_build
+from luvc.engines.backends.trt import tensorrt_rtx
 from luvc.engines.backends.trt_build import BuildOptions
 from luvc.engines.backends.trt_progress import make_monitor, silent
 from luvc.errors import LuvcError
@@ -89,8 +90,7 @@ def test_attention_is_fused_and_caches_are_updated_in_place(engines, case, ratio
     (layout,) = bundle.manifest.layouts
     assert bool(layout.schedule.language) == (ratio > 1)
     attention = {
-        g: {k: n for k, n in kernels(bundle, g).items() if "mha" in k}
-        for g in layout.graphs.model_dump().values()
+        g: {k: n for k, n in kernels(bundle, g).items() if "mha" in k} for g in layout.graphs.files
     }
     assert attention[layout.graphs.vision] == {SEVERAL: VISION_LAYERS}
     assert attention[layout.graphs.prefill] == {SEVERAL: LAYERS}
@@ -186,7 +186,7 @@ def test_the_step_is_built_so_that_a_cuda_graph_can_hold_it(engines):
 def test_flags_reach_the_builder(copy):
     """Float32 stays float32, and a step allocates nothing while it runs."""
     (engine,), (layout,) = copy.manifest.engines, copy.manifest.layouts
-    build = trt_build._Build(tensorrt_rtx.LIBRARY, copy, BuildOptions(), silent)
+    build = trt_build._Build(tensorrt_rtx.library, copy, BuildOptions(), silent)
     found = {}
     for file in engine.graphs:
         log = trt.Logger(trt.Logger.ERROR)
@@ -198,9 +198,7 @@ def test_flags_reach_the_builder(copy):
         config = build._config(file, monitor, build._flags(file.graph), None)(builder, network)
         flags = trt.BuilderFlag.TF32, trt.BuilderFlag.REQUIRE_USER_ALLOCATION
         found[file.graph] = [config.get_flag(flag) for flag in flags]
-    assert found == {
-        g: [False, g == layout.graphs.step] for g in layout.graphs.model_dump().values()
-    }
+    assert found == {g: [False, g == layout.graphs.step] for g in layout.graphs.files}
 
 
 def test_a_step_that_must_allocate_is_built_all_the_same(copy, monkeypatch):

@@ -72,10 +72,12 @@ def test_a_model_too_large_is_checked_in_its_first_layers(workshop, tmp_path, mo
     monkeypatch.setattr(parity, "fitting_layers", lambda family, manifest: 3)
     source = workshop.checkpoint(layers=5, vision_layers=2, image=168, text="qwen2")
     config = ExportConfig.make(
-        model=str(source), output=tmp_path / "bundle", reference_text=8, text_capacity=96
-    )
+        model=str(source), output=tmp_path / "bundle", reference_text=8, text_capacity=96,
+        images=(1, 0),
+    )  # fmt: skip
     bundle = export(config)
-    manifest, (report,) = bundle.manifest, reports(bundle)
+    manifest, (report, text) = bundle.manifest, reports(bundle)
+    assert text.passed and (text.layout, text.compared) == ("text", 3)
     assert (manifest.validated, manifest.validated_layers) == (False, 3)
     assert (report.compared, report.layers) == (3, 5)
     assert [s.name for s in report.stages][-2] == "layers 2-2" and len(report.kept) == 2

@@ -160,6 +160,13 @@ def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, fami
     assert sum(run.output.name == "try" for run in machine.runs) == latency.TRIES
 
 
+def test_questions_without_a_picture_are_not_measured(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    asked = config(tmp_path).model_copy(update={"images": (0, 1)})
+    latency.for_latency(asked, family, lambda step: None, machine.export)
+    assert {run.images for run in machine.runs} == {(1,)}
+
+
 def test_requests_that_cannot_be_solved(tmp_path, family):
     for update, message in (
         ({"images": (1, 2)}, "one layout"),

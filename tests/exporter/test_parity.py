@@ -121,7 +121,7 @@ def test_graphs_are_valid_and_share_one_weights_file(workshop, case):
     bundle = workshop.bundle(case)
     layout = bundle.manifest.layouts[0]
     shared = []
-    for path in layout.graphs.model_dump().values():
+    for path in layout.graphs.files:
         onnx.checker.check_model(str(bundle.file(path)), full_check=True)
         model = onnx.load(bundle.file(path), load_external_data=False)
         external = {

@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "families.md"
 CELLS = {
     "ratio 1": "ratio 1 = HF",
     "OIM": "OIM = HF merged by hand",
+    "text only": "without a picture = HF",
     "SPU": "pruned = HF with rows dropped",
     "ORT fp32": "ONNX Runtime fp32 = PyTorch",
     "ORT fp16": "ONNX Runtime fp16",
@@ -51,7 +52,7 @@ FEATURES = {
     "idefics3": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
     "paligemma": (
         "the whole prompt sees itself, positions from 1",
-        "one image size; each turn of a chat runs afresh",
+        "one image size; no question without a picture; each turn of a chat runs afresh",
     ),
     "gemma3": (
         "average pooling, attention both ways inside an image",

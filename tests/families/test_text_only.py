@@ -6,7 +6,7 @@ import pytest
 from luvc.engines import VLM
 from luvc.engines.serving import Limits, Scheduler
 from luvc.errors import LuvcError
-from luvc.exporter.pipeline import plan
+from luvc.exporter.pipeline import plan, solve_for_latency
 
 from . import reference
 from .checkpoints import family_of
@@ -18,6 +18,7 @@ TEXT = QUESTION + " Tell me about every part of it, one after the other."  # mor
 TAKES_NONE = "paligemma"  # neither does Hugging Face's processor
 
 
+@pytest.mark.cell("text only")
 @pytest.mark.parametrize("name", [n for n in names() if family_of(n.values[0]) != TAKES_NONE])
 def test_an_answer_without_a_picture_is_hugging_faces(gallery, name):
     model, proc = gallery.hugging_face(name)
@@ -66,16 +67,21 @@ def test_questions_with_and_without_a_picture_share_a_batch(gallery):
         vlm.generate(question([]), layout=vlm.manifest.layouts[0].name)
     alone = VLM.load(gallery.bundle("qwen3_vl", "compressed").path, threads=1)
     with pytest.raises(
-        LuvcError, match="no images, this bundle holds 1: export with --images 0 too"
+        LuvcError, match="no images, this bundle holds 1: give one, or export with --images 0 too"
     ):
         alone.generate(question([]))
 
 
-def test_a_family_that_takes_no_such_question_is_refused(gallery):
+def test_a_family_that_takes_no_such_question_is_refused(gallery, tmp_path):
     with pytest.raises(ValueError, match="`images` are expected"):
         reference.inputs(gallery.hugging_face(TAKES_NONE)[1], QUESTION)
     with pytest.raises(LuvcError, match="paligemma takes no question without a picture"):
         plan(gallery.config(TAKES_NONE, images=(1, 0)), gallery.family(TAKES_NONE))
+    config = gallery.config(TAKES_NONE, images=(1, 0), ratio_of="latency", output=tmp_path / "b")
+    steps: list[str] = []
+    with pytest.raises(LuvcError, match="paligemma takes no question without a picture"):
+        solve_for_latency(config, gallery.family(TAKES_NONE), steps.append)
+    assert not steps, "refused before anything is measured"
 
 
 def test_a_layout_without_pictures_holds_text_alone(gallery):

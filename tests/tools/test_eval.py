@@ -9,9 +9,11 @@ from PIL import Image
 from scipy.stats import binom, binomtest
 
 from luvc.errors import LuvcError
+from luvc.exporter.family import Family
 from luvc.tools import eval as eval_tool
 from luvc.tools.evaluation.intervals import bootstrap_mean, wilson
 from luvc.tools.evaluation.items import is_right, pocket_items, read_jsonl
+from luvc.tools.hugging_face import unmerged
 from tests.conftest import ask
 
 QUESTIONS = ("Why?", "What is this?", "How many?", "Which colour?")
@@ -55,6 +57,22 @@ def test_a_bundle_agrees_with_pytorch_on_data_of_ones_own(workshop, data, tmp_pa
     assert Image.open(tmp_path / "new" / "plot.png").size[0] > 500
     strict = command(eval_tool, bundle, *options, "--match", "exact", "--json")
     assert json.loads(strict.out)["tasks"]["overall"]["right"] == 0
+
+
+def test_questions_without_a_picture(workshop, tmp_path, command):
+    bundle = workshop.bundle("qwen2-text")
+    right = workshop.vlm("qwen2-text").generate(ask("Why?"), max_new_tokens=4, temperature=0).text
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"images": [], "question": "Why?", "answer": right}))
+    options = ("--data", path, "--max-new-tokens", 4, "--threads", 1)
+    result = command(eval_tool, bundle.path, *options, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["answers"][0]["right"]
+    none = command(eval_tool, workshop.bundle("qwen2").path, *options)
+    assert none.code == 2 and "they have 0 image(s)" in none.err
+    processor = unmerged(bundle, Family.load(bundle.manifest.model))
+    (layout,) = processor.manifest.layouts
+    assert layout.visual_tokens == layout.baseline_visual_tokens > 0
 
 
 def test_agreement_below_the_limit_is_exit_code_1(workshop, data, tmp_path, command):

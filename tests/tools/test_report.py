@@ -49,7 +49,7 @@ def page(workshop, tmp_path_factory):
     photo = target.with_name("my <photo>.png")
     Image.fromarray(np.full((90, 60, 3), (200, 40, 40), np.uint8)).save(photo)
     with pytest.MonkeyPatch.context() as patch:
-        bundle = workshop.bundle("qwen2").path
+        bundle = workshop.bundle("qwen2-text").path
         assert run(patch, bundle, "--output", target, "--image", photo, "--backend", "ort") == 0
     return target
 
@@ -103,6 +103,14 @@ def test_prints(page, tmp_path):
     target = tmp_path / "page.pdf"
     browse(page, tmp_path, f"--print-to-pdf={target}")
     assert target.read_bytes().startswith(b"%PDF")
+
+
+@on_page
+def test_questions_without_a_picture_are_told_of(page):
+    text = page.read_text()
+    assert text.count("Questions without a picture have a layout of their own") == 1
+    assert text.count("Two prompts of unequal length about generated pictures;") == 1
+    assert text.count("Two prompts of unequal length; PyTorch") == 1
 
 
 @on_page

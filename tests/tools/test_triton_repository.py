@@ -32,13 +32,12 @@ OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
 
 def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bundle:
     """The bundle with engines whose plans are the graphs themselves."""
-    (layout,) = bundle.manifest.layouts
     engines = []
     for arch in archs:
         files = [
             EngineFile(graph=graph, file=graph, key="", profiles=trt_graph.profiles(
                 bundle.manifest, layout, graph, (1, 1, 2), 4))
-            for graph in layout.graphs.model_dump().values()
+            for layout in bundle.manifest.layouts for graph in layout.graphs.files
         ]  # fmt: skip
         engines.append(Engine(backend=backend, arch=arch, version="11.4", plugins="aot",
                               graphs=tuple(files)))  # fmt: skip

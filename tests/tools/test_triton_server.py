@@ -130,12 +130,12 @@ def grpc_stream(ports: Ports):
 
 @pytest.fixture(scope="module")
 def bundle(workshop) -> Bundle:
-    return workshop.bundle("qwen2")
+    return workshop.bundle("qwen2-text")
 
 
 @pytest.fixture(scope="module")
 def vlm(workshop):
-    return workshop.vlm("qwen2")
+    return workshop.vlm("qwen2-text")
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +226,18 @@ def test_messages_with_pictures_inside_and_beside(client, vlm, picture, image):
 
 
 def test_a_layout_is_named_and_told(client, bundle, image):
-    (layout,) = bundle.manifest.layouts
+    (layout,) = bundle.manifest.pictured
     answer = client.generate(image, text_input="Why?", layout=layout.name, max_tokens=2)
     assert answer["layout"] == layout.name and answer["notes"] == ""
+
+
+def test_questions_without_a_picture(client, vlm, image):
+    expected = vlm.generate(ask("Why?"), max_new_tokens=12)
+    answer = client.generate(text_input="Why?", max_tokens=12)
+    assert answer["text_output"] == expected.text and answer["completion_tokens"] == 12
+    assert (answer["layout"], answer["visual_tokens"], answer["vision_ms"]) == ("text", 0, 0)
+    named = client.generate(image, text_input="Why?", layout="text")
+    assert named["status"] == 400 and "1 image, layout text holds 0" in named["error"]
 
 
 def test_stop_texts(client, vlm, image):
@@ -276,7 +285,7 @@ def test_twelve_clients_are_batched_and_get_their_own_answers(client, vlm, pictu
 
 
 def test_sessions(client, workshop, image):
-    chat = workshop.vlm("qwen2").chat(max_new_tokens=5)
+    chat = workshop.vlm("qwen2-text").chat(max_new_tokens=5)
     first = client.generate(image, text_input="What is it?", session="s", max_tokens=5)
     assert first["text_output"] == chat.ask("What is it?", [image]).text
     second = client.generate(text_input="And the colours?", session="s", max_tokens=5)
@@ -353,7 +362,6 @@ BAD = {
     "truncated image": ({"text_input": "Why?", "image": "half"}, "cannot be read"),
     "100 MB image": ({"text_input": "Why?", "image": "large"}, "the limit is 16 MiB"),
     "prompt too long": ({"text_input": "why " * 300, "image": "good"}, "the bundle holds 96"),
-    "no image": ({"text_input": "Why?"}, "the prompt has no image"),
     "top_p": ({"text_input": "Why?", "image": "good", "top_p": 7.0}, "top_p"),
     "a server's file": (
         {"messages": '[{"role": "user", "content": [{"type": "image", "image": "/etc/hosts"}]}]'},

@@ -8,7 +8,6 @@ import functools
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy as np
 from ...engines.bundle import Bundle
 from ...engines.manifest import Layout
 from ...engines.processing import Processor
-from ...engines.schedule import Schedule
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve
 
@@ -95,16 +93,14 @@ def hugging_face(
     from ...exporter.assemble import DTYPES
     from ...exporter.checkpoint import load_model
     from ...exporter.family import Family
+    from ..hugging_face import unmerged
 
     if threads:
         torch.set_num_threads(threads)
     source = Bundle.load(path)
     family = Family.load(model)
     chosen = next(x for x in source.manifest.layouts if x.name == layout)
-    plain = family.layout(family.picture_of(chosen), 1, Schedule())
-    processor = Processor(
-        replace(source, manifest=source.manifest.model_copy(update={"layouts": (plain,)}))
-    )
+    processor = unmerged(source, family)
     processor.prepare()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory = DeviceMemory()
@@ -114,7 +110,7 @@ def hugging_face(
 
     def run(batch: int, new_tokens: int) -> Figures:
         rows = conversations(chosen, question, images, batch)
-        prompts = [processor.prompt(m) for m in rows]
+        prompts = [processor.prompt(m, layout) for m in rows]
         with memory:
             found = generate(network, family, processor, prompts, new_tokens)
         return found | {"device_bytes": memory.bytes}

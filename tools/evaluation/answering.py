@@ -1,13 +1,12 @@
 """Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...engines.bundle import MANIFEST, Bundle
 from ...engines.processing import Processor, open_image
-from ...engines.schedule import Schedule
 from ...errors import LuvcError
 from .items import Item
 
@@ -82,18 +81,13 @@ class HfAnswerer:
         from ...exporter.assemble import DTYPES
         from ...exporter.checkpoint import load_model
         from ...exporter.family import Family
+        from ..hugging_face import unmerged
 
-        family, manifest = Family.load(model), bundle.manifest
-        layouts = tuple(
-            family.layout(family.picture_of(x), manifest.reference_text, Schedule())
-            for x in manifest.pictured
-        )
-        unmerged = manifest.model_copy(update={"layouts": layouts})
-        self.processor = Processor(replace(bundle, manifest=unmerged))
-        self.model = load_model(family).to(DTYPES[manifest.dtype]).float()
-        self._family = family
+        self._family = family = Family.load(model)
+        self.processor = unmerged(bundle, family)
+        self.model = load_model(family).to(DTYPES[bundle.manifest.dtype]).float()
         self.max_new_tokens = max_new_tokens
-        self._counts = {layout.images for layout in layouts}
+        self._counts = {layout.images for layout in bundle.manifest.pictured}
         self.description = f"transformers {transformers.__version__} generate, float32"
         self.ratio = 1.0
 

@@ -61,14 +61,14 @@ class _Line(BaseModel):
     question: str
     answer: str | list[str]
     image: str | None = None
-    images: list[str] = []
+    images: list[str] | None = None
     task: str = "all"
     id: str | int | None = None
 
     @model_validator(mode="after")
-    def _has_image(self) -> "_Line":
-        if not self.image and not self.images:
-            raise ValueError("needs 'image' or 'images'")
+    def _says_its_images(self) -> "_Line":
+        if self.image is None and self.images is None:
+            raise ValueError("needs 'image' or 'images' ([] for a question without a picture)")
         return self
 
 
@@ -102,7 +102,7 @@ def _item(path: Path, number: int, text: str) -> Item:
         raise LuvcError(f"{path}, line {number}: {first_error(e)}") from e
     except ValueError as e:
         raise LuvcError(f"{path}, line {number} is not valid JSON: {e}") from e
-    images = [path.parent / name for name in (line.images or [line.image or ""])]
+    images = [path.parent / name for name in line.images or filter(None, [line.image])]
     for image in images:
         if not image.is_file():
             raise LuvcError(f"{path}, line {number}: there is no image {image}")

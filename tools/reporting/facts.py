@@ -77,7 +77,8 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
     layouts, name = bundle.manifest.pictured, shlex.quote(bundle.path.name)
     own = solver_flags(bundle.manifest) is None
     makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
-    if own and len(layouts) > 1:
+    plain = [x.schedule.model_copy(update={"ratio": 1.0}) for x in layouts]
+    if own and any(schedule != plain[0] for schedule in plain):
         makes = "makes one like it: here each layout has a schedule of its own"
     return [
         (export_command(bundle.manifest, name), makes),
