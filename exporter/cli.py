@@ -39,6 +39,8 @@ def export(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
+    stages: o.Stages = None,
+    keeps: o.Keeps = None,
     oim_share: o.OimShare = None,
     oim_match: o.OimMatch = None,
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
@@ -47,7 +49,7 @@ def export(
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = o.make_config(
         model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-        oim_share, oim_match,
+        stages, keeps, oim_share, oim_match,
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate, ratio_of=ratio_of, revision=revision,
     )  # fmt: skip

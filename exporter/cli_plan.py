@@ -27,6 +27,8 @@ def plan(
     cutoff: o.Cutoff = None,
     signal: o.Signal = None,
     scope: o.Scope = None,
+    stages: o.Stages = None,
+    keeps: o.Keeps = None,
     oim_share: o.OimShare = None,
     oim_match: o.OimMatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -39,7 +41,7 @@ def plan(
     configs = [
         o.make_config(
             model, text, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-            oim_share, oim_match,
+            stages, keeps, oim_share, oim_match,
             reference_text=text_tokens, text_capacity=text_capacity, revision=revision,
         )
         for text in ratio or [None]
@@ -48,10 +50,8 @@ def plan(
     found, refused = [], {}
     for text, config in zip(ratio or [None], configs, strict=True):
         try:
-            known = {
-                layout.name for layout, _ in found if not layout.images
-            }  # alike at every ratio
-            found += [(x, config) for x in make(config, family) if x.name not in known]
+            shown = {x.name for x, _ in found if not x.images}  # alike at every ratio
+            found += [(x, config) for x in make(config, family) if x.name not in shown]
         except LuvcError as e:
             if len(ratio or ()) < 2:
                 raise

@@ -185,6 +185,18 @@ def parse_size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
+def parse_parts(text: str) -> tuple[float, ...]:
+    """Parts of the layers as people type them: "0.125,0.25,0.5".
+
+    Raises:
+        LuvcError: not numbers; their range is ExportConfig's matter.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as e:
+        raise LuvcError(f"--stages {text!r} are not numbers such as 0.125,0.25,0.5") from e
+
+
 def parse_ratio(text: str) -> float:
     """A ratio as people type it: "2x", "2", "1.5x".
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .config import ExportConfig, parse_ratio, parse_size, read_schedule
+from .config import ExportConfig, parse_parts, parse_ratio, parse_size, read_schedule
 from .problem import DEFAULTS
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -78,6 +78,21 @@ Scope = Annotated[
     str | None,
     typer.Option(help=f"What the SPU scores together: prompt or image; default {DEFAULTS.scope}."),
 ]
+Stages = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the SPU prunes, as parts of the language layers; default "
+        f"{','.join(f'{s:g}' for s in DEFAULTS.stages)}.",
+        metavar="PART,PART,...",
+    ),
+]
+Keeps = Annotated[
+    str | None,
+    typer.Option(
+        help="How the stages' tokens fall: geometric, by an equal factor, or linear, by an equal number; "
+        f"default {DEFAULTS.keeps}."
+    ),
+]
 OimShare = Annotated[
     float | None,
     typer.Option(
@@ -104,6 +119,8 @@ def make_config(
     cutoff: float | None,
     signal: str | None,
     scope: str | None,
+    stages: str | None,
+    keeps: str | None,
     oim_share: float | None,
     oim_match: bool | None,
     **options: Any,
@@ -118,6 +135,8 @@ def make_config(
         "cutoff": cutoff,
         "signal": signal,
         "scope": scope,
+        "stages": parse_parts(stages) if stages else None,
+        "keeps": keeps,
         "oim_share": oim_share,
         "match": oim_match,
     }

@@ -110,6 +110,9 @@ def test_export_as_json_with_measured_times(workshop):
         (("--text-tokens", "0"), "--text-tokens: "),
         (("--text-tokens", "2048"), "--text-tokens 2048 is more than --text-capacity 1024"),
         (("--cutoff", "0"), "--cutoff: "),
+        (("--stages", "0.5,1"), "--stages"),
+        (("--stages", "early"), "--stages 'early' are not numbers such as"),
+        (("--keeps", "all"), "--keeps: "),
         (("--signal", "loud"), "--signal: "),
         (("--ratio", "1", "--images", "1", "--images", "1"), "named twice"),
         (("--schedule", "nowhere.json"), "nowhere.json cannot be read"),
@@ -408,22 +411,17 @@ def test_questions_without_a_picture(command, workshop, tmp_path):
     assert shown.code == 0 and "questions without a picture" in shown.out
     measured = command(bench, bundle, "--layout", "text", "--compare", "hf")
     assert measured.code == 2 and "is of questions without a picture" in measured.err
-    options = (
-        "--model",
-        workshop.checkpoint(**TINY),
-        "--text-tokens",
-        8,
-        "--images",
-        1,
-        "--images",
-        0,
-    )
+    model = "--model", workshop.checkpoint(**TINY)
+    options = (*model, "--text-tokens", 8, "--images", 1, "--images", 0)
+    several = command(plan, *options, "--ratio", 1.2, "--ratio", 2, "--json").out
+    images = [p["layout"]["images"] for p in json.loads(several)["plans"]]
+    assert images == [1, 0, 1], "without a picture it is alike at both"
     planned = command(plan, *options)
     assert "text: questions without a picture; no visual tokens" in planned.out
     plans = json.loads(command(plan, *options, "--json").out)["plans"]
     assert [p["layout"]["images"] for p in plans] == [1, 0]
     assert plans[1]["notes"] and plans[1]["stages"][0]["visual_tokens"] == 0
-    only = command(cli, *options[:2], "--images", 0, "--output", tmp_path / "b")
+    only = command(cli, *model, "--images", 0, "--output", tmp_path / "b")
     assert only.code == 2 and "nothing to compress: give another number" in only.err
 
 

@@ -63,7 +63,6 @@ def make_bundles(
     from luvc.engines.backends import backend as load_backend
     from luvc.engines.backends.trt_build import BuildOptions
     from luvc.exporter import ExportConfig, export
-    from luvc.exporter.problem import PAPER
 
     checkpoint, bundles = folder / model, {}
     # in a process of its own, whose memory is given back
@@ -73,7 +72,7 @@ def make_bundles(
         path = folder / f"{ratio:g}x"
         config = ExportConfig.make(
             model=str(checkpoint), output=path, ratio=ratio, image_sizes=(size,), dtype="float16",
-            text_capacity=CAPACITY, check=False, **vars(PAPER),
+            text_capacity=CAPACITY, check=False,
         )  # fmt: skip
         bundle = export(config, lambda step: print(f"  {step}", flush=True))
         if backend != "ort":

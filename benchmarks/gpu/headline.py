@@ -21,6 +21,7 @@ import typer
 from luvc.engines.manifest import Layout
 from luvc.errors import brief
 from luvc.exporter.family import Family
+from luvc.exporter.problem import DEFAULTS, PAPER, Options
 from luvc.exporter.torch_runner import TorchRunner
 from luvc.tools.benchmark.machine import provenance
 
@@ -41,7 +42,7 @@ class Plan:
         batches: B.
         ratios: 1 among them.
         seconds: measured time of a case, about.
-        oim_share: see shapes.layouts.
+        options: of the solver.
         compare_up_to: largest batch that is held beside Hugging Face.
     """
 
@@ -49,7 +50,7 @@ class Plan:
     batches: list[int]
     ratios: list[float]
     seconds: float = 12
-    oim_share: float | None = None
+    options: Options = DEFAULTS
     compare_up_to: int = 8
 
 
@@ -63,7 +64,7 @@ def measure(
     report |= {"runtime": runner.description, "spu": runner.spu, "dtype": str(dtype)[6:]}
     report |= {"parameters": sum(p.numel() for p in model.parameters()), "cases": []}
     chosen: dict[Any, dict[str, Choice]] = {}
-    solved = {s: shapes.layouts(family, s, plan.ratios, plan.oim_share) for s in plan.sizes}
+    solved = {s: shapes.layouts(family, s, plan.ratios, plan.options) for s in plan.sizes}
 
     def save(case: dict[str, Any]) -> None:
         write_json(target, report | {"cases": [*report["cases"], case]})
@@ -134,9 +135,10 @@ def main(
     ratio: Annotated[str, typer.Option(help="Ratios; 1 must be among them.")] = "1,2,3,4",
     dtype: Annotated[str, typer.Option(help="bfloat16 or float16.")] = "bfloat16",
     seconds: Annotated[float, typer.Option(help="Measured time of a case, about.")] = 12,
-    oim_share: Annotated[
-        float | None, typer.Option(help="OIM's part of the ratio; default the solver's.")
-    ] = None,
+    paper: Annotated[
+        bool,
+        typer.Option(help="Not the defaults but the paper as we read it: every part has work."),
+    ] = False,
     compare_up_to: Annotated[
         int, typer.Option(help="Largest batch held beside Hugging Face, which loops over windows.")
     ] = 8,
@@ -148,20 +150,20 @@ def main(
         raise SystemExit(2)
     options = f"--visual {visual} --batch {batch} --ratio {ratio} --dtype {dtype}"
     options += f" --compare-up-to {compare_up_to}"
-    options += "" if oim_share is None else f" --oim-share {oim_share:g}"
+    options += " --paper" * paper
     report = provenance(f"python -m benchmarks.gpu.headline --model {model} {options}")
-    report |= {"model": model, "weights": "random"}
+    report |= {"model": model, "weights": "random", "paper": paper}
     plan = Plan(
         sizes=[shapes.SIZES[model][int(n)] for n in visual.split(",")],
         batches=[int(n) for n in batch.split(",")],
         ratios=[float(n) for n in ratio.split(",")],
         seconds=seconds,
-        oim_share=oim_share,
+        options=PAPER if paper else DEFAULTS,
         compare_up_to=compare_up_to,
     )
     with tempfile.TemporaryDirectory() as folder:
         family = shapes.published_family(model, Path(folder))
-        target = output / f"headline-{model}.json"
+        target = output / f"headline-{model}{'-paper' * paper}.json"
         measure(family, plan, torch.device("cuda"), getattr(torch, dtype), report, target)
 
 

@@ -45,6 +45,8 @@ PARTS = {  # in order of worth
     "sanitizer": Part(("kernels", "--sanitize"), 420),
     "engines-ort": Part(("engines", "--backend", "ort"), 540),
     "engines-rtx": Part(("engines", "--backend", "tensorrt-rtx"), 540),
+    "internvl-paper": Part(("headline", "--model", "InternVL2_5-8B", "--paper"), 480),
+    "qwen-paper": Part(("headline", "--model", "Qwen2.5-VL-7B-Instruct", "--paper"), 480),
 }
 
 

@@ -3,7 +3,7 @@
 Letters: B batch, S prompt length, V visual tokens, P position axes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from luvc.engines.manifest import Layout
 from luvc.engines.positions import prompt_positions
 from luvc.exporter.family import Family
-from luvc.exporter.problem import PAPER
+from luvc.exporter.problem import DEFAULTS, Options
 from luvc.exporter.schedule import solve
 
 TEXT = 64  # text tokens of a prompt
@@ -47,7 +47,7 @@ def layouts(
     family: Family,
     size: tuple[int, int] | None,
     ratios: list[float],
-    oim_share: float | None = None,
+    options: Options = DEFAULTS,
 ) -> dict[str, Layout]:
     """The layout of one picture at each ratio, by the ratio as text.
 
@@ -55,9 +55,8 @@ def layouts(
         family: of the model.
         size: (height, width) of the picture; None is the family's usual one.
         ratios: of prefill FLOPs.
-        oim_share: OIM's part, see problem.Options; default PAPER's, so that every part has work.
+        options: of the solver.
     """
-    options = PAPER if oim_share is None else replace(PAPER, oim_share=oim_share)
     picture = family.picture(size)
     problem = family.problem(picture, TEXT)
     return {f"{r:g}": family.layout(picture, TEXT, solve(problem, r, options)) for r in ratios}

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend
 from benchmarks.gpu import case, fused, headline, shapes, timing
 from luvc.engines.backends.base import PrefillFeed, StepFeed
 from luvc.exporter.family import Family
+from luvc.exporter.problem import DEFAULTS, PAPER
 from luvc.exporter.torch_runner import TorchRunner
 from tests.families import checkpoints
 
@@ -42,7 +43,8 @@ def runner(families):
 def test_a_model_is_measured(families, name, tmp_path):
     target, report = tmp_path / "headline.json", {"command": "test"}
     batches = [1, 2] if name == "internvl" else [2]
-    plan = headline.Plan([SIZES[name]], batches, [1, 2], seconds=0.05)
+    options = PAPER if name == "internvl" else DEFAULTS
+    plan = headline.Plan([SIZES[name]], batches, [1, 2], seconds=0.05, options=options)
     headline.measure(families[name], plan, CPU, torch.float32, report, target)
     written = json.loads(target.read_text())
     assert [c["batch"] for c in written["cases"]] == batches
@@ -68,7 +70,7 @@ def test_the_timed_calls_are_the_products_answers(families, name):
     family = families[name]
     model = shapes.random_model(family, CPU, torch.float32)
     runner = TorchRunner(model, family, shapes.TEXT + 32)
-    layouts = shapes.layouts(family, SIZES[name], [1, 2])
+    layouts = shapes.layouts(family, SIZES[name], [1, 2], PAPER)
     measured = case.Case(runner, layouts, 2, {})
     product, layout = measured.products["2"], layouts["2"]
     measured.load(product, 1)

@@ -74,6 +74,7 @@ def headline(good: bool):
     broken = {"visual": 1024, "batch": 32, "error": "OutOfMemoryError: full", "trace": []}
     return ORIGIN | {
         "model": "M",
+        "paper": not good,
         "runtime": "PyTorch",
         "dtype": "bfloat16",
         "cases": [case, large, broken],

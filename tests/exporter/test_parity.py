@@ -117,8 +117,9 @@ def test_counts_equal_the_manifest(workshop, picture, case):
 
 
 @pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "qwen2-fp16"])
-def test_graphs_are_valid_and_share_one_weights_file(workshop, case):
-    bundle = workshop.bundle(case)
+def test_graphs_are_valid_and_share_one_weights_file(workshop, case, tmp_path):
+    # a copy: the checker refuses weights with several names, which luvc-triton's tests give them
+    bundle = Bundle.load(shutil.copytree(workshop.bundle(case).path, tmp_path / "bundle"))
     layout = bundle.manifest.layouts[0]
     shared = []
     for path in layout.graphs.files:

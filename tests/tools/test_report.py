@@ -16,7 +16,6 @@ from PIL import Image
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import cli
-from luvc.exporter.problem import DEFAULTS
 from luvc.tools import report
 from luvc.tools.evaluation import outcome
 from luvc.tools.evaluation.outcome import Verdict
@@ -141,38 +140,27 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
         assert list(look.gone) == gone and len(gone) == layout.visual_tokens - len(alive)
 
 
-def test_the_export_command_makes_the_same_bundle(workshop, command, tmp_path):
-    bundle = workshop.bundle("qwen2-defaults")
-    line = export_command(bundle.manifest, str(tmp_path / "b"))
-    assert f"--model {bundle.manifest.model} --ratio 2x" in line
-    made = command(cli, *shlex.split(line)[1:], "--no-validate")
+@pytest.mark.parametrize("case", ["qwen2-defaults", "qwen2-two-images", "qwen2-text-fp16"])
+def test_the_export_command_makes_the_same_bundle(workshop, command, tmp_path, case):
+    bundle = workshop.bundle(case)
+    line, what = facts.commands(replace(bundle, path=tmp_path / "my b"), "luvc-report")[0]
+    assert what == "makes the bundle" and line.endswith("--output 'my b'")
+    arguments = [*shlex.split(line)[1:-1], str(tmp_path / "my b")]
+    made = command(cli, *arguments, "--no-validate")
     assert made.code == 0, made.err
-    found = Bundle.load(tmp_path / "b").manifest
+    found = Bundle.load(tmp_path / "my b").manifest
     for name in ("layouts", "solver", "dtype", "text_capacity", "reference_text", "language"):
         assert getattr(found, name) == getattr(bundle.manifest, name), name
 
 
-def test_the_export_command_says_what_is_not_the_default(workshop):
-    manifest = workshop.bundle("qwen2-two-images").manifest
-    solver = manifest.solver.model_copy(update={"stages": DEFAULTS.stages})
-    command = export_command(manifest.model_copy(update={"solver": solver}), "b")
-    for option in ("--images 2", "--scope image", "--oim-share 0.5", "--oim-match", "--cutoff 0.1"):
-        assert option in command
-    assert "--images 1 --images 0" in export_command(
-        workshop.bundle("qwen2-text-fp16").manifest, "b"
-    )
-    bundle = workshop.bundle("qwen2")  # whose stages are not the defaults
-    made = facts.commands(bundle, "luvc-report")[0]
-    assert "--schedule schedule.json" in made[0] and "schedule.json" in made[1]
+def test_the_export_command_of_a_schedule_names_a_file(workshop):
     bundle = workshop.bundle("qwen2-defaults")
-    made = facts.commands(bundle, "luvc-report")[0]
-    assert "--ratio 2x" in made[0] and made[1] == "makes the bundle"
-    own = bundle.manifest.model_copy(
-        update={"solver": None, "dtype": "bfloat16", "model": "my models/a"}
-    )
-    line, what = facts.commands(replace(bundle, manifest=own), "luvc-report")[0]
+    changed = {"solver": None, "dtype": "bfloat16", "model": "my models/a"}
+    own = replace(bundle, manifest=bundle.manifest.model_copy(update=changed))
+    line, what = facts.commands(own, "luvc-report")[0]
     assert "--model 'my models/a' --schedule schedule.json" in line and "--cutoff" not in line
     assert "--backend tensorrt" in line and "schedule.json" in what
+    manifest = workshop.bundle("qwen2-two-images").manifest
     film = manifest.layouts[0].model_copy(update={"frames": 4})
     filmed = manifest.model_copy(update={"layouts": (film,)})
     assert "--frames 4" in export_command(filmed, "b")

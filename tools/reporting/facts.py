@@ -12,7 +12,6 @@ from ...engines.validate import LIMITS, Report
 from ...errors import LuvcError
 from ...exporter.family import Family
 from ...exporter.pipeline import reports
-from ...exporter.problem import DEFAULTS
 from ...exporter.report import human, notes, stage_rows
 from ..benchmark.tables import ROWS
 from ..evaluation import outcome
@@ -91,10 +90,11 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
 def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
     s = manifest.solver
-    if s is None or (s.stages, s.keeps) != (DEFAULTS.stages, DEFAULTS.keeps):  # Python's alone
+    if s is None:
         return None
     flags = [f"--ratio {s.ratio:g}x", f"--cutoff {s.cutoff:g}", f"--signal {s.signal}"]
-    flags += [f"--scope {s.scope}", f"--oim-share {s.oim_share:g}"]
+    flags += [f"--scope {s.scope}", f"--stages {','.join(f'{x:g}' for x in s.stages)}"]
+    flags += [f"--keeps {s.keeps}", f"--oim-share {s.oim_share:g}"]
     return flags + ["--oim-match"] * s.match
 
 
