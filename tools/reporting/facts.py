@@ -93,7 +93,7 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     if s is None:
         return None
     flags = [f"--ratio {s.ratio:g}x", f"--cutoff {s.cutoff:g}", f"--signal {s.signal}"]
-    flags += [f"--scope {s.scope}", f"--stages {','.join(f'{x:g}' for x in s.stages)}"]
+    flags += [f"--scope {s.scope}", f"--stages {','.join(map(str, s.stages))}"]
     flags += [f"--keeps {s.keeps}", f"--oim-share {s.oim_share:g}"]
     return flags + ["--oim-match"] * s.match
 
