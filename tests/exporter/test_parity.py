@@ -30,16 +30,19 @@ FP32 = [n for n, c in CASES.items() if not {"dtype", "check"} & set(c.options)]
 @pytest.mark.parametrize("case", FP32)
 def test_fp32_bundle_equals_pytorch(workshop, case):
     bundle = workshop.bundle(case)
-    (report,) = reports(bundle)
-    assert report.passed and bundle.manifest.validated
-    assert max(s.relative_error for s in report.stages) <= 1e-4
-    assert all(k.overlap_without_ties == 1.0 for k in report.kept) and report.kept
-    assert report.greedy_equal == report.greedy_tokens == 64  # two rows of 32
-    names = [s.name for s in report.stages]
-    assert names[0] == "vision" and names[-1] == "logits"
-    assert [s.visual for s in report.stages[1:-1]] == [
-        s.visual for s in bundle.manifest.layouts[0].stages
-    ]
+    found = {report.layout: report for report in reports(bundle)}
+    assert len(found) == len(bundle.manifest.layouts) and bundle.manifest.validated
+    for layout in bundle.manifest.layouts:
+        report = found[layout.name]
+        assert report.passed
+        assert max(s.relative_error for s in report.stages) <= 1e-4
+        assert all(k.overlap_without_ties == 1.0 for k in report.kept)
+        assert bool(report.kept) == bool(layout.images)
+        assert report.greedy_equal == report.greedy_tokens == 64  # two rows of 32
+        names = [s.name for s in report.stages]
+        assert (names[0] == "vision") == bool(layout.images) and names[-1] == "logits"
+        seen = [s.visual for s in report.stages if s.name not in ("vision", "logits")]
+        assert seen == [s.visual for s in layout.stages]
 
 
 @pytest.mark.parametrize("case", ["qwen2-fp16", "qwen2-defaults-fp16"])
