@@ -127,7 +127,7 @@ def _takes(layout: dict[str, Any]) -> str:
     """Which pictures a layout is for, sizes as HEIGHTxWIDTH."""
     count, frames, tiles = layout["images"], layout["frames"], layout["tiles"]
     if not count:
-        return "questions without a picture"
+        return "no image"
     kind = ("video" if frames else "image") + "s" * (count > 1)
     text = f"{count} {kind} of " + f"{frames} frames of " * (frames > 0)
     text += "x".join(map(str, layout["image_size"]))
