@@ -115,6 +115,7 @@ def test_pocket_questions_are_those_of_the_split():
         ("{", "line 2 is not valid JSON"),
         ('{"image": "a.png", "answer": "x"}', "line 2: question"),
         ('{"question": "q", "answer": "x"}', "needs 'image' or 'images'"),
+        ('{"image": "", "question": "q", "answer": "x"}', "needs 'image' or 'images'"),
         ('{"image": "b.png", "question": "q", "answer": "x"}', "there is no image"),
         ('{"image": "a.png", "question": "q", "answer": "x", "id": "1"}', "ids are not unique"),
     ],

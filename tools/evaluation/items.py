@@ -67,7 +67,7 @@ class _Line(BaseModel):
 
     @model_validator(mode="after")
     def _says_its_images(self) -> "_Line":
-        if self.image is None and self.images is None:
+        if not self.image and self.images is None:
             raise ValueError("needs 'image' or 'images' ([] for a question without a picture)")
         return self
 
@@ -102,7 +102,7 @@ def _item(path: Path, number: int, text: str) -> Item:
         raise LuvcError(f"{path}, line {number}: {first_error(e)}") from e
     except ValueError as e:
         raise LuvcError(f"{path}, line {number} is not valid JSON: {e}") from e
-    images = [path.parent / name for name in line.images or filter(None, [line.image])]
+    images = [path.parent / name for name in line.images or ([line.image] if line.image else [])]
     for image in images:
         if not image.is_file():
             raise LuvcError(f"{path}, line {number}: there is no image {image}")
