@@ -13,6 +13,11 @@ Scope = Literal["prompt", "image"]
 Keeps = Literal["geometric", "linear"]
 
 
+def groups_of(scope: Scope, images: int) -> int:
+    """Runs of visual tokens that the SPU scores apart, of a prompt of so many images."""
+    return images if scope == "image" else 1
+
+
 class Frozen(BaseModel):
     """Base of every manifest entry: immutable, unknown keys refused."""
 
@@ -72,10 +77,6 @@ class Schedule(Frozen):
     def scored(self) -> list[int]:
         """Layers before which the SPU scores; where nothing is kept there is nothing to score."""
         return [p.layer for p in self.language if p.keep]
-
-    def groups(self, images: int) -> int:
-        """Runs of visual tokens that the SPU scores apart, of a prompt of so many images."""
-        return images if self.scope == "image" else 1
 
     def visual_per_layer(self, layers: int, visual: int) -> tuple[int, ...]:
         """V_l for l = 0 .. layers-1, given V = `visual` tokens at the input."""

@@ -158,7 +158,7 @@ def validate(
     """
     limits = limits or LIMITS[manifest.dtype]
     prompts = [sample_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
-    pixels = [processor.pixels(p) for p in prompts if layout.images]
+    pixels = np.concatenate([processor.pixels(p) for p in prompts]) if layout.images else None
     ours = _run(candidate, manifest, layout, prompts, pixels, limits.tokens)
     chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
     theirs = _run(reference, manifest, layout, prompts, pixels, limits.tokens, kept=chosen)
@@ -187,9 +187,8 @@ def validate(
 def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens, **options):
     """Prefill (with the runner's options) and greedy tokens of all prompts -> _Run."""
     embeds = None
-    if pixels:
-        embeds = runner.vision(layout, np.concatenate(pixels))
-        embeds = embeds.reshape(len(prompts), layout.visual_tokens, -1)
+    if pixels is not None:
+        embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
     rows = Rows(runner, manifest, layout, len(prompts))
     result = rows.prefill(
         [p.input_ids for p in prompts], embeds, [p.seconds for p in prompts], **options

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..engines.backends.base import cache_names, windowed_layers
 from ..engines.manifest import LanguageModel, Layout
-from ..engines.schedule import stages_of
+from ..engines.schedule import groups_of, stages_of
 from .borders import Run, bordered, runs_of
 from .caches import Buffers, ScatterCache
 from .mirror import mirror
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
         schedule, visual = layout.schedule, layout.visual_tokens
-        groups = schedule.groups(layout.images)
+        groups = groups_of(schedule.scope, layout.images)
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
         self.slots = [capacity + v for v in self.visual]
         self.layers: Sequence[int] = range(len(self.text.layers))

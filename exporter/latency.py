@@ -26,7 +26,7 @@ import numpy as np
 from ..engines.backends import backend as load_backend
 from ..engines.bundle import Bundle
 from ..engines.replace import beside
-from ..engines.schedule import Prune, Schedule
+from ..engines.schedule import Prune, Schedule, groups_of
 from ..errors import LuvcError
 from ..files import user_cache, whole
 from .config import ExportConfig
@@ -70,7 +70,7 @@ class TimedProblem(Problem):
         """Milliseconds of the language prefill under a schedule."""
         V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
-        scored = sum(p.keep > 0 for p in schedule.language)
+        scored = len(schedule.scored)
         return self.costs.prefill([v + self.text for v in visual], scored)
 
 
@@ -218,7 +218,7 @@ def _read_costs(file: Path) -> StageCosts | None:
 def _measure(config, family, problem, work: Path, progress, export) -> list:
     """(tokens per layer, scored stages, ms) of each probe."""
     V = problem.visual_tokens(())
-    groups = problem.images if config.scope == "image" else 1
+    groups = groups_of(config.scope, problem.images)
     deep = min(problem.decoder.layers, 5)
     keeps = sorted({V * i // (4 * groups) * groups for i in range(4)})
     plans = [(2, None), (deep, None), *((deep, k) for k in keeps)]

@@ -107,9 +107,8 @@ def solve_for_latency(
     check_target(config.output)
     config.check_backend()
     _check_match(config)
-    plan(
-        config.model_copy(update={"schedule": Schedule()}), family
-    )  # refuses before anything is measured
+    # what no schedule could mend is refused before anything is measured
+    plan(config.model_copy(update={"schedule": Schedule()}), family)
     fetch_weights(family, progress)
     timed = for_latency(config, family, progress, export)
     return config.model_copy(update={"schedule": timed.schedule, "ratio_of": "flops"}), timed

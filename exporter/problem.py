@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..engines.manifest import Ratios
-from ..engines.schedule import Keeps, Merge, Schedule, Scope, Signal
+from ..engines.schedule import Keeps, Merge, Schedule, Scope, Signal, groups_of
 from ..errors import LuvcError
 from ..plugins.spectrum.contract import cutoff_bin
 from . import cost
@@ -84,7 +84,7 @@ class Problem:
         return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
 
     def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
-        groups = schedule.groups(self.images)
+        groups = groups_of(schedule.scope, self.images)
         stages = []
         for prune in schedule.language:
             if prune.keep:
@@ -137,7 +137,7 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
         grid = after
     V = problem.visual_tokens(schedule.vision)
-    groups = schedule.groups(problem.images)
+    groups = groups_of(schedule.scope, problem.images)
     for prune in schedule.language:
         if prune.keep >= V:
             raise LuvcError(

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from ..engines.schedule import Merge, Prune, Schedule
+from ..engines.schedule import Merge, Prune, Schedule, groups_of
 from ..errors import LuvcError
 from .grid import Grid, merged_length
 from .problem import DEFAULTS, Options, Problem
@@ -55,7 +55,7 @@ class _Solver:
     def __init__(self, problem: Problem, ratio: float, options: Options):
         self.problem, self.ratio, self.options = problem, ratio, options
         self.baseline = problem.prefill_flops(Schedule())
-        self.groups = problem.images if options.scope == "image" else 1
+        self.groups = groups_of(options.scope, problem.images)
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
