@@ -38,7 +38,7 @@ $(VENV)/triton: $(VENV)/demo
 
 demo: $(VENV)/demo
 	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
-	$(BIN)/python -m luvc.tools.demo $(DEMO)/bundle
+	$(BIN)/python -m luvc.tools.demo.ask $(DEMO)/bundle
 	$(BIN)/luvc-run $(DEMO)/bundle --image $(DEMO)/picture.png "What does the green text say?" --show-tokens $(DEMO)/tokens.png --verbose
 
 demo-triton: demo $(VENV)/triton .triton/ready
@@ -49,7 +49,7 @@ test: $(VENV)/test $(VENV)/torchvision .triton/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 docs: $(VENV)/demo demo
-	$(BIN)/python -m luvc.tools.pictures docs
+	$(BIN)/python -m luvc.tools.demo.doc_pictures docs
 	cp $(DEMO)/tokens.png docs/tokens.png
 
 bench: $(VENV)/demo

@@ -27,9 +27,9 @@ SIZE = (896, 896)
 def make_bundles(folder: Path, wanted: dict[str, dict[str, Any]]) -> list[Path]:
     """Write the checkpoint and export it once for each name with these options."""
     from luvc.exporter import ExportConfig, export
-    from luvc.tools import demo_model
+    from luvc.tools.demo import random_checkpoint
 
-    model = demo_model.write(folder / "model", **SHAPE)
+    model = random_checkpoint.write(folder / "model", **SHAPE)
     for name, options in wanted.items():
         config = ExportConfig.make(
             model=str(model), output=folder / name, image_sizes=(SIZE,), check=False, **options
@@ -44,14 +44,22 @@ def main(
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,4,8",
 ) -> None:
     """Export, measure and write the results."""
-    from luvc.exporter.problem import PAPER
+    from luvc.exporter.planning.problem import PAPER
 
     wanted = {"1x": {"ratio": 1}, "2x": {"ratio": 2}, "2x paper": {"ratio": 2} | vars(PAPER)}
     target = HERE / "results" / "bench_cpu.json"
     options = ["--rounds", str(rounds), "--threads", str(threads), "--batch", batch]
     with tempfile.TemporaryDirectory() as folder:
         bundles = map(str, make_bundles(Path(folder), wanted))
-        command = [sys.executable, "-m", "luvc.tools.bench", *bundles, "--compare", "hf", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "luvc.tools.bench.cli",
+            *bundles,
+            "--compare",
+            "hf",
+            *options,
+        ]
         subprocess.run([*command, "--output", str(target)], check=True)
     report = json.loads(target.read_text())
     report["command"] = " ".join(["python benchmarks/cpu.py", *options])

@@ -182,7 +182,7 @@ def main(
     part: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
     """Measure and write the results."""
-    from luvc.tools.benchmark.machine import provenance
+    from luvc.tools.bench.machine import provenance
 
     names = model or list(SIZES)
     if part:

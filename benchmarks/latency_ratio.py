@@ -17,11 +17,12 @@ import typer
 
 def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) -> None:
     """Measure and write the results."""
-    from luvc.engines.bundle import Bundle
-    from luvc.exporter import ExportConfig, turns
-    from luvc.exporter.family import Family
+    from luvc.engines.bundle.folder import Bundle
+    from luvc.exporter import ExportConfig
+    from luvc.exporter.checkpoint.family import Family
     from luvc.exporter.pipeline import solve_for_latency
-    from luvc.tools.benchmark.machine import provenance
+    from luvc.exporter.timing import interleaved
+    from luvc.tools.bench.machine import provenance
 
     with tempfile.TemporaryDirectory() as folder:
         one, two = cpu.make_bundles(Path(folder), {"1x": {"ratio": 1}, "flops": {"ratio": ratio}})
@@ -31,8 +32,10 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
             ratio_of="latency",
         )  # fmt: skip
         _, timed = solve_for_latency(config, Family.load(model), lambda step: print(" ", step))
-        pair = [turns.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
-        slow, fast = turns.in_turns(pair)
+        pair = [
+            interleaved.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)
+        ]
+        slow, fast = interleaved.in_turns(pair)
     result = provenance(f"python benchmarks/latency_ratio.py --ratio {ratio:g}") | {
         "model": cpu.SHAPE | {"image_size": cpu.SIZE, "weights": "random, float32"},
         "asked": ratio,

@@ -53,9 +53,9 @@ class Loop:
 def make_bundles(folder: Path) -> dict[int, Path]:
     """Write the checkpoint and export it once for each ratio."""
     from luvc.exporter import ExportConfig, export
-    from luvc.tools import demo_model
+    from luvc.tools.demo import random_checkpoint
 
-    model = demo_model.write(folder / "model", **SHAPE)
+    model = random_checkpoint.write(folder / "model", **SHAPE)
     bundles = {}
     for ratio in RATIOS:
         bundles[ratio] = folder / f"{ratio}x"
@@ -72,7 +72,7 @@ def bodies(count: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
     from PIL import Image
 
-    from luvc.engines.samples import sample_picture
+    from luvc.engines.generated import sample_picture
 
     found = []
     for seed in range(count):
@@ -251,7 +251,7 @@ def run(
     output: Annotated[Path, typer.Option()] = HERE / "results" / "serving.json",
 ) -> None:
     """Compare ratio 1 and ratio 2 under load."""
-    from luvc.tools.benchmark.machine import provenance
+    from luvc.tools.bench.machine import provenance
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

@@ -1,6 +1,6 @@
 """Bundle to text: `VLM.load("bundle").generate(messages)`."""
 
-from .bundle import Bundle
+from .bundle.folder import Bundle
 from .runtime import VLM
 
 __all__ = ["VLM", "Bundle"]

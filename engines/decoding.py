@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
-from .manifest import Layout, Manifest
+from .bundle.manifest import Layout, Manifest
 from .positions import next_positions, prompt_positions
 from .sampling import Sampler, Sampling
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import LuvcError
-from .manifest import Layout
+from .bundle.manifest import Layout
 
 
 @dataclass(frozen=True)

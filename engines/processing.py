@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import LuvcError
-from .bundle import Bundle
-from .manifest import Layout
+from .bundle.folder import Bundle
+from .bundle.manifest import Layout
 from .pictures import (
     ImageProcessor,
     Video,

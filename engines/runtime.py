@@ -14,9 +14,9 @@ from ..errors import LuvcError
 from .answer import Answer, Stream, Timing, drain, single
 from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
-from .bundle import Bundle, first_error
+from .bundle.folder import Bundle, first_error
+from .bundle.manifest import Layout
 from .decoding import Row, Rows
-from .manifest import Layout
 from .processing import Processor, Prompt
 from .sampling import GENERATION, Sampling, generation_config
 

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import LuvcError
-from .bundle import Bundle, first_error
+from .bundle.folder import Bundle, first_error
 
 GENERATION = "generation_config.json"
 # transformers' settings that choose other tokens and are not known here, and what changes nothing beside

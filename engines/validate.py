@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from .backends.base import PrefillResult, Runner, cache_names
+from .bundle.manifest import Layout, Manifest
 from .decoding import Rows
-from .manifest import Layout, Manifest
+from .generated import sample_prompt
 from .processing import Processor
-from .samples import sample_prompt
 
 QUESTIONS = (
     "Describe the picture.",

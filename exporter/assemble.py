@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from ..engines.bundle import MANIFEST, PROCESSOR, WEIGHTS, list_files
-from ..engines.manifest import Layout, Manifest
-from ..engines.replace import check_space
+from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
+from ..engines.bundle.manifest import Layout, Manifest
+from ..engines.bundle.swap import check_space
 from ..versions import versions
-from .attention import NAME
+from .checkpoint.family import Family
+from .checkpoint.hub import NOTICES
 from .config import ExportConfig
-from .family import Family
-from .onnx_export import save, trace
-from .requests import prefill_request, step_request, vision_request
-from .source import NOTICES
-from .stamp import Unlike
-from .weights import WeightsFile
+from .onnx.export import save, trace
+from .onnx.inputs import prefill_request, step_request, vision_request
+from .onnx.layer_copies import Unlike
+from .onnx.weights_file import WeightsFile
+from .ops.attention import NAME
 
 Progress = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

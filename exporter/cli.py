@@ -8,14 +8,14 @@ import typer
 from rich.markup import escape
 
 from .. import console
-from ..engines.bundle import Bundle
-from ..engines.manifest import Manifest
-from . import options as o
+from ..engines.bundle.folder import Bundle
+from ..engines.bundle.manifest import Manifest
+from . import cli_options as o
 from .config import ExportConfig
 
 if TYPE_CHECKING:
-    from .family import Family
-    from .latency import Timed
+    from .checkpoint.family import Family
+    from .timing.latency import Timed
 
 
 def export(
@@ -53,8 +53,8 @@ def export(
         output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
         check=validate, ratio_of=ratio_of, revision=revision,
     )  # fmt: skip
-    from ..engines.replace import check_target
-    from .family import Family
+    from ..engines.bundle.swap import check_target
+    from .checkpoint.family import Family
     from .pipeline import export as run
     from .pipeline import solve_for_latency
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from .. import console
 from ..errors import LuvcError
-from . import options as o
+from . import cli_options as o
 
 
 def plan(
@@ -34,7 +34,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
-    from .family import Family
+    from .checkpoint.family import Family
     from .pipeline import plan as make
     from .report import plan_json, plan_table
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..engines.bundle import first_error
-from ..engines.manifest import Dtype
-from ..engines.schedule import Keeps, Schedule, Scope, Signal, Solver
+from ..engines.bundle.folder import first_error
+from ..engines.bundle.manifest import Dtype
+from ..engines.bundle.schedule import Keeps, Schedule, Scope, Signal, Solver
 from ..errors import LuvcError
-from .problem import DEFAULTS, Options
+from .planning.problem import DEFAULTS, Options
 
 SOLVER = tuple(field.name for field in dataclasses.fields(Options))
 """Fields that are the solver's options."""

@@ -1,19 +1,19 @@
 """One export from start to end: plan, load, write, validate, swap in."""
 
 from ..engines.backends import backend as load_backend
-from ..engines.bundle import Bundle
-from ..engines.manifest import Layout
-from ..engines.replace import check_target, replacing
-from ..engines.schedule import Schedule
+from ..engines.bundle.folder import Bundle
+from ..engines.bundle.manifest import Layout
+from ..engines.bundle.schedule import Schedule
+from ..engines.bundle.swap import check_target, replacing
 from ..errors import LuvcError
 from .assemble import Progress, assemble, write_manifest
-from .checkpoint import fetch_weights, load_model
+from .check.parity import CHECKED_ON, check, reference_runner, reports
+from .checkpoint.family import Family
+from .checkpoint.weights import fetch_weights, load_model
 from .config import ExportConfig
-from .family import Family
-from .latency import Timed, for_latency
-from .parity import CHECKED_ON, check, reference_runner, reports
-from .problem import check_schedule
-from .schedule import solve
+from .planning.problem import check_schedule
+from .planning.solver import solve
+from .timing.latency import Timed, for_latency
 
 __all__ = ["export", "plan", "reference_runner", "reports"]
 

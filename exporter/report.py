@@ -4,15 +4,15 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..engines.manifest import Layout
-from ..engines.schedule import Schedule, Stage
+from ..engines.bundle.manifest import Layout
+from ..engines.bundle.schedule import Schedule, Stage
 from ..engines.validate import Report
-from . import cost
-from .family import Family
-from .grid import merge_grid
-from .latency import Timed
-from .problem import Problem
-from .schedule import smooth_counts
+from .checkpoint.family import Family
+from .planning import cost
+from .planning.grid import merge_grid
+from .planning.problem import Problem
+from .planning.solver import smooth_counts
+from .timing.latency import Timed
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"

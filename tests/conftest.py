@@ -15,8 +15,8 @@ from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
-from luvc.exporter.problem import DEFAULTS, PAPER
-from luvc.tools import demo_model
+from luvc.exporter.planning.problem import DEFAULTS, PAPER
+from luvc.tools.demo import random_checkpoint
 
 Result = namedtuple("Result", "code out err")
 TINY = {"layers": 4, "vision_layers": 2, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
@@ -77,7 +77,7 @@ class Workshop:
         folder = self.root / "checkpoints" / name
         with FileLock(self.root / f"{name}.lock"):  # test processes share the workshop
             if not folder.exists():
-                demo_model.write(folder, **shape)
+                random_checkpoint.write(folder, **shape)
         return folder
 
     def bundle(self, case: str = "qwen2", ratio: float = 2.0) -> Bundle:
@@ -110,7 +110,7 @@ def workshop(tmp_path_factory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    from luvc.engines.samples import sample_picture
+    from luvc.engines.generated import sample_picture
 
     return sample_picture((200, 260), seed=7)
 

@@ -12,16 +12,19 @@ import torch
 from PIL import Image
 
 from luvc.engines import Bundle
-from luvc.engines.bundle import sha256
-from luvc.engines.schedule import Schedule
-from luvc.exporter import cli, parity
+from luvc.engines.bundle.folder import sha256
+from luvc.engines.bundle.schedule import Schedule
+from luvc.exporter import cli
 from luvc.exporter import cli_plan as plan
-from luvc.exporter.family import Family
-from luvc.exporter.latency import StageCosts, Timed
-from luvc.tools import bench, info
+from luvc.exporter.check import parity
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.timing.latency import StageCosts, Timed
+from luvc.tools import info
 from luvc.tools import run as run_tool
 from luvc.tools import validate as validate_tool
-from tests.conftest import TINY, ask
+from luvc.tools.bench import cli as bench
+
+from .conftest import TINY, ask
 
 SMALL = ("--text-tokens", "8", "--text-capacity", "96")
 
@@ -472,6 +475,6 @@ def test_a_missing_onnx_runtime_is_a_clear_message(command, workshop, photo, mon
 
 
 def test_bugs_keep_their_trace(command, workshop, monkeypatch):
-    monkeypatch.setattr("luvc.exporter.family.Family.load", lambda source: 1 / 0)
+    monkeypatch.setattr("luvc.exporter.checkpoint.family.Family.load", lambda source: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command(plan, "--model", "x")

@@ -12,7 +12,7 @@ from .. import console
 from ..errors import LuvcError
 
 if TYPE_CHECKING:
-    from ..engines.backends.trt_build import Built
+    from ..engines.backends.trt.build import Built
 
 
 def build(
@@ -41,8 +41,8 @@ def build(
     """Build engines for what the manifest says: batch, prompt lengths, one and several new tokens."""
     from ..engines.backends import backend as load_backend
     from ..engines.backends import engine_note
-    from ..engines.backends.trt_build import BuildOptions
-    from ..engines.bundle import Bundle
+    from ..engines.backends.trt.build import BuildOptions
+    from ..engines.bundle.folder import Bundle
 
     if backend not in ("tensorrt", "tensorrt-rtx"):
         raise LuvcError(f"--backend {backend} builds no engines: give tensorrt or tensorrt-rtx")

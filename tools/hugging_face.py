@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..engines.bundle import Bundle
+from ..engines.bundle.folder import Bundle
+from ..engines.bundle.schedule import Schedule
 from ..engines.pictures import to_layout
 from ..engines.processing import Processor, Prompt
-from ..engines.schedule import Schedule
-from ..exporter.family import Family
+from ..exporter.checkpoint.family import Family
 
 
 def unmerged(bundle: Bundle, family: Family) -> Processor:

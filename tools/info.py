@@ -12,8 +12,8 @@ from rich.text import Text
 from .. import console
 
 if TYPE_CHECKING:
-    from ..engines.bundle import Bundle
-    from ..engines.manifest import Engine, Layout, Manifest
+    from ..engines.bundle.folder import Bundle
+    from ..engines.bundle.manifest import Engine, Layout, Manifest
 
 
 def info(
@@ -24,7 +24,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a bundle holds and how far it was validated; needs no checkpoint and no PyTorch."""
-    from ..engines.bundle import Bundle
+    from ..engines.bundle.folder import Bundle
 
     loaded = Bundle.load(bundle)
     found: dict[str, Any] = {**facts(loaded), "verified": verify}
@@ -49,7 +49,7 @@ def facts(bundle: "Bundle") -> dict[str, Any]:
 
     `files` is their number; an engine's `batch` is (fewest, usual, most) conversations.
     """
-    from ..engines.bundle import WEIGHTS
+    from ..engines.bundle.folder import WEIGHTS
 
     m = bundle.manifest
     return {

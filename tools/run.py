@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .. import console
-from ..engines.manifest import Layout
+from ..engines.bundle.manifest import Layout
 from ..errors import LuvcError
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.manifest import Layout
-from ..engines.schedule import Axis
+from ..engines.bundle.manifest import Layout
+from ..engines.bundle.schedule import Axis
 from ..errors import LuvcError
-from ..exporter.grid import merge_spans, merged_length
+from ..exporter.planning.grid import merge_spans, merged_length
 
 INK, LINE = "#1e293b", (255, 255, 255)
 FADE = 0.82

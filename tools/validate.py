@@ -18,7 +18,7 @@ def validate(
 ) -> None:
     """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
     from ..engines.backends import backend as load_backend
-    from ..engines.bundle import Bundle
+    from ..engines.bundle.folder import Bundle
     from ..engines.processing import Processor
     from ..engines.validate import validate as compare
     from ..exporter.pipeline import reference_runner

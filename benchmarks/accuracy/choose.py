@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from luvc.errors import LuvcError
-from luvc.exporter.problem import DEFAULTS, PAPER, Options
+from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
 
 from ..files import write_json
 from . import setup
@@ -149,7 +149,7 @@ def run(
     workers: setup.Workers = 0,
     output: setup.Output = RESULTS,
 ) -> None:
-    """Choose the solver's defaults; whoever agrees moves them in exporter/problem.py."""
+    """Choose the solver's defaults; whoever agrees moves them in exporter/planning/problem.py."""
     echo = setup.stopwatch()
     study, head = setup.load(model, "validation", limit, device, batch, workers)
     journal = Journal(output / "accuracy_choice.partial.jsonl", head)
@@ -163,7 +163,11 @@ def run(
     head = {"date": datetime.date.today().isoformat()} | head
     write_json(output / "accuracy_choice.json", as_json(rounds, head))
     journal.close()
-    same = "as exporter/problem.py has it" if rounds[-1].end == DEFAULTS else "not its defaults"
+    same = (
+        "as exporter/planning/problem.py has it"
+        if rounds[-1].end == DEFAULTS
+        else "not its defaults"
+    )
     echo(f"chosen, {same}: {rounds[-1].end}")
 
 

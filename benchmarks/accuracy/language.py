@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from luvc.plugins.spectrum.reference import take_rows
-from luvc.tools.pocket.packing import IGNORE
+from luvc.plugins.scores.spectrum.reference import take_rows
 
+from ..training.packing import IGNORE
 from .questions import Group
 
 

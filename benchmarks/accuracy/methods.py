@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from luvc.exporter.problem import DEFAULTS, PAPER, Options
+from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
 
 from . import plans, scores, selections
 from .draws import Draws

@@ -7,12 +7,12 @@ that methods of all kinds are compared at an equal budget. Letters: V visual tok
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from luvc.engines.schedule import Merge, Prune, Schedule
+from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.errors import LuvcError
-from luvc.exporter.cost import DecoderShape, EncoderShape
-from luvc.exporter.grid import Grid
-from luvc.exporter.problem import DEFAULTS, Options, Problem
-from luvc.exporter.schedule import solve
+from luvc.exporter.planning.cost import DecoderShape, EncoderShape
+from luvc.exporter.planning.grid import Grid
+from luvc.exporter.planning.problem import DEFAULTS, Options, Problem
+from luvc.exporter.planning.solver import solve
 
 LEAST = 0.02
 """Part of the visual tokens below which a stage of another method is that method in name only."""

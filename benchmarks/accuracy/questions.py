@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from luvc.tools.pocket.dataset import Record, example
-from luvc.tools.pocket.packing import IGNORE, turn
-from luvc.tools.pocket.tokenizer import END, IMAGE_END, IMAGE_START, START
+
+from ..training.packing import IGNORE, turn
+from ..training.tokenizer import END, IMAGE_END, IMAGE_START, START
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luvc.tools.evaluation.intervals import Share, bootstrap_mean, wilson
+from luvc.tools.eval.intervals import Share, bootstrap_mean, wilson
 
 from ..files import read_json
 

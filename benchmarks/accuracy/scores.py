@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.exporter.problem import DEFAULTS
-from luvc.plugins.spectrum.contract import cutoff_bin
-from luvc.plugins.spectrum.reference import spectrum_score, take_rows, twiddle
+from luvc.exporter.planning.problem import DEFAULTS
+from luvc.plugins.scores.spectrum.contract import cutoff_bin
+from luvc.plugins.scores.spectrum.reference import spectrum_score, take_rows, twiddle
 
 from .draws import Draws
 from .language import Kept, Stage, State, top

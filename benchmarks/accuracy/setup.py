@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from luvc.engines.bundle import sha256
+from luvc.engines.bundle.folder import sha256
 
 from ..files import read_json
 from . import questions
@@ -44,7 +44,7 @@ def load(
     """
     from transformers import AutoModelForImageTextToText
 
-    from luvc.tools.pocket.checkpoint import load_tokenizer
+    from ..training.checkpoint import load_tokenizer
 
     groups = questions.load(split, limit, load_tokenizer(model), workers)
     if device == "auto":

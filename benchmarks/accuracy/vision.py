@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.engines.schedule import Merge
-from luvc.exporter.grid import Grid, merge_grid
-from luvc.exporter.oim import merge_tokens
-from luvc.exporter.vision.internvl import InternVLAdapter
-from luvc.tools.pocket.checkpoint import MEAN, STD
+from luvc.engines.bundle.schedule import Merge
+from luvc.exporter.planning.grid import Grid, merge_grid
+from luvc.exporter.vision.families.internvl import InternVLAdapter
+from luvc.exporter.vision.oim import merge_tokens
+
+from ..training.checkpoint import MEAN, STD
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from luvc.engines.manifest import Layout, Manifest
-from luvc.exporter.torch_runner import TorchRunner
+from luvc.engines.bundle.manifest import Layout, Manifest
+from luvc.exporter.check.torch_runner import TorchRunner
 
 from . import shapes
 from .fused import Choice, any_fused, choose

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from luvc.errors import LuvcError
-from luvc.tools.benchmark.machine import provenance
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS
@@ -29,7 +29,7 @@ NEW_TOKENS = 16
 def missing(backend: str) -> str | None:
     """None, or why the backend cannot run on a GPU here."""
     from luvc.engines.backends import backend as load_backend
-    from luvc.engines.backends.cuda import Cuda
+    from luvc.engines.backends.trt.cuda import Cuda
 
     try:
         load_backend(backend)
@@ -45,7 +45,7 @@ def ort_problem() -> str | None:
     """None, or that ONNX Runtime would run on the CPU."""
     import onnxruntime
 
-    from luvc.engines.backends.ort import working_device
+    from luvc.engines.backends.ort.runner import working_device
 
     if working_device() == "cuda":
         return None
@@ -61,7 +61,7 @@ def make_bundles(
 ) -> dict[str, Path]:  # fmt: skip
     """Checkpoint, bundles by ratio, engines; the checkpoint is gone afterwards."""
     from luvc.engines.backends import backend as load_backend
-    from luvc.engines.backends.trt_build import BuildOptions
+    from luvc.engines.backends.trt.build import BuildOptions
     from luvc.exporter import ExportConfig, export
 
     checkpoint, bundles = folder / model, {}
@@ -89,9 +89,9 @@ def measure(
     new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Any]:  # fmt: skip
     """The bundles in turns, each in a process of its own."""
-    from luvc.engines.bundle import Bundle
-    from luvc.tools.bench import QUESTION, start
-    from luvc.tools.benchmark.turns import take_turns
+    from luvc.engines.bundle.folder import Bundle
+    from luvc.tools.bench.cli import QUESTION, start
+    from luvc.tools.bench.interleaved import take_turns
 
     layout = Bundle.load(next(iter(bundles.values()))).manifest.layouts[0].name
     shared = {"kind": "bundle", "question": QUESTION, "images": [], "threads": 4, "layout": layout}

@@ -18,12 +18,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from luvc.engines.manifest import Layout
+from luvc.engines.bundle.manifest import Layout
 from luvc.errors import brief
-from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS, PAPER, Options
-from luvc.exporter.torch_runner import TorchRunner
-from luvc.tools.benchmark.machine import provenance
+from luvc.exporter.check.torch_runner import TorchRunner
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS, shapes

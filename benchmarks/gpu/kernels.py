@@ -20,9 +20,9 @@ import torch
 import typer
 
 from luvc.errors import brief
-from luvc.plugins.spectrum import nvrtc
-from luvc.tools.benchmark.machine import provenance
-from luvc.tools.benchmark.turns import summary
+from luvc.plugins.scores.spectrum import nvrtc
+from luvc.tools.bench.interleaved import summary
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS, forms

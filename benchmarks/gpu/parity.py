@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from luvc.errors import LuvcError
-from luvc.tools.benchmark.machine import provenance
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS
@@ -27,10 +27,10 @@ def torch_cuda(bundle: Any, model: str | None, device: str = "cuda") -> Any:
     """The exporter's modules on the GPU, in the bundle's dtype."""
     import torch
 
-    from luvc.exporter.checkpoint import load_model
-    from luvc.exporter.family import Family
-    from luvc.exporter.source import checkpoint_of
-    from luvc.exporter.torch_runner import TorchRunner
+    from luvc.exporter.check.torch_runner import TorchRunner
+    from luvc.exporter.checkpoint.family import Family
+    from luvc.exporter.checkpoint.hub import checkpoint_of
+    from luvc.exporter.checkpoint.weights import load_model
 
     if device == "cuda" and not torch.cuda.is_available():
         raise LuvcError(f"PyTorch {torch.__version__} sees no CUDA GPU")
@@ -43,7 +43,7 @@ def torch_cuda(bundle: Any, model: str | None, device: str = "cuda") -> Any:
 
 def ort_cuda(bundle: Any, model: str | None) -> Any:
     """ONNX Runtime with its CUDA provider; a session that fell back to the CPU is an error."""
-    from luvc.engines.backends import ort
+    from luvc.engines.backends.ort import runner as ort
 
     from .engines import ort_problem
 
@@ -94,7 +94,7 @@ def compare(bundle: Any, runner: Any, name: str, model: str | None) -> list[dict
 
 def work(path: Path, name: str, model: str | None) -> None:
     """The process of one runtime."""
-    from luvc.engines.bundle import Bundle
+    from luvc.engines.bundle.folder import Bundle
 
     step = Steps()
     bundle = step("read the bundle", lambda: Bundle.load(path))

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from luvc.engines.manifest import Layout
-from luvc.exporter.attention import NAME
-from luvc.exporter.graphs import PrefillGraph, StepGraph
-from luvc.exporter.pruner import Tokens
-from luvc.exporter.torch_runner import TorchRunner
+from luvc.engines.bundle.manifest import Layout
+from luvc.exporter.check.torch_runner import TorchRunner
+from luvc.exporter.language.graphs import PrefillGraph, StepGraph
+from luvc.exporter.language.pruner import Tokens
+from luvc.exporter.ops.attention import NAME
 from luvc.exporter.vision.graph import VisionGraph
 
 from .shapes import TEXT, Prompts

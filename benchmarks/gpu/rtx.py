@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from luvc.tools.benchmark.machine import provenance
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS
@@ -62,7 +62,7 @@ def deserialize(trt: Any, files: list[Path]) -> dict[str, int]:
 
 def answer(bundle: Any) -> str:
     """Run every graph of every layout once with our backend -> what ran it."""
-    from luvc.engines.backends.trt import tensorrt_rtx
+    from luvc.engines.backends.trt.backend import tensorrt_rtx
 
     runner = tensorrt_rtx.runner(bundle)
     for layout in bundle.manifest.layouts:
@@ -78,7 +78,7 @@ def work(path: Path, model: str | None) -> None:
     trt = step("import", lambda: importlib.import_module(MODULE))
 
     def gpu() -> str:
-        from luvc.engines.backends.cuda import Cuda
+        from luvc.engines.backends.trt.cuda import Cuda
 
         cuda = Cuda()
         return f"{cuda.name}, {cuda.arch}, {NAME} {trt.__version__}"
@@ -87,7 +87,7 @@ def work(path: Path, model: str | None) -> None:
     step("GPU", gpu)
 
     def load() -> Any:
-        from luvc.engines.bundle import Bundle
+        from luvc.engines.bundle.folder import Bundle
 
         return Bundle.load(path)
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from luvc.tools.benchmark.machine import provenance
+from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 

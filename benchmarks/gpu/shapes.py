@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from luvc.engines.manifest import Layout
+from luvc.engines.bundle.manifest import Layout
 from luvc.engines.positions import prompt_positions
-from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS, Options
-from luvc.exporter.schedule import solve
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning.problem import DEFAULTS, Options
+from luvc.exporter.planning.solver import solve
 
 TEXT = 64  # text tokens of a prompt
 HEAD = 4  # of them before the picture

@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 import torch
 
-from luvc.plugins.spectrum import cuda, launch, reference
+from luvc.plugins.scores.spectrum import cuda, launch, reference
 
 TEXT = 9
 

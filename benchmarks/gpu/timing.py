@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from luvc.errors import brief
-from luvc.tools.benchmark.turns import summary
+from luvc.tools.bench.interleaved import summary
 
 Work = Callable[[], Any]
 

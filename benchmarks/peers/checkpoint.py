@@ -35,9 +35,9 @@ def write(folder: Path, family: str, shape: str) -> Path:
 
 
 def _internvl(folder: Path, s: dict[str, int]) -> None:
-    from luvc.tools import demo_model
+    from luvc.tools.demo import random_checkpoint
 
-    demo_model.write(
+    random_checkpoint.write(
         folder, layers=s["layers"], hidden=s["hidden"], intermediate=s["intermediate"],
         vision_layers=s["vision_layers"], vision_hidden=s["vision"], image=448,
     )  # fmt: skip
@@ -48,9 +48,9 @@ def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
     from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
     from transformers import Qwen2VLImageProcessorPil as Images
 
-    from luvc.tools import demo_model
+    from luvc.tools.demo import random_checkpoint
 
-    tokens = demo_model.tokenizer()
+    tokens = random_checkpoint.tokenizer()
     tokens.add_special_tokens({"additional_special_tokens": list(QWEN_TOKENS.values())})
     tokens.chat_template = QWEN_TEMPLATE
     heads = (
@@ -77,7 +77,7 @@ def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
     ids = {f"{k}_token_id": tokens.convert_tokens_to_ids(v) for k, v in QWEN_TOKENS.items()}
     config = Qwen2VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
     model = Qwen2VLForConditionalGeneration(config).eval()
-    demo_model.randomise(model, seed=0)
+    random_checkpoint.randomise(model, seed=0)
     model.generation_config = GenerationConfig(
         eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id, do_sample=False
     )

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "benchmark"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "bench"))
 
 from protocol import serve  # type: ignore[import-not-found]
 

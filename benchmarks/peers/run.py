@@ -41,9 +41,9 @@ def main(
     """Measure everything and write the results."""
     from luvc import console
     from luvc.errors import brief
-    from luvc.tools.benchmark.machine import provenance
-    from luvc.tools.benchmark.tables import tables
-    from luvc.tools.benchmark.turns import take_turns
+    from luvc.tools.bench.interleaved import take_turns
+    from luvc.tools.bench.machine import provenance
+    from luvc.tools.bench.tables import tables
 
     sys.path.insert(0, str(HERE))
     import checkpoint
@@ -90,7 +90,7 @@ def main(
 def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[str, Callable]]:
     """Name and start of each system, in the order of the table."""
     from luvc.errors import LuvcError, brief
-    from luvc.tools.bench import start
+    from luvc.tools.bench.cli import start
 
     bundles: dict[str, Any] = {}
     for label, ratio in (("luvc 1x", 1.0), ("luvc 2x", 2.0)):
@@ -139,8 +139,8 @@ def our_bundle(model: Path, ratio: float) -> Any:
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:
     """OpenVINO GenAI on an export of the same checkpoint, in the peers' environment."""
-    from luvc.engines.samples import sample_picture
-    from luvc.tools.benchmark.turns import System
+    from luvc.engines.generated import sample_picture
+    from luvc.tools.bench.interleaved import System
 
     peers_environment()
     exported, picture = model.parent / "openvino", model.parent / "picture.npy"

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from ...errors import LuvcError
-from ..bundle import Bundle
+from ..bundle.folder import Bundle
 
 NAMES = ("tensorrt", "tensorrt-rtx", "ort")  # best first
 
@@ -41,5 +41,5 @@ def engine_note(bundle: Bundle, name: str) -> str:
 
 def _import(name: str) -> Any:
     if name == "ort":
-        return import_module(".ort", __name__)
-    return import_module(".trt", __name__).BACKENDS[name]
+        return import_module(".ort.runner", __name__)
+    return import_module(".trt.backend", __name__).BACKENDS[name]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..manifest import Dtype, LanguageModel, LayerType, Layout
+from ..bundle.manifest import Dtype, LanguageModel, LayerType, Layout
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..backends.base import SharedRunner
+from ..bundle.manifest import Layout, Manifest
 from ..decoding import Rows
-from ..manifest import Layout, Manifest
 
 T = TypeVar("T")
 

@@ -1,16 +1,16 @@
 """Vision towers: one loop, one small adapter for each family, found by Hugging Face model_type."""
 
 from ...errors import LuvcError
+from .adapter import VisionAdapter
 from .anyres import AnyresAdapter, OneVisionAdapter
-from .core import VisionAdapter
-from .glm4v import Glm4vAdapter
-from .internvl import InternVLAdapter
-from .lfm2_vl import Lfm2VLAdapter
-from .llava import LlavaAdapter
-from .ovis2 import Ovis2Adapter
-from .paligemma import Gemma3Adapter, PaliGemmaAdapter
-from .qwen_vl import Qwen2VLAdapter, Qwen3VLAdapter, Qwen25VLAdapter
-from .smolvlm import Idefics3Adapter, SmolVLMAdapter
+from .families.glm4v import Glm4vAdapter
+from .families.internvl import InternVLAdapter
+from .families.lfm2_vl import Lfm2VLAdapter
+from .families.llava import LlavaAdapter
+from .families.ovis2 import Ovis2Adapter
+from .families.paligemma import Gemma3Adapter, PaliGemmaAdapter
+from .families.qwen_vl import Qwen2VLAdapter, Qwen3VLAdapter, Qwen25VLAdapter
+from .families.smolvlm import Idefics3Adapter, SmolVLMAdapter
 
 ADAPTERS: dict[str, type[VisionAdapter]] = {
     "gemma3": Gemma3Adapter,

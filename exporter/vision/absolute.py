@@ -1,6 +1,6 @@
 """Towers whose positions are added in the embeddings and whose tokens are in raster order.
 
-Letters: core.py.
+Letters: adapter.py.
 """
 
 from typing import Any, ClassVar
@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...engines.manifest import Layout
+from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
-from ..cost import EncoderShape
-from ..grid import Grid
-from .core import Picture, State, VisionAdapter
+from ..planning.cost import EncoderShape
+from ..planning.grid import Grid
+from .adapter import Picture, State, VisionAdapter
 
 
 class AbsoluteAdapter(VisionAdapter):

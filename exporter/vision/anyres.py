@@ -1,7 +1,7 @@
 """LLaVA-NeXT and LLaVA-OneVision: the whole picture and its tiles, packed without padding.
 
 Packing is static here: one image size fixes which rows and columns are padding, where lines end and how
-far the features are shrunk. Letters: core.py; T tiles of an image, the whole picture first.
+far the features are shrunk. Letters: adapter.py; T tiles of an image, the whole picture first.
 """
 
 import math
@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ...engines.manifest import Layout
-from ...engines.schedule import Merge
+from ...engines.bundle.manifest import Layout
+from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
-from ..grid import Grid, merge_grid, merge_spans
-from .asking import blank_run
-from .core import Picture, State
-from .llava import LlavaAdapter
+from ..planning.grid import Grid, merge_grid, merge_spans
+from .adapter import Picture, State
+from .families.llava import LlavaAdapter
+from .processor_files import blank_run
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from functools import partial
 import torch
 from torch import nn
 
-from ...engines.manifest import Layout
-from ..borders import Run, bordered, runs_of
-from ..grid import Grid, merge_grid
-from ..mirror import mirror
-from ..oim import merge_tokens
-from .core import VisionAdapter
+from ...engines.bundle.manifest import Layout
+from ..ops.layer_marks import Run, bordered, runs_of
+from ..ops.mirror import mirror
+from ..planning.grid import Grid, merge_grid
+from .adapter import VisionAdapter
+from .oim import merge_tokens
 
 
 class VisionGraph(nn.Module):

@@ -2,7 +2,7 @@
 
 The checkpoint's processors give patches block by block; here the tokens are in raster order, so that
 OIM's neighbours are neighbours, and go back into blocks before the merger. Windows have an order of
-their own. Letters: core.py; P patches of an image, k the side of a block, d head size.
+their own. Letters: adapter.py; P patches of an image, k the side of a block, d head size.
 """
 
 from typing import Any, ClassVar
@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...engines.manifest import Layout
-from ...engines.schedule import Merge
+from ...engines.bundle.manifest import Layout
+from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
-from ..attention import attention
-from ..cost import EncoderShape
-from ..grid import Grid
-from ..oim import merge_axis
-from .asking import blank_run
-from .core import Picture, State, VisionAdapter
+from ..ops.attention import attention
+from ..planning.cost import EncoderShape
+from ..planning.grid import Grid
+from .adapter import Picture, State, VisionAdapter
+from .oim import merge_axis
+from .processor_files import blank_run
 
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
 

@@ -9,11 +9,11 @@ from benchmarks.accuracy.draws import Draws
 from benchmarks.accuracy.language import Kept, top
 from benchmarks.accuracy.methods import METHODS
 from benchmarks.accuracy.vision import Seen
+from benchmarks.training.checkpoint import build_config
+from benchmarks.training.tokenizer import build_tokenizer
 from luvc.errors import LuvcError
-from luvc.exporter.grid import Grid
-from luvc.plugins.spectrum.contract import cutoff_bin
-from luvc.tools.pocket.checkpoint import build_config
-from luvc.tools.pocket.tokenizer import build_tokenizer
+from luvc.exporter.planning.grid import Grid
+from luvc.plugins.scores.spectrum.contract import cutoff_bin
 
 GRID = Grid(4, 5)
 V = GRID.tokens

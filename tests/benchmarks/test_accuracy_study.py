@@ -17,14 +17,14 @@ from benchmarks.accuracy.plans import Budget
 from benchmarks.accuracy.results import RESULTS, Results
 from benchmarks.accuracy.study import CONTROL, Study
 from benchmarks.files import write_json
+from benchmarks.training.checkpoint import build_config, build_model, save_checkpoint
+from benchmarks.training.packing import IGNORE
+from benchmarks.training.tokenizer import build_tokenizer
 from luvc.engines.backends.base import PrefillFeed
-from luvc.engines.schedule import Prune, Schedule
-from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS, PAPER
-from luvc.exporter.torch_runner import TorchRunner
-from luvc.tools.pocket.checkpoint import build_config, build_model, save_checkpoint
-from luvc.tools.pocket.packing import IGNORE
-from luvc.tools.pocket.tokenizer import build_tokenizer
+from luvc.engines.bundle.schedule import Prune, Schedule
+from luvc.exporter.check.torch_runner import TorchRunner
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning.problem import DEFAULTS, PAPER
 
 pytestmark = pytest.mark.xdist_group("accuracy-study")  # what one test computes, others read
 CPU = torch.device("cpu")

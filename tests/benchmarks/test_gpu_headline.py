@@ -11,10 +11,11 @@ from torch.nn.attention import SDPBackend
 
 from benchmarks.gpu import case, fused, headline, shapes, timing
 from luvc.engines.backends.base import PrefillFeed, StepFeed
-from luvc.exporter.family import Family
-from luvc.exporter.problem import DEFAULTS, PAPER
-from luvc.exporter.torch_runner import TorchRunner
-from tests.families import checkpoints
+from luvc.exporter.check.torch_runner import TorchRunner
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning.problem import DEFAULTS, PAPER
+
+from ..families import checkpoints
 
 CPU = torch.device("cpu")
 SIZES = {"internvl": (168, 504), "qwen2_5_vl": (280, 392)}

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from benchmarks.gpu import forms, kernels, sanitizer, stage, timing
-from luvc.plugins.spectrum import cuda, nvrtc
-from tests.plugins import test_kernels
-from tests.plugins.conftest import Emulator, emulator  # noqa: F401 a fixture
+from luvc.plugins.scores.spectrum import cuda, nvrtc
+
+from ..plugins import test_kernels
+from ..plugins.conftest import Emulator, emulator  # noqa: F401 a fixture
 
 
 @pytest.fixture

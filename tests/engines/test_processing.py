@@ -12,7 +12,8 @@ from transformers.image_utils import load_image
 from luvc.engines.pictures import open_video
 from luvc.engines.processing import open_image
 from luvc.errors import LuvcError
-from tests.conftest import ask
+
+from ..conftest import ask
 
 
 def test_prompt_is_the_templates_with_the_reduced_run(workshop, picture):

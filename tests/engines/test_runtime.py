@@ -8,7 +8,8 @@ from luvc.engines import VLM
 from luvc.engines.decoding import Row, Rows
 from luvc.engines.sampling import Sampling
 from luvc.errors import LuvcError
-from tests.conftest import ask
+
+from ..conftest import ask
 
 QUESTIONS = ("Why?", "What is in the upper left corner of the picture?", "Describe the colours.")
 

@@ -10,12 +10,13 @@ from safetensors import safe_open
 
 from luvc.engines import VLM
 from luvc.errors import LuvcError
-from luvc.exporter import ExportConfig, export, parity
-from luvc.exporter.checkpoint import load_model
-from luvc.exporter.family import Family
-from luvc.exporter.memory import free_memory
+from luvc.exporter import ExportConfig, export
+from luvc.exporter.check import parity
+from luvc.exporter.check.memory import free_memory
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.onnx.weights_file import WeightsFile, release
 from luvc.exporter.pipeline import reports
-from luvc.exporter.weights import WeightsFile, release
 
 from ..conftest import TINY, ask
 

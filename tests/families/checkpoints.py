@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from luvc.tools.demo_model import randomise
+from luvc.tools.demo.random_checkpoint import randomise
 
 from . import shapes
 from .preprocessing import IMAGES, PROCESSORS, VIDEOS

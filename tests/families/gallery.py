@@ -9,15 +9,15 @@ import pytest
 from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
-from luvc.engines.manifest import Manifest
-from luvc.engines.samples import sample_picture
-from luvc.engines.schedule import Merge, Prune, Schedule
+from luvc.engines.bundle.manifest import Manifest
+from luvc.engines.bundle.schedule import Merge, Prune, Schedule
+from luvc.engines.generated import sample_picture
 from luvc.exporter import ExportConfig, export
-from luvc.exporter.checkpoint import load_model
-from luvc.exporter.family import Family
+from luvc.exporter.check.torch_runner import TorchRunner
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.weights import load_model
 from luvc.exporter.pipeline import plan
-from luvc.exporter.problem import PAPER
-from luvc.exporter.torch_runner import TorchRunner
+from luvc.exporter.planning.problem import PAPER
 
 from . import reference, shapes
 from .checkpoints import NAMES, family_of, write

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from luvc.tools.demo_model import corpus
+from luvc.tools.demo.random_checkpoint import corpus
 
 # One loop over messages and parts, as published templates have it; what differs is put in by name.
 PARTS = """\

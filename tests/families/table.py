@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from luvc.exporter.text import SUPPORTED
+from luvc.exporter.language.traits import SUPPORTED
 from luvc.exporter.vision import ADAPTERS
 
 from . import published

@@ -1,7 +1,7 @@
 """FLOPs of published shapes, counted by hand: what the solver's small shapes have none of."""
 
-from luvc.exporter import cost
-from luvc.exporter.family import Family
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning import cost
 
 from . import published
 

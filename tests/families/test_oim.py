@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from luvc.engines.schedule import Merge, Schedule
+from luvc.engines.bundle.schedule import Merge, Schedule
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import by_hand, reference

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from luvc.engines.schedule import Prune, Schedule
+from luvc.engines.bundle.schedule import Prune, Schedule
 
 from . import reference
 from .gallery import QUESTION, names, pictures, question

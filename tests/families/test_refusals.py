@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.exporter.family import Family
+from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.pipeline import plan
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}

@@ -14,11 +14,11 @@ from luvc.engines import VLM
 from luvc.engines.positions import prompt_positions
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
-from luvc.exporter.family import Family
+from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.pipeline import reports
-from luvc.exporter.turns import TimedPrompt
-from luvc.tools import bench
+from luvc.exporter.timing.interleaved import TimedPrompt
 from luvc.tools import run as run_tool
+from luvc.tools.bench import cli as bench
 
 from .checkpoints import write
 from .gallery import apart

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from luvc.plugins.spectrum import nvrtc
-from luvc.plugins.spectrum.launch import Launch
-from luvc.plugins.spectrum.nvrtc import KERNELS
+from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins.scores.spectrum.launch import Launch
+from luvc.plugins.scores.spectrum.nvrtc import KERNELS
 
 HERE = Path(__file__).parent
 BARRIER = "__syncthreads();"

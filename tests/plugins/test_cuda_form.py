@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from luvc.errors import LuvcError
-from luvc.plugins.spectrum import cuda, nvrtc, reference
+from luvc.plugins.scores.spectrum import cuda, nvrtc, reference
 
 
 @pytest.fixture(params=["host", "gpu"] if torch.cuda.is_available() else ["host"])

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from luvc.plugins.spectrum import reference
-from luvc.plugins.spectrum.launch import gather_launch, score_launch, select_launch, unit_bytes
+from luvc.plugins.scores.spectrum import reference
+from luvc.plugins.scores.spectrum.launch import (
+    gather_launch,
+    score_launch,
+    select_launch,
+    unit_bytes,
+)
 
 TIE_MARGIN = 1e-5  # energies closer than this, relative to the highest, may change places
 

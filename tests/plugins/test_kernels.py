@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from luvc.plugins.spectrum.launch import score_launch
-from luvc.plugins.spectrum.nvrtc import KERNELS
+from luvc.plugins.scores.spectrum.launch import score_launch
+from luvc.plugins.scores.spectrum.nvrtc import KERNELS
 
 Case = namedtuple("Case", "tokens groups channels dtype cutoff batch", defaults=[None, 1])
 

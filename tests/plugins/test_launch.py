@@ -3,7 +3,7 @@
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.spectrum.launch import (
+from luvc.plugins.scores.spectrum.launch import (
     SHARED_BYTES,
     gather_launch,
     largest_radix,

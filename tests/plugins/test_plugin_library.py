@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.spectrum import nvrtc
-from luvc.plugins.spectrum.contract import FLOATS, OPERATORS
-from luvc.plugins.spectrum.launch import (
+from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins.scores.spectrum.contract import FLOATS, OPERATORS
+from luvc.plugins.scores.spectrum.launch import (
     gather_call,
     gather_launch,
     score_call,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import helper as h
 
-from luvc.plugins.spectrum import onnx_function, reference
+from luvc.plugins.scores.spectrum import onnx_function, reference
 
 SIZES = pytest.mark.parametrize(
     ("V", "keep", "groups"), [(5000, 2500, 1), (9000, 4500, 1), (9000, 6000, 3)]

@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from luvc.plugins.spectrum.launch import gather_launch, select_launch, unit_bytes
-from luvc.plugins.spectrum.nvrtc import KERNELS
+from luvc.plugins.scores.spectrum.launch import gather_launch, select_launch, unit_bytes
+from luvc.plugins.scores.spectrum.nvrtc import KERNELS
 
 
 def visual_rows(rng, batch, sequence, tokens):

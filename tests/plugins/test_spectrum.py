@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import helper as h
 
-from luvc.plugins.spectrum import contract, onnx_function, reference
+from luvc.plugins.scores.spectrum import contract, onnx_function, reference
 
 CASES = [  # V, S, D, keep, cutoff bin, groups
     (64, 90, 32, 20, 8, 1),

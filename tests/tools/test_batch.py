@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from luvc.errors import LuvcError
-from luvc.tools import batch, batch_files
-from tests.conftest import ask
+from luvc.tools.batch import cli as batch
+from luvc.tools.batch import files as batch_files
+
+from ..conftest import ask
 
 pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -31,7 +33,7 @@ def png(seed: int) -> bytes:
 
 
 def command(*arguments) -> list[str]:
-    return [sys.executable, "-m", "luvc.tools.batch", *map(str, arguments)]
+    return [sys.executable, "-m", "luvc.tools.batch.cli", *map(str, arguments)]
 
 
 def test_many_pictures_killed_half_way(workshop, tmp_path):

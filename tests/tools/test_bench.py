@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.tools import bench
-from luvc.tools.benchmark.turns import System, summary, take_turns
+from luvc.tools.bench import cli as bench
+from luvc.tools.bench.interleaved import System, summary, take_turns
 
 pytestmark = pytest.mark.xdist_group("bench")  # one run of the command for all of this file
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ def test_figures_are_whole(report):
 
 def test_the_table_shows_speed_ups(report, capsys, monkeypatch):
     from luvc import console
-    from luvc.tools.benchmark.tables import tables
+    from luvc.tools.bench.tables import tables
 
     monkeypatch.setattr(console.out, "width", 120)
     console.show(*tables(report))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from luvc.tools import demo
+from luvc.tools.demo import ask as demo
 from luvc.tools.pocket.dataset import TEST_QUESTIONS, example
 
 ROOT = Path(__file__).parent.parent.parent
@@ -34,4 +34,4 @@ def test_make_demo_exports_and_asks_the_pocket_vlm():
     result = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     export, ask, run = (c for c in result.stdout.splitlines() if c.startswith(".venv/bin"))
     assert "luvc-export --model tools/pocket/model --ratio 2x" in export
-    assert "luvc.tools.demo demo/bundle" in ask and "--show-tokens" in run
+    assert "luvc.tools.demo.ask demo/bundle" in ask and "--show-tokens" in run

@@ -9,12 +9,13 @@ from PIL import Image
 from scipy.stats import binom, binomtest
 
 from luvc.errors import LuvcError
-from luvc.exporter.family import Family
-from luvc.tools import eval as eval_tool
-from luvc.tools.evaluation.intervals import bootstrap_mean, wilson
-from luvc.tools.evaluation.items import is_right, pocket_items, read_jsonl
+from luvc.exporter.checkpoint.family import Family
+from luvc.tools.eval import cli as eval_tool
+from luvc.tools.eval.intervals import bootstrap_mean, wilson
+from luvc.tools.eval.items import is_right, pocket_items, read_jsonl
 from luvc.tools.hugging_face import unmerged
-from tests.conftest import ask
+
+from ..conftest import ask
 
 QUESTIONS = ("Why?", "What is this?", "How many?", "Which colour?")
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from luvc.engines import Bundle
-from luvc.engines.manifest import Engine, EngineFile
-from luvc.engines.schedule import Prune, Schedule
+from luvc.engines.bundle.manifest import Engine, EngineFile
+from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.exporter import cli_plan
 from luvc.tools import info
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from luvc.tools.benchmark import machine
+from luvc.tools.bench import machine
 
 
 @pytest.mark.parametrize(

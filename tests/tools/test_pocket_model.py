@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from luvc.engines.bundle import sha256
+from luvc.engines.bundle.folder import sha256
 from luvc.exporter import ExportConfig, export
 from luvc.tools.pocket.dataset import TEST_QUESTIONS
 from luvc.tools.pocket.vocabulary import TASKS
@@ -33,7 +33,7 @@ def test_the_studys_results_are_this_checkpoints():
 
 
 def test_half_the_work_still_answers(results, tmp_path, command):
-    from luvc.tools import eval as eval_tool
+    from luvc.tools.eval import cli as eval_tool
 
     config = ExportConfig.make(
         model=str(MODEL), ratio=2.0, reference_text=24, images=(1, 2), output=tmp_path / "bundle"

@@ -16,13 +16,14 @@ from PIL import Image
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import cli
-from luvc.tools import report
-from luvc.tools.evaluation import outcome
-from luvc.tools.evaluation.outcome import Verdict
-from luvc.tools.reporting import facts
-from luvc.tools.reporting.facts import export_command
-from luvc.tools.reporting.overlay import samples
-from tests.conftest import ask
+from luvc.tools.eval import outcome
+from luvc.tools.eval.outcome import Verdict
+from luvc.tools.report import cli as report
+from luvc.tools.report import facts
+from luvc.tools.report.facts import export_command
+from luvc.tools.report.overlay import samples
+
+from ..conftest import ask
 
 on_page = pytest.mark.xdist_group("report")  # one process makes the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

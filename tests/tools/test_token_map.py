@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines.schedule import Merge
-from luvc.exporter.oim import merge_axis
+from luvc.engines.bundle.schedule import Merge
+from luvc.exporter.vision.oim import merge_axis
 from luvc.tools import run as run_tool
 from luvc.tools.token_map import arrangement, edges, paint, survivors, views
-from tests.conftest import ask
+
+from ..conftest import ask
 
 
 def test_borders_follow_the_merges(workshop):

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ... import console
-from ...engines.bundle import Bundle
+from ...engines.bundle.folder import Bundle
 from ...engines.serving import Limits
 from ...errors import LuvcError
 from .requests import Bounds

@@ -7,9 +7,9 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from ...engines.backends.trt_graph import read_graph
-from ...engines.bundle import Bundle
-from ...engines.manifest import EngineFile
+from ...engines.backends.trt.graph import read_graph
+from ...engines.bundle.folder import Bundle
+from ...engines.bundle.manifest import EngineFile
 
 pb: Any = model_config_pb2  # its classes are made when it is imported: type checkers see none
 Config = Any  # a pb.ModelConfig

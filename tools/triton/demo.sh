@@ -20,7 +20,7 @@ echo "--- curl"
 printf '{"text_input": "What does the photo show?", "max_tokens": 24, "image": "%s"}' "$(base64 -w0 "$picture")" |
     curl --silent --show-error --fail-with-body "localhost:$port/v2/models/luvc_vlm/generate" --data @-
 echo
-echo "--- tools/client.py, streamed over gRPC"
+echo "--- tools/triton/client.py, streamed over gRPC"
 python "$here/client.py" "$picture" "What does the photo show?" --server "localhost:$((port + 1))" --max-tokens 24 --verbose
 
 echo "--- stop"

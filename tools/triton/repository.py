@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...engines.bundle import MANIFEST, Bundle
-from ...engines.manifest import Engine, EngineFile
-from ...engines.replace import check_place, replacing
+from ...engines.bundle.folder import MANIFEST, Bundle
+from ...engines.bundle.manifest import Engine, EngineFile
+from ...engines.bundle.swap import check_place, replacing
 from ...engines.serving import Limits
 from ...errors import LuvcError
 from . import config

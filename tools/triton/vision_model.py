@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...engines.backends import backend as load_backend
-from ...engines.bundle import Bundle
+from ...engines.bundle.folder import Bundle
 from .vlm_model import UTILS, read_parameters
 
 

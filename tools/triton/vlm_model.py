@@ -17,9 +17,9 @@ import numpy as np
 from ... import __version__
 from ...engines.backends import backend as load_backend
 from ...engines.backends.base import Runner
-from ...engines.bundle import Bundle
+from ...engines.bundle.folder import Bundle
+from ...engines.bundle.manifest import Layout
 from ...engines.decoding import Rows
-from ...engines.manifest import Layout
 from ...engines.runtime import VLM
 from ...engines.serving import Busy, Cancelled, Limits, Scheduler
 from ...errors import LuvcError

@@ -1,0 +1,223 @@
+"""ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
+
+import contextlib
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....cores import pool_size
+from ....errors import LuvcError
+from ...bundle.folder import Bundle
+from ...bundle.manifest import Layout
+from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
+from .weights import SharedWeights
+
+NAME = "ort"
+NUMPY = {"float32": np.float32, "float16": np.float16}
+
+
+def available() -> str | None:
+    """None, or why this backend cannot be used and how to mend it."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return (
+            "ONNX Runtime is not installed: pip install 'luvc-export[cpu]' "
+            "(or [gpu] on a machine with an NVIDIA GPU)"
+        )
+    return None
+
+
+def usable(bundle: Bundle) -> str | None:
+    """None, or why this bundle cannot be run here."""
+    if bundle.manifest.dtype not in NUMPY:
+        return (
+            f"{bundle.path} holds {bundle.manifest.dtype} weights, which ONNX Runtime does not run: use "
+            "--backend tensorrt or tensorrt-rtx on a GPU, or export with --dtype fp16"
+        )
+    return available()
+
+
+class Caches:
+    """Buffers of a batch by name, as arrays on the host and as ONNX Runtime's values.
+
+    On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
+
+    Args:
+        arrays: contiguous, rows first, by name.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], device: str):
+        import onnxruntime
+
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        self.values = {name: make(a, device, 0) for name, a in arrays.items()}
+        self._arrays = arrays if device == "cpu" else None
+
+    @property
+    def host(self) -> dict[str, np.ndarray]:
+        """The buffers as arrays, by name.
+
+        Raises:
+            LuvcError: they lie on a GPU.
+        """
+        if self._arrays is None:
+            raise LuvcError(
+                "ONNX Runtime's CUDA provider cannot share caches between requests: build engines "
+                "(luvc-build --backend tensorrt), or install onnxruntime without -gpu"
+            )
+        return self._arrays
+
+
+class OrtRunner:
+    """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
+
+    Args:
+        bundle: a loaded bundle.
+        threads: threads inside one operator; 0 for as many as there are cores to use.
+    """
+
+    name = NAME
+
+    def __init__(self, bundle: Bundle, threads: int = 0):
+        self.bundle, self.threads = bundle, pool_size(threads)
+        self.device = working_device()
+        self._sessions: dict[tuple[str, bool], Any] = {}
+        self._weights = SharedWeights()
+        # half precision is computed in float32 here, from copies that cannot be shared
+        self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
+
+    @property
+    def description(self) -> str:
+        """Backend, version and device, for people."""
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
+
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
+        """Make the layout's sessions, or those of a part of the model."""
+        if vision and layout.images:
+            self.session(layout.graphs.vision)
+        if language:
+            self.session(layout.graphs.prefill)
+            self.session(layout.graphs.step)
+
+    def session(self, graph: str, packed: bool = False) -> Any:
+        """The session of a graph file, made once.
+
+        Args:
+            graph: path inside the bundle.
+            packed: with packed weights of its own, for the steps of a batch.
+
+        Raises:
+            LuvcError: the bundle was replaced since it was loaded.
+        """
+        key = graph, packed and self._shares
+        if key not in self._sessions:
+            with self.bundle.opening(graph) as path:
+                session = self._make(path, packed)
+            self._sessions[key] = session
+        return self._sessions[key]
+
+    def _make(self, path: Path, packed: bool) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # prompts differ in length: a plan for each would hold its own block beside the arena
+        options.enable_mem_pattern = False
+        # a spinning pool burns the cores that the caller's own work needs between steps
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._shares:
+            return self._weights.session(path, options, packed)
+        providers = ["CPUExecutionProvider"]
+        if self.device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
+
+    def new_caches(self, layout: Layout, batch: int) -> "Caches":
+        """Zeroed buffers on the device."""
+        m = self.bundle.manifest
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        return Caches({s.name: np.zeros(s.shape, NUMPY[s.dtype]) for s in specs}, self.device)
+
+    def window(self, caches: "Caches", start: int, count: int) -> "Caches":
+        """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
+        rows = {name: a[start : start + count] for name, a in caches.host.items()}
+        return Caches(rows, self.device)
+
+    def copy_caches(self, source: "Caches", target: "Caches") -> None:
+        """Copy rows to as many others, which do not overlap them (CPU only)."""
+        for name, array in source.host.items():
+            target.host[name][...] = array
+
+    def write_caches(self, caches: "Caches", values: dict[str, np.ndarray]) -> None:
+        """Put back what `read_caches` gave (CPU only)."""
+        for name, array in values.items():
+            caches.host[name][...] = array
+
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
+        """Run prompts and fill the caches in place."""
+        scored = layout.schedule.scored
+        session = self.session(layout.graphs.prefill)
+        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *stage_names(scored)])
+        return PrefillResult(logits[:, 0], stage_results(scored, rest))
+
+    def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
+        """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
+        session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
+        return self._run(session, vars(feed), caches, ["logits"])[0][:, 0]
+
+    def read_caches(self, caches: "Caches") -> dict[str, np.ndarray]:
+        """Host copies, by name."""
+        return {name: np.array(value.numpy()) for name, value in caches.values.items()}
+
+    def _run(self, session, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
+        """Bind each cache as input and as output: TensorScatter then writes in place."""
+        binding = session.io_binding()
+        for name in outputs:  # first, so that they come first in get_outputs()
+            binding.bind_output(name, "cpu")
+        for name, value in feed.items():
+            binding.bind_cpu_input(name, value)
+        for name, cache in caches.values.items():
+            binding.bind_ortvalue_input(name, cache)
+            binding.bind_ortvalue_output(f"{name}_out", cache)
+        session.run_with_iobinding(binding)
+        return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
+
+
+def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
+    """A runner for the bundle.
+
+    Raises:
+        LuvcError: its dtype is not one ONNX Runtime runs.
+    """
+    problem = usable(bundle)
+    if problem is not None:
+        raise LuvcError(problem)
+    return OrtRunner(bundle, threads)
+
+
+def working_device() -> str:
+    """Where sessions run: "cuda" where that works, which the list of providers does not tell."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "cpu"
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+            onnxruntime.preload_dlls()
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
+    except Exception as error:  # no GPU, no driver, no cuDNN: it has no class of its own
+        warnings.warn(f"ONNX Runtime uses the CPU, as CUDA does not work: {error}", stacklevel=2)
+        return "cpu"
+    return "cuda"

@@ -1,0 +1,66 @@
+"""Cache buffers on the device, whole or the rows of a part of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ....errors import LuvcError
+from ..base import CacheSpec
+from .cuda import Buffers, Memory
+from .session import numpy_dtype
+
+ALIGNED = 256  # bytes; TensorRT takes no other addresses
+
+
+class Caches:
+    """Key and value buffers of a batch on the device, and the step recorded over them.
+
+    Args:
+        cuda: the device.
+        specs: of the buffers.
+    """
+
+    def __init__(self, cuda: Any, specs: list[CacheSpec]):
+        sizes = [_bytes(s) for s in specs]
+        starts = np.cumsum([0, *[-(-size // ALIGNED) * ALIGNED for size in sizes]]).tolist()
+        mend = "use a smaller batch, a smaller --text-capacity or a higher --ratio"
+        purpose = f"the caches of {specs[0].shape[0]} conversations"
+        memory = Memory(cuda, starts[-1], purpose, mend)
+        # unwritten slots are masked, but 0 * NaN would not be 0
+        cuda.clear(memory.address, starts[-1])
+        self._place(cuda, memory, specs, [memory.address + start for start in starts[:-1]])
+
+    def _place(self, cuda, memory, specs: list[CacheSpec], addresses: list[int]) -> None:
+        self.specs, self.addresses, self.batch = specs, addresses, specs[0].shape[0]
+        self.sizes = [_bytes(s) for s in specs]
+        self._memory = memory
+        self.buffers = Buffers(cuda)  # of the T = 1 step: a recorded graph holds their addresses
+        self.recorded: tuple[Any, Any] | None = None  # what it is good for, the graph
+        self.warm: Any = None  # what the step last ran for without a graph
+        self.records = True  # False once recording has failed
+        self._windows: dict[tuple[int, int], Caches] = {}  # kept, for their recorded steps
+
+    def window(self, cuda: Any, start: int, count: int) -> "Caches":
+        """`count` rows from `start` on, in the same memory.
+
+        Raises:
+            LuvcError: a row does not begin where TensorRT takes an address.
+        """
+        if (start, count) not in self._windows:
+            rows = [size // self.batch for size in self.sizes]
+            if any(start * row % ALIGNED for row in rows):  # the buffers themselves are aligned
+                raise LuvcError(
+                    f"row {start} of the caches does not begin at a multiple of {ALIGNED} bytes, which "
+                    "TensorRT demands: export with another --text-capacity or --ratio"
+                )
+            part = object.__new__(Caches)
+            specs = [replace(s, shape=(count, *s.shape[1:])) for s in self.specs]
+            addresses = [a + start * row for a, row in zip(self.addresses, rows, strict=True)]
+            part._place(cuda, self._memory, specs, addresses)
+            self._windows[start, count] = part
+        return self._windows[start, count]
+
+
+def _bytes(spec: CacheSpec) -> int:
+    return int(np.prod(spec.shape)) * numpy_dtype(spec.dtype).itemsize

@@ -1,0 +1,193 @@
+"""The bundle folder: written in a temporary place and swapped in whole, checked when loaded.
+
+Loading runs no code from the bundle and follows no path out of it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from ...errors import LuvcError
+from ...files import whole
+from .manifest import SCHEMA_VERSION, File, Manifest
+
+MANIFEST = "manifest.json"
+GRAPHS = "onnx"
+ENGINES = "engines"
+# beside the graphs: runtimes refuse paths that leave their folder
+WEIGHTS = f"{GRAPHS}/weights.safetensors"
+PROCESSOR = "processor"
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: where it lies and what it says of itself."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, verify: bool = False, engines: bool = True) -> "Bundle":
+        """Read and check a bundle.
+
+        Args:
+            path: the bundle folder.
+            verify: also compare SHA-256 sums (reads every byte).
+            engines: check the engines too; False is for building them again.
+
+        Raises:
+            LuvcError: not a bundle, made by a newer version, or a file is missing, truncated, changed
+                or outside the folder.
+        """
+        root = Path(path)
+        manifest = _read_manifest(root)
+        bundle = cls(root, manifest)
+        plans = {p.file for engine in manifest.engines for p in engine.graphs}
+        for name, file in manifest.files.items():
+            if engines or name not in plans:
+                bundle._check(name, file, verify, "luvc-build" if name in plans else "")
+        for layout in manifest.layouts:
+            for graph in layout.graphs.files:
+                if graph not in manifest.files:
+                    raise LuvcError(
+                        f"{root}: layout {layout.name} names {graph}, which is not listed; export again"
+                    )
+        for plan in sorted(plans):
+            if plan not in manifest.files:
+                raise LuvcError(f"{root}: engine {plan} is not listed; run luvc-build again")
+        return bundle
+
+    def file(self, name: str) -> Path:
+        """Path of a listed file.
+
+        Raises:
+            LuvcError: the name leaves the folder.
+        """
+        plain = PurePosixPath(name)
+        path = self.path / plain
+        inside = self.path.resolve()
+        if plain.is_absolute() or ".." in plain.parts or inside not in path.resolve().parents:
+            raise LuvcError(f"{self.path}: {name!r} leaves the bundle; do not use this bundle")
+        return path
+
+    @contextmanager
+    def opening(self, name: str) -> Iterator[Path]:
+        """Path of a listed file, for a block that opens it to run it beside files that are open already.
+
+        Another bundle may have taken the place of the one that was loaded, whose open graphs would then
+        answer together with graphs of another model. Engines that luvc-build adds replace nothing.
+
+        Raises:
+            LuvcError: this file, a graph or the weights were replaced or removed since the bundle was
+                loaded.
+        """
+        self._check_unchanged(name)
+        try:
+            yield self.file(name)
+        finally:  # replaced meanwhile, it may have been opened, or have failed in any way
+            self._check_unchanged(name)
+
+    @property
+    def processor(self) -> Path:
+        """Folder of tokenizer, image processor and chat template."""
+        return self.path / PROCESSOR
+
+    def with_manifest(self, manifest: Manifest) -> "Bundle":
+        """The bundle with another manifest, which replaces the one on disk in one step."""
+        with whole(self.path / MANIFEST, lasting=True) as draft:
+            draft.write_text(manifest.model_dump_json(indent=1))
+        return replace(self, manifest=manifest)
+
+    def intact(self, name: str) -> bool:
+        """Whether a listed file is there in its size."""
+        path = self.file(name)
+        return path.is_file() and path.stat().st_size == self.manifest.files[name].bytes
+
+    def _check_unchanged(self, name: str) -> None:
+        """Compare the manifest on disk with the one that was loaded: this file, all graphs, the weights."""
+        loaded, why = self.manifest.files, ""
+        try:
+            now = _read_manifest(self.path).files
+        except (LuvcError, OSError) as e:
+            now, why = {}, f" ({e})"
+        names = [n for n in loaded if n == name or n.startswith(f"{GRAPHS}/")]
+        if why or any(now.get(n) != loaded[n] for n in names):
+            raise LuvcError(
+                f"{self.path} was replaced or removed since it was loaded{why}: load it again, or restart "
+                "the service"
+            )
+
+    def _check(self, name: str, file: File, verify: bool, command: str) -> None:
+        path = self.file(name)
+        mend = f"run {command} again" if command else "export or copy the bundle again"
+        if not path.is_file():
+            raise LuvcError(f"{self.path}: {name} is missing; {mend}")
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise LuvcError(
+                f"{self.path}: {name} has {size} bytes, the manifest says {file.bytes}; " + mend
+            )
+        if verify and sha256(path) != file.sha256:
+            raise LuvcError(f"{self.path}: {name} was changed (SHA-256 differs); {mend}")
+
+
+def _read_manifest(root: Path) -> Manifest:
+    path = root / MANIFEST
+    if not root.is_dir():
+        raise LuvcError(f"{root} is not a folder; give the folder that luvc-export wrote")
+    if not path.is_file():
+        raise LuvcError(f"{root} is not a bundle: it has no {MANIFEST}")
+    try:
+        data = json.loads(path.read_text())
+        version = int(data["schema_version"] + 0)
+    except (ValueError, KeyError, TypeError) as e:
+        raise LuvcError(f"{path} is not a readable manifest ({e}); export the bundle again") from e
+    if version != SCHEMA_VERSION:
+        raise LuvcError(
+            f"{root} has manifest schema {version}, this version reads {SCHEMA_VERSION}: "
+            + ("upgrade luvc-export" if version > SCHEMA_VERSION else "export the bundle again")
+        )
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as e:
+        raise LuvcError(f"{path} is not valid: {first_error(e)}; export the bundle again") from e
+
+
+def first_error(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
+    """The first finding of a validation error, as `where: what, got value`.
+
+    Args:
+        error: of pydantic.
+        names: of fields, where their users know them by another name.
+    """
+    finding = error.errors()[0]
+    first, *inner = map(str, finding["loc"] or ("",))
+    where = ".".join([(names or {}).get(first, first), *inner])
+    what = finding["msg"].removeprefix("Value error, ")
+    got = finding.get("input")
+    if isinstance(got, (str, int, float)):
+        what += f", got {got!r}"
+    return f"{where}: {what}" if where else what
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def list_files(root: Path, known: Mapping[str, File]) -> dict[str, File]:
+    """Every file below root but the manifest, with size and hash; `known` ones are not read again."""
+    found = {}
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        name = path.relative_to(root).as_posix()
+        if name != MANIFEST:
+            found[name] = known.get(name) or File(bytes=path.stat().st_size, sha256=sha256(path))
+    return found

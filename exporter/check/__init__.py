@@ -1,0 +1,1 @@
+"""A new bundle held against PyTorch."""

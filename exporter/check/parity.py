@@ -1,0 +1,147 @@
+"""A new bundle against PyTorch, whole or, where memory does not hold the model, its first layers."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engines.backends import backend as load_backend
+from ...engines.bundle.folder import REPORT, Bundle
+from ...engines.bundle.manifest import Layout, Manifest
+from ...engines.bundle.schedule import stages_of
+from ...engines.processing import Processor
+from ...engines.validate import Report, validate
+from ...errors import LuvcError, Mismatch
+from ..assemble import DTYPES, Progress, assemble
+from ..checkpoint.family import Family
+from ..checkpoint.hub import checkpoint_of
+from ..checkpoint.weights import load_model
+from ..config import ExportConfig
+from .memory import free_memory
+from .torch_runner import TorchRunner, convert
+
+CHECKED_ON = "ort"  # the backend that needs no GPU
+SHARE = 0.7  # of the free memory that a validation may take
+
+
+def check(
+    config: ExportConfig, family: Family, model: Any, bundle: Bundle, progress: Progress
+) -> int:
+    """Compare each layout with PyTorch, keep the reports, refuse a bundle that does not pass.
+
+    Args:
+        config: of the export.
+        family: of the model.
+        model: in the checkpoint's dtype; converted to float32 here when it is checked whole.
+        bundle: just written, still in its temporary place.
+        progress: told each step.
+
+    Returns:
+        Language layers that were compared: all, or the first ones.
+
+    Raises:
+        Mismatch: an output differs.
+        LuvcError: memory does not hold even the first SPU stage.
+    """
+    layers = bundle.manifest.language.layers
+    depth = fitting_layers(family, bundle.manifest)
+    if depth == layers:
+        runner = TorchRunner(_rounded(model, config.dtype), family, config.text_capacity)
+        _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
+        return layers
+    least = first_stage(bundle.manifest.layouts)
+    if depth < least:
+        raise LuvcError(
+            f"this machine's free memory holds {depth} of the model's {layers} language layers for "
+            f"validation, the first SPU stage needs {least}: free memory, or use --no-validate and run "
+            "luvc-validate on a larger machine"
+        )
+    progress(f"exporting the first {depth} of {layers} language layers for validation")
+    shallow = family.truncated(depth)
+    layouts = tuple(truncated(layout, depth) for layout in bundle.manifest.layouts)
+    with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
+        part = load_model(shallow)
+        assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
+        runner = TorchRunner(_rounded(part, config.dtype), shallow, config.text_capacity)
+        _compare(config, runner, Bundle.load(folder), bundle.path / REPORT, layers, progress)
+    return depth
+
+
+def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layers: int, progress):
+    processor = Processor(bundle)
+    failed = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
+    folder.mkdir()
+    for layout in bundle.manifest.layouts:
+        progress(f"validating {layout.name} against PyTorch")
+        runner = load_backend(CHECKED_ON).runner(bundle)  # of its own: memory holds one layout's
+        report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
+        report = report.model_copy(update={"layers": layers})
+        target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
+        target.write_text(report.model_dump_json(indent=1))
+        if not report.passed:
+            shutil.copy(target, failed)
+            raise Mismatch(
+                f"layout {layout.name} does not match PyTorch, so no bundle was written "
+                f"(report: {failed}): " + "; ".join(report.failures())
+            )
+    failed.unlink(missing_ok=True)  # of an earlier export
+
+
+def fitting_layers(family: Family, manifest: Manifest) -> int:
+    """Language layers whose float32 copy in PyTorch and ONNX Runtime sessions fit into free memory."""
+    free = free_memory() * SHARE
+    d = family.decoder
+    layer = d.hidden * (2 * (d.heads + d.kv_heads) * d.head_dim + 3 * d.intermediate)
+    rest = manifest.parameters - d.layers * layer  # vision, embeddings, head
+    # PyTorch 4 bytes; ONNX Runtime holds the language weights for two graphs, half precision widened
+    per_weight = 4 + 2 * 4
+    return max(0, min(d.layers, int((free - per_weight * rest) / (per_weight * layer))))
+
+
+def first_stage(layouts: tuple[Layout, ...]) -> int:
+    """Layers up to and with the first after an SPU stage, in every layout."""
+    return max(min((p.layer + 1 for p in x.schedule.language), default=1) for x in layouts)
+
+
+def truncated(layout: Layout, depth: int) -> Layout:
+    """The layout of the model's first `depth` language layers."""
+    language = tuple(p for p in layout.schedule.language if p.layer < depth)
+    schedule = layout.schedule.model_copy(update={"language": language})
+    stages = stages_of(schedule.visual_per_layer(depth, layout.visual_tokens))
+    return layout.model_copy(update={"schedule": schedule, "stages": stages})
+
+
+def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunner:
+    """PyTorch for a bundle: its checkpoint in float32, weights rounded to the bundle's dtype.
+
+    Args:
+        manifest: of the bundle.
+        model: checkpoint directory or hub id; default the one named in the manifest.
+
+    Raises:
+        LuvcError: the checkpoint cannot be read, or is another architecture.
+    """
+    family = Family.load(checkpoint_of(manifest, model))
+    d, lm = family.decoder, manifest.language
+    if (d.layers, d.kv_heads, d.head_dim, d.vocab) != (
+        lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,
+    ):  # fmt: skip
+        raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
+    loaded = _rounded(load_model(family), manifest.dtype)
+    return TorchRunner(loaded, family, manifest.text_capacity)
+
+
+def _rounded(model: Any, dtype: str) -> Any:
+    """The model with weights of a bundle's dtype."""
+    return convert(model, torch.device("cpu"), DTYPES[dtype])
+
+
+def reports(bundle: Bundle) -> list[Report]:
+    """The validation reports inside a bundle."""
+    folder = bundle.path / REPORT
+    return [
+        Report.model_validate_json(path.read_text())
+        for path in sorted(folder.glob("validation-*.json"))
+    ]

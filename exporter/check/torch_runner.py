@@ -1,0 +1,152 @@
+"""The bundle's stages in PyTorch: in float32 on the CPU, what every backend is validated against."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...engines.backends.base import (
+    PrefillFeed,
+    PrefillResult,
+    StepFeed,
+    cache_specs,
+    stage_results,
+)
+from ...engines.bundle.manifest import Layout
+from ...plugins.scores.spectrum import cuda
+from ..checkpoint.family import Family
+from ..language.graphs import StepGraph, prompt_graph
+from ..ops.attention import NAME
+from ..vision.graph import VisionGraph
+
+
+class TorchRunner:
+    """The same verbs as a backend's runner, on the graph modules themselves.
+
+    Args:
+        model: the Hugging Face model, with the weights rounded to the bundle's dtype; it is
+            converted here, in place.
+        family: of the model.
+        text_capacity: of the bundle.
+        device: where to run. On "cuda" the SPU runs its CUDA kernels where NVRTC is installed.
+        dtype: of weights, caches and computation.
+    """
+
+    def __init__(
+        self, model: nn.Module, family: Family, text_capacity: int,
+        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
+    ):  # fmt: skip
+        self.device, self.dtype = torch.device(device), dtype
+        self.model: Any = convert(model, self.device, dtype).eval()
+        self.model.set_attn_implementation(NAME)
+        self.family, self.text_capacity = family, text_capacity
+        self.spu = cuda.register() if self.device.type == "cuda" else "SPU in PyTorch"
+        self._graphs: dict[tuple[type, int], tuple[Layout, Any]] = {}
+
+    @property
+    def description(self) -> str:
+        """For people."""
+        name = str(self.dtype).removeprefix("torch.")
+        if self.device.type == "cpu":
+            return f"PyTorch {torch.__version__} {name}"
+        where = torch.cuda.get_device_name(self.device)
+        return f"PyTorch {torch.__version__} {name} on {where}, {self.spu}"
+
+    def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
+        """Build the layout's graphs."""
+        if vision and layout.images:
+            self.graph(VisionGraph, layout)
+        if language:
+            self.graph(prompt_graph(layout), layout)
+            self.graph(StepGraph, layout)
+
+    def graph(self, kind: type, layout: Layout) -> Any:
+        """The VisionGraph, prefill graph or StepGraph of a layout; its tables are computed once."""
+        key = kind, id(layout)
+        if key not in self._graphs:
+            with torch.device(self.device):
+                if kind is VisionGraph:
+                    graph: nn.Module = VisionGraph(self.model, self.family.adapter, layout)
+                else:
+                    family = self.family
+                    graph = kind(
+                        self.model, family.traits, layout, family.language, self.text_capacity
+                    )
+            self._graphs[key] = layout, graph  # the layout is held, so that its id stays its own
+        return self._graphs[key][1]
+
+    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+        """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        pixels = torch.from_numpy(pixel_values).to(self.device)
+        with torch.inference_mode():
+            return _host(self.graph(VisionGraph, layout)(pixels))
+
+    def new_caches(self, layout: Layout, batch: int) -> dict[str, torch.Tensor]:
+        """Zeroed buffers by name."""
+        name: Any = str(self.dtype).removeprefix("torch.")
+        specs = cache_specs(self.family.language, layout, self.text_capacity, name, batch)
+        return {
+            s.name: torch.zeros(s.shape, dtype=getattr(torch, s.dtype), device=self.device)
+            for s in specs
+        }
+
+    def prefill(
+        self,
+        layout: Layout,
+        feed: PrefillFeed,
+        caches: dict[str, torch.Tensor],
+        kept: dict[int, np.ndarray] | None = None,
+    ) -> PrefillResult:
+        """Run prompts and fill the caches in place.
+
+        Args:
+            layout: the layout.
+            feed: the prompts.
+            caches: buffers.
+            kept: ordinals [B, k] to go on with after each scored stage, so that a run can be
+                compared with another one's; the result still tells what this one would keep.
+        """
+        graph = self.graph(prompt_graph(layout), layout)
+        for layer, pruner in graph.pruners.items():
+            ordinals = (kept or {}).get(int(layer))
+            pruner.forced = None if ordinals is None else self._tensor(ordinals)
+        logits, *rest = self._run(graph, feed, caches)
+        stages = stage_results(layout.schedule.scored, [_host(x) for x in rest])
+        return PrefillResult(_host(logits[:, 0]), stages)
+
+    def step(self, layout: Layout, feed: StepFeed, caches: dict[str, torch.Tensor]) -> np.ndarray:
+        """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
+        return _host(self._run(self.graph(StepGraph, layout), feed, caches)[0][:, 0])
+
+    def read_caches(self, caches: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """Host copies."""
+        return {name: np.array(_host(cache)) for name, cache in caches.items()}
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(values)).to(self.device)
+
+    def _run(self, graph, feed, caches: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        args = [self._tensor(getattr(feed, name)) for name in graph.inputs]
+        with torch.inference_mode():
+            logits, *rest = graph(*args, *caches.values())
+        caches.update(zip(caches, rest, strict=False))
+        return [logits, *rest[len(caches) :]]
+
+
+def convert(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Move a model and convert its weights, in place; float32 buffers stay as precise as they are.
+
+    `Module.to` would round them too, and with rounded rotary frequencies far positions turn wrongly.
+    """
+    for p in model.parameters():
+        p.data = p.data.to(device=device, dtype=dtype if p.is_floating_point() else p.dtype)
+    for b in model.buffers():
+        rounded = b.is_floating_point() and b.dtype != torch.float32
+        b.data = b.data.to(device=device, dtype=dtype if rounded else b.dtype)
+    return model
+
+
+def _host(x: torch.Tensor) -> np.ndarray:
+    """As numpy, which has no bfloat16."""
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy(force=True)

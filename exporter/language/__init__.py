@@ -1,0 +1,1 @@
+"""The language model as graphs: the decoder loop, pruning, caches, positions and masks."""

@@ -1,0 +1,111 @@
+"""The caches of the decoder layers, in the form Hugging Face's layers expect as `past_key_values`.
+
+Letters: B batch, T new tokens, C_l cache slots of layer l, D hidden size, H_kv key/value heads, d head
+size, K columns of a convolution's state.
+"""
+
+import torch
+
+from ...plugins.scores.spectrum import contract
+
+Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/backends/base.py)
+
+
+@torch.library.custom_op(f"{contract.DOMAIN}::tensor_scatter", mutates_args=())
+def tensor_scatter(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`scattered`, as an operator of its own that export turns into TensorScatter."""
+    return scattered(cache, update, index)
+
+
+@tensor_scatter.register_fake
+def _(cache, update, index):
+    return torch.empty_like(cache)
+
+
+def write(
+    cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor, fresh: bool = False
+) -> torch.Tensor:
+    """`tensor_scatter`: one ONNX TensorScatter node when traced, in place otherwise.
+
+    Args:
+        cache: [B, H, C, d].
+        update: [B, H, T, d].
+        index: [B].
+        fresh: every index is 0.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return torch.ops.luvc.tensor_scatter(cache, update, index)
+    if fresh:  # a plain copy
+        cache[:, :, : update.shape[2]] = update
+        return cache
+    return cache.scatter_(2, _slots(update, index), update)
+
+
+def scattered(cache: torch.Tensor, update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """cache [B, H, C, d] with rows index[b] .. index[b] + T - 1 replaced by update [B, H, T, d]."""
+    return cache.scatter(2, _slots(update, index), update)
+
+
+def _slots(update: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Slots that update [B, H, T, d] goes to, of its shape."""
+    new = torch.arange(update.shape[2], device=index.device)
+    return (index[:, None, None, None] + new[None, None, :, None]).expand_as(update)
+
+
+class ScatterCache:
+    """Fixed-capacity buffers written in place.
+
+    Args:
+        buffers: of the layers that run, by name.
+        slots: first slot to write, [B], for each layer.
+        fresh: attend to the new keys only (prefill) instead of the whole buffer (step).
+
+    Attributes:
+        last: [B], the last real token of each row among those that come; set before each layer.
+    """
+
+    def __init__(self, buffers: Buffers, slots: dict[int, torch.Tensor], fresh: bool):
+        self.buffers, self.slots, self.fresh = buffers, slots, fresh
+        self.last: torch.Tensor | None = None
+        self.written: Buffers = {}
+
+    def update(self, key: torch.Tensor, value: torch.Tensor, layer: int, *args, **kwargs):
+        """Write [B, H_kv, T, d] and return what this call's queries attend to."""
+        names = f"cache_key_{layer}", f"cache_value_{layer}"
+        for name, new in zip(names, (key, value), strict=True):
+            self.written[name] = write(self.buffers[name], new, self.slots[layer], self.fresh)
+        return (key, value) if self.fresh else tuple(self.written[n] for n in names)
+
+    # ---- short convolutions (LFM2)
+    def get_conv_state(self, layer: int, state_idx: int = 0) -> None:
+        """None: all token counts take the same way, through `update_conv_state`."""
+
+    def is_recording_past(self, layer: int) -> bool:
+        """Hugging Face's speculative decoding; never here."""
+        return False
+
+    def update_conv_state(self, hidden: torch.Tensor, layer: int, **kwargs) -> torch.Tensor:
+        """Put the state before the new tokens and keep its columns behind each row's last one.
+
+        Args:
+            hidden: [B, D, T].
+            layer: whose state.
+            kwargs: sizes that the buffer tells.
+
+        Returns:
+            [B, D, K + T].
+        """
+        name = f"cache_conv_{layer}"
+        state = self.buffers[name]
+        if self.fresh:
+            state = torch.zeros_like(state)
+        full = torch.cat([state.to(hidden.dtype), hidden], -1)
+        assert self.last is not None
+        columns = torch.arange(state.shape[-1], device=state.device)[None] + 1 + self.last[:, None]
+        index = columns[:, None].expand(-1, full.shape[1], -1)
+        self.written[name] = full.gather(2, index)
+        return full
+
+    def outputs(self) -> tuple[torch.Tensor, ...]:
+        """Buffers after this call, in the order of the inputs."""
+        return tuple(self.written[name] for name in self.buffers)

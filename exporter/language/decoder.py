@@ -1,0 +1,136 @@
+"""The decoder loop: Hugging Face's own layers, called one by one, with the SPU between them.
+
+Letters: B batch, S sequence, T new tokens, V visual tokens, V_l those entering layer l, D hidden size.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...engines.backends.base import cache_names, windowed_layers
+from ...engines.bundle.manifest import LanguageModel, Layout
+from ...engines.bundle.schedule import groups_of, stages_of
+from ..ops.layer_marks import Run, bordered, runs_of
+from ..ops.mirror import mirror
+from .caches import Buffers, ScatterCache
+from .pruner import Pruner, Tokens
+from .rotary import Rotary, Turns
+from .traits import TextTraits
+
+MARK_TABLE = "model.visual_embeddings_table"  # Ovis2
+
+
+class Decoder(nn.Module):
+    """The language half of a Hugging Face VLM, layer by layer.
+
+    Args:
+        model: the Hugging Face model; its text model and `lm_head` are registered here under their own
+            names.
+        traits: of the text model.
+        layout: visual tokens, images and schedule.
+        language: of the manifest.
+        capacity: text tokens of a conversation.
+    """
+
+    def __init__(
+        self, model: nn.Module, traits: TextTraits, layout: Layout, language: LanguageModel,
+        capacity: int,
+    ):  # fmt: skip
+        super().__init__()
+        self.traits, self.layout = traits, layout
+        names = [traits.path, "lm_head", *([MARK_TABLE] if traits.marks else ())]
+        for name, child in mirror(model, tuple(names)).named_children():
+            self.add_module(name, child)
+        schedule, visual = layout.schedule, layout.visual_tokens
+        groups = groups_of(schedule.scope, layout.images)
+        self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
+        self.slots = [capacity + v for v in self.visual]
+        self.layers: Sequence[int] = range(len(self.text.layers))
+        self.gaps: frozenset[int] = frozenset()
+        self.windows = windowed_layers(language, layout, capacity)
+        self.window = language.window if self.windows else None
+        self.turn = Rotary(
+            self.text.rotary_emb, getattr(self.text.config, "rope_parameters", None) or {},
+            traits.layer_types, traits.position_axes,
+        )  # fmt: skip
+        self.pruners = nn.ModuleDict()
+        for prune in schedule.language:
+            self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, schedule)
+            visual = prune.keep
+
+    def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
+        """Run only the first layer of each kind from now on, and gaps -> the runs to stamp.
+
+        Args:
+            alone: run the first layer of every run; nothing stands for another run's.
+        """
+        breaks = {stage.first for stage in stages_of(self.visual)}
+        breaks |= set(
+            range(1, self.traits.deepstack + 1)
+        )  # features are added behind each of these
+        # a convolution reads the sequence's length, which the tracer takes from outside the layer
+        types = self.traits.layer_types
+        kinds = [
+            (self.traits.kind(i), types[i] == "conv" and self.slots[i]) for i in range(len(types))
+        ]
+        runs = runs_of(breaks, f"{self.traits.path}.layers", self.slots, kinds, alone)
+        self.layers = [run.first for run in runs]
+        self.gaps = frozenset(run.first for run in runs if run.like is not None)
+        return runs
+
+    def cache_names(self) -> list[str]:
+        """Cache tensors of the layers that run, in the order the graph takes them."""
+        types = self.traits.layer_types
+        return cache_names({i: types[i] for i in self.layers if i not in self.gaps}, self.windows)
+
+    def named_caches(self, caches: Sequence[torch.Tensor]) -> Buffers:
+        """Cache inputs by name."""
+        return dict(zip(self.cache_names(), caches, strict=True))
+
+    @property
+    def text(self) -> Any:
+        """The Hugging Face text model."""
+        return self.get_submodule(self.traits.path)
+
+    def turns(self, tokens: Tokens) -> Turns:
+        """cos and sin of the tokens' positions, for each type of layer."""
+        positions = tokens.positions[..., : self.traits.position_axes]
+        return self.turn(positions, tokens.hidden.dtype)
+
+    def input_norm(self, i: int) -> nn.Module:
+        """The norm at the input of a layer."""
+        layer = self.text.layers[i]
+        return layer.operator_norm if hasattr(layer, "operator_norm") else layer.input_layernorm
+
+    def layer(
+        self, i: int, tokens: Tokens, turns: Turns, mask, cache: ScatterCache
+    ) -> torch.Tensor:
+        """One decoder layer: hidden [B, S, D] -> [B, S, D]."""
+        kind = self.traits.layer_types[i]
+        cos, sin = turns.get(kind, (None, None))
+
+        def run(start, cos, sin, mask, positions, slots, last):
+            cache.slots[i], cache.last = slots, last
+            out = self.text.layers[i](
+                start, attention_mask=mask, position_embeddings=None if cos is None else (cos, sin),
+                position_ids=positions, past_key_values=cache, use_cache=True,
+            )  # fmt: skip
+            return out[0] if isinstance(out, tuple) else out
+
+        return bordered(
+            run, i, i in self.gaps, tokens.hidden, cos=cos, sin=sin,
+            mask=None if kind == "conv" else mask, positions=tokens.positions[..., 0],
+            slots=cache.slots[i], last=tokens.last,
+        )  # fmt: skip
+
+    def logits(self, tokens: Tokens) -> torch.Tensor:
+        """float32 [B, 1, vocabulary] of the last real token of each row."""
+        rows = torch.arange(tokens.hidden.shape[0], device=tokens.hidden.device)
+        hidden = tokens.hidden[rows, tokens.last][:, None]
+        text = self.text
+        norm = text.embedding_norm if hasattr(text, "embedding_norm") else text.norm
+        head, cap = self.get_submodule("lm_head"), self.traits.logit_softcap
+        logits = head(norm(hidden)).float()
+        return logits if cap is None else cap * torch.tanh(logits / cap)

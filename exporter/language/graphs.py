@@ -1,0 +1,163 @@
+"""The graphs of a bundle and their tensor names, which are part of the bundle's contract.
+
+Letters: B batch, S prompt length, T new tokens, V visual tokens, P position axes, C_l cache slots of
+layer l, H_kv key/value heads, d head size, D hidden size.
+"""
+
+from typing import Any
+
+import torch
+
+from ...engines.backends.base import stage_names
+from ...engines.bundle.manifest import Layout
+from .caches import Buffers, ScatterCache, scattered
+from .decoder import MARK_TABLE, Decoder
+from .masks import prompt_mask, step_mask
+from .pruner import Tokens, add_deep
+
+
+class PrefillGraph(Decoder):
+    """A whole prompt: embeds it, runs the layers with the SPU cascade, fills the caches.
+
+    Rows are right-padded; attention is causal without a mask where the family allows it, because no
+    real token looks at the padding behind it and the step graph overwrites it.
+    """
+
+    inputs = ("input_ids", "visual_embeds", "visual_index", "position_ids", "last_index")
+
+    def output_names(self) -> list[str]:
+        """logits, buffers, then energies [B, V_l] and kept [B, k] of every scored stage."""
+        caches = [f"{n}_out" for n in self.cache_names()]
+        return ["logits", *caches, *stage_names(self.layout.schedule.scored)]
+
+    def forward(self, input_ids, visual_embeds, visual_index, position_ids, last_index, *caches):
+        """One prompt.
+
+        Args:
+            input_ids: [B, S] int64, right-padded.
+            visual_embeds: [B, V, D], features for deeper layers behind them along the last axis.
+            visual_index: [B, V] int64, where the visual tokens stand, ascending.
+            position_ids: [B, S] int64, or [B, S, P].
+            last_index: [B] int64, the last real token of each row.
+            caches: buffers in the order of `cache_names`.
+        """
+        tokens = self._embed(input_ids, visual_embeds, visual_index, position_ids, last_index)
+        start = torch.zeros_like(last_index)
+        buffers = self.named_caches(caches)
+        cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
+        turns, masks, stages = self.turns(tokens), self._masks(tokens), []
+        for i in self.layers:
+            if str(i) in self.pruners:
+                tokens, seen = self.pruners[str(i)](tokens, self.input_norm(i))
+                stages.extend(seen or ())
+                turns, masks = self.turns(tokens), self._masks(tokens)
+            if i in self.windows:
+                cache.written.update(_remember(buffers, i, tokens.positions[..., 0], start))
+            tokens.hidden = self.layer(i, tokens, turns, masks[self.traits.layer_types[i]], cache)
+            add_deep(tokens)
+        return (self.logits(tokens), *cache.outputs(), *stages)
+
+    def _embed(self, input_ids, visual_embeds, visual_index, position_ids, last_index) -> Tokens:
+        """Text and visual embeddings in one sequence, and what rides along with the tokens."""
+        hidden = self.text.embed_tokens(input_ids)
+        for i, mark in enumerate(self.traits.marks):
+            table: Any = self.get_submodule(MARK_TABLE)
+            row = table.weight[i - len(self.traits.marks)]
+            hidden = torch.where((input_ids == mark)[..., None], row.to(hidden.dtype), hidden)
+        positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
+        if not self.layout.images:
+            return Tokens(hidden, positions, visual_index, last_index)
+        embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
+        hidden = hidden.index_put((rows, visual_index), embeds)
+        if self.traits.mask == "image":
+            size = self.layout.visual_tokens // self.layout.images
+            place = torch.arange(self.layout.visual_tokens, device=hidden.device)
+            image = (place // size).expand(hidden.shape[0], -1)
+            image = torch.full_like(input_ids, -1).scatter(1, visual_index, image)
+            positions = torch.cat([positions, image[..., None]], -1)
+        return Tokens(hidden, positions, visual_index, last_index, tuple(deep))
+
+    def _masks(self, tokens: Tokens) -> dict[str, torch.Tensor | None]:
+        """The mask of each type of layer, for the tokens as they are now."""
+        mask, place = self.traits.mask, tokens.positions[..., 0]
+        if mask == "image" and not self.layout.images:
+            mask = "causal"
+        image = tokens.positions[..., -1] if mask == "image" else None
+        windows = {"full": None, "sliding": self.window, "conv": None}
+        return {
+            kind: prompt_mask(place, image, tokens.last, mask, window)
+            for kind, window in windows.items()
+        }
+
+
+class TextPrefillGraph(PrefillGraph):
+    """A whole prompt of a layout without images."""
+
+    inputs = ("input_ids", "position_ids", "last_index")
+
+    def forward(self, input_ids, position_ids, last_index, *caches):
+        """One prompt; arguments as PrefillGraph's."""
+        none = input_ids[:, :0]
+        return super().forward(input_ids, none, none, position_ids, last_index, *caches)
+
+
+def prompt_graph(layout: Layout) -> type[PrefillGraph]:
+    """The prefill graph of a layout."""
+    return PrefillGraph if layout.images else TextPrefillGraph
+
+
+class StepGraph(Decoder):
+    """New text over filled caches: one token while decoding, a whole turn of text in a chat.
+
+    A new token of layer l goes to slot text_len + V_l; a query sees the slots up to its own, so
+    padding and stale slots stay invisible.
+    """
+
+    inputs = ("input_ids", "position_ids", "text_len", "last_index")
+
+    def output_names(self) -> list[str]:
+        """logits and buffers."""
+        return ["logits", *(f"{n}_out" for n in self.cache_names())]
+
+    def forward(self, input_ids, position_ids, text_len, last_index, *caches):
+        """New tokens.
+
+        Args:
+            input_ids: [B, T] int64, right-padded.
+            position_ids: [B, T] int64 or [B, T, P], positions in the unpruned sequence.
+            text_len: [B] int64, text tokens already in the caches.
+            last_index: [B] int64, the last real new token of each row.
+            caches: buffers in the order of `cache_names`.
+        """
+        hidden = self.text.embed_tokens(input_ids)
+        positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
+        tokens = Tokens(hidden, positions, input_ids[:, :0], last_index)
+        buffers = self.named_caches(caches)
+        slots = {i: text_len + self.visual[i] for i in self.layers}
+        cache = ScatterCache(buffers, slots, fresh=False)
+        turns, masks = self.turns(tokens), {}
+        cached: torch.Tensor | None = None
+        for i in self.layers:
+            if i in self.windows:
+                written = _remember(buffers, i, positions[..., 0], slots[i])
+                cache.written.update(written)
+                cached = written[f"cache_position_{i}"][:, 0, :, 0]
+            kind = self.traits.layer_types[i]
+            sliding = kind == "sliding" and self.window is not None
+            key = self.visual[i], sliding
+            if key not in masks and kind != "conv":
+                window = self.window if sliding else None
+                masks[key] = step_mask(
+                    slots[i], input_ids.shape[1], self.slots[i], positions[..., 0], cached, window
+                )
+            tokens.hidden = self.layer(i, tokens, turns, masks.get(key), cache)
+        return (self.logits(tokens), *cache.outputs())
+
+
+def _remember(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Buffers:
+    """Write the positions [B, T] of new tokens into a stage's cache of positions."""
+    name = f"cache_position_{layer}"
+    new = positions[:, None, :, None].to(buffers[name].dtype)
+    # no TensorScatter: TensorRT-RTX ends the process where such a cache has one number a slot
+    return {name: scattered(buffers[name], new, slot)}

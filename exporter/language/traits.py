@@ -1,0 +1,145 @@
+"""What the decoder loop must know of a text model, from its config alone; refusals included.
+
+Letters: L layers, V visual tokens.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ...engines.bundle.manifest import LayerType
+from ...errors import LuvcError
+from ..planning.cost import DecoderShape
+
+SUPPORTED = (
+    "gemma", "gemma2", "gemma3_text", "glm", "glm4v_text", "lfm2", "llama", "mistral", "phi3", "qwen2",
+    "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text", "smollm3",
+)  # fmt: skip
+# Rotary kinds whose frequencies do not change with the prompt. "dynamic" changes them only beyond
+# max_position_embeddings, which the text capacity never reaches.
+ROTARY = ("default", "linear", "llama3", "yarn", "dynamic")
+LAYERS: dict[str, LayerType] = {
+    "full_attention": "full", "sliding_attention": "sliding", "conv": "conv",
+}  # fmt: skip
+
+PromptMask = Literal["causal", "image", "prompt"]
+
+
+@dataclass(frozen=True)
+class TextTraits:
+    """A text model inside its vision-language family.
+
+    Attributes:
+        layer_types: of each layer.
+        window: positions a "sliding" layer looks back, itself included.
+        conv_state: columns of a "conv" layer's state.
+        unlike: what sets a layer apart from its neighbours beside its type (no rotary positions).
+        logit_softcap: the logits are c * tanh(logits / c).
+        path: dotted name of the text model in the vision-language model.
+        mask: what the prompt's tokens see: what came before; the whole image too inside an image; the
+            whole prompt.
+        position_axes: 3 for M-RoPE.
+        first_position: of the first token.
+        time_scale: positions per second of video.
+        deepstack: layers 0 .. deepstack - 1 whose outputs get visual features added.
+        marks: token ids that take their embedding from the last rows of a table of visual embeddings.
+    """
+
+    layer_types: tuple[LayerType, ...]
+    window: int | None = None
+    conv_state: int = 0
+    unlike: tuple[bool, ...] = ()
+    logit_softcap: float | None = None
+    path: str = "model.language_model"
+    mask: PromptMask = "causal"
+    position_axes: Literal[1, 3] = 1
+    first_position: int = 0
+    time_scale: float = 0.0
+    deepstack: int = 0
+    marks: tuple[int, ...] = ()
+
+    def kind(self, layer: int) -> tuple:
+        """Layers of one kind compute the same function of what enters them."""
+        return self.layer_types[layer], self.unlike[layer : layer + 1]
+
+
+def text_traits(text: Any, **family: Any) -> TextTraits:
+    """Traits of a text config.
+
+    Args:
+        text: the Hugging Face text config.
+        family: what its vision-language family says: path, mask, first_position, time_scale, deepstack.
+
+    Raises:
+        LuvcError: unsupported text model, rotary kind or layer type; names it and what is supported.
+    """
+    if text.model_type not in SUPPORTED:
+        raise LuvcError(f"text model {text.model_type!r} is not supported: {', '.join(SUPPORTED)}")
+    _check_rotary(text)
+    window = getattr(text, "sliding_window", None)
+    alike = "full_attention" if window is None else "sliding_attention"
+    named = getattr(text, "layer_types", None) or [alike] * text.num_hidden_layers
+    other = sorted(set(named) - set(LAYERS))
+    if other:
+        raise LuvcError(
+            f"layers of type {', '.join(other)} are not supported: only {', '.join(LAYERS)} are"
+        )
+    types: tuple[LayerType, ...] = tuple(LAYERS[n] for n in named[: text.num_hidden_layers])
+    rotary = getattr(text, "rope_parameters", None) or {}
+    if "sliding" in types and "mrope_section" in rotary:  # a window is counted in plain positions
+        raise LuvcError(
+            f"sliding windows beside rotary positions in three axes ({text.model_type}) are not supported"
+        )
+    return TextTraits(
+        layer_types=types,
+        window=window if "sliding" in types else None,
+        conv_state=getattr(text, "conv_L_cache", 0) if "conv" in types else 0,
+        unlike=tuple(bool(n) for n in getattr(text, "no_rope_layers", None) or ()),
+        logit_softcap=getattr(text, "final_logit_softcapping", None),
+        position_axes=3 if "mrope_section" in rotary else 1,
+        **family,
+    )
+
+
+def _check_rotary(text: Any) -> None:
+    parameters = getattr(text, "rope_parameters", None) or {}
+    for one in _each(parameters):
+        kind = one.get("rope_type", "default")
+        if kind not in ROTARY:
+            raise LuvcError(
+                f"rotary positions of kind {kind!r} are not supported: {', '.join(ROTARY)}"
+            )
+    ahead = getattr(text, "use_bidirectional_attention", None)
+    if ahead and text.model_type == "gemma3_text":  # PaliGemma's text models: only in the prompt
+        raise LuvcError("text models that look ahead (use_bidirectional_attention) cannot generate")
+
+
+def _each(parameters: dict) -> list[dict]:
+    """One set of rotary parameters, or one for each type of layer."""
+    nested = [p for p in parameters.values() if isinstance(p, dict)]
+    return nested or [parameters]
+
+
+def decoder_shape(text: Any, traits: TextTraits) -> DecoderShape:
+    """Widths of a text config for the cost model."""
+    return DecoderShape(
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        heads=text.num_attention_heads,
+        kv_heads=text.num_key_value_heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
+        intermediate=_intermediate(text),
+        vocab=text.vocab_size,
+        layer_types=traits.layer_types,
+        window=traits.window,
+    )
+
+
+def _intermediate(text: Any) -> int:
+    """Width of the gated MLP; LFM2 derives it (Lfm2MLP)."""
+    width = text.intermediate_size
+    if getattr(text, "block_auto_adjust_ff_dim", False):
+        width = int(2 * width / 3)
+        if text.block_ffn_dim_multiplier is not None:
+            width = int(text.block_ffn_dim_multiplier * width)
+            width = text.block_multiple_of * -(-width // text.block_multiple_of)
+    return width

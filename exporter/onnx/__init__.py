@@ -1,0 +1,1 @@
+"""From a graph module to ONNX files: inputs, tracing, passes, copies of layers, weights."""

@@ -1,0 +1,110 @@
+"""What to trace: example arguments, names and dynamic dimensions of a layout's graphs.
+
+Example sizes avoid 0 and 1, which the tracer would take as fixed. `alone`: trace the first layer of every
+run (see ops/layer_marks.py). Letters: language/graphs.py.
+"""
+
+import torch
+from torch import nn
+from torch.export import Dim
+
+from ...engines.backends.base import cache_specs
+from ...engines.bundle.manifest import Layout
+from ..checkpoint.family import Family
+from ..language.decoder import Decoder
+from ..language.graphs import PrefillGraph, StepGraph, prompt_graph
+from ..vision.graph import VisionGraph
+from .export import Trace
+
+MAX_BATCH = 256
+BATCH, TEXT, NEW = 2, 20, 3  # example sizes
+
+
+def vision_request(
+    model: nn.Module, family: Family, layout: Layout, dtype: torch.dtype, alone: bool = False
+) -> Trace:
+    """pixel_values [N, ...] -> visual_embeds [N, n, D]; N is dynamic."""
+    graph = VisionGraph(model, family.adapter, layout)
+    return Trace(
+        runs=graph.trace_once(alone),
+        module=graph,
+        dtype=dtype,
+        args=(torch.zeros(BATCH, *layout.pixel_shape[1:]),),
+        inputs=["pixel_values"],
+        outputs=["visual_embeds"],
+        dynamic={"pixel_values": {0: Dim("N", min=1, max=MAX_BATCH)}},
+    )
+
+
+def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int, dtype: torch.dtype):
+    """Empty buffers of the layers that are traced."""
+    name = str(dtype).removeprefix("torch.")
+    specs = cache_specs(family.language, layout, capacity, name, BATCH)  # type: ignore[arg-type]
+    shapes = {s.name: (s.shape, getattr(torch, s.dtype)) for s in specs}
+    found = (shapes[name] for name in graph.cache_names())
+    return tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in found)
+
+
+def _positions(family: Family, length: int) -> torch.Tensor:
+    """Example positions [B, length], or [B, length, P]."""
+    axes = family.traits.position_axes
+    positions = torch.arange(length).expand(BATCH, -1).contiguous()
+    return positions if axes == 1 else positions[..., None].repeat(1, 1, axes)
+
+
+def _text_trace(
+    graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
+    dtype: torch.dtype, length: Dim, args: tuple[torch.Tensor, ...], alone: bool,
+) -> Trace:  # fmt: skip
+    """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
+    runs = graph.trace_once(alone)
+    caches = _caches(graph, family, layout, capacity, dtype)
+    rows = {0: Dim("B", min=1, max=MAX_BATCH)}
+    long = ("input_ids", "position_ids")
+    dynamic = {name: {**rows, 1: length} if name in long else rows for name in graph.inputs}
+    return Trace(
+        module=graph,
+        dtype=dtype,
+        args=(*args, *caches),
+        inputs=[*graph.inputs, *graph.cache_names()],
+        outputs=graph.output_names(),
+        dynamic={**dynamic, "caches": tuple(rows for _ in caches)},
+        runs=runs,
+    )
+
+
+def prefill_request(
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    alone: bool = False,
+) -> Trace:  # fmt: skip
+    """The prompt graph; B and S are dynamic, V is fixed."""
+    V = layout.visual_tokens
+    S = V + TEXT
+    graph = prompt_graph(layout)(model, family.traits, layout, family.language, capacity)
+    width = family.decoder.hidden * (1 + family.traits.deepstack)
+    examples = {
+        "input_ids": torch.zeros(BATCH, S, dtype=torch.long),
+        "visual_embeds": torch.zeros(BATCH, V, width, dtype=dtype),
+        "visual_index": torch.arange(4, 4 + V).expand(BATCH, -1).contiguous(),
+        "position_ids": _positions(family, S),
+        "last_index": torch.full((BATCH,), S - 1),
+    }
+    args = tuple(examples[name] for name in graph.inputs)
+    length = Dim("S", min=V + 2, max=V + capacity)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)
+
+
+def step_request(
+    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    alone: bool = False,
+) -> Trace:  # fmt: skip
+    """The new-text graph; B and T are dynamic."""
+    graph = StepGraph(model, family.traits, layout, family.language, capacity)
+    args = (
+        torch.zeros(BATCH, NEW, dtype=torch.long),
+        _positions(family, NEW),
+        torch.full((BATCH,), TEXT),
+        torch.full((BATCH,), NEW - 1),
+    )
+    length = Dim("T", min=1, max=capacity)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)

@@ -1,0 +1,1 @@
+"""Torch operators and marks that become nodes of a graph, and the attention that layers call."""

@@ -1,0 +1,1 @@
+"""From a ratio to integers: grids, costs, the problem and its solver. No torch, no weights."""

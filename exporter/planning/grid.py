@@ -1,0 +1,69 @@
+"""Vision token grids and what OIM steps make of them: integers only, no torch."""
+
+import math
+from dataclasses import dataclass
+
+from ...engines.bundle.schedule import Axis, Merge
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A rectangle of vision tokens: `h` rows, `w` columns."""
+
+    h: int
+    w: int
+
+    @property
+    def tokens(self) -> int:
+        """N = h * w."""
+        return self.h * self.w
+
+    def length(self, axis: Axis) -> int:
+        """Tokens along an axis."""
+        return self.w if axis == "width" else self.h
+
+    def with_length(self, axis: Axis, length: int) -> "Grid":
+        """The grid with another length along one axis."""
+        return Grid(self.h, length) if axis == "width" else Grid(length, self.w)
+
+
+def merged_length(length: int, group: int, multiple: int) -> int:
+    """Tokens left of `length` when every `group` neighbours become group - 1.
+
+    Rounded up to the multiple the projector needs; the surplus stays unmerged at the end.
+    """
+    return min(length, math.ceil((length - length // group) / multiple) * multiple)
+
+
+def merge_grid(grid: Grid, merge: Merge, multiple: Grid) -> Grid:
+    """The grid after one OIM step; `multiple` is what the projector needs along each axis."""
+    length = merged_length(grid.length(merge.axis), merge.group, multiple.length(merge.axis))
+    return grid.with_length(merge.axis, length)
+
+
+def merged_grids(
+    grid: Grid, merges: tuple[Merge, ...], multiple: Grid, layers: int
+) -> tuple[Grid, ...]:
+    """The grid inside each vision layer, after the steps scheduled before it."""
+    grids = []
+    for layer in range(layers):
+        for merge in merges:
+            if merge.layer == layer:
+                grid = merge_grid(grid, merge, multiple)
+        grids.append(grid)
+    return tuple(grids)
+
+
+def merge_spans(spans: list[tuple[int, int]], group: int, length: int) -> list[tuple[int, int]]:
+    """What each row (or column) covers of the first grid, after an OIM step leaves `length` of them.
+
+    Args:
+        spans: (first, last) covered by each before the step.
+        group: g of the step.
+        length: rows left.
+    """
+    merged, groups = [], len(spans) - length
+    for start in range(0, groups * group, group):
+        alone, (a, b) = spans[start : start + group - 2], spans[start + group - 2 : start + group]
+        merged += [*alone, (a[0], b[1])]
+    return [*merged, *spans[groups * group :]]

@@ -1,0 +1,154 @@
+"""One layout of one model as the schedule solver sees it, and schedules held against it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...engines.bundle.manifest import Ratios
+from ...engines.bundle.schedule import Keeps, Merge, Schedule, Scope, Signal, groups_of
+from ...errors import LuvcError
+from ...plugins.scores.spectrum.contract import cutoff_bin
+from . import cost
+from .grid import Grid, merge_grid, merged_grids
+
+_SCHEDULE = Schedule()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
+
+    Attributes:
+        cutoff, signal, scope, match: see Schedule.
+        stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
+        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
+            numbers).
+        oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
+    """
+
+    cutoff: float = _SCHEDULE.cutoff
+    signal: Signal = _SCHEDULE.signal
+    scope: Scope = _SCHEDULE.scope
+    match: bool = _SCHEDULE.match
+    stages: tuple[float, ...] = (0.125, 0.25, 0.5)
+    keeps: Keeps = "geometric"
+    oim_share: float = 0.0
+
+
+DEFAULTS = Options()
+PAPER = Options(
+    cutoff=0.25, signal="normed", scope="prompt", match=False, stages=(0.25, 0.5, 0.75),
+    keeps="geometric", oim_share=0.5,
+)  # fmt: skip
+"""LUVC (arXiv 2512.09010) as we read it: OIM and SPU share the work, a quarter of the spectrum passes."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layout of one model, as the solver sees it.
+
+    Attributes:
+        decoder: language model shape.
+        encoder: vision tower shape.
+        grid: vision tokens of a tile before merging.
+        multiple: lengths the merged grid must be multiples of, for the projector.
+        tiles: tiles in one prompt, images * tiles per image.
+        images: images in one prompt.
+        text: text tokens of the reference prompt.
+        count: visual tokens of one image after some OIM steps, where the projector does not just join
+            `shuffle` grid tokens (packed tiles, padding).
+    """
+
+    decoder: cost.DecoderShape
+    encoder: cost.EncoderShape
+    grid: Grid
+    multiple: Grid
+    tiles: int
+    images: int = 1
+    text: int = 64
+    count: Callable[[tuple[Merge, ...]], int] | None = None
+
+    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
+        """V of a prompt after these OIM steps."""
+        if self.count is not None:
+            return self.images * self.count(vision)
+        return self.tiles * self.grids(vision)[-1].tokens // self.encoder.shuffle
+
+    def grids(self, vision: tuple[Merge, ...]) -> tuple[Grid, ...]:
+        """The grid inside each vision layer."""
+        return merged_grids(self.grid, vision, self.multiple, self.encoder.layers)
+
+    def prefill_flops(self, schedule: Schedule) -> float:
+        """FLOPs of the language prefill under a schedule, scoring included."""
+        V = self.visual_tokens(schedule.vision)
+        visual = schedule.visual_per_layer(self.decoder.layers, V)
+        return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
+
+    def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
+        groups = groups_of(schedule.scope, self.images)
+        stages = []
+        for prune in schedule.language:
+            if prune.keep:
+                length = V // groups
+                stages.append(cost.SpuCost(length, cutoff_bin(schedule.cutoff, length), groups))
+            V = prune.keep
+        return tuple(stages)
+
+    def vision_flops(self, schedule: Schedule) -> float:
+        """FLOPs of the vision tower and projector for all tiles of a prompt."""
+        tokens = tuple(g.tokens for g in self.grids(schedule.vision))
+        return self.tiles * cost.vision(self.encoder, self.grid.tokens, tokens)
+
+    def ratios(self, schedule: Schedule) -> Ratios:
+        """Baseline / compressed FLOPs."""
+        vision = [self.vision_flops(s) for s in (Schedule(), schedule)]
+        prefill = [self.prefill_flops(s) for s in (Schedule(), schedule)]
+        both = [v + p for v, p in zip(vision, prefill, strict=True)]
+        return Ratios(
+            vision=vision[0] / vision[1], prefill=prefill[0] / prefill[1], both=both[0] / both[1]
+        )
+
+
+def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
+    """A schedule of one's own, held against the model; returned with the ratio it achieves.
+
+    Raises:
+        LuvcError: a layer, group or keep that this model and layout do not have.
+    """
+    layers = problem.decoder.layers, problem.encoder.layers
+    for prune in schedule.language:
+        if prune.layer >= layers[0]:
+            raise LuvcError(
+                f"schedule: language layer {prune.layer} does not exist, the model has {layers[0]} "
+                f"(0 to {layers[0] - 1})"
+            )
+    grid = problem.grid
+    for merge in schedule.vision:
+        if merge.layer >= layers[1]:
+            raise LuvcError(
+                f"schedule: vision layer {merge.layer} does not exist, the tower has {layers[1]} "
+                f"(0 to {layers[1] - 1})"
+            )
+        length = grid.length(merge.axis)
+        after = merge_grid(grid, merge, problem.multiple)
+        if merge.group > length or after == grid:
+            raise LuvcError(
+                f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "
+                "changes nothing; use a smaller group"
+            )
+        grid = after
+    V = problem.visual_tokens(schedule.vision)
+    groups = groups_of(schedule.scope, problem.images)
+    for prune in schedule.language:
+        if prune.keep >= V:
+            raise LuvcError(
+                f"schedule: keep {prune.keep} before layer {prune.layer} prunes nothing, {V} visual "
+                "tokens arrive there; keep fewer or drop the entry"
+            )
+        if prune.keep % groups:
+            raise LuvcError(
+                f"schedule: keep {prune.keep} is not a multiple of {groups} images, which scope "
+                "'image' needs"
+            )
+        V = prune.keep
+    ratio = problem.ratios(schedule).prefill
+    return schedule.model_copy(update={"ratio": max(1.0, ratio)})

@@ -1,0 +1,215 @@
+"""The schedule solver: from a ratio to integers that say where tokens vanish.
+
+The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
+largest set of steps whose token factor is at most ratio ** oim_share; the SPU stands at L/8, L/4, L/2
+with keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
+these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
+a plan needs no weights.
+"""
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from ...engines.bundle.schedule import Merge, Prune, Schedule, groups_of
+from ...errors import LuvcError
+from .grid import Grid, merged_length
+from .problem import DEFAULTS, Options, Problem
+
+TOLERANCE = 1.02
+SAMPLES = 400
+
+
+def solve(problem: Problem, ratio: float, options: Options = DEFAULTS) -> Schedule:
+    """The schedule for a ratio.
+
+    Raises:
+        LuvcError: no schedule lands in [ratio, 1.02 ratio]; names what is feasible.
+    """
+    if ratio == 1:
+        return Schedule(ratio=1, cutoff=options.cutoff, signal=options.signal, scope=options.scope)
+    solver = _Solver(problem, ratio, options)
+    for eliminate in (True, False):
+        for vision in solver.vision_steps():
+            found = solver.fit(vision, eliminate)
+            if found is not None:
+                return found
+    raise LuvcError(solver.refusal())
+
+
+@cache
+def smooth_counts(limit: int) -> tuple[int, ...]:
+    """0 and all numbers up to `limit` with no prime factor above 7 (fast FFT lengths)."""
+    counts = {1}
+    for prime in (2, 3, 5, 7):
+        powers = [prime**e for e in range(int(math.log(max(limit, 1), prime)) + 2)]
+        counts = {c * p for c in counts for p in powers if c * p <= limit}
+    return (0, *sorted(counts))
+
+
+class _Solver:
+    """The search for one problem and ratio; keeps the costs it has seen."""
+
+    def __init__(self, problem: Problem, ratio: float, options: Options):
+        self.problem, self.ratio, self.options = problem, ratio, options
+        self.baseline = problem.prefill_flops(Schedule())
+        self.groups = groups_of(options.scope, problem.images)
+
+    # ---- vision
+    def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
+        """Step sets whose token factor is at most OIM's share, largest factor first, then fewest."""
+        limit = self.ratio**self.options.oim_share * (1 + 1e-9)
+        for factor, steps in self._all_vision_steps():
+            if factor <= limit:
+                yield steps
+
+    @cache  # noqa: B019
+    def _all_vision_steps(self) -> list[tuple[float, tuple[Merge, ...]]]:
+        count = 4 if self.ratio > 16 else 2
+        sets: list[tuple[float, tuple[Merge, ...]]] = [(1.0, ())]
+        for n in range(1, count + 1):
+            axes = ["width", "height", "width", "height"][:n]
+            sets += self._sequences(tuple(axes))
+        return sorted(sets, key=lambda s: (-s[0], len(s[1])))
+
+    def _sequences(self, axes) -> Iterator[tuple[float, tuple[Merge, ...]]]:
+        """All step sequences along the axes, one for each distinct set of lengths."""
+        layers = _vision_layers(self.problem.encoder.layers, len(axes))
+
+        def extend(grid: Grid, i: int, merges: tuple[Merge, ...]):
+            if i == len(axes):
+                yield self.problem.grid.tokens / grid.tokens, merges
+                return
+            length, seen = grid.length(axes[i]), set()
+            for group in range(2, length + 1):
+                new = merged_length(length, group, self.problem.multiple.length(axes[i]))
+                if new < length and new not in seen:
+                    seen.add(new)
+                    merge = Merge(layer=layers[i], axis=axes[i], group=group)
+                    yield from extend(grid.with_length(axes[i], new), i + 1, (*merges, merge))
+
+        return extend(self.problem.grid, 0, ())
+
+    @cache  # noqa: B019
+    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
+        """V after these OIM steps."""
+        return self.problem.visual_tokens(vision)
+
+    # ---- language
+    def stage_layers(self) -> tuple[int, ...]:
+        """Layers of the stages that lie between the first and the last."""
+        L = self.problem.decoder.layers
+        return tuple(sorted({int(L * part) for part in self.options.stages} - {0, L - 1, L}))
+
+    def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
+        """Schedule with these keeps; stages that would drop nothing are left out."""
+        V = self.visual_tokens(vision)
+        layers = self.stage_layers()
+        wanted = list(zip(layers, keeps, strict=True))
+        if eliminate and self.problem.decoder.layers > 1:
+            wanted.append((self.problem.decoder.layers - 1, 0))
+        stages = []
+        for layer, keep in wanted:
+            if keep < V:
+                stages.append(Prune(layer=layer, keep=keep))
+                V = keep
+        o = self.options
+        return Schedule(
+            ratio=self.ratio, vision=vision, language=tuple(stages), cutoff=o.cutoff,
+            signal=o.signal, scope=o.scope, match=o.match and bool(vision),
+        )  # fmt: skip
+
+    def achieved(self, schedule: Schedule) -> float:
+        """Baseline / compressed prefill FLOPs."""
+        return self.baseline / self.problem.prefill_flops(schedule)
+
+    def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
+        """The schedule nearest above the ratio for these vision steps, or None."""
+        V = self.visual_tokens(vision)
+        n = len(self.stage_layers())
+        lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
+        highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))
+        if not lowest <= self.ratio * TOLERANCE or highest < self.ratio:
+            return None
+        for counts in self._counts(V):
+            fitting = []
+            for keeps in self._cascades(V, n, counts):
+                candidate = self.schedule(vision, keeps, eliminate)
+                ratio = self.achieved(candidate)
+                if self.ratio <= ratio <= self.ratio * TOLERANCE:
+                    fitting.append((ratio, candidate))
+            if fitting:
+                return min(fitting, key=lambda f: f[0])[1]
+        return None
+
+    def _counts(self, V: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Keeps to choose from, per group: smooth ones first, any if those are too coarse.
+
+        The same without a filter, so that a plan does not depend on the cutoff.
+        """
+        per_group = V // self.groups
+        return smooth_counts(per_group), range(per_group + 1)
+
+    def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
+        """Keeps that fall from V by the law, for r from 0 to 1, rounded to the given counts."""
+        falls = (self._falling(V // self.groups, n, i / SAMPLES) for i in range(SAMPLES + 1))
+        return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}
+
+    def _falling(self, V: int, n: int, r: float) -> list[float]:
+        """Keeps of n stages: V r, V r^2, ... or, linear, equal steps down to V r."""
+        if self.options.keeps == "linear":
+            return [V * (1 - (1 - r) * j / n) for j in range(1, n + 1)]
+        return [V * r**j for j in range(1, n + 1)]
+
+    def _fewest(self, V: int, n: int) -> tuple[int, ...]:
+        """The keeps of r = 0."""
+        return tuple(self.groups * int(keep) for keep in self._falling(V // self.groups, n, 0.0))
+
+    # ---- refusal
+    def refusal(self) -> str:
+        """Why nothing fits, with what does."""
+        largest = 1.0
+        for factor, vision in self._all_vision_steps():
+            V, n = self.visual_tokens(vision), len(self.stage_layers())
+            highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
+            if factor <= highest**self.options.oim_share:
+                largest = max(largest, highest)
+        asked, V = f"{self.ratio:g}x", self.visual_tokens(())
+        where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"
+        if self.ratio > largest:
+            return (
+                f"ratio {asked} is not feasible for {where}: the largest feasible ratio is "
+                f"{math.floor(largest * 100) / 100:g}x; ask for that or less, give a larger --oim-share or "
+                "a --schedule"
+            )
+        near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
+        return (
+            f"no schedule lands within 2 % above {asked} for {where}: token counts are too coarse. "
+            f"The nearest that exist are {near}; the largest feasible ratio is {largest:.2f}x"
+        )
+
+    def _neighbours(self) -> list[float]:
+        """Achievable ratios just below and just above the one asked for."""
+        seen: set[float] = set()
+        for vision in self.vision_steps():
+            V = self.visual_tokens(vision)
+            cascades = self._cascades(V, len(self.stage_layers()), self._counts(V)[1])
+            for eliminate, keeps in itertools.product((True, False), cascades):
+                seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))
+        below = max((r for r in seen if r < self.ratio), default=1.0)
+        above = min((r for r in seen if r > self.ratio), default=None)
+        return [below] if above is None else [below, above]
+
+
+def _nearest(counts: Sequence[int], value: float) -> int:
+    """The count nearest to value; `counts` ascends."""
+    i = bisect.bisect_left(counts, value)
+    around = counts[max(0, i - 1) : i + 1] or counts[-1:]
+    return min(around, key=lambda c: abs(c - value))
+
+
+def _vision_layers(layers: int, steps: int) -> list[int]:
+    """Evenly spaced over the first half of the tower, the first at L/4: 24 layers -> 6, 12."""
+    return [min(layers - 1, round(layers / 2 * (i + 1) / max(steps, 2))) for i in range(steps)]

@@ -1,0 +1,227 @@
+"""What an adapter must say of its family, for the loop in graph.py.
+
+Letters: N graph entries (tiles or images), h rows and w columns of the token grid, n visual tokens of an
+entry, D width.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from ...engines.bundle.manifest import Layout
+from ...engines.bundle.schedule import Merge
+from ..planning.cost import EncoderShape
+from ..planning.grid import Grid, merged_grids
+from .processor_files import known_token
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the family's image processor makes of one image (or video) of a layout.
+
+    Attributes:
+        size: (height, width) of the image, in pixels.
+        tiles: times the tower runs for it: tiles and thumbnail, or steps of a video.
+        pixel_shape: its pixel_values as the vision graph takes them, graph entries first.
+        grid: vision tokens of a tile.
+        options: image processor keywords that give exactly this for the layout's images.
+        resize: images must be brought to `size` first.
+        rows, columns: how the tiles without the thumbnail are laid out; 0 without any.
+        images: in the prompt.
+        frames: of a video; 0 for an image.
+    """
+
+    size: tuple[int, int]
+    tiles: int
+    pixel_shape: tuple[int, ...]
+    grid: Grid
+    options: dict[str, Any] = field(default_factory=dict)
+    resize: bool = False
+    rows: int = 0
+    columns: int = 0
+    images: int = 1
+    frames: int = 0
+
+
+@dataclass
+class State:
+    """What follows the tokens through the merges.
+
+    Attributes:
+        grid: of the tokens.
+        positions: [h, w, 2] row and column of each token on the first grid; means after merges.
+        tables: constants of the stage (cos and sin, window order).
+    """
+
+    grid: Grid
+    positions: torch.Tensor | None = None
+    tables: dict[str, Any] = field(default_factory=dict)
+
+
+class VisionAdapter(ABC):
+    """What one family's tower looks like: geometry from its config, steps from its modules.
+
+    The adapter is a plain object, not a module: the graph that owns it registers the Hugging Face
+    modules under their own names, so that ONNX initializers keep the checkpoint's names.
+    """
+
+    prefix: ClassVar[int] = 0  # tokens before the grid (CLS)
+    modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
+    visual_token: ClassVar[str]  # stands in the prompt once for each visual token
+    follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
+    tabled: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
+    video: ClassVar[bool] = False  # takes videos as frames
+    needs_image: ClassVar[bool] = False  # its processor refuses questions without one
+    template: ClassVar[str | None] = None  # chat template of families that publish none
+    parts: (
+        Any  # the graph's copy of `modules`: single parameters are traced only when read from here
+    )
+
+    # ---- from the config alone
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Refuse variants of the family that the adapter does not reproduce.
+
+        Raises:
+            LuvcError: names the setting.
+        """
+        del config
+
+    @classmethod
+    def traits(cls, config: Any) -> dict[str, Any]:
+        """What the family adds to its text model's traits (see text.TextTraits)."""
+        del config
+        return {}
+
+    @classmethod
+    @abstractmethod
+    def shape(cls, config: Any) -> EncoderShape:
+        """Widths for the cost model."""
+
+    @classmethod
+    def multiple(cls, config: Any) -> Grid:
+        """Lengths the merged grid must be multiples of, for the projector."""
+        del config
+        return Grid(1, 1)
+
+    @classmethod
+    @abstractmethod
+    def picture(
+        cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
+    ) -> Picture:
+        """What an image of `size` = (height, width) becomes; None takes the family's smallest usual one.
+
+        Raises:
+            LuvcError: the processor cannot give this size; says which it can.
+        """
+
+    @classmethod
+    def tokens(cls, config: Any, picture: Picture, merges: Sequence[Merge]) -> int:
+        """Visual tokens of one image after these OIM steps."""
+        shape = cls.shape(config)
+        grids = merged_grids(picture.grid, tuple(merges), cls.multiple(config), shape.layers)
+        return picture.tiles * grids[-1].tokens // shape.shuffle
+
+    @classmethod
+    def visual_grid(
+        cls, config: Any, picture: Picture, merged: Grid
+    ) -> tuple[int, int, int] | None:
+        """(time, rows, columns) of an image's visual tokens, for positions in three axes."""
+        del config, picture, merged
+        return None
+
+    @classmethod
+    def expansion(
+        cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int
+    ) -> list[tuple[str, int]]:
+        """What the family's processor puts into the prompt for one image, as (text, repeats) pairs.
+
+        Args:
+            tokenizer: the checkpoint's.
+            processor: its image processor.
+            picture: the image.
+            tokens: visual tokens of the image.
+        """
+        del processor, picture
+        return [(cls.image_token(tokenizer), tokens)]
+
+    @classmethod
+    def image_token(cls, tokenizer: Any) -> str:
+        """The token that stands once for each visual token."""
+        return known_token(tokenizer, cls.visual_token)
+
+    @classmethod
+    def placeholder(cls, tokenizer: Any, frames: int) -> str:
+        """What the chat template writes for one image."""
+        del frames
+        return cls.image_token(tokenizer)
+
+    # ---- on the modules
+    def __init__(self, model: nn.Module, layout: Layout):
+        """model: the Hugging Face model; layout: what the graph is made for."""
+        self.model: Any = model
+        self.layout = layout
+        self.multiple_of = type(self).multiple(self.model.config)
+
+    @property
+    @abstractmethod
+    def layers(self) -> nn.ModuleList:
+        """The tower's layers."""
+
+    @property
+    def depth(self) -> int:
+        """Layers that run."""
+        return type(self).shape(self.model.config).layers
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Layers whose output is used beside the last one's."""
+        return ()
+
+    def kind(self, layer: int) -> Any:
+        """Neighbouring layers of one kind are alike but for weights."""
+        del layer
+        return None
+
+    def start(self, grid: Grid) -> State:
+        """The state before the first layer."""
+        return State(grid)
+
+    def follow(self, state: State, merge: Merge, after: Grid) -> State:
+        """The state after an OIM step."""
+        del state, merge
+        return State(after)
+
+    @abstractmethod
+    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+        """Pixels [N, ...] -> [N', prefix + h * w, D], raster order, positions added."""
+
+    def order(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """Raster order to the order of the layers."""
+        del state
+        return x
+
+    def raster(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """The order of the layers to raster order."""
+        del state
+        return x
+
+    @abstractmethod
+    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+        """One layer."""
+
+    @abstractmethod
+    def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """[N', prefix + h * w, D] -> visual tokens [N', n, D of the language model].
+
+        Features for deeper language layers lie behind them along the last axis.
+        """
+
+    def pack(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Visual tokens of the tiles [N', n, D] -> of the graph's entries [N, n, D]."""
+        del grid
+        return x

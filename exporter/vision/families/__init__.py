@@ -1,0 +1,1 @@
+"""One file a family, named by its Hugging Face model_type."""

@@ -1,0 +1,129 @@
+"""InternVL 2.5 / 3 / 3.5 in Hugging Face's own format: InternViT, pixel shuffle, MLP; tiles."""
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+
+from ....errors import LuvcError
+from ...planning.grid import Grid
+from ..absolute import AbsoluteAdapter, runs
+from ..adapter import Picture, State
+from ..processor_files import named_token
+
+
+class InternVLAdapter(AbsoluteAdapter):
+    """Tiles of one size, cut by the processor to the shape of the picture, and a thumbnail."""
+
+    prefix: ClassVar[int] = 1  # CLS
+    encoder: ClassVar[str] = "encoder.layer"
+
+    @classmethod
+    def check(cls, config: Any) -> None:
+        """Only the published feature choice, and square position tables."""
+        layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+        if (layer, strategy) != (-1, "default"):
+            raise LuvcError(
+                f"vision features of layer {layer} with strategy {strategy!r} are not supported: "
+                "only layer -1 with 'default' is"
+            )
+        height, width = config.vision_config.image_size
+        if height != width:
+            raise LuvcError(
+                f"a vision tower for {height}x{width} pixels is not supported: only square"
+            )
+
+    @classmethod
+    def multiple(cls, config: Any) -> Grid:
+        """Pixel shuffle joins blocks of 1 / downsample_ratio tokens along both axes."""
+        block = round(1 / config.downsample_ratio)
+        return Grid(block, block)
+
+    @classmethod
+    def projector(cls, config: Any) -> tuple[int, ...]:
+        """Two linear layers on shuffled tokens."""
+        D = config.text_config.hidden_size
+        return config.vision_config.hidden_size * cls.multiple(config).tokens, D, D
+
+    @classmethod
+    def picture(
+        cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
+    ) -> Picture:
+        """The processor decides the tiles of an image of `size`; tiles have the tower's own size."""
+        tile, grid = cls.table(config)
+        made = int(processor.size["height"]), int(processor.size["width"])
+        if made != tile:
+            raise LuvcError(
+                f"the image processor makes tiles of {made[0]}x{made[1]} pixels but the vision tower's "
+                f"position table is for {tile[0]}x{tile[1]}: mend preprocessor_config.json"
+            )
+        size = size or tile
+        rows, columns = count_tiles(size, tile, processor.max_patches)
+        cells = rows * columns
+        # the processor adds a thumbnail to every picture of more than one tile
+        options: dict[str, Any] = {"crop_to_patches": False}
+        if cells > 1:
+            options = {"crop_to_patches": True, "min_patches": cells, "max_patches": cells}
+        tiles = cells + (cells > 1)
+        shape = (tiles, 3, *tile)
+        return Picture(size, tiles, shape, grid, options, False, rows, columns, images, frames)
+
+    @classmethod
+    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+        """From the processor's own method, with the shrunk count per tile."""
+        from transformers import InternVLProcessor
+
+        fields = SimpleNamespace(
+            start_image_token=named_token(tokenizer, "start_image_token"),
+            end_image_token=named_token(tokenizer, "end_image_token"),
+            image_token=cls.image_token(tokenizer),
+            image_seq_length=tokens // picture.tiles,
+        )
+        found = InternVLProcessor.replace_image_token(fields, {"num_patches": [picture.tiles]}, 0)  # type: ignore[arg-type]
+        return runs(found, fields.image_token)
+
+    @classmethod
+    def image_token(cls, tokenizer: Any) -> str:
+        """`<IMG_CONTEXT>` in the published checkpoints."""
+        return named_token(tokenizer, "context_image_token")
+
+    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+        """Patches, CLS and the position table as it is (tiles have the table's size).
+
+        Hugging Face's forward interpolates the table while tracing, even to its own size.
+        """
+        e = self.vision.embeddings
+        x = e.patch_embeddings(pixels)
+        x = torch.cat([e.cls_token.expand(x.shape[0], -1, -1), x], 1)
+        return x if e.position_embeddings is None else x + e.position_embeddings
+
+    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+        """One InternViT layer."""
+        return self.layers[layer](x)
+
+    def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """Pixel shuffle on the rectangle, then the MLP."""
+        m = self.model.model
+        x = self.vision.layernorm(x)[:, self.prefix :].unflatten(1, (grid.h, grid.w))
+        x = m.pixel_shuffle(x, scale_factor=self.model.config.downsample_ratio)
+        return m.multi_modal_projector(x.flatten(1, 2))
+
+
+def count_tiles(size: tuple[int, int], tile: tuple[int, int], most: int) -> tuple[int, int]:
+    """Rows and columns of tiles of an image.
+
+    Raises:
+        LuvcError: not a whole number of tiles, or more than the processor cuts.
+    """
+    if size[0] % tile[0] or size[1] % tile[1]:
+        raise LuvcError(
+            f"image size {size[0]}x{size[1]} is not a whole number of {tile[0]}x{tile[1]} tiles: "
+            f"use multiples such as {tile[0]}x{tile[1]} or {tile[0]}x{2 * tile[1]}"
+        )
+    rows, columns = size[0] // tile[0], size[1] // tile[1]
+    if rows * columns > most:
+        raise LuvcError(
+            f"image size {size[0]}x{size[1]} needs {rows * columns} tiles; the image processor "
+            f"cuts at most {most}: use a smaller one"
+        )
+    return rows, columns

@@ -1,0 +1,1 @@
+"""How a visual token is scored, one method a file or folder."""

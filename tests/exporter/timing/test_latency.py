@@ -1,0 +1,243 @@
+"""Ratios of measured time: the fit, the solver on milliseconds, and the loop on a made-up machine."""
+
+import re
+from itertools import cycle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from luvc.engines import Bundle
+from luvc.engines.bundle.schedule import Schedule
+from luvc.errors import LuvcError
+from luvc.exporter import ExportConfig, cli, pipeline
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.planning.solver import solve
+from luvc.exporter.timing import interleaved as turns
+from luvc.exporter.timing import latency
+from luvc.exporter.timing.latency import StageCosts, TimedProblem, fit
+
+TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
+PROBES = [
+    ([344] * 2, 0),
+    ([344] * 5, 0),
+    *(([344] + [64 + k] * 4, int(k > 0)) for k in (0, 70, 140, 210)),
+]
+
+
+def test_the_fit_finds_the_coefficients():
+    found = fit([(t, s, TRUE.prefill(t, s)) for t, s in PROBES])
+    assert vars(found) == pytest.approx(vars(TRUE), rel=1e-5)
+
+
+def test_noise_makes_no_cost_negative():
+    random = np.random.default_rng(3)
+    for _ in range(50):
+        noisy = [(t, s, TRUE.prefill(t, s) * random.normal(1, 0.1)) for t, s in PROBES]
+        assert min(vars(fit(noisy)).values()) >= 0
+
+
+def test_a_prompt_is_timed(workshop):
+    bundle = workshop.bundle("qwen2")
+    prompt = latency.TimedPrompt.of(bundle, text=40)
+    assert prompt.text == 40
+    assert all(ms > 0 for ms in latency.in_turns([prompt]))
+
+
+class Shared:
+    """A prompt of `ms` with noise; `shared` slows 12 runs of every 24 down."""
+
+    runs = 0
+
+    def __init__(self, ms, noise, shared=1.0):
+        self.ms, self.noise, self.shared = ms, noise, shared
+        self.random = np.random.default_rng(5)
+
+    def run(self):
+        Shared.runs += 1
+        load = 1 + (Shared.runs // 12) % 2 * self.shared
+        return self.ms * load * self.random.lognormal(0, self.noise)
+
+
+def test_a_shared_machine_does_not_disturb_the_ratio():
+    slow, fast = latency.in_turns([Shared(200, 0.01), Shared(100, 0.01)])
+    assert slow / fast == pytest.approx(2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "noise, rounds", [(0.001, turns.ROUNDS.start), (0.3, turns.ROUNDS.stop - 1)]
+)
+def test_rounds_go_on_while_ratios_spread(noise, rounds):
+    Shared.runs = 0
+    latency.in_turns([Shared(1, noise, 0), Shared(1, 0, 0)])
+    assert Shared.runs == 2 * (rounds + 1)
+
+
+@pytest.fixture
+def family(workshop):
+    return Family.load(str(workshop.checkpoint(layers=8, vision_layers=2, image=336)))
+
+
+class Machine:
+    """Stands for a backend: prompts take what `costs` say, `bias` slows compressed ones down."""
+
+    def __init__(self, monkeypatch, tmp_path, family, bias=1.0):
+        self.bias, self.runs = bias, []
+        self.visual = family.problem(family.picture(), 64)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
+        monkeypatch.setattr(latency, "write_probe", lambda family, layers, folder: folder.mkdir())
+
+    def export(self, config):
+        self.runs.append(config)
+        return SimpleNamespace(config=config)
+
+    def prompt(self, bundle, text, backend="auto"):
+        config, problem = bundle.config, self.visual
+        name = config.output.name
+        layers = int(name.split("-")[1]) if name.startswith("probe") else problem.decoder.layers
+        V = problem.visual_tokens(config.schedule.vision)
+        tokens = [v + text for v in config.schedule.visual_per_layer(layers, V)]
+        ms = TRUE.prefill(tokens, sum(p.keep > 0 for p in config.schedule.language))
+        slow = self.bias if name == "try" else 1.0
+        return SimpleNamespace(text=text, run=lambda: ms * slow)
+
+
+def config(tmp_path, ratio=1.5):
+    return ExportConfig.make(
+        model="x", output=tmp_path / "new" / "b", ratio=ratio, ratio_of="latency"
+    )
+
+
+def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert timed.measured == pytest.approx(timed.predicted, rel=1e-3)
+    assert 1.5 <= timed.measured <= 1.5 * 1.02
+    flops = machine.visual.ratios(timed.schedule).prefill
+    assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
+    assert not list((tmp_path / "new").iterdir())
+    probes = len(machine.runs)
+    latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert len(machine.runs) - probes == 2, "stage costs are not measured twice on a machine"
+
+
+def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family, bias=1.1)
+    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert timed.predicted > 1.5 * 1.05
+    assert timed.measured == pytest.approx(1.5, rel=0.05)
+
+
+def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family, bias=1.5)
+    with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.* gives 1\.0\dx"):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+
+
+@pytest.mark.parametrize("damage", ["unwritable", "not JSON"])
+def test_costs_that_cannot_be_kept_are_measured_anew(monkeypatch, tmp_path, family, damage):
+    machine = Machine(monkeypatch, tmp_path, family)
+    cache = tmp_path / "cache"
+    if damage == "unwritable":
+        cache.write_text("a file where the folder should be")
+    for _ in range(2):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+        for file in cache.glob("luvc-export/latency-*.json"):
+            file.write_text("{")
+    assert [run.output.name for run in machine.runs].count("probe-2-None") == 2
+
+
+def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    disturbed = cycle([1.1, 0.9])
+
+    def in_turns(prompts, certainty=0):
+        times = [p.run() for p in prompts]
+        return times if len(times) != 2 else [times[0], times[1] * next(disturbed)]
+
+    monkeypatch.setattr(latency, "in_turns", in_turns)
+    with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.*more than 5 % off"):
+        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    assert sum(run.output.name == "try" for run in machine.runs) == latency.TRIES
+
+
+def test_questions_without_a_picture_are_not_measured(monkeypatch, tmp_path, family):
+    machine = Machine(monkeypatch, tmp_path, family)
+    asked = config(tmp_path).model_copy(update={"images": (0, 1)})
+    latency.for_latency(asked, family, lambda step: None, machine.export)
+    assert {run.images for run in machine.runs} == {(1,)}
+
+
+def test_requests_that_cannot_be_solved(tmp_path, family):
+    for update, message in (
+        ({"images": (1, 2)}, "one layout"),
+        ({"schedule": Schedule()}, "leave one"),
+    ):
+        asked = config(tmp_path).model_copy(update=update)
+        with pytest.raises(LuvcError, match=message):
+            latency.for_latency(asked, family, lambda step: None, lambda config: None)
+
+
+def test_the_solver_counts_milliseconds(family):
+    plain = family.problem(family.picture(), 64)
+    problem = TimedProblem(**vars(plain), costs=TRUE)
+    schedule = solve(problem, 1.4)
+    ratio = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
+    assert 1.4 <= ratio <= 1.4 * 1.02
+
+
+# ---- real exports
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path, family):
+    """A made-up machine that measures for `pipeline.export`, which writes a real bundle in the end."""
+    found, solved = Machine(monkeypatch, tmp_path, family), latency.for_latency
+
+    def measured(config, family, progress, export):
+        return solved(config, family, progress, found.export)
+
+    monkeypatch.setattr(pipeline, "for_latency", measured)
+    return found
+
+
+def ratio_of(bundle):
+    """Of the made-up machine's times, for 144 visual and 64 text tokens in 8 layers."""
+    (layout,) = bundle.manifest.layouts
+    visual = layout.schedule.visual_per_layer(8, layout.visual_tokens)
+    scored = sum(p.keep > 0 for p in layout.schedule.language)
+    return TRUE.prefill([144 + 64] * 8, 0) / TRUE.prefill([v + 64 for v in visual], scored)
+
+
+def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
+    asked = config(tmp_path).model_copy(update={"model": family.source, "check": False})
+    bundle = pipeline.export(asked, family=family)
+    assert {"probe-2-None", "1x", "try"} <= {run.output.name for run in machine.runs}
+    assert 1.5 <= ratio_of(bundle) <= 1.5 * 1.02
+    assert [p.name for p in asked.output.parent.iterdir()] == ["b"], "the probes are gone"
+
+
+def test_the_command_tells_what_was_measured(tmp_path, family, machine, command):
+    target = tmp_path / "new" / "b"
+    line = ("--model", family.source, "--output", target, "--ratio", "1.5", "--no-validate")
+    result = command(cli, *line, "--ratio-of", "latency")
+    assert result.code == 0, result.err
+    told = re.search(r"asked 1\.50x, predicted [\d.]+x, measured ([\d.]+)x", result.out)
+    assert told and float(told[1]) == pytest.approx(ratio_of(Bundle.load(target)), abs=0.006)
+    assert 1.5 <= float(told[1]) <= 1.53
+
+
+def test_a_probe_is_exported_and_timed(tmp_path, family):
+    """What is measured is the model but for its depth: widths, tokens and prompt are the same."""
+    latency.write_probe(family, 2, tmp_path / "probe")
+    asked = ExportConfig.make(
+        model=str(tmp_path / "probe"), output=tmp_path / "bundle", ratio=1, check=False
+    )
+    bundle = pipeline.export(asked)
+    language = family.language
+    less = {"layers": 2, "layer_types": language.layer_types[:2]}
+    assert bundle.manifest.language == language.model_copy(update=less)
+    assert bundle.manifest.layouts[0].visual_tokens == 144
+    prompt = latency.TimedPrompt.of(bundle, text=64)
+    assert prompt.text == 64 and prompt.run() > 0

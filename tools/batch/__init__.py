@@ -1,0 +1,1 @@
+"""luvc-batch: answers about many pictures with Ray Data."""

@@ -1,0 +1,124 @@
+"""What luvc-batch reads and writes: rows of pictures, and Parquet parts that are whole or absent."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...errors import LuvcError
+from ...files import whole
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+RUN = "_run.json"  # a name that readers of Parquet folders pass over
+COLUMNS = {
+    "id": str, "question": str, "text": str, "finish_reason": str, "prompt_tokens": int,
+    "visual_tokens": int, "completion_tokens": int, "error": str,
+}  # fmt: skip
+
+
+def read_input(source: Path) -> list[dict[str, Any]]:
+    """Rows with `id`, `image` (a path, or the bytes of a file) and perhaps `question`.
+
+    Args:
+        source: a folder of pictures, or a .jsonl or .parquet file with the column `image` and, where
+            that holds bytes or a data: URL, `id`. Paths are relative to the file.
+
+    Raises:
+        LuvcError: not readable, or an id is missing or stands there twice.
+    """
+    if source.is_dir():
+        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES)
+        rows = [{"id": p.relative_to(source).as_posix(), "image": str(p.resolve())} for p in paths]
+    elif source.suffix == ".jsonl":
+        rows = [_row(row, source, n) for n, row in enumerate(_json_lines(source), 1)]
+    elif source.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        table = parquet.read_table(source).to_pylist()
+        rows = [_row(row, source, n) for n, row in enumerate(table, 1)]
+    else:
+        raise LuvcError(f"{source} is neither a folder nor a .jsonl or .parquet file")
+    if not rows:
+        raise LuvcError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))})")
+    seen = set()
+    for row in rows:
+        if row["id"] in seen:
+            raise LuvcError(f"{source}: id {row['id']!r:.80} stands there twice")
+        seen.add(row["id"])
+    return rows
+
+
+def _json_lines(source: Path) -> Iterator[Any]:
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise LuvcError(f"{source}, line {number} is not JSON: {error}") from error
+
+
+def _row(row: Any, source: Path, number: int) -> dict[str, Any]:
+    image = row.get("image") if isinstance(row, dict) else None
+    if isinstance(image, dict):  # as Hugging Face's datasets write pictures
+        image = image.get("bytes") or image.get("path")
+    if not isinstance(image, (str, bytes)):
+        raise LuvcError(f"{source}, row {number}: `image` must be a path or the bytes of a file")
+    if isinstance(image, str) and not image.startswith("data:"):
+        name, image = row.get("id", image), str((source.parent / image).resolve())
+    else:
+        name = row.get("id")
+    if name is None:
+        raise LuvcError(f"{source}, row {number}: a row whose `image` is no path needs an `id`")
+    return {"id": str(name), "image": image, "question": row.get("question")}
+
+
+def done(target: Path) -> set[str]:
+    """Ids of the answers that are written."""
+    import pyarrow.parquet as parquet
+
+    found: set[str] = set()
+    for part in target.glob("part-*.parquet"):
+        found.update(parquet.read_table(part, columns=["id"]).column("id").to_pylist())
+    return found
+
+
+def check_run(target: Path, settings: dict[str, Any]) -> None:
+    """Note what a run's answers depend on; refuse to go on with something else.
+
+    Raises:
+        LuvcError: the folder holds a run with other settings, or something else.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    note = target / RUN
+    if not note.exists():
+        if any(target.iterdir()):
+            raise LuvcError(f"output {target} holds something else; give another folder")
+        with whole(note, lasting=True) as draft:
+            draft.write_text(json.dumps(settings, indent=1))
+        return
+    earlier = json.loads(note.read_text())
+    for name, value in settings.items():
+        if earlier.get(name) != value:
+            raise LuvcError(
+                f"output {target} was begun with {name} {earlier.get(name)!r}, not {value!r}: use the "
+                "same, or another folder"
+            )
+
+
+def write_part(target: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as a Parquet file that appears whole."""
+    import pyarrow.parquet as parquet
+
+    table = as_table(rows)
+    with whole(target / f"part-{secrets.token_hex(8)}.parquet", lasting=True) as draft:
+        parquet.write_table(table, draft)
+
+
+def as_table(rows: list[dict[str, Any]]) -> Any:
+    """Rows of answers as an Arrow table."""
+    import pyarrow as pa
+
+    kinds = {int: pa.int32(), str: pa.string()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    return pa.Table.from_pylist(rows, schema=schema)

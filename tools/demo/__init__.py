@@ -1,0 +1,1 @@
+"""What `make demo` asks, random checkpoints to try things on, and the pictures of the documentation."""

@@ -1,0 +1,167 @@
+"""Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...engines.bundle.folder import MANIFEST, Bundle
+from ...engines.processing import Processor, open_image
+from ...errors import LuvcError
+from .items import Item
+
+REFERENCES = ("torch", "hf")
+"""Names beside those of the backends."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer and how many visual tokens entered the language model for it."""
+
+    text: str
+    visual_tokens: int
+
+
+class Answerer(Protocol):
+    """Answers batches of questions, greedily."""
+
+    description: str
+    ratio: float  # of the schedule; 1 where nothing is compressed
+
+    def fits(self, item: Item) -> str | None:
+        """Items of one name can share a batch; None: this question cannot be asked."""
+        ...
+
+    def answer(self, items: Sequence[Item]) -> list[Reply]:
+        """One reply for each."""
+        ...
+
+
+class BundleAnswerer:
+    """A bundle through the runtime.
+
+    Args:
+        vlm: the bundle on a backend's runner or on PyTorch.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, vlm: Any, max_new_tokens: int):
+        self.vlm, self.max_new_tokens = vlm, max_new_tokens
+        self.description = vlm.runner.description
+        self.ratio = vlm.manifest.layouts[0].schedule.ratio
+        self._counts = {layout.images for layout in vlm.manifest.layouts}
+
+    def fits(self, item: Item) -> str | None:
+        """The layout's name."""
+        return layout_name(self.vlm.processor, self._counts, item)
+
+    def answer(self, items: Sequence[Item]) -> list[Reply]:
+        """Answers of one batch."""
+        answers = self.vlm.generate(
+            [item.messages for item in items],
+            layout=self.fits(items[0]),
+            max_new_tokens=self.max_new_tokens,
+            temperature=0,
+        )
+        return [Reply(a.text, a.visual_tokens) for a in answers]
+
+
+class HfAnswerer:
+    """Hugging Face's generate in float32 on a bundle's tiles at ratio 1, one question at a time.
+
+    Args:
+        bundle: gives the layouts, the processor and the dtype that the weights are rounded to.
+        model: its checkpoint: directory, hub id or ID@REVISION.
+        max_new_tokens: longest answer.
+    """
+
+    def __init__(self, bundle: Bundle, model: str, max_new_tokens: int):
+        import transformers
+
+        from ...exporter.assemble import DTYPES
+        from ...exporter.checkpoint.family import Family
+        from ...exporter.checkpoint.weights import load_model
+        from ..hugging_face import unmerged
+
+        self._family = family = Family.load(model)
+        self.processor = unmerged(bundle, family)
+        self.model = load_model(family).to(DTYPES[bundle.manifest.dtype]).float()
+        self.max_new_tokens = max_new_tokens
+        self._counts = {layout.images for layout in bundle.manifest.pictured}
+        self.description = f"transformers {transformers.__version__} generate, float32"
+        self.ratio = 1.0
+
+    def fits(self, item: Item) -> str | None:
+        """The layout's name."""
+        return layout_name(self.processor, self._counts, item)
+
+    def answer(self, items: Sequence[Item]) -> list[Reply]:
+        """Answers of one batch, one after the other: no padding can change them."""
+        return [self._answer(item) for item in items]
+
+    def _answer(self, item: Item) -> Reply:
+        import torch
+
+        from ..hugging_face import model_inputs
+
+        prompt = self.processor.prompt(item.messages, self.fits(item))
+        inputs = model_inputs(self.model, self._family, self.processor, [prompt])
+        with torch.inference_mode():
+            out = self.model.generate(
+                **inputs, do_sample=False, max_new_tokens=self.max_new_tokens
+            )[0, len(prompt.input_ids) :]
+        text = self.processor.tokenizer.decode(out, skip_special_tokens=True)
+        return Reply(text, prompt.layout.visual_tokens)
+
+
+def layout_name(processor: Processor, counts: set[int], item: Item) -> str | None:
+    """Name of the layout for an item's images, None if there is none for their number."""
+    if len(item.images) not in counts:
+        return None
+    return processor.layout_for([open_image(image) for image in item.images]).name
+
+
+def load(
+    target: Path, backend: str, model: str | None, max_new_tokens: int, threads: int
+) -> Answerer:
+    """Whoever is to answer.
+
+    Args:
+        target: bundle folder.
+        backend: "auto", a backend's name, "torch" or "hf".
+        model: checkpoint of the bundle, default the one it names.
+        max_new_tokens: longest answer.
+        threads: of the backend.
+
+    Raises:
+        LuvcError: not a bundle, or the backend cannot run it.
+    """
+    from ...engines import VLM
+
+    if not (target / MANIFEST).is_file() and (target / "config.json").is_file():
+        raise LuvcError(
+            f"{target} is a checkpoint: export it first (--ratio 1 leaves it as it is), then evaluate the "
+            "bundle"
+        )
+    if backend not in REFERENCES:
+        return BundleAnswerer(VLM.load(target, backend=backend, threads=threads), max_new_tokens)
+    from ...exporter.checkpoint.hub import checkpoint_of
+    from ...exporter.pipeline import reference_runner
+
+    bundle = Bundle.load(target)
+    if backend == "hf":
+        return HfAnswerer(bundle, checkpoint_of(bundle.manifest, model), max_new_tokens)
+    vlm = VLM(bundle, reference_runner(bundle.manifest, model))
+    return BundleAnswerer(vlm, max_new_tokens)
+
+
+def batches(answerer: Answerer, items: list[Item], size: int) -> Iterator[list[Item]]:
+    """Items that can be asked together, at most `size` of them; what fits nowhere is left out."""
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        name = answerer.fits(item)
+        if name is not None:
+            groups.setdefault(name, []).append(item)
+    for group in groups.values():
+        for start in range(0, len(group), size):
+            yield group[start : start + size]

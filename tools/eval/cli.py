@@ -1,0 +1,182 @@
+"""luvc-eval: how many questions a bundle or a model answers right."""
+
+import datetime
+import json
+from collections import Counter
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ... import console
+from ...errors import LuvcError
+from ...files import check_file, whole
+from . import outcome
+from .answering import Answerer, batches, load
+from .items import Item, is_right, pocket_items, read_jsonl
+from .outcome import Agreement, Verdict
+
+SHOWN = 5  # differing answers that are printed
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL file of your own: lines with image or images, question, answer, and optionally "
+        "task and id. Default PocketVQA."
+    ),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="auto, ort, tensorrt, tensorrt-rtx; torch for the bundle's stages in PyTorch, hf for "
+        "Hugging Face's generate on the same tiles, uncompressed."
+    ),
+]
+Match = Annotated[
+    str | None,
+    typer.Option(help="exact (PocketVQA's default) or loose: case, spaces, full stop aside."),
+]
+Compare = Annotated[
+    Path | None, typer.Option(help="JSON file of another run on the same questions.")
+]
+MinAgreement = Annotated[
+    float | None, typer.Option(help="With --compare: exit with 1 below this share, 0 to 1.")
+]
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Of PocketVQA: test or validation.")] = "test",
+    limit: Annotated[int | None, typer.Option(help="First questions only.", min=1)] = None,
+    backend: Backend = "auto",
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint for torch and hf; default the bundle's.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
+    match: Match = None,
+    threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the accuracies to write.")] = None,
+    compare: Compare = None,
+    min_agreement: MinAgreement = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole JSON.")] = False,
+) -> None:
+    """Ask questions with known answers and count the right ones, per task, with intervals."""
+    check_file(output, "--output")
+    outcome.check_plot(plot)
+    rule = match or ("loose" if data else "exact")
+    if rule not in ("exact", "loose"):
+        raise LuvcError(f"--match {rule} is not one of exact, loose")
+    if min_agreement is not None and compare is None:
+        raise LuvcError("--min-agreement needs --compare")
+    other = outcome.read(compare) if compare else None
+    with console.Steps(quiet=as_json) as steps:
+        steps("reading the questions")
+        items = read_jsonl(data, limit) if data else list(pocket_items(split, limit))
+        steps("loading the model")
+        answerer = load(bundle, backend, model, max_new_tokens, threads)
+    start = perf_counter()
+    verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
+    head = {
+        "date": datetime.date.today().isoformat(),
+        "bundle": str(bundle),
+        "answered_by": answerer.description,
+        "ratio": answerer.ratio,
+        "data": str(data) if data else f"PocketVQA {split}",
+        "match": rule,
+        "max_new_tokens": max_new_tokens,
+        "seconds": round(perf_counter() - start, 1),
+    }
+    found = outcome.to_json(head, verdicts, skipped)
+    if output:
+        with whole(output) as draft:
+            draft.write_text(json.dumps(found, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.show(outcome.table(found, other))
+    _notes(found)
+    if plot:
+        outcome.plot(found, plot, other)
+    if other:
+        _check(outcome.compare(found, other), min_agreement)
+
+
+def ask(
+    answerer: Answerer, items: list[Item], batch: int, rule: str, quiet: bool
+) -> tuple[list[Verdict], Counter[str]]:
+    """Ask everything that can be asked.
+
+    Returns:
+        The verdicts in the order of the items, and how many questions of each task were left out.
+
+    Raises:
+        LuvcError: nothing could be asked.
+    """
+    replies: dict[str, Any] = {}
+    bar = Progress(
+        TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[right]}"),
+        TimeRemainingColumn(), console=console.err, disable=quiet, transient=True,
+    )  # fmt: skip
+    groups = list(batches(answerer, items, batch))
+    with bar:
+        task = bar.add_task("", total=sum(map(len, groups)), right="")
+        right = 0
+        for group in groups:
+            for item, reply in zip(group, answerer.answer(group), strict=True):
+                replies[item.id] = reply
+                right += is_right(reply.text, item.answers, rule)
+            share = f"{right / len(replies):.1%} right"
+            bar.update(task, advance=len(group), right=share)
+    if not replies:
+        counts = sorted({len(item.images) for item in items})
+        raise LuvcError(
+            f"no question could be asked: they have {' or '.join(map(str, counts))} image(s), the "
+            "bundle holds other numbers; export with --images"
+        )
+    verdicts = [
+        Verdict(
+            i.id, i.task, i.question, i.answers, replies[i.id].text,
+            is_right(replies[i.id].text, i.answers, rule), replies[i.id].visual_tokens,
+        )
+        for i in items if i.id in replies
+    ]  # fmt: skip
+    return verdicts, Counter(item.task for item in items if item.id not in replies)
+
+
+def _notes(found: dict) -> None:
+    """What the table does not say, on stderr."""
+    for task, count in found["skipped"].items():
+        console.err.print(
+            f"[yellow]not asked[/yellow] {count} of task {task}: the bundle holds no layout for so many "
+            "images; export with one more --images"
+        )
+    console.err.print(f"{found['match']} match, {found['seconds']} s", style="dim")
+
+
+def _check(agreement: Agreement, wanted: float | None) -> None:
+    """Print how two runs agree; exit with 1 where that is less than wanted."""
+    same, gain = agreement.same, agreement.gain
+    console.err.print(
+        f"equal answers: {same.value:.2%} of {agreement.questions} "
+        f"(95 % interval {same.low:.2%} to {same.high:.2%}); accuracy {100 * gain.value:+.2f} points "
+        f"({100 * gain.low:+.2f} to {100 * gain.high:+.2f}, paired bootstrap)"
+    )
+    for question, ours, theirs in agreement.differing[:SHOWN]:
+        console.err.print(f"  {question} {ours!r}, there {theirs!r}", markup=False)
+    if wanted is not None and same.value < wanted:
+        console.err.print(f"[bold red]below[/bold red] the wanted agreement of {wanted:.2%}")
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(evaluate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Questions with known answers: PocketVQA, or a JSONL file of one's own."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from ...engines.bundle.folder import first_error
+from ...errors import LuvcError
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        id: unique within its data.
+        task: what it is reported under.
+        question: the user's text.
+        answers: any of them is right.
+        images: paths or PIL images, in order.
+    """
+
+    id: str
+    task: str
+    question: str
+    answers: tuple[str, ...]
+    images: tuple[Any, ...] = field(repr=False)
+
+    @property
+    def messages(self) -> list[dict]:
+        """A conversation of one turn."""
+        parts = [{"type": "image", "image": image} for image in self.images]
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": self.question}]}]
+
+
+def pocket_items(split: str, limit: int | None) -> Iterable[Item]:
+    """PocketVQA's questions of a split, drawn as they are asked for.
+
+    Raises:
+        LuvcError: unknown split, or scikit-image is not installed.
+    """
+    from ..pocket.dataset import SPLITS, TEST_QUESTIONS, example
+
+    if split not in SPLITS:
+        raise LuvcError(f"--split {split} does not exist; choose one of {', '.join(SPLITS)}")
+    for index in range(limit or TEST_QUESTIONS):
+        record = example(split, index)
+        q = record.questions[0]
+        yield Item(f"{split}-{index}", q.task, q.text, (q.answer,), record.pictures)
+
+
+class _Line(BaseModel):
+    """One line of a JSONL file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    question: str
+    answer: str | list[str]
+    image: str | None = None
+    images: list[str] | None = None
+    task: str = "all"
+    id: str | int | None = None
+
+    @model_validator(mode="after")
+    def _says_its_images(self) -> "_Line":
+        if not self.image and self.images is None:
+            raise ValueError("needs 'image' or 'images' ([] for a question without a picture)")
+        return self
+
+
+def read_jsonl(path: Path, limit: int | None) -> list[Item]:
+    """Lines {"image" or "images", "question", "answer", "task"?, "id"?}; paths are the file's own.
+
+    "answer" is a text or a list of texts of which any is right.
+
+    Raises:
+        LuvcError: unreadable, or a line is not such an object; names the line.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise LuvcError(f"--data {path} cannot be read: {e}") from e
+    items = []
+    for number, text in enumerate(lines, 1):
+        if text.strip() and (limit is None or len(items) < limit):
+            items.append(_item(path, number, text))
+    if not items:
+        raise LuvcError(f"--data {path} holds no questions")
+    if len({item.id for item in items}) < len(items):
+        raise LuvcError(f"--data {path}: ids are not unique; give each line its own or none")
+    return items
+
+
+def _item(path: Path, number: int, text: str) -> Item:
+    try:
+        line = _Line.model_validate(json.loads(text))
+    except ValidationError as e:
+        raise LuvcError(f"{path}, line {number}: {first_error(e)}") from e
+    except ValueError as e:
+        raise LuvcError(f"{path}, line {number} is not valid JSON: {e}") from e
+    images = [path.parent / name for name in line.images or ([line.image] if line.image else [])]
+    for image in images:
+        if not image.is_file():
+            raise LuvcError(f"{path}, line {number}: there is no image {image}")
+    answers = (line.answer,) if isinstance(line.answer, str) else tuple(line.answer)
+    name = str(number if line.id is None else line.id)
+    return Item(name, line.task, line.question, answers, tuple(images))
+
+
+def is_right(prediction: str, answers: tuple[str, ...], rule: str) -> bool:
+    """Whether a prediction is one of the answers.
+
+    Args:
+        prediction: the model's text.
+        answers: the right ones.
+        rule: "exact" compares without surrounding space; "loose" also without case, repeated space
+            and a final full stop.
+    """
+
+    def plain(text: str) -> str:
+        text = text.strip()
+        return text if rule == "exact" else " ".join(text.casefold().split()).rstrip(".")
+
+    return plain(prediction) in {plain(answer) for answer in answers}

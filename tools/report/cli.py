@@ -1,0 +1,130 @@
+"""luvc-report: one HTML file that shows what a bundle does and how well it was checked."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ... import console
+from ...engines.bundle.folder import Bundle
+from ...errors import LuvcError
+from ...files import check_file, whole
+
+
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    output: Annotated[
+        Path | None, typer.Option(help="HTML file; default beside the bundle, named like it.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture to show kept tokens on; repeat for several. Default: samples."),
+    ] = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Run the bundle to show what it keeps of pictures.")
+    ] = True,
+    bench: Annotated[
+        Path | None, typer.Option(help="Report of luvc-bench, for the latencies.")
+    ] = None,
+    accuracy: Annotated[
+        list[Path] | None,
+        typer.Option(help="JSON file of luvc-eval; repeat for other ratios, which makes curves."),
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout of the pictures; default the first.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
+) -> None:
+    """Write a self-contained page about a bundle: schedule, savings, kept tokens, parity."""
+    from ...exporter.checkpoint.family import Family
+    from . import facts
+    from .page import render
+
+    loaded = Bundle.load(bundle)
+    target = output or loaded.path.resolve().with_name(f"{loaded.path.resolve().name}.html")
+    check_target(target, loaded)
+    measured = facts.read_bench(bench, loaded.manifest)
+    answers = facts.read_accuracy(accuracy or [])
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    with console.Steps() as steps:
+        steps("reading the bundle")
+        family = Family.load(str(loaded.processor))
+        layouts = [facts.layout_facts(loaded, family, x) for x in loaded.manifest.pictured]
+        samples, runner = [], ""
+        if pictures:
+            steps("running the bundle on pictures")
+            samples, runner = look_at(loaded, layout, image or [], backend)
+        page = render(
+            loaded, layouts, facts.parity(loaded), samples, runner,
+            facts.commands(loaded, command), measured,
+            facts.latency(measured) if measured else None, answers,
+        )  # fmt: skip
+        with whole(target) as draft:
+            draft.write_text(page, encoding="utf-8")
+    console.show(f"[bold]wrote {target}[/bold] ({len(page) / 2**10:.0f} KiB); open it in a browser")
+
+
+def look_at(bundle: Bundle, name: str | None, images: list[Path], backend: str) -> tuple[list, str]:
+    """Kept tokens of pictures, and the description of what ran; no pictures where none can be drawn."""
+    from ...engines import VLM
+    from ..token_map import views
+    from .overlay import samples
+
+    layouts = bundle.manifest.pictured
+    names = [x.name for x in layouts]
+    if name is not None and name not in names:
+        raise LuvcError(
+            f"there is no layout {name!r} of pictures in this bundle, only {', '.join(names)}"
+        )
+    chosen = layouts[names.index(name) if name else 0]
+    try:
+        height, width = chosen.image_size
+        views(chosen, [(width, height)])
+    except LuvcError as e:  # packed tiles, videos: the rest of the page stands
+        console.show(f"[yellow]kept tokens are not drawn[/yellow]: {e}")
+        return [], ""
+    vlm = VLM.load(bundle.path, backend=backend)
+    found = samples(vlm, chosen, sample_pictures(images, chosen.image_size))
+    return found, vlm.runner.description
+
+
+def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str, Any]]:
+    """The pictures given, or those of scikit-image where it is installed, or a generated one."""
+    from PIL import Image
+
+    from ...engines.generated import sample_picture
+    from ...engines.processing import open_image
+
+    if images:
+        return [(path.name, open_image(path)) for path in images]
+    try:
+        import skimage
+    except ImportError:
+        return [("generated picture", Image.fromarray(sample_picture(size, 0)))]
+    folder = Path(skimage.__file__).parent / "data"
+    known = {"photograph": "coffee.png", "portrait": "astronaut.png", "page of text": "page.png"}
+    return [(title, open_image(folder / file)) for title, file in known.items()]
+
+
+def check_target(target: Path, bundle: Bundle) -> None:
+    """Refuse a place where the file cannot or must not stand.
+
+    Raises:
+        LuvcError: see `check_file`, or inside the bundle, whose files are hashed.
+    """
+    check_file(target, "--output")
+    if bundle.path.resolve() in target.resolve().parents:
+        raise LuvcError(
+            f"output {target} lies in the bundle, whose files are fixed; write beside it"
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    console.run_command(report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""What a report says of a bundle, gathered from its manifest, config and validation reports."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...engines.bundle.folder import Bundle
+from ...engines.bundle.manifest import Layout, Manifest
+from ...engines.validate import LIMITS, Report
+from ...errors import LuvcError
+from ...exporter.checkpoint.family import Family
+from ...exporter.pipeline import reports
+from ...exporter.report import human, notes, stage_rows
+from ..bench.tables import ROWS
+from ..eval import outcome
+
+DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+
+
+def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, Any]:
+    """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
+    m = bundle.manifest
+    rows = stage_rows(family, layout, m.reference_text, m.dtype)
+    problem = family.problem(family.picture_of(layout), m.reference_text)
+    flops = {
+        "vision tower": _pair(layout.ratios.vision, problem.vision_flops(layout.schedule)),
+        "language prefill": _pair(layout.ratios.prefill, problem.prefill_flops(layout.schedule)),
+    }
+    before, after = (sum(pair) for pair in zip(*flops.values(), strict=True))
+    flops["both"] = before, after
+    plain = sum(r["baseline_kv_bytes"] for r in rows), sum(r["kv_bytes"] for r in rows)
+    per_token = m.kv_bytes(layout, 1) - m.kv_bytes(layout, 0)
+    reserved = plain[0] + per_token * (m.text_capacity - m.reference_text), m.kv_bytes(layout)
+    return {
+        "layout": layout,
+        "stages": [_stage(r) for r in rows],
+        "flops": flops,
+        "kv": {f"prompt of {m.reference_text} text tokens": plain, "reserved per row": reserved},
+        "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
+        "vision_baseline": problem.grid.tokens,
+        "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
+        "notes": notes(problem, layout),
+    }
+
+
+def _pair(ratio: float, compressed: float) -> tuple[float, float]:
+    return ratio * compressed, compressed
+
+
+def _stage(row: dict[str, Any]) -> dict[str, str]:
+    first, last = row["first"], row["last"]
+    return {
+        "layers": f"{first}-{last}" if last > first else str(first),
+        "visual": str(row["visual_tokens"]),
+        "flops": human(row["flops"]),
+        "flops_share": f"{row['flops'] / row['baseline_flops']:.0%}",
+        "kv": human(row["kv_bytes"]),
+        "kv_share": f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
+    }
+
+
+def parity(bundle: Bundle) -> list[dict[str, Any]]:
+    """Every validation report in the bundle, with the limits it was held to."""
+    return [{"report": r, "limits": LIMITS[r.dtype], "worst": worst(r)} for r in reports(bundle)]
+
+
+def worst(report: Report) -> float:
+    """The largest relative error of any stage."""
+    return max(s.relative_error for s in report.stages)
+
+
+def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
+    """What to type to make this bundle, check it and measure it again, with what each does."""
+    layouts, name = bundle.manifest.pictured, shlex.quote(bundle.path.name)
+    own = solver_flags(bundle.manifest) is None
+    makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
+    plain = [x.schedule.model_copy(update={"ratio": 1.0}) for x in layouts]
+    if own and any(schedule != plain[0] for schedule in plain):
+        makes = "makes one like it: here each layout has a schedule of its own"
+    return [
+        (export_command(bundle.manifest, name), makes),
+        (f"luvc-validate {name}", "compares it with PyTorch on your machine"),
+        (f"luvc-bench {name} --compare hf", "measures it beside Hugging Face"),
+        (command, "wrote this page"),
+    ]
+
+
+def solver_flags(manifest: Manifest) -> list[str] | None:
+    """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
+    s = manifest.solver
+    if s is None:
+        return None
+    flags = [f"--ratio {s.ratio:g}x", f"--cutoff {s.cutoff:g}", f"--signal {s.signal}"]
+    flags += [f"--scope {s.scope}", f"--stages {','.join(map(str, s.stages))}"]
+    flags += [f"--keeps {s.keeps}", f"--oim-share {s.oim_share:g}"]
+    return flags + ["--oim-match"] * s.match
+
+
+def export_command(manifest: Manifest, target: str) -> str:
+    """The luvc-export call that makes a bundle like this one.
+
+    Args:
+        manifest: of the bundle.
+        target: name of the new bundle, quoted for a shell.
+    """
+    m = manifest
+    sizes = dict.fromkeys(x.image_size for x in m.pictured)
+    counts = dict.fromkeys(x.images for x in m.layouts)
+    frames = dict.fromkeys(x.frames for x in m.pictured)
+    parts = ["luvc-export", "--model", shlex.quote(m.model)]
+    parts += [f"--revision {m.revision}"] if m.revision else []
+    parts += solver_flags(m) or ["--schedule schedule.json"]
+    parts += [f"--image-size {h}x{w}" for h, w in sizes]
+    parts += [f"--images {n}" for n in counts if counts != {1: None}]
+    parts += [f"--frames {n}" for n in frames if frames != {0: None}]
+    parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
+    parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
+    if m.dtype == "bfloat16" and not m.engines:
+        parts += ["--backend tensorrt"]  # ONNX Runtime does not run it
+    parts += [f"--text-tokens {m.reference_text}"]
+    return " ".join([*parts, f"--output {target}"])
+
+
+def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
+    """A luvc-bench report.
+
+    Raises:
+        LuvcError: not a file that luvc-bench wrote, or one about another model.
+    """
+    if path is None:
+        return None
+    data = read_json(path)
+    if not isinstance(data, dict) or not {"cases", "systems", "settings", "machine"} <= data.keys():
+        raise LuvcError(f"{path} is not a luvc-bench report; write one with luvc-bench --output")
+    if manifest.model not in (models := {s.get("model") for s in data["systems"]}):
+        raise LuvcError(
+            f"{path} measured {', '.join(map(str, models))}, this bundle was made from {manifest.model}: "
+            "run luvc-bench on this bundle"
+        )
+    return data
+
+
+def read_accuracy(paths: Sequence[Path]) -> dict[str, Any] | None:
+    """Files of luvc-eval by ratio, and a curve a task where they hold several ratios.
+
+    Raises:
+        LuvcError: not files that luvc-eval wrote, or about different questions.
+    """
+    if not paths:
+        return None
+    runs = sorted((outcome.read(p) for p in paths), key=lambda run: float(run["ratio"]))
+    if len(data := {run["data"] for run in runs}) > 1:
+        raise LuvcError(f"--accuracy files are about {', '.join(sorted(data))}; give one data set")
+    tasks = list(dict.fromkeys(task for run in runs for task in run["tasks"]))
+    found = {
+        task: [(r["ratio"], r["tasks"][task]["accuracy"]) for r in runs if task in r["tasks"]]
+        for task in tasks
+    }
+    lines = [{"name": t, "points": points} for t, points in found.items()]
+    several = len({run["ratio"] for run in runs}) > 1
+    return {"title": data.pop(), "tasks": tasks, "runs": runs, "curves": lines if several else []}
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        LuvcError: cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as e:
+        raise LuvcError(f"{path} cannot be read as JSON: {e}") from e
+
+
+def latency(bench: dict[str, Any]) -> list[dict[str, Any]]:
+    """Medians of a luvc-bench report, a group per batch size."""
+    groups = []
+    for batch in bench["settings"]["batches"]:
+        rows = [c for c in bench["cases"] if c["batch"] == batch]
+        found = [
+            {"name": c["system"]} | {key: c[key]["median"] if c[key] else 0.0 for _, key in ROWS}
+            for c in rows
+        ]
+        groups.append({"batch": batch, "rows": found})
+    return groups

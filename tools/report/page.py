@@ -1,0 +1,103 @@
+"""The report as one HTML file: nothing in it is loaded from anywhere."""
+
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ... import __version__
+from ...engines.bundle.folder import Bundle
+from ...exporter.report import human
+from . import charts
+from .facts import worst
+from .overlay import Sample
+
+HERE = Path(__file__).parent
+
+
+def render(
+    bundle: Bundle, layouts: list[dict[str, Any]], parity: list[dict[str, Any]],
+    samples: list[Sample], runner: str, commands: list[tuple[str, str]],
+    bench: dict[str, Any] | None, latency: list[dict[str, Any]] | None,
+    accuracy: dict[str, Any] | None,
+) -> str:  # fmt: skip
+    """The page; arguments as facts.py and overlay.py make them."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    m = bundle.manifest
+    return environment.get_template("page.html.j2").render(
+        style=Markup((HERE / "page.css").read_text()),
+        version=__version__,
+        model=Path(m.model).name,
+        folder=bundle.path.name,
+        ratio=f"{m.layouts[0].schedule.ratio:g}x",
+        manifest=m,
+        layouts=layouts,
+        cards=cards(bundle, layouts[0], parity),
+        parity=parity,
+        samples=samples,
+        runner=runner,
+        commands=commands,
+        bench=bench,
+        latency=latency,
+        accuracy=accuracy,
+        flow=charts.token_flow,
+        look=charts.look,
+        curves=charts.curves,
+        bar=bar,
+        human=human,
+        mib=mib,
+    )
+
+
+def cards(
+    bundle: Bundle, facts: dict[str, Any], parity: list[dict[str, Any]]
+) -> list[dict[str, str]]:
+    """The four numbers people ask for first."""
+    layout = facts["layout"]
+    before, after = next(iter(facts["kv"].values()))
+    found = [
+        {
+            "big": f"{layout.ratios.prefill:.2f}x",
+            "small": f"less prefill work, {layout.ratios.vision:.2f}x less in the vision tower",
+        },
+        {
+            "big": f"{layout.baseline_visual_tokens} → {layout.visual_tokens}",
+            "small": f"visual tokens enter the language model, {facts['visual'][-1]} leave its last layer",
+        },
+        {
+            "big": f"{before / after:.2f}x",
+            "small": f"smaller K/V cache, {mib(before)} → {mib(after)}",
+        },
+    ]
+    if parity:
+        errors = max(worst(p["report"]) for p in parity)
+        equal = sum(p["report"].greedy_equal for p in parity)
+        total = sum(p["report"].greedy_tokens for p in parity)
+        found.append(
+            {
+                "big": f"{errors:.0e}".replace("e-0", "e-"),
+                "small": f"largest relative error against PyTorch, {equal} of {total} greedy tokens equal",
+            }
+        )
+    return found
+
+
+def bar(name: str, before: float, after: float, was: str, now: str, kind: str) -> Markup:
+    """A baseline with what is left of it, and the ratio of the two."""
+    return Markup(
+        '<div class="bar"><div class="label"><span>{}</span><b>{:.2f}x</b></div>'
+        '<div class="track"><div class="{}" style="width:{:.2f}%"></div></div>'
+        '<div class="small"><span>{}</span><span>{}</span></div></div>'
+    ).format(name, before / after, kind, 100 * after / before, now, was)
+
+
+def mib(size: float) -> str:
+    """Bytes for people."""
+    if size < 2**20:
+        return f"{size / 2**10:.1f} KiB"
+    return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"
