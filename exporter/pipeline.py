@@ -29,13 +29,13 @@ def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ..
     for size in config.image_sizes or (None,):
         for images in filter(None, config.images):
             for frames in config.frames or (0,):
-                picture = family.picture(size, images, frames)
-                problem = family.problem(picture, config.reference_text)
+                geometry = family.geometry(size, images, frames)
+                problem = family.problem(geometry, config.reference_text)
                 if config.schedule is None:
                     schedule = solve(problem, config.ratio, config.options)
                 else:
                     schedule = check_schedule(problem, config.schedule)
-                layouts.append(family.layout(picture, config.reference_text, schedule))
+                layouts.append(family.layout(geometry, config.reference_text, schedule))
     layouts += [family.text_layout() for images in config.images if not images]
     names = [layout.name for layout in layouts]
     if len(set(names)) < len(names):

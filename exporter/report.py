@@ -60,7 +60,7 @@ def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
         ),
         "reference_text_tokens": text,
         "stages": stage_rows(family, layout, text, dtype),
-        "notes": notes(family.problem(family.picture_of(layout), text), layout)
+        "notes": notes(family.problem(family.geometry_of(layout), text), layout)
         if layout.images
         else [TEXT_ONLY],
     }
@@ -96,7 +96,7 @@ def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> list[Re
         f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
-    problem = family.problem(family.picture_of(layout), text)
+    problem = family.problem(family.geometry_of(layout), text)
     return [table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout))]
 
 
@@ -115,7 +115,7 @@ def _title(layout: Layout, text: int) -> str:
 
 def _vision_rows(family: Family, layout: Layout):
     """One row per run of vision layers with the same grid."""
-    problem = family.problem(family.picture_of(layout), 0)
+    problem = family.problem(family.geometry_of(layout), 0)
     grids = problem.grids(layout.schedule.vision)
     start = 0
     for i in range(1, len(grids) + 1):

@@ -16,7 +16,7 @@ def unmerged(bundle: Bundle, family: Family) -> Processor:
     """The bundle's processor with its layouts of pictures at ratio 1, as the checkpoint has them."""
     m = bundle.manifest
     layouts = [
-        family.layout(family.picture_of(x), m.reference_text, Schedule()) for x in m.pictured
+        family.layout(family.geometry_of(x), m.reference_text, Schedule()) for x in m.pictured
     ]
     return Processor(replace(bundle, manifest=m.model_copy(update={"layouts": tuple(layouts)})))
 

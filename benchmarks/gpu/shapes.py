@@ -57,9 +57,9 @@ def layouts(
         ratios: of prefill FLOPs.
         options: of the solver.
     """
-    picture = family.picture(size)
-    problem = family.problem(picture, TEXT)
-    return {f"{r:g}": family.layout(picture, TEXT, solve(problem, r, options)) for r in ratios}
+    geometry = family.geometry(size)
+    problem = family.problem(geometry, TEXT)
+    return {f"{r:g}": family.layout(geometry, TEXT, solve(problem, r, options)) for r in ratios}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..planning import cost
 from ..planning.grid import Grid
 from ..planning.problem import Problem
 from ..vision import adapter_class
-from ..vision.adapter import Picture, VisionAdapter
+from ..vision.adapter import ImageGeometry, VisionAdapter
 from .config import read_config
 from .hub import locate, named
 
@@ -134,9 +134,9 @@ class Family:
         """The checkpoint's image processor, in its Pillow form where the family has one."""
         return self._read(ImageProcessor, "preprocessor_config.json")
 
-    def picture(
+    def geometry(
         self, size: tuple[int, int] | None = None, images: int = 1, frames: int = 0
-    ) -> Picture:
+    ) -> ImageGeometry:
         """What one of `images` images (or videos) of `size` = (height, width) becomes.
 
         Raises:
@@ -146,7 +146,7 @@ class Family:
             kind = self.config.model_type
             raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
         try:
-            found = self.adapter.picture(self.config, self.image_processor, size, images, frames)
+            found = self.adapter.geometry(self.config, self.image_processor, size, images, frames)
         except ValueError as e:
             if isinstance(e, LuvcError):
                 raise
@@ -161,46 +161,46 @@ class Family:
             )
         return found
 
-    def problem(self, picture: Picture, text: int) -> Problem:
+    def problem(self, geometry: ImageGeometry, text: int) -> Problem:
         """The layout as the schedule solver sees it."""
         return Problem(
             decoder=self.decoder,
             encoder=self.encoder,
-            grid=picture.grid,
+            grid=geometry.grid,
             multiple=self.multiple,
-            tiles=picture.tiles * picture.images,
-            images=picture.images,
+            tiles=geometry.tiles * geometry.images,
+            images=geometry.images,
             text=text,
-            count=lambda merges: self.adapter.tokens(self.config, picture, merges),
+            count=lambda merges: self.adapter.tokens(self.config, geometry, merges),
         )
 
-    def layout(self, picture: Picture, text: int, schedule: Schedule) -> Layout:
-        """The manifest entry of a picture under a schedule."""
-        problem, tokenizer = self.problem(picture, text), self.tokenizer
+    def layout(self, geometry: ImageGeometry, text: int, schedule: Schedule) -> Layout:
+        """The manifest entry of an image geometry under a schedule."""
+        problem, tokenizer = self.problem(geometry, text), self.tokenizer
         merged = problem.grids(schedule.vision)[-1]
         V = problem.visual_tokens(schedule.vision)
-        per_image = V // picture.images
-        h, w = picture.size
-        name = f"{h}x{w}" + (f"-{picture.images}images" if picture.images > 1 else "")
-        name += f"-{picture.frames}frames" if picture.frames else ""
-        expansion = self.adapter.expansion(tokenizer, self.image_processor, picture, per_image)
+        per_image = V // geometry.images
+        h, w = geometry.size
+        name = f"{h}x{w}" + (f"-{geometry.images}images" if geometry.images > 1 else "")
+        name += f"-{geometry.frames}frames" if geometry.frames else ""
+        expansion = self.adapter.expansion(tokenizer, self.image_processor, geometry, per_image)
         return Layout(
             name=name,
-            image_size=picture.size,
-            images=picture.images,
-            frames=picture.frames,
-            tiles=picture.tiles,
-            pixel_shape=picture.pixel_shape,
-            grid=(picture.grid.h, picture.grid.w),
+            image_size=geometry.size,
+            images=geometry.images,
+            frames=geometry.frames,
+            tiles=geometry.tiles,
+            pixel_shape=geometry.pixel_shape,
+            grid=(geometry.grid.h, geometry.grid.w),
             merged_grid=(merged.h, merged.w),
-            visual_grid=self.adapter.visual_grid(self.config, picture, merged),
+            visual_grid=self.adapter.visual_grid(self.config, geometry, merged),
             tokens_per_image=per_image,
             visual_tokens=V,
             baseline_visual_tokens=problem.visual_tokens(()),
-            placeholder=self.adapter.placeholder(tokenizer, picture.frames),
+            placeholder=self.adapter.placeholder(tokenizer, geometry.frames),
             expansion=tuple(expansion),
-            resize=picture.resize,
-            processor_options=picture.options,
+            resize=geometry.resize,
+            processor_options=geometry.options,
             schedule=schedule,
             stages=stages_of(schedule.visual_per_layer(self.decoder.layers, V)),
             ratios=problem.ratios(schedule),
@@ -225,9 +225,9 @@ class Family:
             graphs=_graphs("text").model_copy(update={"vision": ""}),
         )  # fmt: skip
 
-    def picture_of(self, layout: Layout) -> Picture:
-        """The picture a layout was made for."""
-        return self.picture(layout.image_size, layout.images, layout.frames)
+    def geometry_of(self, layout: Layout) -> ImageGeometry:
+        """What the images of a layout become."""
+        return self.geometry(layout.image_size, layout.images, layout.frames)
 
     def _processor_template(self) -> str | None:
         """The template of the processor's own files, which goes before the tokenizer's.

@@ -127,8 +127,8 @@ def for_latency(
     if config.schedule is not None:
         raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
     size, frames = next(iter(config.image_sizes), None), next(iter(config.frames), 0)
-    picture = family.picture(size, max(counts), frames)
-    plain = family.problem(picture, config.reference_text)
+    geometry = family.geometry(size, max(counts), frames)
+    plain = family.problem(geometry, config.reference_text)
     if plain.decoder.layers < 3:
         raise LuvcError(
             f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"

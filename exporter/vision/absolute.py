@@ -12,7 +12,7 @@ from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
-from .adapter import Picture, State, VisionAdapter
+from .adapter import ImageGeometry, State, VisionAdapter
 
 
 class AbsoluteAdapter(VisionAdapter):
@@ -56,9 +56,9 @@ class AbsoluteAdapter(VisionAdapter):
         return side, Grid(side[0] // patch[0], side[1] // patch[1])
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """One tile of the tower's own size, whatever the image's."""
         side, grid = cls.table(config)
         made = crop_size(processor)
@@ -71,7 +71,7 @@ class AbsoluteAdapter(VisionAdapter):
             raise LuvcError(
                 f"{config.model_type} brings every image to {side[0]}x{side[1]}; leave --image-size out"
             )
-        return Picture(side, 1, (1, 3, *side), grid, images=images, frames=frames)
+        return ImageGeometry(side, 1, (1, 3, *side), grid, images=images, frames=frames)
 
     def __init__(self, model: nn.Module, layout: Layout):
         super().__init__(model, layout)

@@ -20,7 +20,7 @@ from .processor_files import known_token
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageGeometry:
     """What the family's image processor makes of one image (or video) of a layout.
 
     Attributes:
@@ -110,9 +110,9 @@ class VisionAdapter(ABC):
 
     @classmethod
     @abstractmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """What an image of `size` = (height, width) becomes; None takes the family's smallest usual one.
 
         Raises:
@@ -120,33 +120,33 @@ class VisionAdapter(ABC):
         """
 
     @classmethod
-    def tokens(cls, config: Any, picture: Picture, merges: Sequence[Merge]) -> int:
+    def tokens(cls, config: Any, geometry: ImageGeometry, merges: Sequence[Merge]) -> int:
         """Visual tokens of one image after these OIM steps."""
         shape = cls.shape(config)
-        grids = merged_grids(picture.grid, tuple(merges), cls.multiple(config), shape.layers)
-        return picture.tiles * grids[-1].tokens // shape.shuffle
+        grids = merged_grids(geometry.grid, tuple(merges), cls.multiple(config), shape.layers)
+        return geometry.tiles * grids[-1].tokens // shape.shuffle
 
     @classmethod
     def visual_grid(
-        cls, config: Any, picture: Picture, merged: Grid
+        cls, config: Any, geometry: ImageGeometry, merged: Grid
     ) -> tuple[int, int, int] | None:
         """(time, rows, columns) of an image's visual tokens, for positions in three axes."""
-        del config, picture, merged
+        del config, geometry, merged
         return None
 
     @classmethod
     def expansion(
-        cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
     ) -> list[tuple[str, int]]:
         """What the family's processor puts into the prompt for one image, as (text, repeats) pairs.
 
         Args:
             tokenizer: the checkpoint's.
             processor: its image processor.
-            picture: the image.
+            geometry: of the image.
             tokens: visual tokens of the image.
         """
-        del processor, picture
+        del processor, geometry
         return [(cls.image_token(tokenizer), tokens)]
 
     @classmethod

@@ -16,7 +16,7 @@ from ...engines.bundle.manifest import Layout
 from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
 from ..planning.grid import Grid, merge_grid, merge_spans
-from .adapter import Picture, State
+from .adapter import ImageGeometry, State
 from .families.llava import LlavaAdapter
 from .processor_files import blank_run
 
@@ -105,15 +105,17 @@ class AnyresAdapter(LlavaAdapter):
         return True
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """Tiles of the best fitting resolution among the checkpoint's."""
         side, grid = cls.table(config)
         pinpoints = sorted((p[0] * p[1], p[0], p[1]) for p in config.image_grid_pinpoints)
         size = size or (pinpoints[0][1], pinpoints[0][2])
         if not cls.packs(config, images):
-            return Picture(size, 1, (1, 1, 3, *side), grid, {}, True, images=images, frames=frames)
+            return ImageGeometry(
+                size, 1, (1, 1, 3, *side), grid, {}, True, images=images, frames=frames
+            )
         found = blank_run(processor, size, {})["pixel_values"].shape
         plan = packing(config, size, grid, ())
         tiles = 1 + plan.rows * plan.columns
@@ -123,14 +125,16 @@ class AnyresAdapter(LlavaAdapter):
                 f"{(tiles, 3, *side)}: its image_grid_pinpoints differ from config.json's"
             )
         shape = (1, tiles, 3, *side)
-        return Picture(size, tiles, shape, grid, {}, True, plan.rows, plan.columns, images, frames)
+        return ImageGeometry(
+            size, tiles, shape, grid, {}, True, plan.rows, plan.columns, images, frames
+        )
 
     @classmethod
-    def tokens(cls, config: Any, picture: Picture, merges: Sequence[Merge]) -> int:
+    def tokens(cls, config: Any, geometry: ImageGeometry, merges: Sequence[Merge]) -> int:
         """The packed sequence; a picture that is not cut has one line end."""
-        if cls.packs(config, picture.images):
-            return packing(config, picture.size, picture.grid, merges).tokens
-        return super().tokens(config, picture, merges) + 1
+        if cls.packs(config, geometry.images):
+            return packing(config, geometry.size, geometry.grid, merges).tokens
+        return super().tokens(config, geometry, merges) + 1
 
     def __init__(self, model, layout: Layout):
         super().__init__(model, layout)

@@ -17,7 +17,7 @@ from ...errors import LuvcError
 from ..ops.attention import attention
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
-from .adapter import Picture, State, VisionAdapter
+from .adapter import ImageGeometry, State, VisionAdapter
 from .oim import merge_axis
 from .processor_files import blank_run
 
@@ -56,9 +56,9 @@ class RopeAdapter(VisionAdapter):
         return config.vision_config.intermediate_size
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """The processor's own grid for an image of `size`, which it must leave as it is."""
         v = config.vision_config
         asked = size or USUAL
@@ -80,13 +80,17 @@ class RopeAdapter(VisionAdapter):
                 )
             steps = frames // v.temporal_patch_size
         shape = (steps, h * w, values["pixel_values"].shape[-1])
-        return Picture(real, steps, shape, Grid(h, w), resize=True, images=images, frames=frames)
+        return ImageGeometry(
+            real, steps, shape, Grid(h, w), resize=True, images=images, frames=frames
+        )
 
     @classmethod
-    def visual_grid(cls, config: Any, picture: Picture, merged: Grid) -> tuple[int, int, int]:
+    def visual_grid(
+        cls, config: Any, geometry: ImageGeometry, merged: Grid
+    ) -> tuple[int, int, int]:
         """Steps, and blocks of the merged grid."""
         k = config.vision_config.spatial_merge_size
-        return picture.tiles, merged.h // k, merged.w // k
+        return geometry.tiles, merged.h // k, merged.w // k
 
     def __init__(self, model: nn.Module, layout: Layout):
         super().__init__(model, layout)

@@ -125,7 +125,7 @@ def test_luvc_is_what_the_product_runs(study, folder, name):
             vision=plan.merges, language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
             cutoff=options.cutoff, signal=options.signal, scope=options.scope, match=options.match,
         )  # fmt: skip
-        layout = family.layout(family.picture(None, P), 64, schedule)
+        layout = family.layout(family.geometry(None, P), 64, schedule)
         pixels = study._pixels(number)[:P].numpy()
         embeds = runner.vision(layout, pixels).reshape(1, layout.visual_tokens, -1)
         ids = np.array([sequence(part, 0, layout.tokens_per_image, image)])

@@ -146,7 +146,7 @@ def test_each_video_of_a_prompt_has_its_own_pace(gallery):
 def test_videos_that_cannot_be_exported(tmp_path, name, frames, message):
     family = Family.load(str(write(name, tmp_path / name)))
     with pytest.raises(LuvcError, match=message):
-        family.picture(None, 1, frames)
+        family.geometry(None, 1, frames)
 
 
 # ---- compressed

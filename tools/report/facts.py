@@ -23,7 +23,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
     """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
     m = bundle.manifest
     rows = stage_rows(family, layout, m.reference_text, m.dtype)
-    problem = family.problem(family.picture_of(layout), m.reference_text)
+    problem = family.problem(family.geometry_of(layout), m.reference_text)
     flops = {
         "vision tower": _pair(layout.ratios.vision, problem.vision_flops(layout.schedule)),
         "language prefill": _pair(layout.ratios.prefill, problem.prefill_flops(layout.schedule)),

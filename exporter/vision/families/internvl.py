@@ -8,7 +8,7 @@ import torch
 from ....errors import LuvcError
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, runs
-from ..adapter import Picture, State
+from ..adapter import ImageGeometry, State
 from ..processor_files import named_token
 
 
@@ -46,9 +46,9 @@ class InternVLAdapter(AbsoluteAdapter):
         return config.vision_config.hidden_size * cls.multiple(config).tokens, D, D
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """The processor decides the tiles of an image of `size`; tiles have the tower's own size."""
         tile, grid = cls.table(config)
         made = int(processor.size["height"]), int(processor.size["width"])
@@ -66,10 +66,12 @@ class InternVLAdapter(AbsoluteAdapter):
             options = {"crop_to_patches": True, "min_patches": cells, "max_patches": cells}
         tiles = cells + (cells > 1)
         shape = (tiles, 3, *tile)
-        return Picture(size, tiles, shape, grid, options, False, rows, columns, images, frames)
+        return ImageGeometry(
+            size, tiles, shape, grid, options, False, rows, columns, images, frames
+        )
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """From the processor's own method, with the shrunk count per tile."""
         from transformers import InternVLProcessor
 
@@ -77,9 +79,9 @@ class InternVLAdapter(AbsoluteAdapter):
             start_image_token=named_token(tokenizer, "start_image_token"),
             end_image_token=named_token(tokenizer, "end_image_token"),
             image_token=cls.image_token(tokenizer),
-            image_seq_length=tokens // picture.tiles,
+            image_seq_length=tokens // geometry.tiles,
         )
-        found = InternVLProcessor.replace_image_token(fields, {"num_patches": [picture.tiles]}, 0)  # type: ignore[arg-type]
+        found = InternVLProcessor.replace_image_token(fields, {"num_patches": [geometry.tiles]}, 0)  # type: ignore[arg-type]
         return runs(found, fields.image_token)
 
     @classmethod

@@ -9,7 +9,7 @@ from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, runs
-from ..adapter import Picture, State
+from ..adapter import ImageGeometry, State
 from ..processor_files import blank_run, known_token
 
 
@@ -34,9 +34,9 @@ class Lfm2VLAdapter(AbsoluteAdapter):
         return Grid(config.downsample_factor, config.downsample_factor)
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """The processor's own grid for an image of `size`, which it must leave as it is."""
         edge = int(processor.tile_size)
         asked = size or (edge, edge)
@@ -52,10 +52,10 @@ class Lfm2VLAdapter(AbsoluteAdapter):
             )
         values = found["pixel_values"].shape[-1]
         shape, grid = (1, h * w, values), Grid(h, w)
-        return Picture(real, 1, shape, grid, options, True, 1, 1, images, frames)
+        return ImageGeometry(real, 1, shape, grid, options, True, 1, 1, images, frames)
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """From the processor's own method, with the shrunk count."""
         from transformers import Lfm2VlProcessor
 

@@ -12,7 +12,7 @@ from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, runs, space_to_depth
-from ..adapter import Picture
+from ..adapter import ImageGeometry
 from ..processor_files import blank_run, known_token
 from .internvl import count_tiles
 
@@ -57,9 +57,9 @@ class Ovis2Adapter(AbsoluteAdapter):
         return Grid(f, f)
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """Rows and columns of tiles as the processor cuts them, and the whole picture first."""
         tile, grid = cls.table(config)
         size = size or tile
@@ -75,18 +75,20 @@ class Ovis2Adapter(AbsoluteAdapter):
             )
         tiles = cells + (cells > 1)
         shape, resize = (tiles, 3, *tile), cells > 1
-        return Picture(size, tiles, shape, grid, options, resize, rows, columns, images, frames)
+        return ImageGeometry(
+            size, tiles, shape, grid, options, resize, rows, columns, images, frames
+        )
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """From the processor's own method, with the shrunk count per tile."""
         import numpy as np
         from transformers import Ovis2Processor
 
         for mark in MARKS:
             known_token(tokenizer, mark)
-        fields: Any = SimpleNamespace(image_seq_length=tokens // picture.tiles)
-        grids = np.array([[picture.rows, picture.columns]])
+        fields: Any = SimpleNamespace(image_seq_length=tokens // geometry.tiles)
+        grids = np.array([[geometry.rows, geometry.columns]])
         found = Ovis2Processor.replace_image_token(fields, {"grids": grids}, 0)
         return runs(found, cls.image_token(tokenizer))
 

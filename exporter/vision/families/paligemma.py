@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
-from ..adapter import Picture
+from ..adapter import ImageGeometry
 from ..processor_files import named_token
 
 
@@ -60,7 +60,7 @@ class Gemma3Adapter(AbsoluteAdapter):
         return named_token(tokenizer, "boi_token")
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """Start, soft tokens, end, between empty lines (Gemma3Processor's full_image_sequence)."""
         start, end = cls.placeholder(tokenizer, 0), named_token(tokenizer, "eoi_token")
         return [(f"\n\n{start}", 1), (cls.image_token(tokenizer), tokens), (f"{end}\n\n", 1)]

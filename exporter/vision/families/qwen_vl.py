@@ -8,7 +8,7 @@ import torch
 from ...ops.attention import attention
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..adapter import Picture, State
+from ..adapter import ImageGeometry, State
 from ..processor_files import known_token
 from ..rope import RopeAdapter
 
@@ -111,21 +111,23 @@ class Qwen3VLAdapter(QwenVLAdapter):
         return {"deepstack": len(config.vision_config.deepstack_visual_indexes)}
 
     @classmethod
-    def visual_grid(cls, config: Any, picture: Picture, merged: Grid) -> tuple[int, int, int]:
+    def visual_grid(
+        cls, config: Any, geometry: ImageGeometry, merged: Grid
+    ) -> tuple[int, int, int]:
         """A video's frames stand apart in the prompt, each with its time in words."""
-        return 1, *super().visual_grid(config, picture, merged)[1:]
+        return 1, *super().visual_grid(config, geometry, merged)[1:]
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """A video: its steps one by one (Qwen3VLProcessor.replace_video_token)."""
-        if not picture.frames:
-            return super().expansion(tokenizer, processor, picture, tokens)
+        if not geometry.frames:
+            return super().expansion(tokenizer, processor, geometry, tokens)
         step = [
             ("<{seconds} seconds><|vision_start|>", 1),
-            (cls.visual_token, tokens // picture.tiles),
+            (cls.visual_token, tokens // geometry.tiles),
             ("<|vision_end|>", 1),
         ]
-        return step * picture.tiles
+        return step * geometry.tiles
 
     @property
     def taps(self) -> tuple[int, ...]:

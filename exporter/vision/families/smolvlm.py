@@ -8,7 +8,7 @@ import torch
 from ....engines.bundle.manifest import Layout
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, runs, space_to_depth
-from ..adapter import Picture, State
+from ..adapter import ImageGeometry, State
 from ..processor_files import known_token
 from .internvl import count_tiles
 
@@ -37,9 +37,9 @@ class Idefics3Adapter(AbsoluteAdapter):
         return width, config.text_config.hidden_size
 
     @classmethod
-    def picture(
+    def geometry(
         cls, config: Any, processor: Any, size: tuple[int, int] | None, images: int, frames: int
-    ) -> Picture:
+    ) -> ImageGeometry:
         """One tile without splitting; otherwise rows and columns of tiles and the whole picture."""
         edge = int(processor.max_image_size["longest_edge"])
         patch = config.vision_config.patch_size
@@ -48,14 +48,16 @@ class Idefics3Adapter(AbsoluteAdapter):
         rows, columns = count_tiles(size, (edge, edge), most)
         if rows * columns == 1:
             options: dict[str, Any] = {"do_image_splitting": False}
-            return Picture(size, 1, (1, 3, edge, edge), grid, options, images=images, frames=frames)
+            return ImageGeometry(
+                size, 1, (1, 3, edge, edge), grid, options, images=images, frames=frames
+            )
         options = {"do_image_splitting": True, "size": {"longest_edge": max(size)}}
         tiles = rows * columns + 1
         shape = (tiles, 3, edge, edge)
-        return Picture(size, tiles, shape, grid, options, True, rows, columns, images, frames)
+        return ImageGeometry(size, tiles, shape, grid, options, True, rows, columns, images, frames)
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, picture: Picture, tokens: int):
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
         """From the processor's own method, with the shrunk count per tile."""
         import transformers
 
@@ -64,10 +66,10 @@ class Idefics3Adapter(AbsoluteAdapter):
         # Idefics3-8B and the first SmolVLM know no such token: it was plain text in their training.
         whole = getattr(tokenizer, "global_image_token", None) or "<global-img>"
         fields = SimpleNamespace(
-            image_token=token, fake_image_token=fake, image_seq_len=tokens // picture.tiles,
+            image_token=token, fake_image_token=fake, image_seq_len=tokens // geometry.tiles,
             **{cls.whole: whole},
         )  # fmt: skip
-        inputs = {"rows": [[picture.rows]], "cols": [[picture.columns]]}
+        inputs = {"rows": [[geometry.rows]], "cols": [[geometry.columns]]}
         method = getattr(transformers, cls.processor()).replace_image_token
         return runs(method(fields, inputs, 0), token)
 

@@ -46,7 +46,7 @@ def answer(runner, layout, **options):
 
 def test_half_precision_is_near_float32(checkpoint):
     wanted = runner_of(checkpoint)
-    layout = wanted.family.layout(wanted.family.picture(), 8, SCHEDULE)
+    layout = wanted.family.layout(wanted.family.geometry(), 8, SCHEDULE)
     reference = answer(wanted, layout)
     for dtype, limit in ((torch.float16, 0.01), (torch.bfloat16, 0.08)):
         runner = runner_of(checkpoint, dtype=dtype)
@@ -75,8 +75,8 @@ def test_weights_are_rounded_and_rotary_frequencies_are_not(checkpoint):
 
 def test_graphs_are_built_once_and_forced_tokens_are_forgotten(checkpoint):
     runner = runner_of(checkpoint)
-    picture = runner.family.picture()
-    layout = runner.family.layout(picture, 8, SCHEDULE)
+    geometry = runner.family.geometry()
+    layout = runner.family.layout(geometry, 8, SCHEDULE)
     first = answer(runner, layout)
     graph = runner.graph(PrefillGraph, layout)
     forced = answer(runner, layout, kept={1: np.tile(np.arange(20), (2, 1))})
@@ -84,13 +84,13 @@ def test_graphs_are_built_once_and_forced_tokens_are_forgotten(checkpoint):
     for a, b in zip(first[:2], answer(runner, layout)[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     assert runner.graph(PrefillGraph, layout) is graph
-    other = runner.family.layout(picture, 8, Schedule())  # of the same name
+    other = runner.family.layout(geometry, 8, Schedule())  # of the same name
     assert runner.graph(PrefillGraph, other) is not graph
 
 
 def test_host_copies_of_caches_stay_as_they_were(checkpoint):
     runner = runner_of(checkpoint)
-    layout = runner.family.layout(runner.family.picture(), 8, Schedule())
+    layout = runner.family.layout(runner.family.geometry(), 8, Schedule())
     caches = runner.new_caches(layout, 2)
     runner.prefill(layout, feed(), caches)
     before = runner.read_caches(caches)

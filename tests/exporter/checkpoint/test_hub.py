@@ -170,7 +170,7 @@ def remote(hub, workshop, monkeypatch):
 
 def test_weights_are_downloaded_once_in_a_step_of_their_own(remote, workshop):
     family, told = Family.load("someone/model"), Told()
-    assert family.tokenizer and family.image_processor and family.picture()
+    assert family.tokenizer and family.image_processor and family.geometry()
     weights = workshop.checkpoint(layers=3, shard="400KB", **SHAPE).glob("*.safetensors")
     shards = {file.name for file in weights}
     assert len(shards) > 2 and not list(family.folder.glob("*.safetensors"))

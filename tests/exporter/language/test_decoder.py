@@ -31,7 +31,7 @@ def runner(workshop, text="qwen2", **shape):
 
 
 def layout_with(runner, schedule):
-    return runner.family.layout(runner.family.picture(), 8, schedule)
+    return runner.family.layout(runner.family.geometry(), 8, schedule)
 
 
 def feed(batch=1, seed=0):

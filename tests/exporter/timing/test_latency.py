@@ -83,7 +83,7 @@ class Machine:
 
     def __init__(self, monkeypatch, tmp_path, family, bias=1.0):
         self.bias, self.runs = bias, []
-        self.visual = family.problem(family.picture(), 64)
+        self.visual = family.problem(family.geometry(), 64)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
         monkeypatch.setattr(latency, "write_probe", lambda family, layers, folder: folder.mkdir())
@@ -180,7 +180,7 @@ def test_requests_that_cannot_be_solved(tmp_path, family):
 
 
 def test_the_solver_counts_milliseconds(family):
-    plain = family.problem(family.picture(), 64)
+    plain = family.problem(family.geometry(), 64)
     problem = TimedProblem(**vars(plain), costs=TRUE)
     schedule = solve(problem, 1.4)
     ratio = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
