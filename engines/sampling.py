@@ -4,13 +4,13 @@ Order and meaning are those of Hugging Face's generation: repetition penalty, te
 top-p. Letters: B batch.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .. import strict_json
 from ..errors import LuvcError
 from .bundle.folder import Bundle, first_error
 
@@ -95,9 +95,19 @@ class Sampling(BaseModel):
 
 
 def generation_config(bundle: Bundle) -> dict[str, Any]:
-    """The generation config that export wrote; empty where a bundle has none."""
+    """The generation config that export wrote; empty where a bundle has none.
+
+    Raises:
+        LuvcError: not readable, or no JSON object.
+    """
     path = bundle.processor / GENERATION
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        found = strict_json.read(path) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {found!r:.80}, not an object")
+    except (OSError, ValueError) as e:
+        raise LuvcError(f"{path} cannot be read ({e}); export the bundle again") from e
+    return found
 
 
 def not_carried(config: dict[str, Any]) -> dict[str, Any]:

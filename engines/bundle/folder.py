@@ -4,7 +4,6 @@ Loading runs no code from the bundle and follows no path out of it.
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from ... import strict_json
 from ...errors import LuvcError
 from ...files import whole
 from .manifest import SCHEMA_VERSION, File, Manifest
@@ -145,7 +145,7 @@ def _read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         raise LuvcError(f"{root} is not a bundle: it has no {MANIFEST}")
     try:
-        data = json.loads(path.read_text())
+        data = strict_json.read(path)
         version = int(data["schema_version"] + 0)
     except (ValueError, KeyError, TypeError) as e:
         raise LuvcError(f"{path} is not a readable manifest ({e}); export the bundle again") from e

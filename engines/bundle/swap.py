@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import errno
-import json
 import os
 import re
 import secrets
@@ -11,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ... import strict_json
 from ...errors import LuvcError
 from ...files import flush
 from .folder import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT
@@ -57,7 +57,7 @@ def check_target(target: Path) -> None:
 def _is_bundle(folder: Path) -> bool:
     """Whether a folder holds a manifest of ours, of any version, and nothing but a bundle's parts."""
     try:
-        data = json.loads((folder / MANIFEST).read_text())
+        data = strict_json.read(folder / MANIFEST)
     except (OSError, ValueError):
         return False
     ours = isinstance(data, dict) and {"schema_version", "layouts", "files"} <= data.keys()

@@ -6,13 +6,13 @@ Texts of a client are never taken as paths: a picture is what was sent with the 
 import binascii
 import contextlib
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ... import strict_json
 from ...engines.pictures import from_base64, image_source
 from ...errors import LuvcError
 
@@ -122,7 +122,7 @@ def _too_large(size: int, bounds: Bounds) -> str:
 def _messages(text: str, images: list[Any], bounds: Bounds) -> list[dict[str, Any]]:
     """Messages of a JSON text, the request's pictures in the places that carry none themselves."""
     try:
-        messages = json.loads(text)
+        messages = strict_json.parse(text)
     except ValueError as error:
         raise LuvcError(f"messages is not valid JSON: {error}") from error
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):

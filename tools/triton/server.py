@@ -1,7 +1,6 @@
 """One tritonserver process: its command, whether it is ready and whole, its end."""
 
 import contextlib
-import json
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ... import strict_json
 from ...errors import LuvcError
 
 STACK = 1 << 30  # bytes; 2.51 copies an HTTP body to its stack, and 8 MiB end at a picture of 6
@@ -150,7 +150,7 @@ class Server:
             with DIRECT.open(f"{self._url}/health/ready", timeout=2):
                 pass
             with DIRECT.open(self._url, timeout=2) as response:
-                return json.load(response).get("name") == self._id
+                return strict_json.parse(response.read()).get("name") == self._id
         except (OSError, ValueError):
             return False
 

@@ -7,14 +7,13 @@ of requests that are prepared at the same time, unless the configuration names n
 
 import dataclasses
 import importlib
-import json
 import traceback
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from ... import __version__
+from ... import __version__, strict_json
 from ...engines.backends import backend as load_backend
 from ...engines.backends.base import Runner
 from ...engines.bundle.folder import Bundle
@@ -50,7 +49,7 @@ class TritonPythonModel:
         bundle = Bundle.load(path)
         module = load_backend(self.parameters["backend"], bundle)
         self.vlm = VLM(bundle, module.runner(bundle, threads=int(self.parameters["threads"])))
-        models = json.loads(self.parameters["vision"])
+        models = strict_json.parse(self.parameters["vision"])
         limits = Limits(**self._numbers(Limits))
         self._warm(min(2, limits.rows), vision=not models)
         if models:
@@ -223,7 +222,7 @@ def read_parameters(args: dict[str, str]) -> Parameters:
     Raises:
         LuvcError: another version wrote the configuration: what it means may have changed.
     """
-    found = json.loads(args["model_config"]).get("parameters", {})
+    found = strict_json.parse(args["model_config"]).get("parameters", {})
     parameters = Parameters({name: value["string_value"] for name, value in found.items()})
     if parameters["luvc_version"] != __version__:
         raise LuvcError(
