@@ -20,7 +20,7 @@ import torch
 import typer
 
 from luvc.errors import brief
-from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins import nvrtc
 from luvc.tools.bench.interleaved import summary
 from luvc.tools.bench.machine import provenance
 

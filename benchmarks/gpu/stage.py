@@ -9,7 +9,8 @@ from functools import reduce
 import numpy as np
 import torch
 
-from luvc.plugins.scores.spectrum import cuda, launch, reference
+from luvc.plugins import cuda
+from luvc.plugins.scores.spectrum import launch, reference
 
 TEXT = 9
 

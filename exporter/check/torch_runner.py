@@ -14,7 +14,7 @@ from ...engines.backends.base import (
     stage_results,
 )
 from ...engines.bundle.manifest import Layout
-from ...plugins.scores.spectrum import cuda
+from ...plugins import cuda
 from ..checkpoint.family import Family
 from ..language.graphs import StepGraph, prompt_graph
 from ..ops.attention import NAME

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import forms, kernels, sanitizer, stage, timing
-from luvc.plugins.scores.spectrum import cuda, nvrtc
+from luvc.plugins import cuda, nvrtc
 
 from ..plugins import test_kernels
 from ..plugins.conftest import Emulator, emulator  # noqa: F401 a fixture

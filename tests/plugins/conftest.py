@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins import nvrtc
+from luvc.plugins.nvrtc import SOURCES
 from luvc.plugins.scores.spectrum.launch import Launch
-from luvc.plugins.scores.spectrum.nvrtc import KERNELS
 
 HERE = Path(__file__).parent
 BARRIER = "__syncthreads();"
@@ -33,9 +33,10 @@ class Emulator:
         self.compiler = compiler
         self.libraries = {}
 
-    def build(self, launch: Launch, kernels: Path = KERNELS) -> ctypes.CDLL:
+    def build(self, launch: Launch, kernels: Path | None = None) -> ctypes.CDLL:
         """The library of one launch; `kernels` may hold a changed copy of the sources."""
-        options = [f"-DENTRY={launch.entry}", f'-DSOURCE="{kernels / launch.source}"']
+        source = kernels / launch.source if kernels else SOURCES[launch.source]
+        options = [f"-DENTRY={launch.entry}", f'-DSOURCE="{source}"']
         options += [f"-D{name}={value}" for name, value in launch.macros]
         name = hashlib.sha256(" ".join(options).encode()).hexdigest()[:16]
         if name not in self.libraries:
@@ -53,7 +54,7 @@ class Emulator:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(self.build, libraries.values()))
 
-    def run(self, launch: Launch, grid, inputs, scalars, outputs, kernels=KERNELS, backwards=False):
+    def run(self, launch: Launch, grid, inputs, scalars, outputs, kernels=None, backwards=False):
         """Runs the grid (x, y, z) on the kernel's inputs, int32 scalars and outputs."""
         library = self.build(launch, kernels)
         assert all(array.flags.c_contiguous for array in (*inputs, *outputs))
@@ -81,12 +82,13 @@ class Emulator:
     @staticmethod
     def without_each_barrier(source: str, folder: Path):
         """Copies of the kernels with one barrier of `source` taken out: (line, folder) each."""
-        text = (KERNELS / source).read_text()
+        text = SOURCES[source].read_text()
         places = [match.start() for match in re.finditer(re.escape(BARRIER), text)]
         assert places
         for number, place in enumerate(places):
             copy = folder / str(number)
-            shutil.copytree(KERNELS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(SOURCES[source].parent, copy, ignore=ignored)
             (copy / source).write_text(text[:place] + text[place + len(BARRIER) :])
             yield text[:place].count("\n") + 1, copy
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum import cuda, nvrtc, reference
+from luvc.plugins import cuda, nvrtc
+from luvc.plugins.scores.spectrum import reference
 
 
 @pytest.fixture(params=["host", "gpu"] if torch.cuda.is_available() else ["host"])

@@ -2,11 +2,12 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins import nvrtc
 from luvc.plugins.scores.spectrum.launch import (
     SHARED_BYTES,
     gather_launch,
@@ -67,6 +68,13 @@ def test_select(tokens):
 @pytest.mark.parametrize("channels", [7, 12, 3584])
 def test_gather(channels):
     check(gather_launch(channels), [POINTER] * 3 + [INTEGER] * 3 + [POINTER] * 2)
+
+
+def test_no_two_sources_are_called_alike():
+    """A launch and an #include name a file without its folder."""
+    plugins = Path(nvrtc.__file__).parent
+    names = [path.name for path in plugins.rglob("*.cu*") if path.suffix in (".cu", ".cuh")]
+    assert sorted(names) == list(nvrtc.SOURCES)
 
 
 def test_compiled_once():

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins import nvrtc
 from luvc.plugins.scores.spectrum.contract import FLOATS, OPERATORS
 from luvc.plugins.scores.spectrum.launch import (
     gather_call,
@@ -28,7 +28,7 @@ from luvc.plugins.scores.spectrum.launch import (
 )
 
 AID = Path(__file__).parent / "aid"
-CPP = nvrtc.KERNELS.parent / "cpp"
+CPP = Path(nvrtc.__file__).parent / "cpp"
 BF16, INT64, FLOAT32 = 7, 8, 0  # nvinfer1::DataType
 SCORE = ["cutoff=128", "groups=1", "--", "7:-4,-1104,3584", "8:-4,1024", "0:1024,2"]
 SELECT = ["keep=512", "groups=4", "--", "0:-4,112,1024", "8:-4,1024", "8:-4,-1104,1"]

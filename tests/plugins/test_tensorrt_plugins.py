@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum import contract, nvrtc
-from luvc.plugins.scores.spectrum import tensorrt as plugins
+from luvc.plugins import nvrtc
+from luvc.plugins import tensorrt_registry as plugins
+from luvc.plugins.scores.spectrum import contract
 from luvc.plugins.scores.spectrum.launch import score_launch
 
 AID = Path(__file__).parent / "aid"

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from ....errors import LuvcError
-from ....plugins.scores.spectrum import nvrtc
+from ....plugins import nvrtc
 from ...bundle.engine_files import find, store, working_folder
 from ...bundle.folder import WEIGHTS, Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout, Range

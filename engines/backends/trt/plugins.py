@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 from ....errors import LuvcError
-from ....plugins.scores.spectrum import nvrtc
-from ....plugins.scores.spectrum import tensorrt as spu_plugins
+from ....plugins import nvrtc, tensorrt_registry
 from ...bundle.folder import sha256
 
 PLUGIN_LIBRARY = "LUVC_PLUGIN_LIBRARY"  # environment: path of the C++ plugin library
@@ -34,7 +33,7 @@ def register_plugins(form: str, path: Path | None) -> None:
         return
     if form == "aot":
         nvrtc.check_version()
-        spu_plugins.register()
+        tensorrt_registry.register()
     else:
         _load_library(path)
     _forms.add(form)
@@ -47,8 +46,8 @@ def _load_library(path: Path | None) -> None:
             f"the plugin form 'library' needs the C++ library: give --plugin-library or set "
             f"{PLUGIN_LIBRARY}"
         )
-    if not spu_plugins.registered():
-        spu_plugins.load_library(given)
+    if not tensorrt_registry.registered():
+        tensorrt_registry.load_library(given)
 
 
 def plugins_hash(form: str, path: Path | None) -> str:
@@ -57,5 +56,4 @@ def plugins_hash(form: str, path: Path | None) -> str:
         return ""
     if form == "library":
         return sha256(Path(path or os.environ[PLUGIN_LIBRARY]))
-    sources = sorted(p for p in nvrtc.KERNELS.iterdir() if p.suffix in (".cu", ".cuh"))
-    return hashlib.sha256("".join(map(sha256, sources)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(sha256, nvrtc.SOURCES.values())).encode()).hexdigest()

@@ -20,7 +20,7 @@ from luvc.engines.backends.trt.build import BuildOptions
 from luvc.engines.backends.trt.library import TENSORRT, Library
 from luvc.engines.backends.trt.timing_cache import TimingCache
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum import nvrtc
+from luvc.plugins import nvrtc
 
 INSTALLED = TENSORRT.problem() is None
 
@@ -68,7 +68,7 @@ def test_builds_go_on_without_a_place_for_the_timing_cache(monkeypatch, tmp_path
 
 
 def test_other_kernels_build_again(monkeypatch, tmp_path):
-    monkeypatch.setattr(nvrtc, "KERNELS", tmp_path)
+    monkeypatch.setattr(nvrtc, "SOURCES", {"a.cu": tmp_path / "a.cu"})
     (tmp_path / "a.cu").write_text("one")
     first = trt_plugins.plugins_hash("aot", None)
     (tmp_path / "a.cu").write_text("two")
@@ -101,7 +101,7 @@ def test_one_process_registers_one_plugin_form(monkeypatch):
     calls = []
     monkeypatch.setattr(trt_plugins, "_forms", set())
     monkeypatch.setattr(trt_plugins.nvrtc, "check_version", lambda: None)
-    monkeypatch.setattr(trt_plugins.spu_plugins, "register", lambda: calls.append("aot"))
+    monkeypatch.setattr(trt_plugins.tensorrt_registry, "register", lambda: calls.append("aot"))
     for form in ("body", "aot", "aot"):
         trt_plugins.register_plugins(form, None)
     assert calls == ["aot", "aot"]
@@ -116,7 +116,7 @@ def test_a_missing_compiler_is_said_before_plugins_are_registered(monkeypatch):
 
     monkeypatch.setattr(trt_plugins, "_forms", set())
     monkeypatch.setattr(nvrtc, "load", missing)
-    monkeypatch.setattr(trt_plugins.spu_plugins, "register", lambda: pytest.fail("too early"))
+    monkeypatch.setattr(trt_plugins.tensorrt_registry, "register", lambda: pytest.fail("too early"))
     with pytest.raises(LuvcError, match="no NVRTC here"):
         trt_plugins.register_plugins("aot", None)
     assert not trt_plugins._forms

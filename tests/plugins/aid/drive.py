@@ -150,7 +150,7 @@ def drive(trt, request):
 
 def main():
     trt = load_tensorrt(Path(sys.argv[1]), Path(sys.argv[2]))
-    from luvc.plugins.scores.spectrum import tensorrt as plugins
+    from luvc.plugins import tensorrt_registry as plugins
 
     before = plugins.registered()
     plugins.register()

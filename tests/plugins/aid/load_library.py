@@ -31,7 +31,7 @@ def create(trt, name, attributes):
 def main():
     trt = load_tensorrt(Path(sys.argv[1]), Path(sys.argv[2]))
     from luvc.errors import LuvcError
-    from luvc.plugins.scores.spectrum import tensorrt as plugins
+    from luvc.plugins import tensorrt_registry as plugins
 
     messages = []
 

@@ -107,11 +107,15 @@ char const* sourceText(std::string const& name) {
 }  // namespace
 
 std::string compilePtx(Launch const& launch) {
-    char const* const names[] = {"common.cuh", "fft.cuh"};
-    char const* const headers[] = {sourceText(names[0]), sourceText(names[1])};
+    std::vector<char const*> names, headers;
+    for (auto const& source : KERNEL_SOURCES)
+        if (std::string(source.name).rfind(".cuh") != std::string::npos) {
+            names.push_back(source.name);
+            headers.push_back(source.text);
+        }
     void* program = nullptr;
-    if (nvrtc().create(&program, sourceText(launch.source), launch.source.c_str(), 2, headers,
-                       names))
+    if (nvrtc().create(&program, sourceText(launch.source), launch.source.c_str(),
+                       static_cast<int>(names.size()), headers.data(), names.data()))
         throw std::runtime_error("nvrtcCreateProgram failed for " + launch.source);
     auto const options = launch.options();
     std::vector<char const*> arguments;

@@ -11,7 +11,7 @@ namespace luvc {
 enum class Element { FLOAT16, BFLOAT16, FLOAT32 };
 
 struct Launch {
-    std::string source;  // file in kernels/
+    std::string source;  // file name, in some kernels/ folder
     std::string entry;   // name of the kernel in it
     std::vector<std::pair<std::string, int64_t>> macros;
     int threads = 0;

@@ -14,9 +14,10 @@ import inspect
 from functools import partial
 from pathlib import Path
 
-from ....errors import LuvcError
-from . import launch, nvrtc
-from .contract import DOMAIN, GATHER, OPERATORS, SCORE, SELECT, Operator
+from ..errors import LuvcError
+from . import nvrtc
+from .scores.spectrum import launch
+from .scores.spectrum.contract import DOMAIN, GATHER, OPERATORS, SCORE, SELECT, Operator
 
 INSTALL = "pip install 'tensorrt>=11'"
 REGISTRY_VERSION = "1"  # the only version tensorrt.plugin registers

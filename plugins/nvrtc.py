@@ -9,11 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ....errors import LuvcError
-from .launch import Launch
+from ..errors import LuvcError
+from .scores.spectrum.launch import Launch
 
-KERNELS = Path(__file__).parent / "kernels"
-HEADERS = ("common.cuh", "fft.cuh")
+# What lies in a kernels/ folder, by file name: no two are called alike.
+_FOUND = Path(__file__).parent.glob("**/kernels/*.cu*")
+SOURCES = {path.name: path for path in sorted(_FOUND, key=lambda path: path.name)}
 INSTALL = "pip install 'nvidia-cuda-nvrtc==13.0.*' cuda-bindings"
 
 
@@ -24,10 +25,10 @@ def compile_launch(launch: Launch) -> str:
 
 @lru_cache(maxsize=256)
 def compile_ptx(source: str, options: tuple[str, ...]) -> str:
-    """Compiles one file of kernels/ to PTX text, once per process and set of options.
+    """Compiles one kernel source to PTX text, once per process and set of options.
 
     Args:
-        source: file name in kernels/.
+        source: file name, a key of SOURCES.
         options: compiler options, Launch.options().
 
     Raises:
@@ -35,9 +36,9 @@ def compile_ptx(source: str, options: tuple[str, ...]) -> str:
         RuntimeError: when the kernel does not compile; a bug, with the compiler's log.
     """
     nvrtc = load()
-    text = (KERNELS / source).read_bytes()
-    headers = [(KERNELS / name).read_bytes() for name in HEADERS]
-    names = [name.encode() for name in HEADERS]
+    text = SOURCES[source].read_bytes()
+    found = [path for path in SOURCES.values() if path.suffix == ".cuh"]
+    headers, names = [path.read_bytes() for path in found], [path.name.encode() for path in found]
     program = _call(nvrtc.nvrtcCreateProgram, text, source.encode(), len(headers), headers, names)
     try:
         arguments = [option.encode() for option in options]

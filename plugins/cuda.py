@@ -11,8 +11,9 @@ from functools import cache
 
 import torch
 
-from ....errors import LuvcError
-from . import launch, nvrtc, reference
+from ..errors import LuvcError
+from . import nvrtc
+from .scores.spectrum import launch, reference
 
 KERNELS, PLAIN = "SPU kernels", "SPU in PyTorch"
 

@@ -1,0 +1,1 @@
+"""Which visual tokens stay, and their rows: the operators that every score shares."""
