@@ -2,15 +2,20 @@
 
 from ...errors import LuvcError
 from .adapter import VisionAdapter
-from .anyres import AnyresAdapter, OneVisionAdapter
+from .families.gemma3 import Gemma3Adapter
 from .families.glm4v import Glm4vAdapter
+from .families.idefics3 import Idefics3Adapter
 from .families.internvl import InternVLAdapter
 from .families.lfm2_vl import Lfm2VLAdapter
 from .families.llava import LlavaAdapter
+from .families.llava_next import LlavaNextAdapter
+from .families.llava_onevision import LlavaOneVisionAdapter
 from .families.ovis2 import Ovis2Adapter
-from .families.paligemma import Gemma3Adapter, PaliGemmaAdapter
-from .families.qwen_vl import Qwen2VLAdapter, Qwen3VLAdapter, Qwen25VLAdapter
-from .families.smolvlm import Idefics3Adapter, SmolVLMAdapter
+from .families.paligemma import PaliGemmaAdapter
+from .families.qwen2_5_vl import Qwen25VLAdapter
+from .families.qwen2_vl import Qwen2VLAdapter
+from .families.qwen3_vl import Qwen3VLAdapter
+from .families.smolvlm import SmolVLMAdapter
 
 ADAPTERS: dict[str, type[VisionAdapter]] = {
     "gemma3": Gemma3Adapter,
@@ -19,8 +24,8 @@ ADAPTERS: dict[str, type[VisionAdapter]] = {
     "internvl": InternVLAdapter,
     "lfm2_vl": Lfm2VLAdapter,
     "llava": LlavaAdapter,
-    "llava_next": AnyresAdapter,
-    "llava_onevision": OneVisionAdapter,
+    "llava_next": LlavaNextAdapter,
+    "llava_onevision": LlavaOneVisionAdapter,
     "ovis2": Ovis2Adapter,
     "paligemma": PaliGemmaAdapter,
     "qwen2_5_vl": Qwen25VLAdapter,

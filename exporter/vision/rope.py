@@ -19,7 +19,7 @@ from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
 from .adapter import ImageGeometry, State, VisionAdapter
 from .oim import merge_axis
-from .processor_files import blank_run
+from .processor_files import blank_run, known_token
 
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
 
@@ -176,6 +176,17 @@ class RopeAdapter(VisionAdapter):
     def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
         """The merger."""
         return self.merger(self.vision.merger, x, grid)
+
+
+class QwenVLAdapter(RopeAdapter):
+    """What the three have in common: images and videos."""
+
+    video: ClassVar[bool] = True
+
+    @classmethod
+    def placeholder(cls, tokenizer: Any, frames: int) -> str:
+        """The template writes one pad token, of images or of videos."""
+        return known_token(tokenizer, "<|video_pad|>" if frames else cls.visual_token)
 
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

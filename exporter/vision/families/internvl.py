@@ -7,7 +7,7 @@ import torch
 
 from ....errors import LuvcError
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, runs
+from ..absolute import AbsoluteAdapter, count_tiles, runs
 from ..adapter import ImageGeometry, State
 from ..processor_files import named_token
 
@@ -109,23 +109,3 @@ class InternVLAdapter(AbsoluteAdapter):
         x = self.vision.layernorm(x)[:, self.prefix :].unflatten(1, (grid.h, grid.w))
         x = m.pixel_shuffle(x, scale_factor=self.model.config.downsample_ratio)
         return m.multi_modal_projector(x.flatten(1, 2))
-
-
-def count_tiles(size: tuple[int, int], tile: tuple[int, int], most: int) -> tuple[int, int]:
-    """Rows and columns of tiles of an image.
-
-    Raises:
-        LuvcError: not a whole number of tiles, or more than the processor cuts.
-    """
-    if size[0] % tile[0] or size[1] % tile[1]:
-        raise LuvcError(
-            f"image size {size[0]}x{size[1]} is not a whole number of {tile[0]}x{tile[1]} tiles: "
-            f"use multiples such as {tile[0]}x{tile[1]} or {tile[0]}x{2 * tile[1]}"
-        )
-    rows, columns = size[0] // tile[0], size[1] // tile[1]
-    if rows * columns > most:
-        raise LuvcError(
-            f"image size {size[0]}x{size[1]} needs {rows * columns} tiles; the image processor "
-            f"cuts at most {most}: use a smaller one"
-        )
-    return rows, columns

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, runs, space_to_depth
+from ..absolute import AbsoluteAdapter, count_tiles, runs, space_to_depth
 from ..adapter import ImageGeometry
 from ..processor_files import blank_run, known_token
-from .internvl import count_tiles
 
 MARKS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 

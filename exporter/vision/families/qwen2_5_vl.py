@@ -1,0 +1,71 @@
+"""Qwen2.5-VL: most layers see windows."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...ops.attention import attention
+from ...planning.cost import EncoderShape
+from ..adapter import State
+from ..rope import QwenVLAdapter
+
+
+class Qwen25VLAdapter(QwenVLAdapter):
+    """Most layers see windows of a fixed area of the image; OIM leaves the area and thins its tokens."""
+
+    @classmethod
+    def shape(cls, config: Any) -> EncoderShape:
+        """Widths for the cost model, windows included."""
+        v = config.vision_config
+        window = (v.window_size // v.patch_size) ** 2
+        full = tuple(v.fullatt_block_indexes)
+        return replace(super().shape(config), gated=True, window=window, full=full)
+
+    @classmethod
+    def traits(cls, config: Any) -> dict[str, Any]:
+        """Video positions run with the time."""
+        return {"time_scale": float(config.vision_config.tokens_per_second)}
+
+    def kind(self, layer: int) -> bool:
+        """Full attention or windows."""
+        return layer in self.vision.fullatt_block_indexes
+
+    def tabulate(self, state: State) -> State:
+        """Windows, equal sizes side by side: one attention for each size; then cos and sin in that order."""
+        assert state.positions is not None
+        side = self.vision.window_size // self.vision.patch_size
+        row, column = (state.positions / side).floor().long().reshape(-1, 2).unbind(-1)
+        windows = row * (int(column.max()) + 1) + column
+        by_size: dict[int, list[torch.Tensor]] = {}
+        for window in windows.unique().tolist():
+            tokens = (windows == window).nonzero()[:, 0]
+            by_size.setdefault(len(tokens), []).append(tokens)
+        order = torch.cat([t for group in by_size.values() for t in group])
+        segments = tuple((len(group), size) for size, group in by_size.items())
+        state.tables |= {"order": order, "raster": order.argsort(), "segments": segments}
+        return super().tabulate(state)
+
+    def order(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """Window by window."""
+        return x.index_select(1, state.tables["order"])
+
+    def raster(self, x: torch.Tensor, state: State) -> torch.Tensor:
+        """Back to rows and columns."""
+        return x.index_select(1, state.tables["raster"])
+
+    def see(self, q, k, v, layer: int, state: State) -> torch.Tensor:
+        """Inside windows, but for the layers with full attention."""
+        if self.kind(layer):
+            return super().see(q, k, v, layer, state)
+        outs, start = [], 0
+        for count, size in state.tables["segments"]:
+            parts = (t[:, :, start : start + count * size] for t in (q, k, v))
+            # windows become entries: [N, H, count * size, d] -> [N * count, H, size, d]
+            q_, k_, v_ = (
+                t.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1) for t in parts
+            )
+            out = attention(self.layers[layer], q_, k_, v_, None, is_causal=False)[0]
+            outs.append(out.unflatten(0, (-1, count)).flatten(1, 2))
+            start += count * size
+        return torch.cat(outs, 1) if len(outs) > 1 else outs[0]

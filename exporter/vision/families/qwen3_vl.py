@@ -1,0 +1,77 @@
+"""Qwen3-VL: a table of positions beside the rotary ones, features of inner layers (DeepStack)."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...planning.cost import EncoderShape
+from ...planning.grid import Grid
+from ..adapter import ImageGeometry, State
+from ..rope import QwenVLAdapter
+
+
+class Qwen3VLAdapter(QwenVLAdapter):
+    """A resampled table of positions beside the rotary ones; features of inner layers (DeepStack)."""
+
+    @classmethod
+    def shape(cls, config: Any) -> EncoderShape:
+        """Widths for the cost model; a merger for each tapped layer."""
+        taps = len(config.vision_config.deepstack_visual_indexes)
+        return replace(super().shape(config), projectors=1 + taps)
+
+    @classmethod
+    def traits(cls, config: Any) -> dict[str, Any]:
+        """Visual features that join the first language layers."""
+        return {"deepstack": len(config.vision_config.deepstack_visual_indexes)}
+
+    @classmethod
+    def visual_grid(
+        cls, config: Any, geometry: ImageGeometry, merged: Grid
+    ) -> tuple[int, int, int]:
+        """A video's frames stand apart in the prompt, each with its time in words."""
+        return 1, *super().visual_grid(config, geometry, merged)[1:]
+
+    @classmethod
+    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+        """A video: its steps one by one (Qwen3VLProcessor.replace_video_token)."""
+        if not geometry.frames:
+            return super().expansion(tokenizer, processor, geometry, tokens)
+        step = [
+            ("<{seconds} seconds><|vision_start|>", 1),
+            (cls.visual_token, tokens // geometry.tiles),
+            ("<|vision_end|>", 1),
+        ]
+        return step * geometry.tiles
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Tapped layers."""
+        return tuple(self.vision.deepstack_visual_indexes)
+
+    def start(self, grid: Grid) -> State:
+        """The table of positions, resampled to the grid once."""
+        from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+        v = self.vision
+        index, weight = get_vision_interpolation_indices_and_weights(
+            torch.tensor([[1, grid.h, grid.w]]), num_grid_per_side=v.num_grid_per_side,
+            mode=v.interpolation_mode, align_corners=v.interpolation_align_corners,
+            spatial_merge_size=1,
+        )  # fmt: skip
+        table = v.pos_embed.weight.detach().float()
+        state = super().start(grid)
+        state.tables["absolute"] = (table[index] * weight[..., None]).sum(1)
+        return state
+
+    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+        """Patches and their resampled positions."""
+        x = super().embed(pixels, state)
+        return x + state.tables["absolute"].to(x.dtype)
+
+    def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
+        """The merger of the last layer, then those of the tapped ones along the last axis."""
+        pairs = zip(
+            (self.vision.merger, *self.vision.deepstack_merger_list), (x, *taps), strict=True
+        )
+        return torch.cat([self.merger(module, t, grid) for module, t in pairs], -1)
