@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import LuvcError, brief
-from ..vision import ADAPTERS
+from ..vision.families import FAMILIES
 
 _REMOTE = (
     "{source} needs code of its own (auto_map in config.json), which is never run; use the "
@@ -25,8 +25,8 @@ def read_config(source: str, folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
-    known, raw = ", ".join(sorted(ADAPTERS)), _raw_config(source, folder)
-    if raw.get("auto_map") and raw.get("model_type") not in ADAPTERS:
+    known, raw = ", ".join(FAMILIES), _raw_config(source, folder)
+    if raw.get("auto_map") and raw.get("model_type") not in FAMILIES:
         raise LuvcError(_REMOTE.format(source=source, known=known))
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
@@ -34,7 +34,7 @@ def read_config(source: str, folder: Path) -> Any:
         if "trust_remote_code" in str(e):
             raise LuvcError(_REMOTE.format(source=source, known=known)) from e
         kind = raw.get("model_type")
-        if kind and kind not in ADAPTERS:
+        if kind and kind not in FAMILIES:
             raise LuvcError(
                 f"model type {kind!r} is not a supported vision-language family: {known}"
             ) from e

@@ -16,8 +16,8 @@ from ..language.traits import TextTraits, decoder_shape, text_traits
 from ..planning import cost
 from ..planning.grid import Grid
 from ..planning.problem import Problem
-from ..vision import adapter_class
 from ..vision.adapter import ImageGeometry, VisionAdapter
+from ..vision.families import adapter_class
 from .config import read_config
 from .hub import locate, named
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from luvc.exporter.language.traits import SUPPORTED
-from luvc.exporter.vision import ADAPTERS
+from luvc.exporter.vision.families import FAMILIES
 
 from . import published
 from .checkpoints import NAMES, family_of
@@ -92,7 +92,7 @@ def page(cells: Cells) -> str:
 def _families(cells: Cells) -> str:
     rows = ["| family (`model_type`) | planned for the published shape of | vision side | video | limits |",
             "|---|---|---|---|---|"]  # fmt: skip
-    for family in ADAPTERS:
+    for family in FAMILIES:
         shapes = [n for n in published.NAMES if published.config(n)["model_type"] == family]
         planned = ", ".join(n for n in shapes if (n, "plan") in cells)
         vision, limits = FEATURES[family]

@@ -11,7 +11,7 @@ from ..adapter import ImageGeometry
 from ..processor_files import named_token
 
 
-class Gemma3Adapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """Features are pooled to a coarser grid; inside an image tokens look both ways."""
 
     @classmethod

@@ -12,7 +12,7 @@ from ..adapter import State
 from ..rope import RopeAdapter
 
 
-class Glm4vAdapter(RopeAdapter):
+class Adapter(RopeAdapter):
     """Images; its video form is not exported."""
 
     visual_token: ClassVar[str] = "<|image|>"

@@ -12,7 +12,7 @@ from ..adapter import ImageGeometry, State
 from ..processor_files import known_token
 
 
-class Idefics3Adapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """Tiles in rows and columns with markers between them, and the whole picture last."""
 
     tower: ClassVar[str] = "model.vision_model"

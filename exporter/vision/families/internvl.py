@@ -12,7 +12,7 @@ from ..adapter import ImageGeometry, State
 from ..processor_files import named_token
 
 
-class InternVLAdapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """Tiles of one size, cut by the processor to the shape of the picture, and a thumbnail."""
 
     prefix: ClassVar[int] = 1  # CLS

@@ -13,7 +13,7 @@ from ..adapter import ImageGeometry, State
 from ..processor_files import blank_run, known_token
 
 
-class Lfm2VLAdapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """One tile of any shape; pictures that the processor would cut into tiles are refused."""
 
     @classmethod

@@ -14,7 +14,7 @@ from ..adapter import State
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
-class LlavaAdapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """One image of the tower's size; features of one layer, or of several side by side."""
 
     @classmethod

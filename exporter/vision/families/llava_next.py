@@ -16,13 +16,13 @@ from ...planning.grid import Grid
 from ..adapter import ImageGeometry, State
 from ..anyres import Packing, packing
 from ..processor_files import blank_run
-from .llava import LlavaAdapter
+from . import llava
 
 
-class LlavaNextAdapter(LlavaAdapter):
+class Adapter(llava.Adapter):
     """A graph entry is an image with all its tiles."""
 
-    modules: ClassVar[tuple[str, ...]] = (*LlavaAdapter.modules, "model.image_newline")
+    modules: ClassVar[tuple[str, ...]] = (*llava.Adapter.modules, "model.image_newline")
     follows: ClassVar[bool] = True
 
     @classmethod

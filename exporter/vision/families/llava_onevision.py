@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from .llava_next import LlavaNextAdapter
+from . import llava_next
 
 
-class LlavaOneVisionAdapter(LlavaNextAdapter):
+class Adapter(llava_next.Adapter):
     """Several images in a prompt are not cut into tiles."""
 
     @classmethod

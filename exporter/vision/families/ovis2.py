@@ -18,7 +18,7 @@ from ..processor_files import blank_run, known_token
 MARKS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
-class Ovis2Adapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """Visual tokens are mixtures of a visual vocabulary's embeddings; its last rows mark the tiles."""
 
     encoder: ClassVar[str] = "transformer.encoder.layers"

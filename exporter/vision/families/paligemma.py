@@ -8,7 +8,7 @@ from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
 
 
-class PaliGemmaAdapter(AbsoluteAdapter):
+class Adapter(AbsoluteAdapter):
     """The whole prompt, image and text, looks at all of itself; positions count from 1."""
 
     needs_image: ClassVar[bool] = True

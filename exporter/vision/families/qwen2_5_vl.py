@@ -11,7 +11,7 @@ from ..adapter import State
 from ..rope import QwenVLAdapter
 
 
-class Qwen25VLAdapter(QwenVLAdapter):
+class Adapter(QwenVLAdapter):
     """Most layers see windows of a fixed area of the image; OIM leaves the area and thins its tokens."""
 
     @classmethod

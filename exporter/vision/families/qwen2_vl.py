@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from ..rope import QwenVLAdapter
 
 
-class Qwen2VLAdapter(QwenVLAdapter):
+class Adapter(QwenVLAdapter):
     """Full attention in every layer."""
 
     width_name: ClassVar[str] = "embed_dim"

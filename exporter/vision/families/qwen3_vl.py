@@ -11,7 +11,7 @@ from ..adapter import ImageGeometry, State
 from ..rope import QwenVLAdapter
 
 
-class Qwen3VLAdapter(QwenVLAdapter):
+class Adapter(QwenVLAdapter):
     """A resampled table of positions beside the rotary ones; features of inner layers (DeepStack)."""
 
     @classmethod

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from .idefics3 import Idefics3Adapter
+from . import idefics3
 
 
-class SmolVLMAdapter(Idefics3Adapter):
+class Adapter(idefics3.Adapter):
     """SmolVLM and SmolVLM2: Idefics3 with other names in the processor."""
 
     whole: ClassVar[str] = "global_image_token"

@@ -8,7 +8,7 @@ import torch
 
 from luvc.engines.bundle.schedule import Merge, Schedule
 from luvc.exporter.planning.grid import Grid, merge_grid
-from luvc.exporter.vision import adapter_class
+from luvc.exporter.vision.families import adapter_class
 from luvc.exporter.vision.graph import VisionGraph
 from luvc.exporter.vision.oim import merge_axis, merge_similar, merge_tokens
 
