@@ -53,9 +53,9 @@ docs: $(VENV)/demo demo
 	cp $(DEMO)/tokens.png docs/tokens.png
 
 bench: $(VENV)/demo
-	$(BIN)/python benchmarks/cpu.py
-	$(BIN)/python benchmarks/latency_ratio.py
-	$(BIN)/python benchmarks/tables.py $(PAGES)
+	$(BIN)/python -m benchmarks.cpu
+	$(BIN)/python -m benchmarks.latency_ratio
+	$(BIN)/python -m benchmarks.tables $(PAGES)
 
 # Hours on a CPU, minutes on a GPU.
 accuracy: $(VENV)/test
@@ -64,9 +64,9 @@ accuracy: $(VENV)/test
 
 # Other products on the same weights, in an environment of their own below benchmarks/peers.
 peers: $(VENV)/demo
-	$(BIN)/python benchmarks/peers/run.py
-	$(BIN)/python benchmarks/peers/run.py --family internvl
-	$(BIN)/python benchmarks/tables.py $(PAGES)
+	$(BIN)/python -m benchmarks.peers.run
+	$(BIN)/python -m benchmarks.peers.run --family internvl
+	$(BIN)/python -m benchmarks.tables $(PAGES)
 
 clean:
 	rm -rf $(VENV) .triton $(DEMO)

@@ -4,7 +4,7 @@
 24 layers, hidden 896, a small vision tower and V = 1280 visual tokens at ratio 1 (a picture of 4 tiles
 and a thumbnail). Writes benchmarks/results/bench_cpu.json.
 
-    python benchmarks/cpu.py [--rounds 5] [--threads 2] [--batch 1,4,8]
+    python -m benchmarks.cpu [--rounds 5] [--threads 2] [--batch 1,4,8]
 """
 
 import json
@@ -62,7 +62,7 @@ def main(
         ]
         subprocess.run([*command, "--output", str(target)], check=True)
     report = json.loads(target.read_text())
-    report["command"] = " ".join(["python benchmarks/cpu.py", *options])
+    report["command"] = " ".join(["python -m benchmarks.cpu", *options])
     for system in report["systems"]:
         system["model"] = "random weights"
     report["model"] = SHAPE | {"image_size": SIZE, "weights": "random, float32"}

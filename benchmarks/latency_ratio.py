@@ -3,7 +3,7 @@
 Solves `--ratio-of latency` on the model of cpu.py, then exports the plain 2x of FLOPs and measures its
 prefill beside ratio 1 too. Writes benchmarks/results/latency_ratio.json.
 
-    python benchmarks/latency_ratio.py [--ratio 2]
+    python -m benchmarks.latency_ratio [--ratio 2]
 """
 
 import json
@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import cpu  # type: ignore[import-not-found]
 import typer
+
+from . import cpu
 
 
 def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) -> None:
@@ -36,7 +37,7 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
             interleaved.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)
         ]
         slow, fast = interleaved.in_turns(pair)
-    result = provenance(f"python benchmarks/latency_ratio.py --ratio {ratio:g}") | {
+    result = provenance(f"python -m benchmarks.latency_ratio --ratio {ratio:g}") | {
         "model": cpu.SHAPE | {"image_size": cpu.SIZE, "weights": "random, float32"},
         "asked": ratio,
         "latency": {

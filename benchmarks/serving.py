@@ -10,7 +10,7 @@ load. Server and clients share this machine's cores. Then, with --minutes, both 
 for that long and the memory of all their processes is followed.
 
     make .triton/ready
-    python benchmarks/serving.py [--seconds 30] [--rounds 3] [--minutes 10]
+    python -m benchmarks.serving [--seconds 30] [--rounds 3] [--minutes 10]
 """
 
 import asyncio
@@ -260,7 +260,7 @@ def run(
         if not all(p.exists() for p in made.values()):
             made = make_bundles(place)
         command = (
-            f"python benchmarks/serving.py --seconds {seconds:g} --rounds {rounds} "
+            f"python -m benchmarks.serving --seconds {seconds:g} --rounds {rounds} "
             f"--minutes {minutes:g} --threads {threads} --rows {rows}"
         )
         result = provenance(command) | {

@@ -2,7 +2,7 @@
 
 NAME is a file of benchmarks/results, or pocket for what the pocket VLM answers.
 
-python benchmarks/tables.py README.md docs/cpu.md docs/triton.md tools/pocket/README.md [--check]
+    python -m benchmarks.tables README.md docs/cpu.md docs/triton.md tools/pocket/README.md [--check]
 """
 
 import json
@@ -10,9 +10,21 @@ import re
 import statistics
 import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 RESULTS = Path(__file__).parent / "results"
 POCKET = Path(__file__).parent.parent / "tools" / "pocket" / "model" / "results.json"
+
+
+def _command(data: dict) -> str:
+    """What made a result: recorded as a script's path before every benchmark was a module."""
+
+    def module(script: re.Match) -> str:
+        return "python -m benchmarks." + script[1].replace("/", ".")
+
+    return re.sub(r"python benchmarks/([\w/]+)\.py", module, data["command"])
 
 
 def serving(data: dict) -> str:
@@ -43,7 +55,7 @@ def serving(data: dict) -> str:
         f"at ratio 2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a "
         f"request {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
         + (f" Memory of all processes: {memory}." if memory else "")
-        + f" `{data['command']}`"
+        + f" `{_command(data)}`"
     )
     return "\n".join(lines)
 
@@ -81,7 +93,7 @@ def bench(data: dict, only: int | None = None) -> str:
         f"Medians of {s['rounds']} rounds in turns, ± half the range of their middle half, {data['date']}, "
         f"{m['cores']} cores of {m['cpu']}, "
         f"{s['threads']} threads, float32, random weights. "
-        + " ".join([*missing, f"`{data['command']}`"])
+        + " ".join([*missing, f"`{_command(data)}`"])
     )
     return "\n\n".join(blocks)
 
@@ -117,7 +129,7 @@ def latency_ratio(data: dict) -> str:
             f"{t['baseline_ms']:.0f} to {t['compressed_ms']:.0f} |",
             f"| FLOPs | | {f['measured']:.2f}x | {f['baseline_ms']:.0f} to {f['compressed_ms']:.0f} |",
             "",
-            f"{data['date']}, {m['cores']} cores of {m['cpu']}. `{data['command']}`",
+            f"{data['date']}, {m['cores']} cores of {m['cpu']}. `{_command(data)}`",
         ]
     )
 
@@ -140,7 +152,7 @@ def export(data: dict) -> str:
     lines.append(
         f"Random bfloat16 weights in shards on disk, written as {data['dtype']} at {data['ratio']}x without "
         f"validation; page cache empty before, disk synced at the end. {data['date']}, {m['cores']} cores of "
-        f"{m['cpu']}, {m['memory_gib']:.0f} GiB. `{data['command']}`"
+        f"{m['cpu']}, {m['memory_gib']:.0f} GiB. `{_command(data)}`"
     )
     return "\n".join(lines)
 
@@ -183,15 +195,18 @@ def fill(text: str) -> str:
     return re.sub(mark, table, text, flags=re.S)
 
 
-def main() -> None:
+def main(
+    pages: Annotated[list[Path], typer.Argument(help="Files with marked tables.")],
+    check: Annotated[bool, typer.Option("--check", help="Write nothing.")] = False,
+) -> None:
     """Fill the files, or with --check exit with 1 when one is out of date."""
-    for path in (Path(name) for name in sys.argv[1:] if name != "--check"):
-        text = path.read_text()
-        if "--check" not in sys.argv:
-            path.write_text(fill(text))
+    for page in pages:
+        text = page.read_text()
+        if not check:
+            page.write_text(fill(text))
         elif fill(text) != text:
-            sys.exit(f"{path} is out of date: run python benchmarks/tables.py {path}")
+            sys.exit(f"{page} is out of date: run python -m benchmarks.tables {page}")
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -1,4 +1,7 @@
-"""A checkpoint to OpenVINO IR in float32, in the peers' environment: openvino_export.py MODEL OUTPUT."""
+"""A checkpoint to OpenVINO IR in float32, in the peers' environment.
+
+python -m benchmarks.peers.openvino_export MODEL OUTPUT
+"""
 
 import sys
 

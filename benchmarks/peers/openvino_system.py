@@ -1,4 +1,7 @@
-"""OpenVINO GenAI as a worker, in the peers' environment: openvino_system.py JSON (see run.py).
+"""OpenVINO GenAI as a worker: `python -m benchmarks.peers.openvino_system JSON` (see run.py).
+
+Runs in the peers' environment, where luvc is not installed: what it needs of the project is found from
+the checkout, and is standard library alone.
 
 Without a scheduler configuration its paged backend keeps the prompt's K/V between calls, and every
 repeat would measure a cache; on processors with bfloat16 it would compute in that.
@@ -6,11 +9,8 @@ repeat would measure a cache; on processors with bfloat16 it would compute in th
 
 import json
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "bench"))
-
-from protocol import serve  # type: ignore[import-not-found]
+from tools.bench.protocol import serve
 
 
 def load(model: str, picture: str, question: str, visual_tokens: int, pruning: int, threads: int):

@@ -5,7 +5,7 @@ and 2x bundles; the same weights, picture and question, float32, the same thread
 keeps as many visual tokens as our 2x bundle has in the mean of its layers, which is equal prefill
 work. A peer that does not run is listed with its reason. Writes benchmarks/results/peers-NAME.json.
 
-    python benchmarks/peers/run.py [--family qwen2-vl] [--shape small] [--rounds 5] [--threads 2]
+    python -m benchmarks.peers.run [--family qwen2-vl] [--shape small] [--rounds 5] [--threads 2]
 """
 
 import json
@@ -21,7 +21,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
+from . import checkpoint
+
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 WORK = HERE / ".work"  # checkpoints and exports, ignored by git
 PYTHON = HERE / ".venv" / "bin" / "python"
 SIZE = (896, 896)
@@ -45,9 +48,6 @@ def main(
     from luvc.tools.bench.machine import provenance
     from luvc.tools.bench.tables import tables
 
-    sys.path.insert(0, str(HERE))
-    import checkpoint
-
     name = f"{family}-{shape}"
     model = checkpoint.write(WORK / name / "model", family, shape).resolve()
     failed: dict[str, str] = {}
@@ -66,7 +66,7 @@ def main(
             systems, [1], rounds, 1, new_tokens, lambda s: print(" ", s, file=sys.stderr)
         )
     options = f"--family {family} --shape {shape} --rounds {rounds} --threads {threads}"
-    report = provenance(f"python benchmarks/peers/run.py {options} --new-tokens {new_tokens}") | {
+    report = provenance(f"python -m benchmarks.peers.run {options} --new-tokens {new_tokens}") | {
         "model": {"family": family} | checkpoint.SHAPES[shape] | {"image_size": SIZE},
         "settings": {
             "batches": [1], "rounds": rounds, "warmup": 1, "new_tokens": new_tokens,
@@ -78,7 +78,7 @@ def main(
     }  # fmt: skip
     target = HERE.parent / "results" / f"peers-{name}.json"
     text = json.dumps(report, indent=1) + "\n"
-    target.write_text(text.replace(f"{HERE.parent.parent}/", ""))  # paths as in any checkout
+    target.write_text(text.replace(f"{ROOT}/", ""))  # paths as in any checkout
     console.show(*tables(report))
     for label, reason in failed.items():
         print(f"did not run: {label}: {reason}")
@@ -143,13 +143,14 @@ def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -
     from luvc.tools.bench.interleaved import System
 
     peers_environment()
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     exported, picture = model.parent / "openvino", model.parent / "picture.npy"
     if not exported.is_dir():
         draft = exported.with_name("openvino-draft")
         shutil.rmtree(draft, ignore_errors=True)
         run = subprocess.run(
-            [PYTHON, HERE / "openvino_export.py", model, draft],
-            check=False, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""},
+            [PYTHON, "-m", "benchmarks.peers.openvino_export", model, draft],
+            check=False, capture_output=True, text=True, env=environment,
         )  # fmt: skip
         if run.returncode:
             raise ValueError(run.stderr.strip().splitlines()[-1])
@@ -159,8 +160,8 @@ def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -
         "model": str(exported), "picture": str(picture), "question": QUESTION,
         "visual_tokens": visual, "pruning": pruning, "threads": threads,
     }  # fmt: skip
-    command = [str(PYTHON), str(HERE / "openvino_system.py"), json.dumps(request)]
-    return System(label, command, os.environ | {"PYTHONPATH": ""})
+    command = [str(PYTHON), "-m", "benchmarks.peers.openvino_system", json.dumps(request)]
+    return System(label, command, environment)
 
 
 def peers_environment() -> None:

@@ -1,12 +1,12 @@
 """luvc-bench: real workers on tiny bundles, held against what Hugging Face itself answers and stores."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.tables import bench as bench_table
 from luvc.errors import LuvcError
 from luvc.tools.bench import cli as bench
 from luvc.tools.bench.interleaved import System, summary, take_turns
@@ -79,10 +79,7 @@ def test_the_table_shows_speed_ups(report, capsys, monkeypatch):
 
 
 def test_readme_tables_take_any_report(report):
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    text = module.bench(report | {"did_not_run": {"someone": "no such model"}})
+    text = bench_table(report | {"did_not_run": {"someone": "no such model"}})
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1 and text.count("| batch ") == 2
     ms = cases(report, 1)["hf"]["prefill_ms"]["median"]

@@ -2,7 +2,7 @@
 
 A worker is a process that holds one system under test. It answers `ready` once with what it is, then
 `run` requests, each with the figures of one batch, until its input ends. Whatever else it prints
-goes to stderr. Workers of other environments (benchmarks/peers) use this file by its path.
+goes to stderr. Workers of other environments (benchmarks/peers) import this file alone.
 """
 
 import json

@@ -1,0 +1,1 @@
+"""Other products on the same weights, in an environment of their own."""

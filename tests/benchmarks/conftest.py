@@ -1,6 +1,0 @@
-"""Makes the checkout's benchmarks importable."""
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parent.parent.parent))
