@@ -17,9 +17,9 @@ python=${PYTHON:-python3}
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 work=$(mktemp -d)
 mkdir -p "$run"
-# The checkout is the package: a link gives it its name without an installation.
+# The checkout is the package: a link gives it its name without an installation. benchmarks/ is beside it.
 ln -s "$root" "$work/luvc"
-PYTHONPATH="$work${PYTHONPATH:+:$PYTHONPATH}"
+PYTHONPATH="$work:$root${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONPATH PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 "$python" -m benchmarks.training.train --output "$run" --device cuda "$@"
 rm -r "$work"

@@ -1,6 +1,7 @@
 """Every benchmark is a module of the checkout, and says how it is started."""
 
 import ast
+import re
 import runpy
 import subprocess
 import sys
@@ -49,3 +50,14 @@ def test_the_peers_worker_needs_the_checkout_and_not_the_package():
     """Its environment has neither luvc nor what luvc needs: -I -S leave the standard library."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import benchmarks.peers.openvino_system"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=PEERS, check=True)
+
+
+def test_no_room_of_the_product_imports_a_benchmark():
+    """The wheel does not carry them."""
+    imported = re.compile(r"^\s*(from|import) \S*\bbenchmarks\b", re.M)
+    rooms = [
+        p
+        for r in ("exporter", "plugins", "engines", "tools")
+        for p in ROOT.joinpath(r).rglob("*.py")
+    ]
+    assert rooms and not [path for path in rooms if imported.search(path.read_text())]

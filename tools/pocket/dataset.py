@@ -16,9 +16,8 @@ from random import Random
 import numpy as np
 from PIL import Image
 
-from ...benchmarks.training import lists
 from ...errors import LuvcError
-from . import backgrounds, charts, objects, pairs, texts
+from . import backgrounds, charts, lists, objects, pairs, texts
 from .drawing import Canvas
 from .render import render
 from .scene import Box, Question, Scene

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from luvc.tools.pocket.objects import corner, unique
-from luvc.tools.pocket.scene import Question, Scene
+from .objects import corner, unique
+from .scene import Question, Scene
 
 LIST = "list"
 """Name of the training-only task."""
