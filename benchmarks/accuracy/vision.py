@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from luvc.engines.bundle.schedule import Merge
 from luvc.exporter.planning.grid import Grid, merge_grid
-from luvc.exporter.vision.families.internvl import InternVLAdapter
+from luvc.exporter.vision.families import internvl
 from luvc.exporter.vision.oim import merge_tokens
 
 from ..training.checkpoint import MEAN, STD
@@ -64,7 +64,7 @@ class Tower:
         self.grid = Grid(height // self.patch, width // self.patch)
         self.layers = self.vision.encoder.layer
         self.shuffle = model.config.downsample_ratio
-        self.block = InternVLAdapter.multiple(model.config)
+        self.block = internvl.Adapter.multiple(model.config)
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, Grid]:
         """float32 [N, 3, height, width] -> [N, 1 + h w, width], positions interpolated to the size."""
