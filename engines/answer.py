@@ -1,9 +1,11 @@
 """What an answer is, whole or as it is made."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,23 +56,27 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
+Pieces = Generator[list[str], None, list[Answer]]
+"""A batch being answered: yields each row's new text, returns the answers."""
+
+
 class Stream(Iterator[str]):
     """An answer as it is made: iterate for pieces of text; `answer` is complete at the end.
 
     Args:
-        events: yields text pieces and returns the answer.
+        pieces: yields text pieces and returns the answer.
         cancelled: set by `cancel`.
     """
 
-    def __init__(self, events: Iterator[str], cancelled: threading.Event):
-        self._events, self._cancelled = events, cancelled
+    def __init__(self, pieces: Generator[str, None, Answer], cancelled: threading.Event):
+        self._pieces, self._cancelled = pieces, cancelled
         self._answer: Answer | None = None
         self._error: BaseException | None = None
 
     def __next__(self) -> str:
         """The next piece; a loop may be left and taken up again."""
         try:
-            return next(self._events)
+            return next(self._pieces)
         except StopIteration as end:
             if end.value is not None:
                 self._answer = end.value
@@ -99,20 +105,20 @@ class Stream(Iterator[str]):
         self._cancelled.set()
 
 
-def drain(events) -> Any:
+def drain(pieces: Generator[object, None, T]) -> T:
     """Run a generator to its end -> what it returns."""
     while True:
         try:
-            next(events)
+            next(pieces)
         except StopIteration as end:
             return end.value
 
 
-def single(events):
+def single(batch: Pieces) -> Generator[str, None, Answer]:
     """The pieces and the answer of a batch of one."""
     while True:
         try:
-            (piece,) = next(events)
+            (piece,) = next(batch)
         except StopIteration as end:
             return end.value[0]
         if piece:

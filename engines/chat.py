@@ -8,12 +8,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from .answer import Stream, Timing, single
+from .answer import Answer, Pieces, Stream, Timing, single
 from .decoding import Row, Rows
 from .history import History
-from .processing import Prompt, open_image
+from .processing import ImageSource, Prompt, open_image
 from .sampling import Sampling
 
 if TYPE_CHECKING:
@@ -39,7 +39,24 @@ class Chat:
         """The turns so far."""
         return self.history.messages
 
-    def ask(self, text: str, images: Sequence[Any] = (), *, stream: bool = False) -> Any:
+    @overload
+    def ask(
+        self, text: str, images: Sequence[ImageSource] = (), *, stream: Literal[False] = False
+    ) -> Answer: ...
+
+    @overload
+    def ask(
+        self, text: str, images: Sequence[ImageSource] = (), *, stream: Literal[True]
+    ) -> Stream: ...
+
+    @overload
+    def ask(
+        self, text: str, images: Sequence[ImageSource] = (), *, stream: bool
+    ) -> Answer | Stream: ...
+
+    def ask(
+        self, text: str, images: Sequence[ImageSource] = (), *, stream: bool = False
+    ) -> Answer | Stream:
         """Ask the next question.
 
         Args:
@@ -66,7 +83,7 @@ class Chat:
         self._running = Stream(single(self._answer(turn, prompt, cancelled)), cancelled)
         return self._running if stream else self._running.answer
 
-    def _answer(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
+    def _answer(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event) -> Pieces:
         """Yields one-row text pieces, returns the list of one answer."""
         try:
             return (yield from self._run(turn, prompt, cancelled))
@@ -76,7 +93,7 @@ class Chat:
         finally:
             self._running = None
 
-    def _run(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event):
+    def _run(self, turn: dict[str, Any], prompt: Prompt, cancelled: threading.Event) -> Pieces:
         history = self.history
         new = history.continuation(prompt, self._rows.room(0)) if self._rows else []
         reused = len(history.cached) if new else 0

@@ -5,10 +5,11 @@ prompt whose count differs is an error, never a guess. Letters: N tiles, V visua
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -26,8 +27,15 @@ from .pictures import (
     pixel_values,
 )
 
-__all__ = ["Message", "Processor", "Prompt", "open_image"]
-Message = Mapping[str, Any]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Conversation", "ImageSource", "Message", "Processor", "Prompt", "open_image"]
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image"
+"""What `open_image` takes: a path or data: URL, a file's bytes, an array, a PIL image."""
+Message = Mapping[str, object]
+"""{"role", "content"}; content is a text or a list of parts, see `VLM.generate`."""
+Conversation = Sequence[Message]
 OTHER = "name another layout, or none for the one that fits best"
 
 
@@ -96,7 +104,7 @@ class Processor:
         """Load tokenizer and image processor now rather than with the first prompt."""
         _ = self.tokenizer, self.image_processor
 
-    def prompt(self, messages: Sequence[Message], layout: str | None = None) -> Prompt:
+    def prompt(self, messages: Conversation, layout: str | None = None) -> Prompt:
         """Render and tokenise a conversation that ends with the user's turn.
 
         Args:
@@ -224,7 +232,7 @@ def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) ->
     return f"the prompt holds {shown}, {what} answers about {kinds}: {OTHER if name else mend}"
 
 
-def _split_images(messages: Sequence[Message]) -> tuple[list[dict], list[Any]]:
+def _split_images(messages: Conversation) -> tuple[list[dict], list[Any]]:
     """Messages with bare image parts, and the opened images in order."""
     if not messages or isinstance(messages, (str, bytes, Mapping)):
         raise LuvcError(

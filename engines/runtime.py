@@ -2,23 +2,22 @@
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Unpack, cast, overload
 
 import numpy as np
-from pydantic import ValidationError
 
 from ..errors import LuvcError
-from .answer import Answer, Stream, Timing, drain, single
+from .answer import Answer, Pieces, Stream, Timing, drain, single
 from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
-from .bundle.folder import Bundle, first_error
+from .bundle.folder import Bundle
 from .bundle.manifest import Layout
 from .decoding import Row, Rows
-from .processing import Processor, Prompt
-from .sampling import GENERATION, Sampling, generation_config
+from .processing import Conversation, Processor, Prompt
+from .sampling import Sampling, SamplingOptions
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -35,7 +34,7 @@ class VLM:
     def __init__(self, bundle: Bundle, runner: Runner):
         self.bundle, self.manifest, self.runner = bundle, bundle.manifest, runner
         self.processor = Processor(bundle)
-        self.sampling = _default_sampling(bundle)
+        self.sampling = Sampling.of(bundle)
 
     @classmethod
     def load(
@@ -58,14 +57,54 @@ class VLM:
         vlm.processor.prepare()
         return vlm
 
+    @overload
     def generate(
         self,
-        messages: Sequence[Any],
+        messages: Conversation,
+        *,
+        stream: Literal[False] = False,
+        layout: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Answer: ...
+
+    @overload
+    def generate(
+        self,
+        messages: Conversation,
+        *,
+        stream: Literal[True],
+        layout: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Stream: ...
+
+    @overload
+    def generate(
+        self,
+        messages: Sequence[Conversation],
+        *,
+        stream: Literal[False] = False,
+        layout: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> list[Answer]: ...
+
+    @overload
+    def generate(
+        self,
+        messages: Conversation,
+        *,
+        stream: bool,
+        layout: str | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Answer | Stream: ...
+
+    def generate(
+        self,
+        messages: Conversation | Sequence[Conversation],
         *,
         stream: bool = False,
         layout: str | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[SamplingOptions],
+    ) -> Answer | Stream | list[Answer]:
         """Answer a conversation, or a list of conversations as one batch.
 
         Args:
@@ -87,17 +126,16 @@ class VLM:
         sampling = self.sampling.override(**options)
         if isinstance(messages, Mapping):
             raise LuvcError("messages must be a list of messages; put this one into a list")
-        batch = bool(messages) and not isinstance(messages[0], Mapping)
-        if batch and stream:
-            raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
-        prompts = [self.processor.prompt(m, layout) for m in (messages if batch else [messages])]
-        if batch:
-            return self._batch(prompts, sampling)
+        if _is_batch(messages):
+            if stream:
+                raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
+            return self._batch([self.processor.prompt(m, layout) for m in messages], sampling)
+        prompt = self.processor.prompt(cast(Conversation, messages), layout)
         cancelled = threading.Event()
-        result = Stream(single(self._answers(prompts, sampling, cancelled)), cancelled)
+        result = Stream(single(self._answers([prompt], sampling, cancelled)), cancelled)
         return result if stream else result.answer
 
-    def chat(self, **options: Any) -> "Chat":
+    def chat(self, **options: Unpack[SamplingOptions]) -> "Chat":
         """A conversation that keeps its caches: the image is compressed once."""
         from .chat import Chat
 
@@ -105,7 +143,7 @@ class VLM:
 
     # ---- the work
     def embed(
-        self, prompts: Sequence[Prompt], pixels: Sequence[Any] | None = None
+        self, prompts: Sequence[Prompt], pixels: Sequence[np.ndarray] | None = None
     ) -> tuple[np.ndarray | None, Timing]:
         """Visual embeddings [B, V, D] of prompts of one layout, None where it has no images.
 
@@ -161,7 +199,7 @@ class VLM:
         sampling: Sampling,
         cancelled: threading.Event | None = None,
         places: Sequence[int] = (0,),
-    ):
+    ) -> Pieces:
         """Yields a list of text pieces per step, returns the list of answers.
 
         Args:
@@ -183,7 +221,13 @@ class VLM:
             for state, prompt in zip(states, prompts, strict=True)
         ]
 
-    def decode(self, rows: Rows, states: list[Row], logits, cancelled=None):
+    def decode(
+        self,
+        rows: Rows,
+        states: list[Row],
+        logits: np.ndarray,
+        cancelled: threading.Event | None = None,
+    ) -> Generator[list[str], None, float]:
         """Decode until every row has finished; yields text pieces, returns ms per step.
 
         A step counts with its sampling and detokenising, without the caller's own work.
@@ -206,7 +250,7 @@ class VLM:
             logits = rows.step([[] if s.finish_reason else s.ids[-1:] for s in states])
             spent, steps = spent + perf_counter() - start, steps + 1
 
-    def _ended(self, rows: Rows, i: int, state: Row, cancelled) -> str:
+    def _ended(self, rows: Rows, i: int, state: Row, cancelled: threading.Event | None) -> str:
         """End a row that cannot or must not go on -> its last text."""
         if state.finish_reason is None and cancelled is not None and cancelled.is_set():
             return state.finish("cancelled")
@@ -219,7 +263,14 @@ class VLM:
         scored = {layer: stage.kept.shape[1] for layer, stage in result.stages.items()}
         return {p.layer: scored.get(p.layer, 0) for p in layout.schedule.language}
 
-    def answer(self, prompt: Prompt, state: Row, stages, timing, reused: int = 0) -> Answer:
+    def answer(
+        self,
+        prompt: Prompt,
+        state: Row,
+        stages: dict[int, int],
+        timing: Timing,
+        reused: int = 0,
+    ) -> Answer:
         """The Answer of a finished row."""
         layout = prompt.layout
         return Answer(
@@ -236,9 +287,8 @@ class VLM:
         )
 
 
-def _default_sampling(bundle: Bundle) -> Sampling:
-    try:
-        return Sampling.from_generation_config(generation_config(bundle))
-    except ValidationError as e:
-        path = bundle.processor / GENERATION
-        raise LuvcError(f"{path}: {first_error(e)}; mend it in the checkpoint and export") from e
+def _is_batch(
+    messages: Conversation | Sequence[Conversation],
+) -> TypeGuard[Sequence[Conversation]]:
+    """Whether these are several conversations."""
+    return bool(messages) and not isinstance(messages[0], Mapping)

@@ -5,7 +5,7 @@ top-p. Letters: B batch.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,6 +26,21 @@ NEUTRAL = {
     "forced_bos_token_id": None, "forced_eos_token_id": None, "sequence_bias": None,
     "min_p": 0, "top_h": None, "typical_p": 1, "epsilon_cutoff": 0, "eta_cutoff": 0,
 }  # fmt: skip
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The fields of `Sampling` as keyword arguments; None leaves a field as it is."""
+
+    max_new_tokens: int | None
+    do_sample: bool | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+    eos_token_id: int | Sequence[int] | None
+    stop: str | Sequence[str] | None
+    stop_strings: str | Sequence[str] | None  # transformers' name of `stop`
+    seed: int | None
 
 
 class Sampling(BaseModel):
@@ -67,6 +82,21 @@ class Sampling(BaseModel):
         return (value,) if isinstance(value, int) else (value or ())
 
     @classmethod
+    def of(cls, bundle: Bundle) -> "Sampling":
+        """As the bundle's generation config says.
+
+        Raises:
+            LuvcError: a value is out of range.
+        """
+        try:
+            return cls.from_generation_config(generation_config(bundle))
+        except ValidationError as e:
+            path = bundle.processor / GENERATION
+            raise LuvcError(
+                f"{path}: {first_error(e)}; mend it in the checkpoint and export"
+            ) from e
+
+    @classmethod
     def from_generation_config(cls, config: dict[str, Any]) -> "Sampling":
         """The fields of a generation_config.json that are known here; `not_carried` tells others."""
         config = {"stop": config.get("stop_strings")} | config
@@ -75,14 +105,14 @@ class Sampling(BaseModel):
             known |= {"temperature": 1.0, "do_sample": False}
         return cls(**known)
 
-    def override(self, **changes: Any) -> "Sampling":
+    def override(self, **changes: Unpack[SamplingOptions]) -> "Sampling":
         """A copy with some fields changed; None leaves a field as it is.
 
         Raises:
             LuvcError: an unknown name or a value out of range.
         """
-        given = {k: v for k, v in changes.items() if v is not None}
-        if "stop_strings" in given:  # the name transformers uses
+        given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
+        if "stop_strings" in given:
             given.setdefault("stop", given.pop("stop_strings"))
         if "temperature" in given and given["temperature"] == 0:
             given |= {"temperature": 1.0, "do_sample": False}

@@ -10,13 +10,15 @@ more than one group's prefill. Letters: B batch.
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Unpack, cast
 
 import numpy as np
 
 from ...errors import LuvcError
 from ..backends.base import SharedRunner
+from ..processing import Conversation
+from ..sampling import SamplingOptions
 from .job import Job
 from .limits import Counters, Limits
 from .pool import Pool, Pools
@@ -62,12 +64,12 @@ class Scheduler:
 
     def submit(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Conversation,
         *,
         session: str | None = None,
         layout: str | None = None,
         notify: Callable[[Ticket], None] | None = None,
-        **options: Any,
+        **options: Unpack[SamplingOptions],
     ) -> Ticket:
         """Hand in a request.
 
