@@ -1,6 +1,7 @@
 """One export from start to end: plan, load, write, validate, swap in."""
 
 from ..engines.backends import backend as load_backend
+from ..engines.backends import engine_builder
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.manifest import Layout
 from ..engines.bundle.schedule import Schedule
@@ -73,7 +74,7 @@ def export(
     if config.validates:
         load_backend(CHECKED_ON)
     if config.backend != CHECKED_ON:
-        load_backend(config.backend).check_machine()
+        engine_builder(config.backend).check_machine()
     progress("reading the config and solving the schedule")
     family = family or Family.load(config.checkpoint)
     if config.ratio_of == "latency":
@@ -93,7 +94,7 @@ def export(
     if config.backend == CHECKED_ON:
         return bundle
     progress(f"building the {config.backend} engines")
-    return load_backend(config.backend).build(bundle)[0]
+    return engine_builder(config.backend).build(bundle)[0]
 
 
 def solve_for_latency(

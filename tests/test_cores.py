@@ -5,7 +5,7 @@ import os
 import pytest
 
 from luvc.cores import cores, pool_size
-from luvc.engines.backends.ort import runner as ort
+from luvc.engines.backends.ort.backend import ort
 
 
 def version_1(quota: int) -> dict[str, str]:

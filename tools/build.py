@@ -12,7 +12,7 @@ from .. import console
 from ..errors import LuvcError
 
 if TYPE_CHECKING:
-    from ..engines.backends.trt.build import Built
+    from ..engines.backends.base import Built
 
 
 def build(
@@ -39,13 +39,10 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build engines for what the manifest says: batch, prompt lengths, one and several new tokens."""
-    from ..engines.backends import backend as load_backend
-    from ..engines.backends import engine_note
-    from ..engines.backends.trt.build import BuildOptions
+    from ..engines.backends import engine_builder, engine_note
+    from ..engines.backends.base import BuildOptions
     from ..engines.bundle.folder import Bundle
 
-    if backend not in ("tensorrt", "tensorrt-rtx"):
-        raise LuvcError(f"--backend {backend} builds no engines: give tensorrt or tensorrt-rtx")
     if plugin_form not in ("aot", "library", "body"):
         raise LuvcError(f"--plugin-form {plugin_form} is not one of aot, library, body")
     options = BuildOptions(
@@ -55,9 +52,10 @@ def build(
         memory_gib=memory_gib,
         targets=tuple(target or ()),
     )
-    module, loaded = load_backend(backend), Bundle.load(bundle, engines=False)
+    builder = engine_builder(backend)
+    loaded = Bundle.load(bundle, engines=False)
     with Bars(quiet=as_json) as bars:
-        loaded, built = module.build(loaded, options, bars)
+        loaded, built = builder.build(loaded, options, bars)
     note = engine_note(loaded, backend)
     _show(built, note, as_json)
 

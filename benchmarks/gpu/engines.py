@@ -60,8 +60,8 @@ def make_bundles(
     folder: Path,
 ) -> dict[str, Path]:  # fmt: skip
     """Checkpoint, bundles by ratio, engines; the checkpoint is gone afterwards."""
-    from luvc.engines.backends import backend as load_backend
-    from luvc.engines.backends.trt.build import BuildOptions
+    from luvc.engines.backends import engine_builder
+    from luvc.engines.backends.base import BuildOptions
     from luvc.exporter import ExportConfig, export
 
     checkpoint, bundles = folder / model, {}
@@ -78,7 +78,7 @@ def make_bundles(
         if backend != "ort":
             usual = batches[len(batches) // 2]
             options = BuildOptions(batch=(min(batches), usual, max(batches)))
-            load_backend(backend).build(bundle, options)
+            engine_builder(backend).build(bundle, options)
         bundles[f"{ratio:g}x"] = path
     shutil.rmtree(checkpoint)
     return bundles

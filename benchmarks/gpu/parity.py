@@ -43,7 +43,7 @@ def torch_cuda(bundle: Any, model: str | None, device: str = "cuda") -> Any:
 
 def ort_cuda(bundle: Any, model: str | None) -> Any:
     """ONNX Runtime with its CUDA provider; a session that fell back to the CPU is an error."""
-    from luvc.engines.backends.ort import runner as ort
+    from luvc.engines.backends.ort.backend import ort
 
     from .engines import ort_problem
 

@@ -1,15 +1,17 @@
-"""Backends with the same verbs: `available()`, `usable()`, `runner()`; for engines `build()`."""
+"""The backends by name; what each is able to do: `Backend` and `EngineBuilder` in base.py."""
 
 from importlib import import_module
-from typing import Any
+from typing import TypeVar
 
 from ...errors import LuvcError
 from ..bundle.folder import Bundle
+from .base import Backend, EngineBuilder
 
+B = TypeVar("B", bound=Backend)
 NAMES = ("tensorrt", "tensorrt-rtx", "ort")  # best first
 
 
-def backend(name: str, bundle: Bundle | None = None) -> Any:
+def backend(name: str, bundle: Bundle | None = None) -> Backend:
     """The backend of a name.
 
     Args:
@@ -24,11 +26,19 @@ def backend(name: str, bundle: Bundle | None = None) -> Any:
         name = next((b.NAME for b in found if bundle and b.usable(bundle) is None), NAMES[-1])
     if name not in NAMES:
         raise LuvcError(f"backend {name!r} is not one of auto, {', '.join(NAMES)}")
-    chosen = _import(name)
-    reason = chosen.available()
-    if reason is not None:
-        raise LuvcError(reason)
-    return chosen
+    return _available(_import(name))
+
+
+def engine_builder(name: str) -> EngineBuilder:
+    """The backend of a name, which builds engines.
+
+    Raises:
+        LuvcError: it builds none, or its package is not installed; says what to install.
+    """
+    chosen = _import(name) if name in NAMES else None
+    if not isinstance(chosen, EngineBuilder):
+        raise LuvcError(f"--backend {name} builds no engines: give tensorrt or tensorrt-rtx")
+    return _available(chosen)
 
 
 def engine_note(bundle: Bundle, name: str) -> str:
@@ -39,7 +49,14 @@ def engine_note(bundle: Bundle, name: str) -> str:
     return f"engines were built; compare them with PyTorch: luvc-validate {bundle.path} --backend {name}"
 
 
-def _import(name: str) -> Any:
+def _available(chosen: B) -> B:
+    reason = chosen.available()
+    if reason is not None:
+        raise LuvcError(reason)
+    return chosen
+
+
+def _import(name: str) -> Backend:
     if name == "ort":
-        return import_module(".ort.runner", __name__)
+        return import_module(".ort.backend", __name__).ort
     return import_module(".trt.backend", __name__).BACKENDS[name]

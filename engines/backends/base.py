@@ -4,13 +4,15 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, V_l those ente
 size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from ..bundle.manifest import Dtype, LanguageModel, LayerType, Layout
+from ..bundle.folder import Bundle
+from ..bundle.manifest import Dtype, LanguageModel, LayerType, Layout, Range
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
 class SharedRunner(Runner, Protocol):
     """A runner whose caches can be shared by conversations that come and go."""
 
@@ -138,6 +141,104 @@ class SharedRunner(Runner, Protocol):
 
     def write_caches(self, caches: Any, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave."""
+        ...
+
+
+class Backend(Protocol):
+    """A library that runs bundles."""
+
+    @property
+    def NAME(self) -> str:
+        """As --backend takes it."""
+        ...
+
+    def available(self) -> str | None:
+        """None, or why this backend cannot be used and how to mend it."""
+        ...
+
+    def usable(self, bundle: Bundle) -> str | None:
+        """None, or why this bundle cannot be run here."""
+        ...
+
+    def runner(self, bundle: Bundle, threads: int = 0) -> SharedRunner:
+        """A runner for the bundle.
+
+        Args:
+            bundle: a loaded bundle.
+            threads: threads inside one operator, where that has a meaning; 0 lets the backend choose.
+
+        Raises:
+            LuvcError: this bundle cannot be run here.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How engines are built.
+
+    Attributes:
+        batch: fewest, usual and most conversations in one batch.
+        plugin_form: SPU operators as "aot" plugins, as plugins of a C++ "library", or as their
+            function "body"; TensorRT-RTX always runs the body.
+        plugin_library: the C++ library, for the form "library".
+        memory_gib: most device memory one layer may use as scratch; None sets no limit.
+        targets: TensorRT-RTX only: architectures such as "sm89"; empty builds a portable engine.
+    """
+
+    batch: Range = (1, 1, 8)
+    plugin_form: Literal["aot", "library", "body"] = "aot"
+    plugin_library: Path | None = None
+    memory_gib: float | None = None
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Built:
+    """One engine of a build; `seconds` is None when it was up to date."""
+
+    graph: str
+    file: str
+    bytes: int
+    seconds: float | None
+
+
+Progress = Callable[[str, str, float], None]
+"""Told how a build goes: graph, phase, share done from 0 to 1."""
+
+
+def silent(graph: str, phase: str, share: float) -> None:
+    """Shows nothing."""
+
+
+@runtime_checkable
+class EngineBuilder(Backend, Protocol):
+    """A backend that runs engines, which it builds from a bundle's graphs."""
+
+    def check_machine(self) -> None:
+        """Refuse a machine that cannot build engines, before any work is done.
+
+        Raises:
+            LuvcError: the library, what it needs, or a GPU is missing.
+        """
+        ...
+
+    def build(
+        self, bundle: Bundle, options: BuildOptions | None = None, progress: Progress = silent
+    ) -> tuple[Bundle, list[Built]]:
+        """Build what is missing or out of date.
+
+        Args:
+            bundle: a loaded bundle; its folder must be writable.
+            options: how.
+            progress: told how it goes.
+
+        Returns:
+            The bundle with its engines listed, and what was done for each graph.
+
+        Raises:
+            LuvcError: the bundle's dtype, a graph or the machine does not allow it; names the node.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the embedded default, on the CPU or through the CUDA execution provider."""
+"""Runs a bundle's graphs in ONNX Runtime, on the CPU or through the CUDA execution provider."""
 
 import contextlib
 import sys
@@ -15,30 +15,7 @@ from ...bundle.manifest import Layout
 from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
 from .weights import SharedWeights
 
-NAME = "ort"
 NUMPY = {"float32": np.float32, "float16": np.float16}
-
-
-def available() -> str | None:
-    """None, or why this backend cannot be used and how to mend it."""
-    try:
-        import onnxruntime  # noqa: F401
-    except ImportError:
-        return (
-            "ONNX Runtime is not installed: pip install 'luvc-export[cpu]' "
-            "(or [gpu] on a machine with an NVIDIA GPU)"
-        )
-    return None
-
-
-def usable(bundle: Bundle) -> str | None:
-    """None, or why this bundle cannot be run here."""
-    if bundle.manifest.dtype not in NUMPY:
-        return (
-            f"{bundle.path} holds {bundle.manifest.dtype} weights, which ONNX Runtime does not run: use "
-            "--backend tensorrt or tensorrt-rtx on a GPU, or export with --dtype fp16"
-        )
-    return available()
 
 
 class Caches:
@@ -80,8 +57,6 @@ class OrtRunner:
         bundle: a loaded bundle.
         threads: threads inside one operator; 0 for as many as there are cores to use.
     """
-
-    name = NAME
 
     def __init__(self, bundle: Bundle, threads: int = 0):
         self.bundle, self.threads = bundle, pool_size(threads)
@@ -193,18 +168,6 @@ class OrtRunner:
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
-
-
-def runner(bundle: Bundle, threads: int = 0) -> OrtRunner:
-    """A runner for the bundle.
-
-    Raises:
-        LuvcError: its dtype is not one ONNX Runtime runs.
-    """
-    problem = usable(bundle)
-    if problem is not None:
-        raise LuvcError(problem)
-    return OrtRunner(bundle, threads)
 
 
 def working_device() -> str:

@@ -5,20 +5,34 @@ TensorRT-RTX builds without a GPU, runs on RTX GPUs, and the SPU runs its functi
 """
 
 from ...bundle.folder import Bundle
+from ..base import BuildOptions, Built, EngineBuilder, Progress, silent
 from . import build, engine_choice, runner
 from .library import TENSORRT, TENSORRT_RTX, Library
-from .progress import Progress, silent
 
 
-class TrtBackend:
+class TrtBackend(EngineBuilder):
     """One of the two libraries as a backend."""
 
     def __init__(self, library: Library):
-        self.library, self.NAME = library, library.name
+        self.library = library
+
+    @property
+    def NAME(self) -> str:
+        """As --backend takes it."""
+        return self.library.name
 
     def available(self) -> str | None:
-        """None, or why this backend cannot be used and how to mend it."""
+        """None, or why the library cannot be used and how to mend it."""
         return self.library.problem()
+
+    def usable(self, bundle: Bundle) -> str | None:
+        """None, or why this bundle cannot be run here."""
+        return engine_choice.why_not(self.library, bundle)
+
+    def runner(self, bundle: Bundle, threads: int = 0) -> runner.TrtRunner:
+        """A runner for the bundle; `threads` has no meaning on a GPU."""
+        del threads
+        return runner.make_runner(self.library, bundle)
 
     def check_machine(self) -> None:
         """Refuse a machine that cannot build engines, before any work is done.
@@ -28,24 +42,11 @@ class TrtBackend:
         """
         build.check_machine(self.library)
 
-    def usable(self, bundle: Bundle) -> str | None:
-        """None, or why this bundle cannot be run here."""
-        return engine_choice.why_not(self.library, bundle)
-
     def build(
-        self,
-        bundle: Bundle,
-        options: build.BuildOptions | None = None,
-        progress: Progress = silent,
-    ) -> tuple[Bundle, list[build.Built]]:
+        self, bundle: Bundle, options: BuildOptions | None = None, progress: Progress = silent
+    ) -> tuple[Bundle, list[Built]]:
         """Build the bundle's engines; see build.build."""
-        options = options or build.BuildOptions()
-        return build.build(self.library, bundle, options, progress)
-
-    def runner(self, bundle: Bundle, threads: int = 0) -> runner.TrtRunner:
-        """A runner for the bundle; `threads` has no meaning on a GPU."""
-        del threads
-        return runner.make_runner(self.library, bundle)
+        return build.build(self.library, bundle, options or BuildOptions(), progress)
 
 
 tensorrt, tensorrt_rtx = TrtBackend(TENSORRT), TrtBackend(TENSORRT_RTX)

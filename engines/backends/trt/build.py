@@ -6,55 +6,25 @@ An engine whose key (all that shapes it) is in the manifest already is not built
 import hashlib
 import json
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 from ....errors import LuvcError
 from ....plugins import nvrtc
 from ...bundle.engine_files import find, store, working_folder
 from ...bundle.folder import WEIGHTS, Bundle
-from ...bundle.manifest import Engine, EngineFile, Layout, Range
+from ...bundle.manifest import Engine, EngineFile, Layout
 from ...bundle.swap import check_space
+from ..base import BuildOptions, Built, Progress, silent
 from . import graph as graph_checks
 from .cuda import Cuda
 from .library import PORTABLE, Library, make_log
 from .plugins import plugins_hash, register_plugins
-from .progress import Progress, make_monitor, silent
+from .progress import make_monitor
 from .timing_cache import TimingCache
 
 RECORDABLE = "REQUIRE_USER_ALLOCATION"  # flag: runs allocate nothing, so a CUDA graph can hold them
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How engines are built.
-
-    Attributes:
-        batch: fewest, usual and most conversations in one batch.
-        plugin_form: SPU operators as "aot" plugins, as plugins of a C++ "library", or as their
-            function "body"; TensorRT-RTX always runs the body.
-        plugin_library: the C++ library, for the form "library".
-        memory_gib: most device memory one layer may use as scratch; None sets no limit.
-        targets: TensorRT-RTX only: architectures such as "sm89"; empty builds a portable engine.
-    """
-
-    batch: Range = (1, 1, 8)
-    plugin_form: Literal["aot", "library", "body"] = "aot"
-    plugin_library: Path | None = None
-    memory_gib: float | None = None
-    targets: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Built:
-    """One engine of a build; `seconds` is None when it was up to date."""
-
-    graph: str
-    file: str
-    bytes: int
-    seconds: float | None
 
 
 def build(

@@ -1,13 +1,8 @@
 """Progress of a build: TensorRT's nested phases as one share between 0 and 1."""
 
-from collections.abc import Callable
 from typing import Any
 
-Progress = Callable[[str, str, float], None]  # graph, phase, share done
-
-
-def silent(graph: str, phase: str, share: float) -> None:
-    """Shows nothing."""
+from ..base import Progress
 
 
 class Phases:

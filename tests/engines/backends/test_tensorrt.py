@@ -13,10 +13,10 @@ import pytest
 
 from luvc.engines import Bundle
 from luvc.engines.backends import backend
+from luvc.engines.backends.base import BuildOptions
 from luvc.engines.backends.trt import build as trt_build
 from luvc.engines.backends.trt import library as trt_library
 from luvc.engines.backends.trt import plugins as trt_plugins
-from luvc.engines.backends.trt.build import BuildOptions
 from luvc.engines.backends.trt.library import TENSORRT, Library
 from luvc.engines.backends.trt.timing_cache import TimingCache
 from luvc.errors import LuvcError

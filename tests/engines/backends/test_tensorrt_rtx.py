@@ -10,10 +10,11 @@ import onnx
 import pytest
 
 from luvc.engines import Bundle
+from luvc.engines.backends.base import BuildOptions, silent
 from luvc.engines.backends.trt import build as trt_build
+from luvc.engines.backends.trt import graph as trt_graph
 from luvc.engines.backends.trt.backend import tensorrt_rtx
-from luvc.engines.backends.trt.build import BuildOptions
-from luvc.engines.backends.trt.progress import make_monitor, silent
+from luvc.engines.backends.trt.progress import make_monitor
 from luvc.errors import LuvcError
 
 from ...conftest import TINY
@@ -339,7 +340,7 @@ def test_few_heads_get_a_profile_of_two_tokens(copy):
     (layout,) = copy.manifest.layouts
     step = layout.graphs.step
     for heads, last in ((3, 2), (4, 1)):
-        profiles = trt_build.trt_graph.profiles(copy.manifest, layout, step, (1, 1, 8), heads)
+        profiles = trt_graph.profiles(copy.manifest, layout, step, (1, 1, 8), heads)
         assert profiles[0]["T"] == (1, 1, last)
-    model = trt_build.trt_graph.read_graph(copy, step)
-    assert trt_build.trt_graph.query_heads(model) == 4
+    model = trt_graph.read_graph(copy, step)
+    assert trt_graph.query_heads(model) == 4
