@@ -44,7 +44,7 @@ def main(
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,4,8",
 ) -> None:
     """Export, measure and write the results."""
-    from luvc.exporter.planning.problem import PAPER
+    from luvc.exporter.planning.defaults import PAPER
 
     wanted = {"1x": {"ratio": 1}, "2x": {"ratio": 2}, "2x paper": {"ratio": 2} | vars(PAPER)}
     target = HERE / "results" / "bench_cpu.json"

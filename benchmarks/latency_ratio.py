@@ -20,9 +20,9 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
     """Measure and write the results."""
     from luvc.engines.bundle.folder import Bundle
     from luvc.exporter import ExportConfig
-    from luvc.exporter.checkpoint.family import Family
-    from luvc.exporter.pipeline import solve_for_latency
+    from luvc.exporter.prepare import prepare
     from luvc.exporter.timing import interleaved
+    from luvc.exporter.timing.latency import solve_for_latency
     from luvc.tools.bench.machine import provenance
 
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +32,7 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
             model=model, output=Path(folder) / "b", ratio=ratio, image_sizes=(cpu.SIZE,),
             ratio_of="latency",
         )  # fmt: skip
-        _, timed = solve_for_latency(config, Family.load(model), lambda step: print(" ", step))
+        _, timed = solve_for_latency(prepare(config), lambda step: print(" ", step))
         pair = [
             interleaved.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)
         ]

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import ExportConfig
-    from .pipeline import export, plan
+    from .pipeline import export
+    from .prepare import plan
 
 __all__ = ["ExportConfig", "export", "plan"]
 
@@ -13,6 +14,7 @@ def __getattr__(name: str) -> Any:
     """Load the exporter with its ONNX libraries when it is first asked for, not with the solver."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import config, pipeline
+    from . import config, pipeline, prepare
 
-    return getattr(config if name == "ExportConfig" else pipeline, name)
+    rooms = {"ExportConfig": config, "export": pipeline, "plan": prepare}
+    return getattr(rooms[name], name)

@@ -71,7 +71,7 @@ def assemble(
         layouts=layouts,
         text_capacity=config.text_capacity,
         reference_text=config.reference_text,
-        solver=config.solver,
+        solver=config.solved_for,
         parameters=sum(p.numel() for p in model.parameters()),
         versions=versions(),
         files=files,

@@ -10,81 +10,64 @@ from rich.markup import escape
 from .. import console
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.manifest import Manifest
-from . import cli_options as o
+from .cli_options import Asked, shared
 from .config import ExportConfig
 
 if TYPE_CHECKING:
-    from .checkpoint.family import Family
+    from .prepare import Prepared
     from .timing.latency import Timed
 
 
 def export(
-    model: o.Model,
-    revision: o.Revision = None,
+    asked: Asked,
     ratio: Annotated[
         str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
     ] = None,
-    ratio_of: o.RatioOf = "flops",
+    ratio_of: Annotated[
+        str,
+        typer.Option(
+            help="flops, or latency: measure this machine and solve for the prefill time measured on it; "
+            "needs disk for another bundle at ratio 1 meanwhile."
+        ),
+    ] = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
-    image_size: o.ImageSize = None,
-    images: o.Images = None,
-    frames: o.Frames = None,
-    dtype: o.Dtype = None,
     backend: Annotated[
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
     ] = "ort",
-    text_capacity: o.TextCapacity = 1024,
-    text_tokens: o.TextTokens = 64,
-    schedule: o.ScheduleFile = None,
-    cutoff: o.Cutoff = None,
-    signal: o.Signal = None,
-    scope: o.Scope = None,
-    stages: o.Stages = None,
-    keeps: o.Keeps = None,
-    oim_share: o.OimShare = None,
-    oim_match: o.OimMatch = None,
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
-    config = o.make_config(
-        model, ratio, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-        stages, keeps, oim_share, oim_match,
-        output=output, backend=backend, text_capacity=text_capacity, reference_text=text_tokens,
-        check=validate, ratio_of=ratio_of, revision=revision,
-    )  # fmt: skip
-    from ..engines.bundle.swap import check_target
-    from .checkpoint.family import Family
-    from .pipeline import export as run
-    from .pipeline import solve_for_latency
+    config = asked.config(ratio, backend, output=output, check=validate, ratio_of=ratio_of)
+    from .prepare import prepare
+    from .timing.latency import solve_for_latency
+    from .write import write
 
-    check_target(output)
-    family, timed = Family.load(config.checkpoint), None
+    prepared, timed = prepare(config), None
     if config.ratio_of == "latency":
         with console.Steps(quiet=as_json) as steps:
-            config, timed = solve_for_latency(config, family, steps)
+            prepared, timed = solve_for_latency(prepared, steps)
     if not as_json:
-        _show_plan(config, family, timed)
+        _show_plan(prepared, timed)
     with console.Steps(quiet=as_json) as steps:
-        bundle = run(config, steps, family)
+        bundle = write(prepared, steps)
     if as_json:
-        typer.echo(json.dumps(_result(bundle, family, timed), indent=1))
+        typer.echo(json.dumps(_result(bundle, prepared, timed), indent=1))
     else:
         _tell(bundle, config, output)
 
 
-def _show_plan(config: ExportConfig, family: "Family", timed: "Timed | None") -> None:
+def _show_plan(prepared: "Prepared", timed: "Timed | None") -> None:
     """What is going to be written."""
-    from .pipeline import plan
     from .report import plan_table, timed_line
 
     if timed is not None:
         console.show(timed_line(timed))
-    for layout in plan(config, family):
-        console.show(*plan_table(family, layout, config.reference_text, config.dtype))
+    for planned in prepared.plans:
+        console.show(*plan_table(prepared.family, planned, prepared.config))
 
 
-def _result(bundle: Bundle, family: "Family", timed: "Timed | None") -> dict[str, Any]:
+def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict[str, Any]:
     """What was written and how far it was checked, as data; the plans are those of luvc-plan."""
     from ..engines.sampling import generation_config, not_carried
     from .report import plan_json
@@ -95,7 +78,7 @@ def _result(bundle: Bundle, family: "Family", timed: "Timed | None") -> dict[str
         "bundle": str(bundle.path),
         "bytes": sum(f.bytes for f in m.files.values()),
         "dtype": m.dtype,
-        "plans": [plan_json(family, layout, m.reference_text, m.dtype) for layout in m.layouts],
+        "plans": [plan_json(prepared.family, x, prepared.config) for x in prepared.plans],
         "latency": {name: float(getattr(timed, name)) for name in times} if timed else None,
         "engines": [engine.folder for engine in m.engines],
         "validated": m.validated,
@@ -109,7 +92,7 @@ def _tell(bundle: Bundle, config: ExportConfig, output: Path) -> None:
     """What was written, how far it was checked, and how to ask it something."""
     from ..engines.backends import engine_note
     from ..engines.sampling import generation_config, not_carried
-    from .pipeline import reports
+    from .check.parity import reports
     from .report import human, validation_table
 
     for report in reports(bundle):
@@ -148,7 +131,7 @@ def _verdict(manifest: Manifest) -> str:
 
 def main() -> None:
     """Entry point."""
-    console.run_command(export)
+    console.run_command(shared(export))
 
 
 if __name__ == "__main__":

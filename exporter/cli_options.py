@@ -1,155 +1,166 @@
-"""Command-line options that luvc-export and luvc-plan share."""
+"""Command-line options that luvc-export and luvc-plan share.
 
+Each is a field of `Asked` or of the solver's options; `shared` puts them before a command's own.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
-from .config import ExportConfig, parse_parts, parse_ratio, parse_size, read_schedule
-from .planning.problem import DEFAULTS
+from .config import SOLVER, ExportConfig, parse_parts, parse_ratio, parse_size, read_schedule
+from .planning.defaults import DEFAULTS, SolverOptions, shown
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-
-Model = Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
-Revision = Annotated[
-    str | None,
-    typer.Option(help="Branch, tag or commit of a hub id; default its main branch."),
-]
-RatioOf = Annotated[
-    str,
-    typer.Option(
-        help="flops, or latency: measure this machine and solve for the prefill time measured on it; "
-        "needs disk for another bundle at ratio 1 meanwhile."
-    ),
-]
-ImageSize = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="HEIGHTxWIDTH in pixels; repeat for more layouts; default one tile, where the model's own "
-        "processor may cut a large picture into many.",
-        metavar="HxW",
-    ),
-]
-Images = Annotated[
-    list[int] | None,
-    typer.Option(
-        help="Images per prompt; repeat: every number is combined with every size; 0 adds a layout for "
-        "questions without a picture; default 1.",
-        min=0,
-    ),
-]
-Frames = Annotated[
-    list[int] | None,
-    typer.Option(
-        help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat: every "
-        "number is combined with every size.",
-        min=0,
-    ),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="fp32, fp16 or bf16; default fp32, and fp16 for a TensorRT backend."),
-]
-TextCapacity = Annotated[
-    int,
-    typer.Option(
-        help="Text tokens (prompts and answers) one conversation can hold. Every step looks at all "
-        "of it: no larger than needed."
-    ),
-]
-TextTokens = Annotated[
-    int, typer.Option(help="Text tokens of the prompt the ratio is computed at.")
-]
-ScheduleFile = Annotated[
-    Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
-]
-Cutoff = Annotated[
-    float | None,
-    typer.Option(
-        help="Share of the spectrum the SPU's low-pass keeps; 1 leaves the filter out; "
-        f"default {DEFAULTS.cutoff:g}."
-    ),
-]
-Signal = Annotated[
-    str | None,
-    typer.Option(help=f"Hidden states the SPU scores: normed or raw; default {DEFAULTS.signal}."),
-]
-Scope = Annotated[
-    str | None,
-    typer.Option(help=f"What the SPU scores together: prompt or image; default {DEFAULTS.scope}."),
-]
-Stages = Annotated[
-    str | None,
-    typer.Option(
-        help="Where the SPU prunes, as parts of the language layers; default "
-        f"{','.join(f'{s:g}' for s in DEFAULTS.stages)}.",
-        metavar="PART,PART,...",
-    ),
-]
-Keeps = Annotated[
-    str | None,
-    typer.Option(
-        help="How the stages' tokens fall: geometric, by an equal factor, or linear, by an equal number; "
-        f"default {DEFAULTS.keeps}."
-    ),
-]
-OimShare = Annotated[
-    float | None,
-    typer.Option(
-        help="OIM merges in the vision tower up to ratio ** this and the SPU does the rest; 0 leaves OIM "
-        f"out; default {DEFAULTS.oim_share:g}."
-    ),
-]
-OimMatch = Annotated[
-    bool | None,
-    typer.Option(
-        help="OIM merges the most similar neighbours, not the last ones; needs --oim-share."
-    ),
-]
+USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
 
 
-def make_config(
-    model: str,
-    ratio: str | None,
-    image_size: list[str] | None,
-    images: list[int] | None,
-    frames: list[int] | None,
-    dtype: str | None,
-    schedule: Path | None,
-    cutoff: float | None,
-    signal: str | None,
-    scope: str | None,
-    stages: str | None,
-    keeps: str | None,
-    oim_share: float | None,
-    oim_match: bool | None,
-    **options: Any,
-) -> ExportConfig:
-    """An ExportConfig from what was typed.
+@dataclass(frozen=True)
+class Asked:
+    """What both commands were asked for, as it was typed.
 
-    Raises:
-        LuvcError: an option cannot be read or is out of range.
+    Attributes:
+        solver: the options of the solver that were given, by the names of its fields.
     """
-    solved = {
-        "ratio": parse_ratio(ratio) if ratio else None,
-        "cutoff": cutoff,
-        "signal": signal,
-        "scope": scope,
-        "stages": parse_parts(stages) if stages else None,
-        "keeps": keeps,
-        "oim_share": oim_share,
-        "match": oim_match,
-    }
-    given = {name: value for name, value in solved.items() if value is not None}
-    if dtype is None:
-        dtype = "fp32" if options.get("backend", "ort") == "ort" else "fp16"
-    return ExportConfig.make(
-        model=model,
-        image_sizes=tuple(parse_size(s) for s in image_size or ()),
-        images=tuple(images or (1,)),
-        frames=tuple(frames or ()),
-        dtype=DTYPES.get(dtype, dtype),
-        schedule=read_schedule(schedule) if schedule else None,
-        **given,
-        **options,
+
+    model: Annotated[str, typer.Option(help="Checkpoint directory or hub id.", metavar="DIR_OR_ID")]
+    revision: Annotated[
+        str | None,
+        typer.Option(help="Branch, tag or commit of a hub id; default its main branch."),
+    ] = None
+    image_size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="HEIGHTxWIDTH in pixels; repeat for more layouts; default one tile, where the model's own "
+            "processor may cut a large picture into many.",
+            metavar="HxW",
+        ),
+    ] = None
+    images: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Images per prompt; repeat: every number is combined with every size; 0 adds a layout for "
+            "questions without a picture; default 1.",
+            min=0,
+        ),
+    ] = None
+    frames: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat: every "
+            "number is combined with every size.",
+            min=0,
+        ),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="fp32, fp16 or bf16; default fp32, and fp16 for a TensorRT backend."),
+    ] = None
+    text_capacity: Annotated[
+        int,
+        typer.Option(
+            help="Text tokens (prompts and answers) one conversation can hold. Every step looks at all "
+            "of it: no larger than needed."
+        ),
+    ] = USUAL["text_capacity"]
+    text_tokens: Annotated[
+        int, typer.Option(help="Text tokens of the prompt the ratio is computed at.")
+    ] = USUAL["reference_text"]
+    schedule: Annotated[
+        Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
+    ] = None
+    solver: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, ratio: str | None, backend: str = "ort", **options: Any) -> ExportConfig:
+        """An ExportConfig of what was typed.
+
+        Args:
+            ratio: as it was typed; None for the default.
+            backend: decides the default dtype.
+            options: other fields of ExportConfig.
+
+        Raises:
+            LuvcError: an option cannot be read or is out of range.
+        """
+        given: dict[str, Any] = {} if ratio is None else {"ratio": parse_ratio(ratio)}
+        dtype = self.dtype or ("fp32" if backend == "ort" else "fp16")
+        return ExportConfig.make(
+            model=self.model,
+            revision=self.revision,
+            image_sizes=tuple(parse_size(s) for s in self.image_size or ()),
+            images=tuple(self.images or (1,)),
+            frames=tuple(self.frames or ()),
+            dtype=DTYPES.get(dtype, dtype),
+            backend=backend,
+            text_capacity=self.text_capacity,
+            reference_text=self.text_tokens,
+            schedule=read_schedule(self.schedule) if self.schedule else None,
+            **given,
+            **self.solver,
+            **options,
+        )
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command of the signature (asked: Asked, own options) with every shared option among its own."""
+    first = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in first]
+    asked = [_parameter(f, get_type_hints(Asked, include_extras=True)[f.name]) for f in _typed()]
+    solver = {_argument(name): name for name in SOLVER}
+
+    @wraps(command)
+    def run(**typed: Any) -> None:
+        given = {solver[name]: typed.pop(name) for name in solver}
+        told = {name: _read(name, v) for name, v in given.items() if v is not None}
+        common = {f.name: typed.pop(f.name) for f in _typed()}
+        command(Asked(**common, solver=told), **typed)
+
+    model, revision, *others = asked  # what people type most stands first
+    parameters = [model, revision, *own, *others, *map(_solver_parameter, fields(SolverOptions))]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _typed() -> list[Field]:
+    return [f for f in fields(Asked) if f.name != "solver"]
+
+
+def _parameter(option: Field, annotation: Any) -> inspect.Parameter:
+    default = inspect.Parameter.empty if option.default is MISSING else option.default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, kind, default=default, annotation=annotation)
+
+
+def _argument(name: str) -> str:
+    """The solver's field as an argument of a command: "match" is typed as --oim-match."""
+    return SOLVER[name].removeprefix("--").replace("-", "_")
+
+
+def _solver_parameter(option: Field) -> inspect.Parameter:
+    """An option that is None unless it is typed; its help ends with the default."""
+    kind = _base_type(get_type_hints(SolverOptions)[option.name])
+    usual, said = getattr(DEFAULTS, option.name), option.metadata["help"]
+    if kind is not bool:
+        said = f"{said.removesuffix('.')}; default {shown(usual)}."
+    typed = typer.Option(help=said, metavar=option.metadata["metavar"], rich_help_panel="Solver")
+    return inspect.Parameter(
+        _argument(option.name),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, typed],
     )
+
+
+def _base_type(annotation: Any) -> Any:
+    """What the command line reads: texts for choices and lists, numbers and flags as they are."""
+    return str if get_origin(annotation) is not None else annotation
+
+
+def _read(name: str, value: Any) -> Any:
+    """What was typed for a field of the solver."""
+    return parse_parts(value) if isinstance(getattr(DEFAULTS, name), tuple) else value

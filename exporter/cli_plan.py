@@ -1,78 +1,74 @@
 """luvc-plan: what a ratio means for a model, from its config alone."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from .. import console
 from ..errors import LuvcError
-from . import cli_options as o
+from .cli_options import Asked, shared
+
+if TYPE_CHECKING:
+    from .checkpoint.family import Family
+    from .config import ExportConfig
+    from .layouts import Planned
 
 
 def plan(
-    model: o.Model,
-    revision: o.Revision = None,
+    asked: Asked,
     ratio: Annotated[
         list[str] | None, typer.Option(help="One or several ratios, such as 2x; default 2x.")
     ] = None,
-    image_size: o.ImageSize = None,
-    images: o.Images = None,
-    frames: o.Frames = None,
-    dtype: o.Dtype = None,
-    text_capacity: o.TextCapacity = 1024,
-    text_tokens: o.TextTokens = 64,
-    schedule: o.ScheduleFile = None,
-    cutoff: o.Cutoff = None,
-    signal: o.Signal = None,
-    scope: o.Scope = None,
-    stages: o.Stages = None,
-    keeps: o.Keeps = None,
-    oim_share: o.OimShare = None,
-    oim_match: o.OimMatch = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family
-    from .pipeline import plan as make
     from .report import plan_json, plan_table
 
-    configs = [
-        o.make_config(
-            model, text, image_size, images, frames, dtype, schedule, cutoff, signal, scope,
-            stages, keeps, oim_share, oim_match,
-            reference_text=text_tokens, text_capacity=text_capacity, revision=revision,
-        )
-        for text in ratio or [None]
-    ]  # fmt: skip
-    family = Family.load(configs[0].checkpoint)
-    found, refused = [], {}
-    for text, config in zip(ratio or [None], configs, strict=True):
-        try:
-            shown = {x.name for x, _ in found if not x.images}  # alike at every ratio
-            found += [(x, config) for x in make(config, family) if x.name not in shown]
-        except LuvcError as e:
-            if len(ratio or ()) < 2:
-                raise
-            refused[str(text)] = str(e)
+    configs = {text: asked.config(text) for text in ratio or [None]}
+    family = Family.load(next(iter(configs.values())).checkpoint)
+    found, refused = _plans(family, configs)
     if as_json:
-        plans = [plan_json(family, layout, text_tokens, c.dtype) for layout, c in found]
+        plans = [plan_json(family, planned, config) for planned, config in found]
         typer.echo(json.dumps({"plans": plans, "refused": refused}, indent=1))
     else:
-        for layout, config in found:
-            source = schedule or f"{config.ratio:g}x"
+        for planned, config in found:
+            source = asked.schedule or f"{config.ratio:g}x"
             console.show(f"[bold]asked {source}")
-            console.show(*plan_table(family, layout, text_tokens, config.dtype))
+            console.show(*plan_table(family, planned, config))
         for text, reason in refused.items():
             console.show(Text(f"refused {text}: {reason}"))
     if not found:
         raise LuvcError("every ratio was refused")
 
 
+def _plans(
+    family: "Family", configs: dict[str | None, "ExportConfig"]
+) -> tuple[list[tuple["Planned", "ExportConfig"]], dict[str, str]]:
+    """The plans of every ratio, and why some have none; one ratio alone is refused at once."""
+    from .prepare import plan_layouts
+
+    found: list[tuple[Planned, ExportConfig]] = []
+    refused: dict[str, str] = {}
+    for text, config in configs.items():
+        try:
+            plans = plan_layouts(config, family)
+        except LuvcError as e:
+            if len(configs) < 2:
+                raise
+            refused[str(text)] = str(e)
+            continue
+        # a layout without pictures is alike at every ratio
+        shown = {planned.layout.name for planned, _ in found if not planned.layout.images}
+        found += [(planned, config) for planned in plans if planned.layout.name not in shown]
+    return found, refused
+
+
 def main() -> None:
     """Entry point."""
-    console.run_command(plan)
+    console.run_command(shared(plan))
 
 
 if __name__ == "__main__":

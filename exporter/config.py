@@ -1,8 +1,8 @@
 """What an export was asked for."""
 
-import dataclasses
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -10,14 +10,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..engines.bundle.folder import first_error
 from ..engines.bundle.manifest import Dtype
-from ..engines.bundle.schedule import Keeps, Schedule, Scope, Signal, Solver
+from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
-from .planning.problem import DEFAULTS, Options
+from .planning.defaults import DEFAULTS, SolverOptions
 
-SOLVER = tuple(field.name for field in dataclasses.fields(Options))
-"""Fields that are the solver's options."""
-FLAGS = {"image_sizes": "--image-size", "reference_text": "--text-tokens", "match": "--oim-match"}
+CHECKED_ON = "ort"
+"""The backend that a new bundle is compared with PyTorch on: it needs no GPU."""
+FLAGS = {"image_sizes": "--image-size", "reference_text": "--text-tokens"}
 """Command-line options that are not called like their field."""
+SOLVER = {f.name: f"--{f.metadata['flag'] or f.name.replace('_', '-')}" for f in fields(DEFAULTS)}
+"""Command-line options of the solver, by the names of its fields."""
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
 
@@ -38,12 +40,12 @@ class ExportConfig(BaseModel):
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
-        cutoff, signal, scope, match, stages, keeps, oim_share: see problem.Options.
+        solver: what the solver is told beside the ratio.
         schedule: a schedule of one's own instead of a solved one.
         check: compare with PyTorch before the bundle gets its name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", revalidate_instances="always")
 
     model: str
     revision: str | None = Field(default=None, min_length=1)
@@ -57,13 +59,7 @@ class ExportConfig(BaseModel):
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
-    cutoff: float = Field(default=DEFAULTS.cutoff, gt=0, le=1)
-    signal: Signal = DEFAULTS.signal
-    scope: Scope = DEFAULTS.scope
-    match: bool = DEFAULTS.match
-    stages: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = DEFAULTS.stages
-    keeps: Keeps = DEFAULTS.keeps
-    oim_share: float = Field(default=DEFAULTS.oim_share, ge=0, le=1)
+    solver: SolverOptions = DEFAULTS
     schedule: Schedule | None = None
     check: bool = True
 
@@ -71,42 +67,77 @@ class ExportConfig(BaseModel):
     def make(cls, **options: Any) -> "ExportConfig":
         """Build and check.
 
+        Args:
+            options: fields of this class, and of SolverOptions by their own names.
+
         Raises:
             LuvcError: an option is out of range; names it.
         """
+        solver = {name: options.pop(name) for name in SOLVER if name in options}
+        if solver and options.get("schedule") is not None:
+            ratio = ["--ratio"] if "ratio" in options else []
+            raise LuvcError(_either(ratio + [SOLVER[name] for name in solver]))
+        if solver:
+            options["solver"] = solver
         try:
             return cls(**options)
         except ValidationError as e:
-            raise LuvcError(first_error(e, {name: flag(name) for name in cls.model_fields})) from e
+            names = {name: flag(name) for name in cls.model_fields}
+            names |= {f"solver.{name}": text for name, text in SOLVER.items()}
+            raise LuvcError(first_error(e, names)) from e
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        for check in (
+            self._check_model,
+            self._check_images,
+            self._check_text,
+            self._check_schedule,
+        ):
+            check()
+        return self
+
+    def _check_model(self) -> None:
         if self.revision is not None and Path(self.model).exists():
             raise ValueError(
                 f"--revision {self.revision} is for hub ids, and {self.model} is here on the disk: leave "
                 "it out"
             )
+
+    def _check_text(self) -> None:
         if self.reference_text > self.text_capacity:
             raise ValueError(
                 f"--text-tokens {self.reference_text} is more than --text-capacity "
                 f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
                 "other"
             )
+
+    def _check_images(self) -> None:
         if not any(self.images):
             raise ValueError(
                 "--images 0 adds a layout for questions without a picture, and there is nothing to compress: "
                 "give another number too, such as --images 1 --images 0"
             )
-        if self.match and not self.oim_share and self.schedule is None:
+        sizes, frames = len(self.image_sizes), len(self.frames)
+        if self.ratio_of == "latency" and max(sizes, frames, sum(map(bool, self.images))) > 1:
             raise ValueError(
-                "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give --oim-share 0.5 too"
+                "--ratio-of latency solves one layout: give one --image-size and --images"
             )
-        twice = [flag(x) for x in ("ratio", *SOLVER) if x in self.model_fields_set]
-        if self.schedule is not None and twice:
+
+    def _check_schedule(self) -> None:
+        if self.schedule is None:
+            if self.solver.match and not self.solver.oim_share:
+                raise ValueError(
+                    "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give "
+                    "--oim-share 0.5 too"
+                )
+            return
+        if self.ratio_of == "latency":
             raise ValueError(
-                f"give either --schedule or {', '.join(twice)}: a schedule holds all that"
+                "--ratio-of latency solves a schedule, --schedule gives one: leave one out"
             )
-        return self
+        if twice := {"ratio", "solver"} & self.model_fields_set:
+            raise ValueError(_either(sorted(map(flag, twice))))
 
     def check_backend(self) -> None:
         """Refuse a dtype that the backend does not run.
@@ -138,14 +169,13 @@ class ExportConfig(BaseModel):
         return self.check and self.dtype != "bfloat16"
 
     @property
-    def options(self) -> Options:
-        """The solver's options."""
-        return Options(**{name: getattr(self, name) for name in SOLVER})
-
-    @property
-    def solver(self) -> Solver | None:
+    def solved_for(self) -> Solver | None:
         """What the manifest says of ratio and options; None where a schedule is given."""
-        return None if self.schedule else Solver(ratio=self.ratio, **vars(self.options))
+        return None if self.schedule else self.solver.recorded(self.ratio)
+
+
+def _either(given: list[str]) -> str:
+    return f"give either --schedule or {', '.join(given)}: a schedule holds all that"
 
 
 def flag(field: str) -> str:

@@ -1,5 +1,8 @@
 """Plans and validation reports as tables for people."""
 
+import itertools
+from collections.abc import Iterator
+
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -8,6 +11,8 @@ from ..engines.bundle.manifest import Layout
 from ..engines.bundle.schedule import Schedule, Stage
 from ..engines.validate import Report
 from .checkpoint.family import Family
+from .config import ExportConfig
+from .layouts import Planned
 from .planning import cost
 from .planning.grid import merge_grid
 from .planning.problem import Problem
@@ -16,6 +21,7 @@ from .timing.latency import Timed
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"
+COUNTED = ("flops", "baseline_flops", "kv_bytes", "baseline_kv_bytes")
 ALIKE = 0.5  # part of a stage's tokens whose scores may lie together before that is told
 
 
@@ -28,7 +34,7 @@ def human(value: float) -> str:
     return f"{value:.3g} P"
 
 
-def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[dict]:
+def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> list[dict]:
     """Per stage of the language model: layers, visual tokens, FLOPs and KV bytes beside the baseline."""
     d, rows = family.decoder, []
 
@@ -37,105 +43,98 @@ def stage_rows(family: Family, layout: Layout, text: int, dtype: str) -> list[di
         return ITEM_BYTES[dtype] * sum(family.language.kept_values(i, tokens) for i in layers)
 
     for stage in layout.stages:
-        before = layout.baseline_visual_tokens + text
+        before = layout.baseline_visual_tokens + text_tokens
         rows.append(
             {
                 "first": stage.first,
                 "last": stage.last,
                 "visual_tokens": stage.visual,
-                "flops": cost.decoder_layers(d, stage.first, stage.last, stage.visual + text),
+                "flops": cost.decoder_layers(
+                    d, stage.first, stage.last, stage.visual + text_tokens
+                ),
                 "baseline_flops": cost.decoder_layers(d, stage.first, stage.last, before),
-                "kv_bytes": kept(stage, stage.visual + text),
+                "kv_bytes": kept(stage, stage.visual + text_tokens),
                 "baseline_kv_bytes": kept(stage, before),
             }
         )
     return rows
 
 
-def plan_json(family: Family, layout: Layout, text: int, dtype: str) -> dict:
+def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:
     """A plan as data."""
+    layout, text_tokens = planned.layout, config.reference_text
+    hidden = {"graphs", "processor_options", "expansion"}
     return {
-        "layout": layout.model_dump(
-            mode="json", exclude={"graphs", "processor_options", "expansion"}
-        ),
-        "reference_text_tokens": text,
-        "stages": stage_rows(family, layout, text, dtype),
-        "notes": notes(family.problem(family.geometry_of(layout), text), layout)
-        if layout.images
-        else [TEXT_ONLY],
+        "layout": layout.model_dump(mode="json", exclude=hidden),
+        "reference_text_tokens": text_tokens,
+        "stages": stage_rows(family, layout, text_tokens, config.dtype),
+        "notes": notes(planned.problem, layout) if planned.problem else [TEXT_ONLY],
     }
 
 
-def plan_table(family: Family, layout: Layout, text: int, dtype: str) -> list[RenderableType]:
+def plan_table(family: Family, planned: Planned, config: ExportConfig) -> list[RenderableType]:
     """A plan as a table: one row a stage, sums below, then ratios and notes."""
-    if not layout.images:
+    layout, problem = planned.layout, planned.problem
+    if problem is None:
         return [Text.from_markup(f"[bold]{layout.name}[/bold]: {TEXT_ONLY}")]
-    table = Table(title=_title(layout, text), title_justify="left", title_style="bold")
+    title = _title(layout, config.reference_text)
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("stage")
-    table.add_column("layers", justify="right")
-    for name in ("visual tokens", "FLOPs", "of baseline", f"KV bytes ({dtype})", "of baseline"):
+    bytes_kept = f"KV bytes ({config.dtype})"
+    for name in ("layers", "visual tokens", "FLOPs", "of baseline", bytes_kept, "of baseline"):
         table.add_column(name, justify="right")
-    for step in _vision_rows(family, layout):
-        table.add_row(*step)
+    for row in _vision_rows(problem, layout):
+        table.add_row(*row)
     table.add_section()
-    rows = stage_rows(family, layout, text, dtype)
+    rows = stage_rows(family, layout, config.reference_text, config.dtype)
     for row in rows:
-        table.add_row(
-            "language", _span(row["first"], row["last"]), str(row["visual_tokens"]),
-            human(row["flops"]), f"{row['flops'] / row['baseline_flops']:.0%}",
-            human(row["kv_bytes"]), f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
-        )  # fmt: skip
+        layers = _span(row["first"], row["last"])
+        table.add_row("language", layers, str(row["visual_tokens"]), *_beside_baseline(row))
     table.add_section()
-    flops, base = sum(r["flops"] for r in rows), sum(r["baseline_flops"] for r in rows)
-    kv, kv_base = sum(r["kv_bytes"] for r in rows), sum(r["baseline_kv_bytes"] for r in rows)
-    table.add_row(
-        "all layers", "", "", human(flops), f"{flops / base:.0%}", human(kv), f"{kv / kv_base:.0%}"
-    )
+    sums = {name: sum(row[name] for row in rows) for name in COUNTED}
+    table.add_row("all layers", "", "", *_beside_baseline(sums))
     r = layout.ratios
     ratios = Text(
         f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
-    problem = family.problem(family.geometry_of(layout), text)
     return [table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout))]
+
+
+def _beside_baseline(row: dict) -> tuple[str, str, str, str]:
+    """FLOPs and K/V bytes, each with its share of the baseline's."""
+    return (
+        human(row["flops"]),
+        f"{row['flops'] / row['baseline_flops']:.0%}",
+        human(row["kv_bytes"]),
+        f"{row['kv_bytes'] / row['baseline_kv_bytes']:.0%}",
+    )
 
 
 def _span(first: int, last: int) -> str:
     return f"{first}-{last}" if last > first else str(first)
 
 
-def _title(layout: Layout, text: int) -> str:
+def _title(layout: Layout, text_tokens: int) -> str:
     images = f"{layout.images} image{'s' if layout.images > 1 else ''}"
     tiles = f"{layout.tiles} tile{'s' if layout.tiles > 1 else ''} each"
     return (
         f"{layout.name}: {images}, {tiles}, {layout.baseline_visual_tokens} -> "
-        f"{layout.visual_tokens} visual tokens at the language model, {text} text tokens"
+        f"{layout.visual_tokens} visual tokens at the language model, {text_tokens} text tokens"
     )
 
 
-def _vision_rows(family: Family, layout: Layout):
+def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
     """One row per run of vision layers with the same grid."""
-    problem = family.problem(family.geometry_of(layout), 0)
-    grids = problem.grids(layout.schedule.vision)
-    start = 0
-    for i in range(1, len(grids) + 1):
-        if i == len(grids) or grids[i] != grids[start]:
-            run = range(start, i)
-            flops = sum(cost.encoder_layer(family.encoder, grids[start].tokens, n) for n in run)
-            base = sum(cost.encoder_layer(family.encoder, problem.grid.tokens, n) for n in run)
-            g = grids[start]
-            layers = _span(start, i - 1)
-            tokens = f"{problem.tiles} x {g.h}x{g.w}"
-            yield (
-                "vision",
-                layers,
-                tokens,
-                human(problem.tiles * flops),
-                f"{flops / base:.0%}",
-                "",
-                "",
-            )
-            start = i
+    encoder, first = problem.encoder, 0
+    for grid, run in itertools.groupby(problem.grids(layout.schedule.vision)):
+        layers = range(first, first + len(list(run)))
+        flops = sum(cost.encoder_layer(encoder, grid.tokens, i) for i in layers)
+        baseline = sum(cost.encoder_layer(encoder, problem.grid.tokens, i) for i in layers)
+        tokens, share = f"{problem.tiles} x {grid.h}x{grid.w}", f"{flops / baseline:.0%}"
+        span = _span(layers[0], layers[-1])
+        yield "vision", span, tokens, human(problem.tiles * flops), share, "", ""
+        first = layers.stop
 
 
 def notes(problem: Problem, layout: Layout) -> list[str]:

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
-from luvc.exporter.planning.problem import DEFAULTS, PAPER
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 from luvc.tools.demo import random_checkpoint
 
 Result = namedtuple("Result", "code out err")

@@ -10,14 +10,13 @@ from ..engines.bundle.schedule import Schedule
 from ..engines.pictures import to_layout
 from ..engines.processing import Processor, Prompt
 from ..exporter.checkpoint.family import Family
+from ..exporter.layouts import replan
 
 
 def unmerged(bundle: Bundle, family: Family) -> Processor:
     """The bundle's processor with its layouts of pictures at ratio 1, as the checkpoint has them."""
     m = bundle.manifest
-    layouts = [
-        family.layout(family.geometry_of(x), m.reference_text, Schedule()) for x in m.pictured
-    ]
+    layouts = [replan(family, x, m.reference_text, Schedule()).layout for x in m.pictured]
     return Processor(replace(bundle, manifest=m.model_copy(update={"layouts": tuple(layouts)})))
 
 

@@ -21,7 +21,7 @@ def validate(
     from ..engines.bundle.folder import Bundle
     from ..engines.processing import Processor
     from ..engines.validate import validate as compare
-    from ..exporter.pipeline import reference_runner
+    from ..exporter.check.parity import reference_runner
     from ..exporter.report import validation_table
 
     with console.Steps(quiet=as_json) as steps:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from luvc.exporter.planning.problem import DEFAULTS
+from luvc.exporter.planning.defaults import DEFAULTS
 
 from ..files import write_json
 from . import setup, spectrum

@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from luvc.errors import LuvcError
-from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 
 from ..files import write_json
 from . import setup
@@ -39,7 +39,7 @@ class Verdict:
     """One value of one option against what was chosen before its round.
 
     Attributes:
-        option: the field of Options that it moves.
+        option: the field of SolverOptions that it moves.
         value: what it moves it to.
         name: both, as the study calls it.
         overall: gain over all questions, mean over the ratios, paired; None where a ratio has no plan.
@@ -59,17 +59,17 @@ class Verdict:
 class Round:
     """What was tried from some options, best first."""
 
-    start: Options
+    start: SolverOptions
     tried: tuple[Verdict, ...]
 
     @property
-    def end(self) -> Options:
+    def end(self) -> SolverOptions:
         """The options after the round."""
         return replace(self.start, **{v.option: v.value for v in self.tried if v.moved})
 
 
 def search(
-    measure: Callable[[Options], Right], tasks: np.ndarray, start: Options = PAPER
+    measure: Callable[[SolverOptions], Right], tasks: np.ndarray, start: SolverOptions = PAPER
 ) -> Iterator[Round]:
     """Round after round, the last one without a move.
 
@@ -99,11 +99,11 @@ def _verdict(right: Right, base: Right, tasks: np.ndarray, option: str, value: o
     return Verdict(option, value, name, bootstrap_mean(gain), bootstrap_mean(gain[tasks == "ocr"]))
 
 
-def measured(study: Study, journal: Journal) -> Callable[[Options], Right]:
+def measured(study: Study, journal: Journal) -> Callable[[SolverOptions], Right]:
     """`search`'s measure on a study, noted in a journal; options with equal plans are one."""
     known: dict[tuple, Right] = {}
 
-    def measure(options: Options) -> Right:
+    def measure(options: SolverOptions) -> Right:
         method = luvc("options", "", options=options)
         plans = _plans(study, method.plan)
         match = options.match and any(plan and plan.merges for plan in plans)
@@ -149,7 +149,7 @@ def run(
     workers: setup.Workers = 0,
     output: setup.Output = RESULTS,
 ) -> None:
-    """Choose the solver's defaults; whoever agrees moves them in exporter/planning/problem.py."""
+    """Choose the solver's defaults; whoever agrees moves them in exporter/planning/defaults.py."""
     echo = setup.stopwatch()
     study, head = setup.load(model, "validation", limit, device, batch, workers)
     journal = Journal(output / "accuracy_choice.partial.jsonl", head)
@@ -164,7 +164,7 @@ def run(
     write_json(output / "accuracy_choice.json", as_json(rounds, head))
     journal.close()
     same = (
-        "as exporter/planning/problem.py has it"
+        "as exporter/planning/defaults.py has it"
         if rounds[-1].end == DEFAULTS
         else "not its defaults"
     )

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 
 from . import plans, scores, selections
 from .draws import Draws
@@ -51,7 +51,7 @@ class Method:
     match: bool = False
     renumber: bool = False
     drawn: bool = False
-    options: Options | None = None
+    options: SolverOptions | None = None
 
 
 MOVES: dict[str, tuple] = {
@@ -89,7 +89,7 @@ def name_of(option: str, value: object) -> str:
     return f"{option.replace('_', ' ')} {_text(value)}"
 
 
-def luvc(name: str, note: str, kind: str = "variant", options: Options = DEFAULTS) -> Method:
+def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = DEFAULTS) -> Method:
     """LUVC with options of one's own."""
     raw, image = options.signal == "raw", options.scope == "image"
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields, replace
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.planning.cost import DecoderShape, EncoderShape
+from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
 from luvc.exporter.planning.grid import Grid
-from luvc.exporter.planning.problem import DEFAULTS, Options, Problem
+from luvc.exporter.planning.problem import Problem
 from luvc.exporter.planning.solver import solve
 
 LEAST = 0.02
@@ -22,7 +23,7 @@ LEAST = 0.02
 class TokenProblem(Problem):
     """The solver's problem with visual tokens in place of FLOPs, so that ratios are token ratios."""
 
-    def prefill_flops(self, schedule: Schedule) -> float:
+    def prefill_work(self, schedule: Schedule) -> float:
         """Visual tokens summed over the language layers."""
         return float(sum(self.visual(schedule)))
 
@@ -104,7 +105,7 @@ def from_schedule(budget: Budget, schedule: Schedule) -> Plan:
     return Plan(sum(visual) / len(visual), stages, schedule.vision)
 
 
-def luvc(options: Options = DEFAULTS) -> Callable[[Budget], Plan]:
+def luvc(options: SolverOptions = DEFAULTS) -> Callable[[Budget], Plan]:
     """LUVC as the product's solver plans it."""
     return lambda budget: from_schedule(budget, solve(budget.problem, budget.ratio, options))
 

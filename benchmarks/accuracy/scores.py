@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.exporter.planning.problem import DEFAULTS
+from luvc.exporter.planning.defaults import DEFAULTS
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
 from luvc.plugins.scores.spectrum.reference import spectrum_score, take_rows, twiddle
 

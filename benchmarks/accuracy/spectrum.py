@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from luvc.exporter.planning.problem import DEFAULTS, PAPER
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 
 from .draws import Draws
 from .language import State

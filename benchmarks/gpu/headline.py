@@ -22,7 +22,7 @@ from luvc.engines.bundle.manifest import Layout
 from luvc.errors import brief
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
@@ -50,7 +50,7 @@ class Plan:
     batches: list[int]
     ratios: list[float]
     seconds: float = 12
-    options: Options = DEFAULTS
+    options: SolverOptions = DEFAULTS
     compare_up_to: int = 8
 
 

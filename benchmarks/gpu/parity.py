@@ -84,7 +84,7 @@ def compare(bundle: Any, runner: Any, name: str, model: str | None) -> list[dict
     """The reports of all layouts."""
     from luvc.engines.processing import Processor
     from luvc.engines.validate import validate
-    from luvc.exporter.pipeline import reference_runner
+    from luvc.exporter.check.parity import reference_runner
 
     manifest, processor = bundle.manifest, Processor(bundle)
     reference = reference_runner(manifest, model)

@@ -13,7 +13,8 @@ import torch
 from luvc.engines.bundle.manifest import Layout
 from luvc.engines.positions import prompt_positions
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.planning.problem import DEFAULTS, Options
+from luvc.exporter.layouts import image_geometry, layout_of, problem_of
+from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
 from luvc.exporter.planning.solver import solve
 
 TEXT = 64  # text tokens of a prompt
@@ -47,7 +48,7 @@ def layouts(
     family: Family,
     size: tuple[int, int] | None,
     ratios: list[float],
-    options: Options = DEFAULTS,
+    options: SolverOptions = DEFAULTS,
 ) -> dict[str, Layout]:
     """The layout of one picture at each ratio, by the ratio as text.
 
@@ -57,9 +58,12 @@ def layouts(
         ratios: of prefill FLOPs.
         options: of the solver.
     """
-    geometry = family.geometry(size)
-    problem = family.problem(geometry, TEXT)
-    return {f"{r:g}": family.layout(geometry, TEXT, solve(problem, r, options)) for r in ratios}
+    geometry = image_geometry(family, size)
+    problem = problem_of(family, geometry, TEXT)
+    schedules = {f"{r:g}": solve(problem, r, options) for r in ratios}
+    return {
+        name: layout_of(family, geometry, problem, schedule) for name, schedule in schedules.items()
+    }
 
 
 @dataclass(frozen=True)

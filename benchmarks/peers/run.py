@@ -132,7 +132,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
     config = ExportConfig.make(
         model=str(model), output=path, ratio=ratio, image_sizes=(SIZE,), check=False
     )
-    if path.is_dir() and (found := Bundle.load(path)).manifest.solver == config.solver:
+    if path.is_dir() and (found := Bundle.load(path)).manifest.solver == config.solved_for:
         return found
     return export(config, lambda s: print(" ", s, file=sys.stderr))
 

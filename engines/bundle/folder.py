@@ -165,11 +165,16 @@ def first_error(error: ValidationError, names: Mapping[str, str] | None = None) 
 
     Args:
         error: of pydantic.
-        names: of fields, where their users know them by another name.
+        names: of fields ("solver.cutoff" is one inside another), where their users know them by another
+            name.
     """
-    finding = error.errors()[0]
-    first, *inner = map(str, finding["loc"] or ("",))
-    where = ".".join([(names or {}).get(first, first), *inner])
+    finding, known = error.errors()[0], names or {}
+    path = [str(part) for part in finding["loc"]]
+    if len(path) > 1 and (inner := f"{path[0]}.{path[1]}") in known:
+        path = [known[inner], *path[2:]]
+    elif path:
+        path[0] = known.get(path[0], path[0])
+    where = ".".join(path)
     what = finding["msg"].removeprefix("Value error, ")
     got = finding.get("input")
     if isinstance(got, (str, int, float)):

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Axis = Literal["width", "height"]
 Signal = Literal["normed", "raw"]
 Scope = Literal["prompt", "image"]
-Keeps = Literal["geometric", "linear"]
 
 
 def groups_of(scope: Scope, images: int) -> int:
@@ -88,17 +87,16 @@ class Schedule(Frozen):
         return tuple(counts)
 
 
-class Solver(Frozen):
-    """What the schedules were solved for: the ratio, and the exporter's options of these names."""
+class Solver(BaseModel):
+    """What the schedules were solved for: the ratio, and the exporter's options by their names.
+
+    The options are the exporter's matter (planning/defaults.py): engines keep and never read them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, bool | float | str | tuple[float, ...]]
 
     ratio: float
-    cutoff: float
-    signal: Signal
-    scope: Scope
-    match: bool
-    stages: tuple[float, ...]
-    keeps: Keeps
-    oim_share: float
 
 
 class Stage(Frozen):

@@ -18,11 +18,10 @@ from ..assemble import DTYPES, Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
 from ..checkpoint.weights import load_model
-from ..config import ExportConfig
+from ..config import CHECKED_ON, ExportConfig
 from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 
-CHECKED_ON = "ort"  # the backend that needs no GPU
 SHARE = 0.7  # of the free memory that a validation may take
 
 

@@ -72,17 +72,22 @@ def _complete(folder: Path, files: list[str]) -> bool:
     return there[0] or (len(there) > 1 and all(there[1:]))
 
 
-def load_model(family: Family) -> Any:
+def load_model(family: Family, progress: Callable[[str], None] = lambda step: None) -> Any:
     """The Hugging Face model in the checkpoint's own dtype, in evaluation mode; no remote code is run.
 
     Without a conversion the parameters stay mapped files: nothing is read before it is used.
+
+    Args:
+        family: of the checkpoint.
+        progress: told each step, see `fetch_weights`.
 
     Raises:
         LuvcError: a weight file is missing, truncated or does not fit the config.
     """
     from transformers import AutoModelForImageTextToText
 
-    fetch_weights(family)
+    fetch_weights(family, progress)
+    progress("loading the weights")
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(

@@ -4,42 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...engines.bundle.manifest import Ratios
-from ...engines.bundle.schedule import Keeps, Merge, Schedule, Scope, Signal, groups_of
+from ...engines.bundle.schedule import Merge, Schedule, groups_of
 from ...errors import LuvcError
 from ...plugins.scores.spectrum.contract import cutoff_bin
 from . import cost
 from .grid import Grid, merge_grid, merged_grids
-
-_SCHEDULE = Schedule()
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
-
-    Attributes:
-        cutoff, signal, scope, match: see Schedule.
-        stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
-        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
-            numbers).
-        oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
-    """
-
-    cutoff: float = _SCHEDULE.cutoff
-    signal: Signal = _SCHEDULE.signal
-    scope: Scope = _SCHEDULE.scope
-    match: bool = _SCHEDULE.match
-    stages: tuple[float, ...] = (0.125, 0.25, 0.5)
-    keeps: Keeps = "geometric"
-    oim_share: float = 0.0
-
-
-DEFAULTS = Options()
-PAPER = Options(
-    cutoff=0.25, signal="normed", scope="prompt", match=False, stages=(0.25, 0.5, 0.75),
-    keeps="geometric", oim_share=0.5,
-)  # fmt: skip
-"""LUVC (arXiv 2512.09010) as we read it: OIM and SPU share the work, a quarter of the spectrum passes."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +22,7 @@ class Problem:
         multiple: lengths the merged grid must be multiples of, for the projector.
         tiles: tiles in one prompt, images * tiles per image.
         images: images in one prompt.
-        text: text tokens of the reference prompt.
+        text_tokens: text tokens of the reference prompt.
         count: visual tokens of one image after some OIM steps, where the projector does not just join
             `shuffle` grid tokens (packed tiles, padding).
     """
@@ -64,7 +33,7 @@ class Problem:
     multiple: Grid
     tiles: int
     images: int = 1
-    text: int = 64
+    text_tokens: int = 64
     count: Callable[[tuple[Merge, ...]], int] | None = None
 
     def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
@@ -77,11 +46,11 @@ class Problem:
         """The grid inside each vision layer."""
         return merged_grids(self.grid, vision, self.multiple, self.encoder.layers)
 
-    def prefill_flops(self, schedule: Schedule) -> float:
-        """FLOPs of the language prefill under a schedule, scoring included."""
+    def prefill_work(self, schedule: Schedule) -> float:
+        """Work of the language prefill under a schedule, scoring included; FLOPs here."""
         V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
-        return cost.prefill(self.decoder, visual, self.text, self._pruning(schedule, V))
+        return cost.prefill(self.decoder, visual, self.text_tokens, self._pruning(schedule, V))
 
     def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
         groups = groups_of(schedule.scope, self.images)
@@ -101,7 +70,7 @@ class Problem:
     def ratios(self, schedule: Schedule) -> Ratios:
         """Baseline / compressed FLOPs."""
         vision = [self.vision_flops(s) for s in (Schedule(), schedule)]
-        prefill = [self.prefill_flops(s) for s in (Schedule(), schedule)]
+        prefill = [self.prefill_work(s) for s in (Schedule(), schedule)]
         both = [v + p for v, p in zip(vision, prefill, strict=True)]
         return Ratios(
             vision=vision[0] / vision[1], prefill=prefill[0] / prefill[1], both=both[0] / both[1]

@@ -2,7 +2,7 @@
 
 The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
 largest set of steps whose token factor is at most ratio ** oim_share; the SPU stands at L/8, L/4, L/2
-with keeps V r, V r^2, V r^3 and removes the rest before the last layer (problem.Options moves all of
+with keeps V r, V r^2, V r^3 and removes the rest before the last layer (defaults.SolverOptions moves all of
 these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
 a plan needs no weights.
 """
@@ -15,14 +15,15 @@ from functools import cache
 
 from ...engines.bundle.schedule import Merge, Prune, Schedule, groups_of
 from ...errors import LuvcError
+from .defaults import DEFAULTS, SolverOptions
 from .grid import Grid, merged_length
-from .problem import DEFAULTS, Options, Problem
+from .problem import Problem
 
 TOLERANCE = 1.02
 SAMPLES = 400
 
 
-def solve(problem: Problem, ratio: float, options: Options = DEFAULTS) -> Schedule:
+def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> Schedule:
     """The schedule for a ratio.
 
     Raises:
@@ -52,9 +53,9 @@ def smooth_counts(limit: int) -> tuple[int, ...]:
 class _Solver:
     """The search for one problem and ratio; keeps the costs it has seen."""
 
-    def __init__(self, problem: Problem, ratio: float, options: Options):
+    def __init__(self, problem: Problem, ratio: float, options: SolverOptions):
         self.problem, self.ratio, self.options = problem, ratio, options
-        self.baseline = problem.prefill_flops(Schedule())
+        self.baseline = problem.prefill_work(Schedule())
         self.groups = groups_of(options.scope, problem.images)
 
     # ---- vision
@@ -123,7 +124,7 @@ class _Solver:
 
     def achieved(self, schedule: Schedule) -> float:
         """Baseline / compressed prefill FLOPs."""
-        return self.baseline / self.problem.prefill_flops(schedule)
+        return self.baseline / self.problem.prefill_work(schedule)
 
     def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
         """The schedule nearest above the ratio for these vision steps, or None."""
@@ -176,8 +177,9 @@ class _Solver:
             highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
-        asked, V = f"{self.ratio:g}x", self.visual_tokens(())
-        where = f"{V} visual and {self.problem.text} text tokens over {self.problem.decoder.layers} layers"
+        asked, p = f"{self.ratio:g}x", self.problem
+        tokens = f"{self.visual_tokens(())} visual and {p.text_tokens} text tokens"
+        where = f"{tokens} over {p.decoder.layers} layers"
         if self.ratio > largest:
             return (
                 f"ratio {asked} is not feasible for {where}: the largest feasible ratio is "

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,22 +24,24 @@ from typing import Any
 import numpy as np
 
 from ...engines.backends import backend as load_backend
-from ...engines.bundle.folder import Bundle
 from ...engines.bundle.schedule import Prune, Schedule, groups_of
 from ...engines.bundle.swap import beside
 from ...errors import LuvcError
 from ...files import user_cache, whole
+from ..assemble import Progress
 from ..checkpoint.family import Family
 from ..checkpoint.hub import quiet
+from ..checkpoint.weights import fetch_weights
 from ..config import ExportConfig
 from ..planning.problem import Problem, check_schedule
 from ..planning.solver import solve
+from ..prepare import Prepared, plan_layouts
+from ..write import write
 from .interleaved import TimedPrompt, in_turns
 
 TOLERANCE = 0.05
 TRIES = 5  # schedules measured before giving up
 PROBES = 0.04  # certainty of probes: what they leave open, the schedule's measurement corrects
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class TimedProblem(Problem):
 
     costs: StageCosts = StageCosts(0, 0, 0, 1, 0)
 
-    def prefill_flops(self, schedule: Schedule) -> float:
+    def prefill_work(self, schedule: Schedule) -> float:
         """Milliseconds of the language prefill under a schedule."""
         V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
         scored = len(schedule.scored)
-        return self.costs.prefill([v + self.text for v in visual], scored)
+        return self.costs.prefill([v + self.text_tokens for v in visual], scored)
 
 
 @dataclass(frozen=True)
@@ -106,61 +108,54 @@ def fit(measured: Sequence[tuple[Sequence[int], int, float]]) -> StageCosts:
     return StageCosts(*map(float, values))
 
 
-def for_latency(
-    config: ExportConfig, family: Family, progress: Progress, export: Callable[..., Bundle]
-) -> Timed:
-    """The schedule whose measured prefill is `config.ratio` times faster than ratio 1.
+def solve_for_latency(prepared: Prepared, progress: Progress) -> tuple[Prepared, Timed]:
+    """The export under the schedule whose measured prefill is `config.ratio` times faster than ratio 1.
 
     Args:
-        config: of the export; one image size and count.
-        family: of its model.
+        prepared: with one layout with images.
         progress: called as steps start.
-        export: the pipeline's export (it imports this module).
 
     Raises:
-        LuvcError: several layouts, a schedule given, a ratio out of reach, or measurements that do not
-            settle within 5 %.
+        LuvcError: too few layers, a ratio out of reach, measurements that do not settle within 5 %, or
+            the weights cannot be read.
     """
-    counts = tuple(filter(None, config.images))
-    if max(map(len, (config.image_sizes, counts, config.frames))) > 1:
-        raise LuvcError("--ratio-of latency solves one layout: give one --image-size and --images")
-    if config.schedule is not None:
-        raise LuvcError("--ratio-of latency solves a schedule, --schedule gives one: leave one out")
-    size, frames = next(iter(config.image_sizes), None), next(iter(config.frames), 0)
-    geometry = family.geometry(size, max(counts), frames)
-    plain = family.problem(geometry, config.reference_text)
-    if plain.decoder.layers < 3:
+    config, problem = prepared.config, prepared.plans[0].problem
+    assert problem is not None  # a config has a layout with images, and those come first
+    if problem.decoder.layers < 3:
         raise LuvcError(
-            f"--ratio-of latency needs 3 layers to measure, this has {plain.decoder.layers}"
+            f"--ratio-of latency needs 3 layers to measure, this has {problem.decoder.layers}"
         )
-    only = {"check": False, "schedule": None, "ratio_of": "flops", "images": counts}
-    quiet = config.model_copy(update=only)
+    fetch_weights(prepared.family, progress)  # what cannot be had is known before an hour of probes
     with beside(config.output) as work:
-        costs = _cached_costs(quiet, family, plain, work, progress, export)
-        problem = TimedProblem(**vars(plain), costs=costs)
-        progress("measuring ratio 1")
-        plain_bundle = _export(quiet, work / "1x", Schedule(), export)
-        one = TimedPrompt.of(plain_bundle, config.reference_text, config.backend)
-        aim, timed = config.ratio, None
-        for _ in range(TRIES):
-            schedule = _solve(problem, aim, config, timed)
-            predicted = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
-            schedule = check_schedule(plain, schedule)
-            progress(f"measuring a schedule predicted at {predicted:.2f}x")
-            bundle = _export(quiet, work / "try", schedule, export)
-            two = TimedPrompt.of(bundle, config.reference_text, config.backend)
-            slow, fast = in_turns([one, two])
-            timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
-            if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
-                return timed
-            aim = max(1.0, aim * config.ratio / timed.measured)
+        bench = _Bench(prepared, work, progress)
+        timed = _settle(bench, config, problem)
+    return prepared.scheduled(timed.schedule), timed
+
+
+def _settle(bench: "_Bench", config: ExportConfig, problem: Problem) -> Timed:
+    """Solve, measure and correct until the measured ratio is the one asked for."""
+    costs = _cached_costs(bench, problem)
+    in_time = TimedProblem(**vars(problem), costs=costs)
+    bench.progress("measuring ratio 1")
+    plain = bench.prompt("1x", Schedule())
+    aim, timed = config.ratio, None
+    for _ in range(TRIES):
+        schedule = _solve(in_time, aim, config, timed)
+        predicted = in_time.prefill_work(Schedule()) / in_time.prefill_work(schedule)
+        schedule = check_schedule(problem, schedule)
+        bench.progress(f"measuring a schedule predicted at {predicted:.2f}x")
+        slow, fast = in_turns([plain, bench.prompt("try", schedule)])
+        timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
+        if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
+            return timed
+        aim = max(1.0, aim * config.ratio / timed.measured)
     assert timed
     raise _unsettled(timed)
 
 
 def _solve(problem: TimedProblem, aim: float, config: ExportConfig, last: Timed | None) -> Schedule:
     try:
-        return solve(problem, aim, config.options)
+        return solve(problem, aim, config.solver)
     except LuvcError as e:
         if last:  # a correction is out of reach, not what was asked for
             raise _unsettled(last) from e
@@ -177,34 +172,92 @@ def _unsettled(last: Timed) -> LuvcError:
     )
 
 
-def _export(config: ExportConfig, output: Path, schedule: Schedule, export: Callable) -> Bundle:
-    return export(config.model_copy(update={"output": output, "schedule": schedule}))
-
-
 # ---- probes
-def _cached_costs(config, family, problem, work: Path, progress, export) -> StageCosts:
+class _Bench:
+    """Bundles made beside the output, only to be timed.
+
+    Args:
+        prepared: the export whose schedule is sought.
+        work: folder for the bundles.
+        progress: called as steps start.
+    """
+
+    def __init__(self, prepared: Prepared, work: Path, progress: Progress):
+        pictured = tuple(planned for planned in prepared.plans if planned.problem)
+        self.prepared = replace(prepared, plans=pictured)
+        self.work, self.progress = work, progress
+
+    def prompt(self, name: str, schedule: Schedule) -> TimedPrompt:
+        """The model's own bundle under a schedule, ready to be timed."""
+        return self._timed(self.prepared, name, schedule)
+
+    def probe(self, layers: int, keep: int | None) -> tuple[TimedPrompt, Schedule]:
+        """A model of few layers with random weights, and its schedule.
+
+        Args:
+            layers: of its language model.
+            keep: visual tokens from layer 1 on; None keeps all, and nothing is scored.
+        """
+        folder, config = self.work / f"probe-{layers}", self.prepared.config
+        if not folder.exists():
+            write_probe(self.prepared.family, layers, folder)
+        schedule = Schedule(
+            language=() if keep is None else (Prune(layer=1, keep=keep),),
+            cutoff=config.solver.cutoff,
+            signal=config.solver.signal,
+            scope=config.solver.scope,
+        )
+        changes = {"model": str(folder), "schedule": Schedule(), "ratio_of": "flops"}
+        asked = config.model_copy(update=changes | {"images": _pictured(config)})
+        family = Family.load(str(folder))
+        probe = Prepared(asked, family, plan_layouts(asked, family))
+        return self._timed(probe, f"probe-{layers}-{keep}", schedule), schedule
+
+    def _timed(self, prepared: Prepared, name: str, schedule: Schedule) -> TimedPrompt:
+        config = prepared.config
+        bundle = write(prepared.scheduled(schedule, output=self.work / name, check=False))
+        return TimedPrompt.of(bundle, config.reference_text, config.backend)
+
+
+def _pictured(config: ExportConfig) -> tuple[int, ...]:
+    """The numbers of images without 0: what is measured is a prompt with pictures."""
+    return tuple(filter(None, config.images))
+
+
+def _cached_costs(bench: _Bench, problem: Problem) -> StageCosts:
     """Costs measured earlier on this machine for these widths, or measured now."""
-    runner = load_backend(config.backend)
-    key = {
-        "score": 2,  # raised where the same options cost something else than before
-        "backend": runner.NAME, "cpu": platform.processor() or platform.machine(),
-        "node": platform.node(), "cores": os.cpu_count(), "dtype": config.dtype,
-        "decoder": replace(problem.decoder, layers=0).__dict__, "text": problem.text,
-        "visual": problem.visual_tokens(()), "cutoff": config.cutoff,
-        "signal": config.signal, "scope": config.scope, "capacity": config.text_capacity,
-    }  # fmt: skip
+    key = _cost_key(bench.prepared.config, problem)
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     file = user_cache() / f"latency-{name}.json"
     if known := _read_costs(file):
-        progress(f"stage costs as measured before ({file})")
+        bench.progress(f"stage costs as measured before ({file})")
         return known
-    measured = _measure(config, family, problem, work, progress, export)
+    measured = _measure(bench, problem)
     costs = fit(measured)
     with contextlib.suppress(OSError):  # without a place to keep them the next export measures anew
         found = {"for": key, "costs": vars(costs), "measured": measured}
         with whole(file) as draft:
             draft.write_text(json.dumps(found, indent=1))
     return costs
+
+
+def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
+    """What the costs of a stage depend on."""
+    return {
+        "score": 2,  # raised where the same options cost something else than before
+        "backend": load_backend(config.backend).NAME,
+        "cpu": platform.processor() or platform.machine(),
+        "node": platform.node(),
+        "cores": os.cpu_count(),
+        "dtype": config.dtype,
+        "decoder": replace(problem.decoder, layers=0).__dict__,
+        "text": problem.text_tokens,
+        "visual": problem.visual_tokens(()),
+        "cutoff": config.solver.cutoff,
+        "signal": config.solver.signal,
+        "scope": config.solver.scope,
+        "capacity": config.text_capacity,
+    }
 
 
 def _read_costs(file: Path) -> StageCosts | None:
@@ -215,30 +268,22 @@ def _read_costs(file: Path) -> StageCosts | None:
         return None
 
 
-def _measure(config, family, problem, work: Path, progress, export) -> list:
+def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, float]]:
     """(tokens per layer, scored stages, ms) of each probe."""
     V = problem.visual_tokens(())
-    groups = groups_of(config.scope, problem.images)
+    groups = groups_of(bench.prepared.config.solver.scope, problem.images)
     deep = min(problem.decoder.layers, 5)
     keeps = sorted({V * i // (4 * groups) * groups for i in range(4)})
-    plans = [(2, None), (deep, None), *((deep, k) for k in keeps)]
+    probes: list[tuple[int, int | None]] = [(2, None), (deep, None), *((deep, k) for k in keeps)]
     prompts, shapes = [], []
-    for layers, keep in plans:
-        what = f"{layers} layers" + ("" if keep is None else f", {keep} of {V} visual tokens kept")
-        progress(f"probing {what}")
-        folder = work / f"probe-{layers}"
-        if not folder.exists():
-            write_probe(family, layers, folder)
-        stages = () if keep is None else (Prune(layer=1, keep=keep),)
-        schedule = Schedule(
-            language=stages, cutoff=config.cutoff, signal=config.signal, scope=config.scope
-        )
-        probe = config.model_copy(update={"model": str(folder)})
-        bundle = _export(probe, work / f"probe-{layers}-{keep}", schedule, export)
-        prompts.append(TimedPrompt.of(bundle, problem.text, config.backend))
-        tokens = [v + prompts[-1].text for v in schedule.visual_per_layer(layers, V)]
+    for layers, keep in probes:
+        kept = "" if keep is None else f", {keep} of {V} visual tokens kept"
+        bench.progress(f"probing {layers} layers{kept}")
+        prompt, schedule = bench.probe(layers, keep)
+        tokens = [v + prompt.text for v in schedule.visual_per_layer(layers, V)]
+        prompts.append(prompt)
         shapes.append((tokens, int(bool(keep))))
-    progress("timing the probes")
+    bench.progress("timing the probes")
     return [(*s, ms) for s, ms in zip(shapes, in_turns(prompts, PROBES), strict=True)]
 
 

@@ -24,7 +24,8 @@ from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.planning.problem import DEFAULTS, PAPER
+from luvc.exporter.layouts import image_geometry, plan_layout
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 
 pytestmark = pytest.mark.xdist_group("accuracy-study")  # what one test computes, others read
 CPU = torch.device("cpu")
@@ -125,7 +126,7 @@ def test_luvc_is_what_the_product_runs(study, folder, name):
             vision=plan.merges, language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
             cutoff=options.cutoff, signal=options.signal, scope=options.scope, match=options.match,
         )  # fmt: skip
-        layout = family.layout(family.geometry(None, P), 64, schedule)
+        layout = plan_layout(family, image_geometry(family, None, P), 64, schedule).layout
         pixels = study._pixels(number)[:P].numpy()
         embeds = runner.vision(layout, pixels).reshape(1, layout.visual_tokens, -1)
         ids = np.array([sequence(part, 0, layout.tokens_per_image, image)])

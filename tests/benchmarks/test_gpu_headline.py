@@ -13,7 +13,7 @@ from benchmarks.gpu import case, fused, headline, shapes, timing
 from luvc.engines.backends.base import PrefillFeed, StepFeed
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.planning.problem import DEFAULTS, PAPER
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 
 from ..families import checkpoints
 

@@ -13,10 +13,10 @@ from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check import parity
 from luvc.exporter.check.memory import free_memory
+from luvc.exporter.check.parity import reports
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
 from luvc.exporter.onnx.weights_file import WeightsFile, release
-from luvc.exporter.pipeline import reports
 
 from ..conftest import TINY, ask
 

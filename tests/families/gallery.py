@@ -12,12 +12,11 @@ from luvc.engines import VLM, Bundle
 from luvc.engines.bundle.manifest import Manifest
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.engines.generated import sample_picture
-from luvc.exporter import ExportConfig, export
+from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
-from luvc.exporter.pipeline import plan
-from luvc.exporter.planning.problem import PAPER
+from luvc.exporter.planning.defaults import PAPER
 
 from . import reference, shapes
 from .checkpoints import NAMES, family_of, write

@@ -11,7 +11,7 @@ from luvc.engines import VLM
 from luvc.engines.decoding import Rows
 from luvc.engines.serving import Limits, Scheduler
 from luvc.exporter import export
-from luvc.exporter.pipeline import reports
+from luvc.exporter.check.parity import reports
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference

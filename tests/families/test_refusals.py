@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from luvc.errors import LuvcError
+from luvc.exporter import plan
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.pipeline import plan
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}
 

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
-from luvc.exporter.pipeline import reports
+from luvc.exporter.check.parity import reports
 
 from . import by_hand
 from .checkpoints import NAMES, family_of

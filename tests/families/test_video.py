@@ -14,8 +14,9 @@ from luvc.engines import VLM
 from luvc.engines.positions import prompt_positions
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
+from luvc.exporter.check.parity import reports
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.pipeline import reports
+from luvc.exporter.layouts import image_geometry
 from luvc.exporter.timing.interleaved import TimedPrompt
 from luvc.tools import run as run_tool
 from luvc.tools.bench import cli as bench
@@ -146,7 +147,7 @@ def test_each_video_of_a_prompt_has_its_own_pace(gallery):
 def test_videos_that_cannot_be_exported(tmp_path, name, frames, message):
     family = Family.load(str(write(name, tmp_path / name)))
     with pytest.raises(LuvcError, match=message):
-        family.geometry(None, 1, frames)
+        image_geometry(family, None, 1, frames)
 
 
 # ---- compressed

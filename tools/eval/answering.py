@@ -145,8 +145,8 @@ def load(
         )
     if backend not in REFERENCES:
         return BundleAnswerer(VLM.load(target, backend=backend, threads=threads), max_new_tokens)
+    from ...exporter.check.parity import reference_runner
     from ...exporter.checkpoint.hub import checkpoint_of
-    from ...exporter.pipeline import reference_runner
 
     bundle = Bundle.load(target)
     if backend == "hf":

@@ -10,8 +10,11 @@ from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout, Manifest
 from ...engines.validate import LIMITS, Report
 from ...errors import LuvcError
+from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
-from ...exporter.pipeline import reports
+from ...exporter.config import SOLVER
+from ...exporter.layouts import replan
+from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.report import human, notes, stage_rows
 from ..bench.tables import ROWS
 from ..eval import outcome
@@ -23,10 +26,11 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
     """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
     m = bundle.manifest
     rows = stage_rows(family, layout, m.reference_text, m.dtype)
-    problem = family.problem(family.geometry_of(layout), m.reference_text)
+    problem = replan(family, layout, m.reference_text).problem
+    assert problem is not None
     flops = {
         "vision tower": _pair(layout.ratios.vision, problem.vision_flops(layout.schedule)),
-        "language prefill": _pair(layout.ratios.prefill, problem.prefill_flops(layout.schedule)),
+        "language prefill": _pair(layout.ratios.prefill, problem.prefill_work(layout.schedule)),
     }
     before, after = (sum(pair) for pair in zip(*flops.values(), strict=True))
     flops["both"] = before, after
@@ -89,13 +93,17 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
 
 def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
-    s = manifest.solver
-    if s is None:
+    if manifest.solver is None:
         return None
-    flags = [f"--ratio {s.ratio:g}x", f"--cutoff {s.cutoff:g}", f"--signal {s.signal}"]
-    flags += [f"--scope {s.scope}", f"--stages {','.join(map(str, s.stages))}"]
-    flags += [f"--keeps {s.keeps}", f"--oim-share {s.oim_share:g}"]
-    return flags + ["--oim-match"] * s.match
+    options = SolverOptions.of(manifest.solver)
+    flags = [f"--ratio {manifest.solver.ratio:g}x"]
+    for name, flag in SOLVER.items():
+        value = getattr(options, name)
+        if isinstance(value, bool):
+            flags += [flag] * value
+        else:
+            flags.append(f"{flag} {shown(value)}")
+    return flags
 
 
 def export_command(manifest: Manifest, target: str) -> str:

@@ -17,9 +17,9 @@ from luvc.engines.processing import Processor
 from luvc.engines.sampling import Sampling
 from luvc.engines.validate import LIMITS, _compare_kept, validate
 from luvc.exporter import assemble
+from luvc.exporter.check.parity import reference_runner, reports
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
-from luvc.exporter.pipeline import reference_runner, reports
 from luvc.exporter.report import validation_table
 from luvc.plugins.scores.spectrum import contract
 

@@ -10,6 +10,7 @@ from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.exporter.check.torch_runner import TorchRunner, convert
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
+from luvc.exporter.layouts import image_geometry, plan_layout
 from luvc.exporter.ops import attention
 
 from ..feeds import random_feed
@@ -46,7 +47,7 @@ def answer(runner, layout, **options):
 
 def test_half_precision_is_near_float32(checkpoint):
     wanted = runner_of(checkpoint)
-    layout = wanted.family.layout(wanted.family.geometry(), 8, SCHEDULE)
+    layout = plan_layout(wanted.family, image_geometry(wanted.family), 8, SCHEDULE).layout
     reference = answer(wanted, layout)
     for dtype, limit in ((torch.float16, 0.01), (torch.bfloat16, 0.08)):
         runner = runner_of(checkpoint, dtype=dtype)
@@ -75,8 +76,8 @@ def test_weights_are_rounded_and_rotary_frequencies_are_not(checkpoint):
 
 def test_graphs_are_built_once_and_forced_tokens_are_forgotten(checkpoint):
     runner = runner_of(checkpoint)
-    geometry = runner.family.geometry()
-    layout = runner.family.layout(geometry, 8, SCHEDULE)
+    geometry = image_geometry(runner.family)
+    layout = plan_layout(runner.family, geometry, 8, SCHEDULE).layout
     first = answer(runner, layout)
     graph = runner.graph(PrefillGraph, layout)
     forced = answer(runner, layout, kept={1: np.tile(np.arange(20), (2, 1))})
@@ -84,13 +85,13 @@ def test_graphs_are_built_once_and_forced_tokens_are_forgotten(checkpoint):
     for a, b in zip(first[:2], answer(runner, layout)[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     assert runner.graph(PrefillGraph, layout) is graph
-    other = runner.family.layout(geometry, 8, Schedule())  # of the same name
+    other = plan_layout(runner.family, geometry, 8, Schedule()).layout  # of the same name
     assert runner.graph(PrefillGraph, other) is not graph
 
 
 def test_host_copies_of_caches_stay_as_they_were(checkpoint):
     runner = runner_of(checkpoint)
-    layout = runner.family.layout(runner.family.geometry(), 8, Schedule())
+    layout = plan_layout(runner.family, image_geometry(runner.family), 8, Schedule()).layout
     caches = runner.new_caches(layout, 2)
     runner.prefill(layout, feed(), caches)
     before = runner.read_caches(caches)

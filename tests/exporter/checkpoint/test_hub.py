@@ -15,6 +15,7 @@ from luvc.exporter import cli_plan as plan
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.hub import checkpoint_of
 from luvc.exporter.checkpoint.weights import fetch_weights, load_model
+from luvc.exporter.layouts import image_geometry
 from luvc.tools import validate as validate_tool
 from luvc.tools.bench.systems import hugging_face
 from luvc.tools.eval.answering import load
@@ -170,7 +171,7 @@ def remote(hub, workshop, monkeypatch):
 
 def test_weights_are_downloaded_once_in_a_step_of_their_own(remote, workshop):
     family, told = Family.load("someone/model"), Told()
-    assert family.tokenizer and family.image_processor and family.geometry()
+    assert family.tokenizer and family.image_processor and image_geometry(family)
     weights = workshop.checkpoint(layers=3, shard="400KB", **SHAPE).glob("*.safetensors")
     shards = {file.name for file in weights}
     assert len(shards) > 2 and not list(family.folder.glob("*.safetensors"))

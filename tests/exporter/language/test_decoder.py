@@ -13,6 +13,7 @@ from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
 from luvc.exporter.language.pruner import Tokens, text_positions
 from luvc.exporter.language.traits import text_traits
+from luvc.exporter.layouts import image_geometry, plan_layout
 
 from ..feeds import random_feed
 
@@ -31,7 +32,7 @@ def runner(workshop, text="qwen2", **shape):
 
 
 def layout_with(runner, schedule):
-    return runner.family.layout(runner.family.geometry(), 8, schedule)
+    return plan_layout(runner.family, image_geometry(runner.family), 8, schedule).layout
 
 
 def feed(batch=1, seed=0):

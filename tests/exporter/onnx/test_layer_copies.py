@@ -14,6 +14,7 @@ from luvc.engines.backends.base import cache_names
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
+from luvc.exporter.layouts import image_geometry, plan_layout
 from luvc.exporter.onnx import export as onnx_export
 from luvc.exporter.onnx import inputs as requests
 from luvc.exporter.onnx.export import trace
@@ -46,7 +47,7 @@ def test_stamped_equals_traced(workshop, monkeypatch, kind):
     family = Family.load(str(path))
     model = InternVLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
     model.set_attn_implementation(NAME)
-    layout = family.layout(family.geometry(), 8, SCHEDULE)
+    layout = plan_layout(family, image_geometry(family), 8, SCHEDULE).layout
     args = (model, family, layout, *(() if kind == "vision" else (32,)), torch.float32)
     short = REQUESTS[kind](*args)
     assert [(r.first, r.last, r.like) for r in short.runs] == [(0, 1, None), (2, 2, 0)]
@@ -75,7 +76,7 @@ def test_a_layer_that_knows_its_token_count_stands_for_no_other(workshop, monkey
     path = workshop.checkpoint(layers=3, vision_layers=3, image=112, text="qwen3")
     family = Family.load(str(path))
     model = InternVLForConditionalGeneration.from_pretrained(path, dtype=torch.float32).eval()
-    layout = family.layout(family.geometry(), 8, SCHEDULE)
+    layout = plan_layout(family, image_geometry(family), 8, SCHEDULE).layout
     request = partial(requests.vision_request, model, family, layout, torch.float32)
     feeds = random_feeds(trace(request()))
     wanted = run(trace(request()), feeds, model)

@@ -14,8 +14,9 @@ from luvc.engines.bundle.schedule import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
 from luvc.exporter.config import parse_ratio
 from luvc.exporter.planning import cost
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
-from luvc.exporter.planning.problem import DEFAULTS, PAPER, Options, Problem, check_schedule
+from luvc.exporter.planning.problem import Problem, check_schedule
 from luvc.exporter.planning.solver import smooth_counts, solve
 
 
@@ -52,7 +53,7 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
                     total += 2 * V * d.hidden * 2 * (2 * (c + 1))
                 total += 2 * V * d.hidden
             V = keeps[layer]
-        S = V + p.text
+        S = V + p.text_tokens
         for rows, columns in (
             (d.heads * d.head_dim, d.hidden), (d.hidden, d.heads * d.head_dim),
             (2 * d.kv_heads * d.head_dim, d.hidden), (3 * d.intermediate, d.hidden),
@@ -63,7 +64,7 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
     return total + 2 * d.hidden * d.vocab
 
 
-def fewest_flops(p: Problem, options: Options) -> float:
+def fewest_flops(p: Problem, options: SolverOptions) -> float:
     """All visual tokens go at the first stage that is not before layer 0; without OIM."""
     L = p.decoder.layers
     first = next((int(L * part) for part in options.stages if int(L * part)), L - 1)
@@ -71,7 +72,7 @@ def fewest_flops(p: Problem, options: Options) -> float:
 
 
 @cache
-def largest_ratio(name: str, tiles: int, options: Options) -> float:
+def largest_ratio(name: str, tiles: int, options: SolverOptions) -> float:
     """By brute force: over every pair of merges whose factor is at most OIM's share of the ratio."""
     p, found = problem(name, tiles), []
     lengths = {merged_length(p.grid.w, group, 2) for group in range(2, p.grid.w + 2)}
@@ -84,7 +85,7 @@ def largest_ratio(name: str, tiles: int, options: Options) -> float:
     return max(found)
 
 
-def check_refusal(p: Problem, ratio: float, options: Options, message: str) -> None:
+def check_refusal(p: Problem, ratio: float, options: SolverOptions, message: str) -> None:
     """A refusal must be due: the ratios it names stand around the one asked for."""
     largest = float(re.search(r"largest feasible ratio is ([\d.]+)x", message)[1])
     always = independent_flops(p, Schedule()) / fewest_flops(p, options)
@@ -124,21 +125,21 @@ def test_published_shapes(name, tiles, ratio, options):
     side=st.sampled_from([4, 8, 12, 16, 24, 32, 27 * 2]),
     tiles=st.integers(1, 13),
     vision_layers=st.integers(1, 32),
-    text=st.integers(1, 512),
+    text_tokens=st.integers(1, 512),
     ratio=st.floats(1, 10),
     images=st.integers(1, 3),
     scope=st.sampled_from(["prompt", "image"]),
     options=st.sampled_from([DEFAULTS, PAPER]),
 )
 def test_random_shapes(
-    layers, heads, head_dim, side, tiles, vision_layers, text, ratio, images, scope, options
+    layers, heads, head_dim, side, tiles, vision_layers, text_tokens, ratio, images, scope, options
 ):
     options = replace(options, scope=scope)
     hidden = heads * head_dim
     decoder = cost.DecoderShape(layers, hidden, heads, 1, head_dim, 3 * hidden, 32000)
     p = Problem(
         decoder, encoder(256, vision_layers, hidden), Grid(side, side), Grid(2, 2), tiles * images,
-        images, text,
+        images, text_tokens,
     )  # fmt: skip
     try:
         schedule = solve(p, ratio, options)
@@ -234,13 +235,13 @@ def test_malformed_schedules(bad):
 
 def test_the_solver_takes_other_stages_keeps_and_shares():
     shape = problem("InternVL2.5-8B")
-    assert not solve(shape, 2.0).vision and solve(shape, 2.0, Options(oim_share=0.5)).vision
-    late = solve(shape, 2.0, Options(stages=(0.25,)))
+    assert not solve(shape, 2.0).vision and solve(shape, 2.0, SolverOptions(oim_share=0.5)).vision
+    late = solve(shape, 2.0, SolverOptions(stages=(0.25,)))
     assert [p.layer for p in late.language] == [8, 31]
-    linear = solve(shape, 1.5, Options(keeps="linear", stages=(0.25, 0.5, 0.75)))
+    linear = solve(shape, 1.5, SolverOptions(keeps="linear", stages=(0.25, 0.5, 0.75)))
     keeps = [p.keep for p in linear.language[:3]]
     first, second = keeps[0] - keeps[1], keeps[1] - keeps[2]
     assert abs(first - second) <= 0.15 * keeps[0] and keeps[2] < keeps[1] < keeps[0]
     assert 1.5 <= shape.ratios(linear).prefill <= 1.53 and 2 <= shape.ratios(late).prefill <= 2.04
     with pytest.raises(LuvcError, match="the largest feasible ratio is 1"):
-        solve(shape, 3.0, Options(keeps="linear", stages=(0.25, 0.5, 0.75)))
+        solve(shape, 3.0, SolverOptions(keeps="linear", stages=(0.25, 0.5, 0.75)))

@@ -12,7 +12,9 @@ from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, cli, pipeline
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.layouts import image_geometry, problem_of
 from luvc.exporter.planning.solver import solve
+from luvc.exporter.prepare import prepare
 from luvc.exporter.timing import interleaved as turns
 from luvc.exporter.timing import latency
 from luvc.exporter.timing.latency import StageCosts, TimedProblem, fit
@@ -81,16 +83,22 @@ def family(workshop):
 class Machine:
     """Stands for a backend: prompts take what `costs` say, `bias` slows compressed ones down."""
 
-    def __init__(self, monkeypatch, tmp_path, family, bias=1.0):
-        self.bias, self.runs = bias, []
-        self.visual = family.problem(family.geometry(), 64)
+    def __init__(self, monkeypatch, tmp_path, family, workshop, bias=1.0):
+        self.workshop = workshop
+        self.bias, self.runs, self.planned = bias, [], set()
+        self.visual = problem_of(family, image_geometry(family), 64)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
-        monkeypatch.setattr(latency, "write_probe", lambda family, layers, folder: folder.mkdir())
+        monkeypatch.setattr(latency, "write_probe", self.probe)
+        monkeypatch.setattr(latency, "write", self.write)
 
-    def export(self, config):
-        self.runs.append(config)
-        return SimpleNamespace(config=config)
+    def probe(self, family, layers, folder):
+        folder.symlink_to(self.workshop.checkpoint(layers=layers, vision_layers=1, image=336))
+
+    def write(self, prepared, progress=None):
+        self.runs.append(prepared.config)
+        self.planned.add(tuple(layout.name for layout in prepared.layouts))
+        return SimpleNamespace(config=prepared.config)
 
     def prompt(self, bundle, text, backend="auto"):
         config, problem = bundle.config, self.visual
@@ -103,53 +111,64 @@ class Machine:
         return SimpleNamespace(text=text, run=lambda: ms * slow)
 
 
-def config(tmp_path, ratio=1.5):
+def config(tmp_path, family, ratio=1.5, **options):
     return ExportConfig.make(
-        model="x", output=tmp_path / "new" / "b", ratio=ratio, ratio_of="latency"
+        model=family.source,
+        output=tmp_path / "new" / "b",
+        ratio=ratio,
+        ratio_of="latency",
+        **options,
     )
 
 
-def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family):
-    machine = Machine(monkeypatch, tmp_path, family)
-    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+def solve_for_latency(tmp_path, family, **options):
+    prepared = prepare(config(tmp_path, family, **options), family)
+    return latency.solve_for_latency(prepared, lambda step: None)[1]
+
+
+def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family, workshop):
+    machine = Machine(monkeypatch, tmp_path, family, workshop)
+    timed = solve_for_latency(tmp_path, family)
     assert timed.measured == pytest.approx(timed.predicted, rel=1e-3)
     assert 1.5 <= timed.measured <= 1.5 * 1.02
     flops = machine.visual.ratios(timed.schedule).prefill
     assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
     assert not list((tmp_path / "new").iterdir())
     probes = len(machine.runs)
-    latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+    solve_for_latency(tmp_path, family)
     assert len(machine.runs) - probes == 2, "stage costs are not measured twice on a machine"
 
 
-def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family):
-    machine = Machine(monkeypatch, tmp_path, family, bias=1.1)
-    timed = latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family, workshop):
+    Machine(monkeypatch, tmp_path, family, workshop, bias=1.1)
+    timed = solve_for_latency(tmp_path, family)
     assert timed.predicted > 1.5 * 1.05
     assert timed.measured == pytest.approx(1.5, rel=0.05)
 
 
-def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family):
-    machine = Machine(monkeypatch, tmp_path, family, bias=1.5)
+def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family, workshop):
+    Machine(monkeypatch, tmp_path, family, workshop, bias=1.5)
     with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.* gives 1\.0\dx"):
-        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+        solve_for_latency(tmp_path, family)
 
 
 @pytest.mark.parametrize("damage", ["unwritable", "not JSON"])
-def test_costs_that_cannot_be_kept_are_measured_anew(monkeypatch, tmp_path, family, damage):
-    machine = Machine(monkeypatch, tmp_path, family)
+def test_costs_that_cannot_be_kept_are_measured_anew(
+    monkeypatch, tmp_path, family, workshop, damage
+):
+    machine = Machine(monkeypatch, tmp_path, family, workshop)
     cache = tmp_path / "cache"
     if damage == "unwritable":
         cache.write_text("a file where the folder should be")
     for _ in range(2):
-        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+        solve_for_latency(tmp_path, family)
         for file in cache.glob("luvc-export/latency-*.json"):
             file.write_text("{")
     assert [run.output.name for run in machine.runs].count("probe-2-None") == 2
 
 
-def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family):
-    machine = Machine(monkeypatch, tmp_path, family)
+def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, family, workshop):
+    machine = Machine(monkeypatch, tmp_path, family, workshop)
     disturbed = cycle([1.1, 0.9])
 
     def in_turns(prompts, certainty=0):
@@ -158,32 +177,28 @@ def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, fami
 
     monkeypatch.setattr(latency, "in_turns", in_turns)
     with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.*more than 5 % off"):
-        latency.for_latency(config(tmp_path), family, lambda step: None, machine.export)
+        solve_for_latency(tmp_path, family)
     assert sum(run.output.name == "try" for run in machine.runs) == latency.TRIES
 
 
-def test_questions_without_a_picture_are_not_measured(monkeypatch, tmp_path, family):
-    machine = Machine(monkeypatch, tmp_path, family)
-    asked = config(tmp_path).model_copy(update={"images": (0, 1)})
-    latency.for_latency(asked, family, lambda step: None, machine.export)
-    assert {run.images for run in machine.runs} == {(1,)}
+def test_questions_without_a_picture_are_not_measured(monkeypatch, tmp_path, family, workshop):
+    machine = Machine(monkeypatch, tmp_path, family, workshop)
+    solve_for_latency(tmp_path, family, images=(0, 1))
+    assert machine.planned == {("336x336",)}
 
 
 def test_requests_that_cannot_be_solved(tmp_path, family):
-    for update, message in (
-        ({"images": (1, 2)}, "one layout"),
-        ({"schedule": Schedule()}, "leave one"),
-    ):
-        asked = config(tmp_path).model_copy(update=update)
-        with pytest.raises(LuvcError, match=message):
-            latency.for_latency(asked, family, lambda step: None, lambda config: None)
+    with pytest.raises(LuvcError, match="one layout"):
+        config(tmp_path, family, images=(1, 2))
+    with pytest.raises(LuvcError, match="leave one"):
+        ExportConfig.make(model="x", ratio_of="latency", schedule=Schedule())
 
 
 def test_the_solver_counts_milliseconds(family):
-    plain = family.problem(family.geometry(), 64)
+    plain = problem_of(family, image_geometry(family), 64)
     problem = TimedProblem(**vars(plain), costs=TRUE)
     schedule = solve(problem, 1.4)
-    ratio = problem.prefill_flops(Schedule()) / problem.prefill_flops(schedule)
+    ratio = problem.prefill_work(Schedule()) / problem.prefill_work(schedule)
     assert 1.4 <= ratio <= 1.4 * 1.02
 
 
@@ -191,15 +206,9 @@ def test_the_solver_counts_milliseconds(family):
 
 
 @pytest.fixture
-def machine(monkeypatch, tmp_path, family):
-    """A made-up machine that measures for `pipeline.export`, which writes a real bundle in the end."""
-    found, solved = Machine(monkeypatch, tmp_path, family), latency.for_latency
-
-    def measured(config, family, progress, export):
-        return solved(config, family, progress, found.export)
-
-    monkeypatch.setattr(pipeline, "for_latency", measured)
-    return found
+def machine(monkeypatch, tmp_path, family, workshop):
+    """A made-up machine that measures for an export, which writes a real bundle in the end."""
+    return Machine(monkeypatch, tmp_path, family, workshop)
 
 
 def ratio_of(bundle):
@@ -211,7 +220,7 @@ def ratio_of(bundle):
 
 
 def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
-    asked = config(tmp_path).model_copy(update={"model": family.source, "check": False})
+    asked = config(tmp_path, family, check=False)
     bundle = pipeline.export(asked, family=family)
     assert {"probe-2-None", "1x", "try"} <= {run.output.name for run in machine.runs}
     assert 1.5 <= ratio_of(bundle) <= 1.5 * 1.02

@@ -1,0 +1,160 @@
+"""Layouts of a family: what one image size becomes, as the solver sees it and as the manifest says it."""
+
+from dataclasses import dataclass
+
+from ..engines.bundle.folder import GRAPHS
+from ..engines.bundle.manifest import Graphs, Layout, Ratios
+from ..engines.bundle.schedule import Schedule, stages_of
+from ..errors import LuvcError, brief
+from .checkpoint.family import Family
+from .planning.problem import Problem
+from .vision.adapter import ImageGeometry
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A layout with what it was made from; only `layout` where there is no picture.
+
+    Attributes:
+        layout: the manifest's entry.
+        geometry: what one of its images becomes.
+        problem: what its schedule was solved for or held against.
+    """
+
+    layout: Layout
+    geometry: ImageGeometry | None = None
+    problem: Problem | None = None
+
+
+def image_geometry(
+    family: Family, size: tuple[int, int] | None = None, images: int = 1, frames: int = 0
+) -> ImageGeometry:
+    """What one of `images` images (or videos) of `size` = (height, width) becomes.
+
+    Raises:
+        LuvcError: the family's processor cannot give this; says what it can.
+    """
+    adapter, kind = family.adapter, family.config.model_type
+    if frames and not adapter.video:
+        raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
+    try:
+        found = adapter.geometry(family.config, family.image_processor, size, images, frames)
+    except LuvcError:
+        raise
+    except ValueError as e:  # processors refuse extreme shapes in their own words
+        raise LuvcError(f"the image processor of {kind} refuses {size}: {brief(e)}") from e
+    grid, block = found.grid, family.multiple
+    if grid.h % block.h or grid.w % block.w:
+        raise LuvcError(
+            f"a grid of {grid.h}x{grid.w} vision tokens does not divide into the projector's blocks of "
+            f"{block.h}x{block.w}: mend the image size in config.json and preprocessor_config.json"
+        )
+    return found
+
+
+def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Problem:
+    """The layout as the schedule solver sees it."""
+    return Problem(
+        decoder=family.decoder,
+        encoder=family.encoder,
+        grid=geometry.grid,
+        multiple=family.multiple,
+        tiles=geometry.tiles * geometry.images,
+        images=geometry.images,
+        text_tokens=text_tokens,
+        count=lambda merges: family.adapter.tokens(family.config, geometry, merges),
+    )
+
+
+def layout_of(
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
+) -> Layout:
+    """The manifest's entry of a geometry under a schedule."""
+    adapter, config = family.adapter, family.config
+    merged = problem.grids(schedule.vision)[-1]
+    V = problem.visual_tokens(schedule.vision)
+    per_image = V // geometry.images
+    name = _name(geometry)
+    expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)
+    return Layout(
+        name=name,
+        image_size=geometry.size,
+        images=geometry.images,
+        frames=geometry.frames,
+        tiles=geometry.tiles,
+        pixel_shape=geometry.pixel_shape,
+        grid=(geometry.grid.h, geometry.grid.w),
+        merged_grid=(merged.h, merged.w),
+        visual_grid=adapter.visual_grid(config, geometry, merged),
+        tokens_per_image=per_image,
+        visual_tokens=V,
+        baseline_visual_tokens=problem.visual_tokens(()),
+        placeholder=adapter.placeholder(family.tokenizer, geometry.frames),
+        expansion=tuple(expansion),
+        resize=geometry.resize,
+        processor_options=geometry.options,
+        schedule=schedule,
+        stages=stages_of(schedule.visual_per_layer(problem.decoder.layers, V)),
+        ratios=problem.ratios(schedule),
+        graphs=_graphs(name),
+    )
+
+
+def text_layout(family: Family) -> Layout:
+    """The manifest's entry of questions without a picture: nothing to see, nothing to compress.
+
+    Raises:
+        LuvcError: the family takes no such question.
+    """
+    if family.adapter.needs_image:
+        kind = family.config.model_type
+        raise LuvcError(f"{kind} takes no question without a picture: leave --images 0 out")
+    return Layout(
+        name="text",
+        image_size=(0, 0),
+        images=0,
+        tiles=0,
+        pixel_shape=(),
+        grid=(0, 0),
+        merged_grid=(0, 0),
+        tokens_per_image=0,
+        visual_tokens=0,
+        baseline_visual_tokens=0,
+        placeholder=family.adapter.placeholder(family.tokenizer, 0),
+        expansion=(),
+        processor_options={},
+        schedule=Schedule(),
+        stages=stages_of((0,) * family.decoder.layers),
+        ratios=Ratios(vision=1, prefill=1, both=1),
+        graphs=_graphs("text").model_copy(update={"vision": ""}),
+    )
+
+
+def plan_layout(
+    family: Family, geometry: ImageGeometry, text_tokens: int, schedule: Schedule
+) -> Planned:
+    """A layout under a schedule that is known."""
+    problem = problem_of(family, geometry, text_tokens)
+    return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
+
+
+def replan(
+    family: Family, layout: Layout, text_tokens: int, schedule: Schedule | None = None
+) -> Planned:
+    """A bundle's layout with images planned once more, under its own schedule or another."""
+    geometry = image_geometry(family, layout.image_size, layout.images, layout.frames)
+    schedule = layout.schedule if schedule is None else schedule
+    return plan_layout(family, geometry, text_tokens, schedule)
+
+
+def _name(geometry: ImageGeometry) -> str:
+    """What a layout is called: "448x448", "224x224-2images", "224x224-4frames"."""
+    h, w = geometry.size
+    images = f"-{geometry.images}images" if geometry.images > 1 else ""
+    frames = f"-{geometry.frames}frames" if geometry.frames else ""
+    return f"{h}x{w}{images}{frames}"
+
+
+def _graphs(layout: str) -> Graphs:
+    """Paths of a layout's graphs in the bundle."""
+    return Graphs(**{kind: f"{GRAPHS}/{kind}-{layout}.onnx" for kind in Graphs.model_fields})

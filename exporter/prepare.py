@@ -1,0 +1,155 @@
+"""Everything of an export that can be decided, refused or planned before a weight is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..engines.backends import backend as load_backend
+from ..engines.backends import engine_builder
+from ..engines.bundle.manifest import Layout
+from ..engines.bundle.schedule import Schedule
+from ..engines.bundle.swap import check_target
+from ..errors import LuvcError
+from .checkpoint.family import Family
+from .config import CHECKED_ON, ExportConfig
+from .layouts import Planned, image_geometry, layout_of, problem_of, text_layout
+from .planning.problem import Problem, check_schedule
+from .planning.solver import solve
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An export that was checked and planned.
+
+    Attributes:
+        config: what was asked for.
+        family: of its model.
+        plans: of each layout, those with images first. Where the ratio is of latency, they have no
+            schedule yet (timing/latency.py).
+    """
+
+    config: ExportConfig
+    family: Family
+    plans: tuple[Planned, ...]
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """What the manifest will say of the layouts."""
+        return tuple(planned.layout for planned in self.plans)
+
+    def scheduled(self, schedule: Schedule, **changes: Any) -> "Prepared":
+        """The same export under another schedule, and with other fields of its config.
+
+        Args:
+            schedule: checked already; of every layout with images.
+            changes: fields of ExportConfig.
+        """
+        config = self.config.model_copy(
+            update={"schedule": schedule, "ratio_of": "flops"} | changes
+        )
+        plans = (_rescheduled(self.family, planned, schedule) for planned in self.plans)
+        return replace(self, config=config, plans=tuple(plans))
+
+
+def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
+    """Check an export and plan it; reads configs and processor files, no weights.
+
+    Args:
+        config: what is asked for.
+        family: of config.model, where it was already read.
+
+    Raises:
+        LuvcError: the output, the backend, the model, a size or the ratio cannot be met.
+    """
+    check_target(config.output)
+    config.check_backend()
+    if config.validates:
+        load_backend(CHECKED_ON)
+    if config.backend != CHECKED_ON:
+        engine_builder(config.backend).check_machine()
+    family = family or Family.load(config.checkpoint)
+    plans = plan_layouts(config, family)
+    _check_precision(config, plans)
+    return Prepared(config, family, plans)
+
+
+def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ...]:
+    """The layouts of an export: sizes, schedules, ratios. Reads configs, no weights.
+
+    Raises:
+        LuvcError: unsupported model, size or ratio.
+    """
+    family = family or Family.load(config.checkpoint)
+    return tuple(planned.layout for planned in plan_layouts(config, family))
+
+
+def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
+    """`plan`, with what each layout was made from.
+
+    Raises:
+        LuvcError: unsupported size or ratio, two layouts of one name, positions out of range.
+    """
+    plans = tuple(_plans(config, family))
+    names = [planned.layout.name for planned in plans]
+    if len(set(names)) < len(names):
+        raise LuvcError(
+            f"layouts are named twice: {', '.join(names)}; give each size and count once"
+        )
+    for planned in plans:
+        _check_positions(config, family, planned.layout)
+    if family.adapter.follows and any(planned.layout.schedule.match for planned in plans):
+        raise LuvcError(
+            f"--oim-match moves tokens by what they show; {config.model} ties positions (rotary ones, or "
+            "packed tiles) to the grid: leave --oim-match out"
+        )
+    return plans
+
+
+def _plans(config: ExportConfig, family: Family) -> Iterator[Planned]:
+    for size in config.image_sizes or (None,):
+        for images in filter(None, config.images):
+            for frames in config.frames or (0,):
+                geometry = image_geometry(family, size, images, frames)
+                problem = problem_of(family, geometry, config.reference_text)
+                schedule = _schedule(config, problem)
+                layout = layout_of(family, geometry, problem, schedule)
+                yield Planned(layout, geometry, problem)
+    yield from (Planned(text_layout(family)) for images in config.images if not images)
+
+
+def _schedule(config: ExportConfig, problem: Problem) -> Schedule:
+    """The schedule of one layout; none yet where it is solved for measured time."""
+    if config.ratio_of == "latency":
+        return Schedule()
+    if config.schedule is not None:
+        return check_schedule(problem, config.schedule)
+    return solve(problem, config.ratio, config.solver)
+
+
+def _rescheduled(family: Family, planned: Planned, schedule: Schedule) -> Planned:
+    if planned.geometry is None or planned.problem is None:
+        return planned
+    layout = layout_of(family, planned.geometry, planned.problem, schedule)
+    return replace(planned, layout=layout)
+
+
+def _check_precision(config: ExportConfig, plans: tuple[Planned, ...]) -> None:
+    """Refuse to match in half precision what would then be compared with PyTorch."""
+    matched = any(planned.layout.schedule.match for planned in plans)
+    if (config.solver.match or matched) and config.validates and config.dtype != "float32":
+        raise LuvcError(
+            "--oim-match picks the most similar neighbours, and half precision picks others where two "
+            "are nearly as similar, so it cannot be validated: use --dtype fp32 or --no-validate"
+        )
+
+
+def _check_positions(config: ExportConfig, family: Family, layout: Layout) -> None:
+    """Rotary positions must not run past what the text model was made for."""
+    limit = family.config.text_config.max_position_embeddings
+    longest = layout.longest_position(config.text_capacity)
+    if longest > limit:
+        raise LuvcError(
+            f"layout {layout.name} has {layout.visual_tokens} visual tokens and a text capacity of "
+            f"{config.text_capacity}: together more than the model's {limit} positions; lower "
+            "--text-capacity or use a smaller image"
+        )

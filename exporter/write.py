@@ -1,0 +1,36 @@
+"""From a prepared export to a bundle: load, assemble, compare with PyTorch, swap in, build engines."""
+
+from ..engines.backends import engine_builder
+from ..engines.bundle.folder import Bundle
+from ..engines.bundle.swap import replacing
+from .assemble import Progress, assemble, write_manifest
+from .check.parity import check
+from .checkpoint.weights import load_model
+from .config import CHECKED_ON
+from .prepare import Prepared
+
+
+def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
+    """Write the bundle; it gets its name only when everything has passed.
+
+    Args:
+        prepared: the export, with a schedule for every layout.
+        progress: called with the name of each step as it starts.
+
+    Raises:
+        LuvcError: the weights cannot be read, the disk is full, or validation failed; an earlier bundle
+            stays. Engines that cannot be built leave the new bundle, which runs on ONNX Runtime.
+    """
+    config, family = prepared.config, prepared.family
+    model = load_model(family, progress)
+    with replacing(config.output) as folder:
+        manifest = assemble(config, family, prepared.layouts, model, folder, progress)
+        if config.validates:
+            depth = check(config, family, model, Bundle.load(folder), progress)
+            found = {"validated": depth == manifest.language.layers, "validated_layers": depth}
+            write_manifest(folder, manifest.model_copy(update=found))
+    bundle = Bundle.load(config.output)
+    if config.backend == CHECKED_ON:
+        return bundle
+    progress(f"building the {config.backend} engines")
+    return engine_builder(config.backend).build(bundle)[0]
