@@ -1,5 +1,5 @@
 # make demo: from nothing to answers about a picture and a photograph. make demo-triton: the same from a server.
-# make test: everything CI runs.
+# make test: everything CI runs. make site: the documentation, with the API reference.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The pocket VLM: small, trained, part of the source.
 POCKET := tools/pocket/model
 DEMO := demo
-PAGES := README.md docs/cpu.md docs/triton.md tools/pocket/README.md
+PAGES := README.md docs/cpu.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-triton test docs bench peers accuracy clean
+.PHONY: demo demo-triton test docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -26,6 +26,11 @@ $(VENV)/test: pyproject.toml constraints.txt
 # LFM2-VL's image processor needs torchvision. It is no dependency: tests run it in a process of its own.
 $(VENV)/torchvision: constraints.txt $(VENV)/test
 	$(PIP) --no-deps --upgrade --target $@ torchvision
+	touch $@
+
+$(VENV)/site: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[cpu,site]'
 	touch $@
 
 $(VENV)/triton: $(VENV)/demo
@@ -50,7 +55,13 @@ test: $(VENV)/test $(VENV)/torchvision .triton/ready
 
 docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.demo.doc_pictures docs
+	$(BIN)/python -m luvc.tools.demo.architecture docs/architecture.svg
 	cp $(DEMO)/tokens.png docs/tokens.png
+
+# A broken link, or something public without a docstring, is an error.
+site: $(VENV)/site
+	$(BIN)/python -m sphinx -W --keep-going --quiet docs site
+	@echo "open site/index.html"
 
 bench: $(VENV)/demo
 	$(BIN)/python -m benchmarks.cpu
@@ -69,4 +80,4 @@ peers: $(VENV)/demo
 	$(BIN)/python -m benchmarks.tables $(PAGES)
 
 clean:
-	rm -rf $(VENV) .triton $(DEMO)
+	rm -rf $(VENV) .triton $(DEMO) site
