@@ -1,5 +1,7 @@
 """The documentation is executed: its Python, its tables, its links, and the names of files in it."""
 
+import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -68,6 +70,16 @@ def test_exporting_from_python(workshop, tmp_path):
     (tmp_path / "checkpoint").symlink_to(checkpoint)
     (code,) = python_of(DOCS / "export.md")
     assert "prefill=2.0" in ran(code, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_python_imports_is_there(page):
+    for code in python_of(page):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("luvc"):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), ast.unparse(node)
 
 
 def test_the_schedule_that_is_shown_is_one(tmp_path):

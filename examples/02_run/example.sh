@@ -5,4 +5,5 @@ bundle=${1:-demo/bundle}
 picture=${2:-demo/picture.png}
 drawing=${3:-demo/tokens.png}
 
-luvc-run "$bundle" --image "$picture" "What does the green text say?" --verbose --show-tokens "$drawing"
+luvc-run "$bundle" --image "$picture" "What does the green text say?" \
+    --verbose --show-tokens "$drawing"
