@@ -14,9 +14,10 @@ from .checkpoint.family import Family
 from .config import ExportConfig
 from .layouts import Planned
 from .planning import cost
+from .planning.defaults import SolverOptions
 from .planning.grid import merge_grid
 from .planning.problem import Problem
-from .planning.solver import smooth_counts
+from .planning.solver import smooth_counts, without_stage
 from .timing.latency import Timed
 
 ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -68,7 +69,7 @@ def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:
         "layout": layout.model_dump(mode="json", exclude=hidden),
         "reference_text_tokens": text_tokens,
         "stages": stage_rows(family, layout, text_tokens, config.dtype),
-        "notes": notes(planned.problem, layout) if planned.problem else [TEXT_ONLY],
+        "notes": notes(planned, _options(config)) if planned.problem else [TEXT_ONLY],
     }
 
 
@@ -98,7 +99,11 @@ def plan_table(family: Family, planned: Planned, config: ExportConfig) -> list[R
         f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
-    return [table, ratios, *(Text(f"note: {n}") for n in notes(problem, layout))]
+    return [table, ratios, *(Text(f"note: {n}") for n in notes(planned, _options(config)))]
+
+
+def _options(config: ExportConfig) -> SolverOptions | None:
+    return None if config.schedule else config.solver
 
 
 def _beside_baseline(row: dict) -> tuple[str, str, str, str]:
@@ -137,35 +142,30 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
         first = layers.stop
 
 
-def notes(problem: Problem, layout: Layout) -> list[str]:
-    """What the plan left out or could not do, so that nothing is silent."""
+def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
+    """What the plan left out or could not do, so that nothing is silent.
+
+    Args:
+        planned: a layout with images.
+        options: what its schedule was solved with; None where one was given.
+    """
+    layout, problem = planned.layout, planned.problem
+    assert problem is not None
     s, found = layout.schedule, []
     if layout.tiles == 1 and layout.processor_options:  # those that keep its processor from cutting
         found.append("one tile per picture; the model's own processor may cut large ones into more")
     if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
         return [*found, "no compression: the bundle equals the unmodified model"]
-    grid = problem.grid
-    for merge in s.vision:
-        after = merge_grid(grid, merge, problem.multiple)
-        length = grid.length(merge.axis)
-        left = after.length(merge.axis)
-        exact = length - length // merge.group
-        multiple = problem.multiple.length(merge.axis)
-        if left != exact:
-            found.append(
-                f"OIM before vision layer {merge.layer}: {left} of {length} tokens along the "
-                f"{merge.axis} stay instead of {exact}, the projector needs a multiple of {multiple}"
-            )
-        elif length % merge.group:
-            found.append(
-                f"OIM before vision layer {merge.layer}: {length} is not a multiple of "
-                f"{merge.group}, the surplus along the {merge.axis} stays unmerged"
-            )
-        grid = after
+    found += _merge_notes(problem, s)
     if not s.vision:
         found.append(
             f"nothing is merged in the vision tower: it does its whole work, and all {layout.visual_tokens} "
             "visual tokens enter the language model (--oim-share 0.5 would shorten it)"
+        )
+    if options and (left_out := without_stage(options, problem.decoder.layers)):
+        found.append(
+            f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {problem.decoder.layers} "
+            "language layers: it would stand before the first, or where the rest is dropped anyway"
         )
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
     if rough and s.cutoff < 1:
@@ -176,6 +176,27 @@ def notes(problem: Problem, layout: Layout) -> list[str]:
     if not s.language or s.language[-1].keep:
         found.append(f"{layout.stages[-1].visual} visual tokens stay to the last layer")
     return found
+
+
+def _merge_notes(problem: Problem, schedule: Schedule) -> Iterator[str]:
+    """OIM steps that merge less than their group says."""
+    grid = problem.grid
+    for merge in schedule.vision:
+        after = merge_grid(grid, merge, problem.multiple)
+        length, left = grid.length(merge.axis), after.length(merge.axis)
+        exact = length - length // merge.group
+        multiple = problem.multiple.length(merge.axis)
+        if left != exact:
+            yield (
+                f"OIM before vision layer {merge.layer}: {left} of {length} tokens along the "
+                f"{merge.axis} stay instead of {exact}, the projector needs a multiple of {multiple}"
+            )
+        elif length % merge.group:
+            yield (
+                f"OIM before vision layer {merge.layer}: {length} is not a multiple of "
+                f"{merge.group}, the surplus along the {merge.axis} stays unmerged"
+            )
+        grid = after
 
 
 def timed_line(timed: Timed) -> Text:

@@ -40,6 +40,33 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     raise LuvcError(solver.refusal())
 
 
+def stage_layers(options: SolverOptions, layers: int) -> tuple[int, ...]:
+    """Layers before which the SPU prunes, of a model of so many; the last layer's own stage apart.
+
+    A part that falls before the first layer, or on the last one's stage, gives none: `without_stage`.
+
+    Raises:
+        LuvcError: two parts fall before the same layer.
+    """
+    parts: dict[int, float] = {}
+    for part in sorted(options.stages):
+        layer = int(layers * part)
+        if not 0 < layer < layers - 1:
+            continue
+        if layer in parts:
+            raise LuvcError(
+                f"--stages {parts[layer]:g} and {part:g} both fall before layer {layer} of {layers}: leave "
+                "one of them out"
+            )
+        parts[layer] = part
+    return tuple(parts)
+
+
+def without_stage(options: SolverOptions, layers: int) -> tuple[float, ...]:
+    """Parts of the layers that give no stage of their own in a model of so many."""
+    return tuple(part for part in options.stages if not 0 < int(layers * part) < layers - 1)
+
+
 @cache
 def smooth_counts(limit: int) -> tuple[int, ...]:
     """0 and all numbers up to `limit` with no prime factor above 7 (fast FFT lengths)."""
@@ -57,6 +84,7 @@ class _Solver:
         self.problem, self.ratio, self.options = problem, ratio, options
         self.baseline = problem.prefill_work(Schedule())
         self.groups = groups_of(options.scope, problem.images)
+        self.layers = stage_layers(options, problem.decoder.layers)
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
@@ -99,16 +127,10 @@ class _Solver:
         return self.problem.visual_tokens(vision)
 
     # ---- language
-    def stage_layers(self) -> tuple[int, ...]:
-        """Layers of the stages that lie between the first and the last."""
-        L = self.problem.decoder.layers
-        return tuple(sorted({int(L * part) for part in self.options.stages} - {0, L - 1, L}))
-
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
         """Schedule with these keeps; stages that would drop nothing are left out."""
         V = self.visual_tokens(vision)
-        layers = self.stage_layers()
-        wanted = list(zip(layers, keeps, strict=True))
+        wanted = list(zip(self.layers, keeps, strict=True))
         if eliminate and self.problem.decoder.layers > 1:
             wanted.append((self.problem.decoder.layers - 1, 0))
         stages = []
@@ -129,7 +151,7 @@ class _Solver:
     def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
         """The schedule nearest above the ratio for these vision steps, or None."""
         V = self.visual_tokens(vision)
-        n = len(self.stage_layers())
+        n = len(self.layers)
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
         highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))
         if not lowest <= self.ratio * TOLERANCE or highest < self.ratio:
@@ -173,7 +195,7 @@ class _Solver:
         """Why nothing fits, with what does."""
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            V, n = self.visual_tokens(vision), len(self.stage_layers())
+            V, n = self.visual_tokens(vision), len(self.layers)
             highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
@@ -197,7 +219,7 @@ class _Solver:
         seen: set[float] = set()
         for vision in self.vision_steps():
             V = self.visual_tokens(vision)
-            cascades = self._cascades(V, len(self.stage_layers()), self._counts(V)[1])
+            cascades = self._cascades(V, len(self.layers), self._counts(V)[1])
             for eliminate, keeps in itertools.product((True, False), cascades):
                 seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))
         below = max((r for r in seen if r < self.ratio), default=1.0)

@@ -26,7 +26,8 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
     """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
     m = bundle.manifest
     rows = stage_rows(family, layout, m.reference_text, m.dtype)
-    problem = replan(family, layout, m.reference_text).problem
+    planned = replan(family, layout, m.reference_text)
+    problem = planned.problem
     assert problem is not None
     flops = {
         "vision tower": _pair(layout.ratios.vision, problem.vision_flops(layout.schedule)),
@@ -45,7 +46,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
         "vision_baseline": problem.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
-        "notes": notes(problem, layout),
+        "notes": notes(planned, m.solver and SolverOptions.of(m.solver)),
     }
 
 

@@ -17,7 +17,7 @@ from luvc.exporter.planning import cost
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
 from luvc.exporter.planning.problem import Problem, check_schedule
-from luvc.exporter.planning.solver import smooth_counts, solve
+from luvc.exporter.planning.solver import smooth_counts, solve, stage_layers, without_stage
 
 
 def encoder(hidden, layers, out, shuffle=4):
@@ -245,3 +245,17 @@ def test_the_solver_takes_other_stages_keeps_and_shares():
     assert 1.5 <= shape.ratios(linear).prefill <= 1.53 and 2 <= shape.ratios(late).prefill <= 2.04
     with pytest.raises(LuvcError, match="the largest feasible ratio is 1"):
         solve(shape, 3.0, SolverOptions(keeps="linear", stages=(0.25, 0.5, 0.75)))
+
+
+def test_stages_that_fall_together_are_refused():
+    shape = problem("demo")
+    L = shape.decoder.layers
+    near = (1 / L, 1 / L + 0.1 / L, 0.5)
+    with pytest.raises(LuvcError, match=rf"both fall before layer 1 of {L}: leave one"):
+        solve(shape, 2.0, SolverOptions(stages=near))
+    assert solve(shape, 2.0, SolverOptions(stages=near[::2]))
+
+
+def test_parts_without_a_stage_are_told():
+    options = SolverOptions(stages=(0.1, 0.25, 0.5, 0.9))
+    assert stage_layers(options, 8) == (2, 4) and without_stage(options, 8) == (0.1, 0.9)
