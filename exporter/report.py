@@ -217,9 +217,14 @@ def validation_table(report: Report) -> list[RenderableType]:
         table.add_column(name, justify="left" if name == "stage" else "right")
     for s in report.stages:
         table.add_row(
-            s.name, "" if s.visual is None else str(s.visual), f"{s.max_abs_error:.1e}",
-            f"{s.relative_error:.1e}", f"{s.cosine:.6f}", f"{s.norm_ratio:.6f}", _verdict(s.passed),
-        )  # fmt: skip
+            s.name,
+            "" if s.visual is None else str(s.visual),
+            f"{s.max_abs_error:.1e}",
+            f"{s.relative_error:.1e}",
+            f"{s.cosine:.6f}",
+            f"{s.norm_ratio:.6f}",
+            _verdict(s.passed),
+        )
     lines = [
         Text.from_markup(
             f"kept before layer {k.layer}: {k.overlap:.2%} of {k.keep} in common, "

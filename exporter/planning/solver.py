@@ -81,7 +81,9 @@ class _Solver:
     """The search for one problem and ratio; keeps the costs it has seen."""
 
     def __init__(self, problem: Problem, ratio: float, options: SolverOptions):
-        self.problem, self.ratio, self.options = problem, ratio, options
+        self.problem = problem
+        self.ratio = ratio
+        self.options = options
         self.baseline = problem.prefill_work(Schedule())
         self.groups = groups_of(options.scope, problem.images)
         self.layers = stage_layers(options, problem.decoder.layers)
@@ -138,11 +140,16 @@ class _Solver:
             if keep < V:
                 stages.append(Prune(layer=layer, keep=keep))
                 V = keep
-        o = self.options
+        options = self.options
         return Schedule(
-            ratio=self.ratio, vision=vision, language=tuple(stages), cutoff=o.cutoff,
-            signal=o.signal, scope=o.scope, match=o.match and bool(vision),
-        )  # fmt: skip
+            ratio=self.ratio,
+            vision=vision,
+            language=tuple(stages),
+            cutoff=options.cutoff,
+            signal=options.signal,
+            scope=options.scope,
+            match=options.match and bool(vision),
+        )
 
     def achieved(self, schedule: Schedule) -> float:
         """Baseline / compressed prefill FLOPs."""

@@ -1,12 +1,8 @@
 """Ratios of measured time: a cost model fitted on the target backend, and a schedule solved with it.
 
 A probe is the model with few layers and random weights (time does not depend on values), exported
-and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on. With n tokens
-in a layer, prefill takes
-
-    fixed + scoring + sum over layers of (a + b n + c n^2)  milliseconds
-
-whose coefficients follow from the probes. The schedule solved with them is then measured itself,
+and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on. The cost model
+(costs.py) follows from the probes. The schedule solved with them is then measured itself,
 beside ratio 1, and corrected until the measured ratio is near the one asked for.
 Letters: V visual tokens, k kept, n tokens of a layer.
 """
@@ -16,12 +12,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.schedule import Prune, Schedule, groups_of
@@ -37,43 +30,12 @@ from ..planning.problem import Problem, check_schedule
 from ..planning.solver import solve
 from ..prepare import Prepared, plan_layouts
 from ..write import write
+from .costs import StageCosts, TimedProblem, fit
 from .interleaved import TimedPrompt, in_turns
 
 TOLERANCE = 0.05
 TRIES = 5  # schedules measured before giving up
 PROBES = 0.04  # certainty of probes: what they leave open, the schedule's measurement corrects
-
-
-@dataclass(frozen=True)
-class StageCosts:
-    """Milliseconds: `fixed` per prompt, `scoring` per SPU stage, a + b n + c n^2 per layer."""
-
-    fixed: float
-    scoring: float
-    a: float
-    b: float
-    c: float
-
-    def prefill(self, tokens: Sequence[int], stages: int) -> float:
-        """ms of a prompt with these tokens in each layer and `stages` scored SPU stages."""
-        n = np.asarray(tokens, float)
-        return (
-            self.fixed + self.scoring * stages + float(np.sum(self.a + self.b * n + self.c * n**2))
-        )
-
-
-@dataclass(frozen=True)
-class TimedProblem(Problem):
-    """A layout whose prefill is counted in measured milliseconds instead of FLOPs."""
-
-    costs: StageCosts = StageCosts(0, 0, 0, 1, 0)
-
-    def prefill_work(self, schedule: Schedule) -> float:
-        """Milliseconds of the language prefill under a schedule."""
-        V = self.visual_tokens(schedule.vision)
-        visual = schedule.visual_per_layer(self.decoder.layers, V)
-        scored = len(schedule.scored)
-        return self.costs.prefill([v + self.text_tokens for v in visual], scored)
 
 
 @dataclass(frozen=True)
@@ -87,25 +49,6 @@ class Timed:
     baseline_ms: float
     compressed_ms: float
     costs: StageCosts
-
-
-def fit(measured: Sequence[tuple[Sequence[int], int, float]]) -> StageCosts:
-    """Least squares of (tokens per layer, scored stages, ms); no coefficient is negative."""
-    rows = []
-    for tokens, stages, _ in measured:
-        n = np.asarray(tokens, float)
-        rows.append([1, stages, len(n), n.sum(), (n**2).sum()])
-    matrix, target = np.array(rows), np.array([ms for *_, ms in measured])
-    scale = np.abs(matrix).max(0)
-    used = list(range(5))
-    while True:
-        found = np.linalg.lstsq(matrix[:, used] / scale[used], target, rcond=None)[0] / scale[used]
-        if (found >= 0).all():
-            break
-        used.pop(int(np.argmin(found * scale[used])))  # noise made it negative: it is near 0
-    values = np.zeros(5)
-    values[used] = found
-    return StageCosts(*map(float, values))
 
 
 def solve_for_latency(prepared: Prepared, progress: Progress) -> tuple[Prepared, Timed]:

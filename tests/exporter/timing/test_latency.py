@@ -17,7 +17,7 @@ from luvc.exporter.planning.solver import solve
 from luvc.exporter.prepare import prepare
 from luvc.exporter.timing import interleaved as turns
 from luvc.exporter.timing import latency
-from luvc.exporter.timing.latency import StageCosts, TimedProblem, fit
+from luvc.exporter.timing.costs import StageCosts, TimedProblem, fit
 
 TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
 PROBES = [
