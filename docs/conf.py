@@ -40,6 +40,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(np|numpy|torch|PIL|pydantic|typing|collections|os|pathlib|threading)\..*"),
     ("py:.*", r"(BaseModel|ConfigDict|Path|Any|Callable|Mapping|Sequence|optional)"),
+    # aliases that signatures spell out
+    ("py:.*", r"(luvc\.engines\.sampling\.SamplingOptions|ImageSource|Image)"),
     # what signatures name, and no other code builds on
     ("py:.*", r"luvc\.(engines\.(backends|processing)|exporter\.checkpoint)\..*"),
 ]

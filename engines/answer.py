@@ -10,9 +10,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds: image processor, vision graph, prefill graph, decoding per token.
+    """Where the time of an answer went, in milliseconds.
 
-    `queue_ms` is what a request of a scheduler waited for others; 0 outside of one.
+    Attributes:
+        pixels_ms: image processor.
+        vision_ms: vision graph.
+        prefill_ms: prefill graph.
+        decode_ms_per_token: decoding, sampling and detokenising of one token.
+        queue_ms: what a request of a scheduler waited for others; 0 outside of one.
     """
 
     pixels_ms: float = 0.0

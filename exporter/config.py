@@ -158,7 +158,7 @@ class ExportConfig(BaseModel):
 
     @property
     def checkpoint(self) -> str:
-        """What Family.load reads: the directory, the hub id or ID@REVISION."""
+        """The directory, the hub id or ID@REVISION, as Family.load reads it."""
         if self.revision is None or Path(self.model).exists():  # probes of latency are directories
             return self.model
         return f"{self.model}@{self.revision}"

@@ -28,7 +28,12 @@ REPORT = "report"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: where it lies and what it says of itself."""
+    """A loaded bundle.
+
+    Attributes:
+        path: where it lies.
+        manifest: what it says of itself.
+    """
 
     path: Path
     manifest: Manifest

@@ -26,7 +26,10 @@ class SolverOptions:
     """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
 
     Attributes:
-        cutoff, signal, scope, match: see Schedule.
+        cutoff: share of the spectrum that the SPU's low-pass keeps; see Schedule.
+        signal: hidden states that it scores; see Schedule.
+        scope: what it scores together; see Schedule.
+        match: OIM merges the most similar neighbours; see Schedule.
         stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
         keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
             numbers).
