@@ -1,14 +1,21 @@
 """The one error for what the user can mend, and others in brief."""
 
+LONGEST = 4000
+"""Characters of a message; more would be somebody's data."""
+
 
 class LuvcError(ValueError):
     """A request that cannot be met as it stands.
 
     The message names the value, the limit and the mend. The commands print it without a
-    trace and exit with `exit_code`; every other exception is a bug and keeps its trace.
+    trace and exit with `exit_code`; every other exception is a bug and keeps its trace. What files
+    and requests say of themselves is echoed in it, so it is made fit for a terminal: see `printable`.
     """
 
     exit_code = 2
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message, LONGEST))
 
 
 class Mismatch(LuvcError):
@@ -17,7 +24,20 @@ class Mismatch(LuvcError):
     exit_code = 1
 
 
+def printable(text: str, limit: int) -> str:
+    r"""A text of at most `limit` characters that a terminal shows and does not obey.
+
+    Control characters but the line's end (the escapes of terminals among them), marks that turn the
+    direction of writing and lone surrogates are spelled out, as in "\x1b".
+    """
+    if len(text) > limit:
+        text = f"{text[:limit]}... ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def brief(error: Exception) -> str:
     """The first line of an error's text, at most 200 characters of it."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."
+    return printable(line if len(line) <= 200 else f"{line[:200]}...", 300)
