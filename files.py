@@ -1,6 +1,8 @@
 """Files written whole or not at all, and where those lie that one user's runs share."""
 
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,9 @@ def whole(path: Path, lasting: bool = False) -> Iterator[Path]:
         OSError: the folder cannot be made or written to; an earlier file is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}-{os.getpid()}")  # other processes may write their own
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    # made here, with a name nobody can guess: in a shared folder a link of that name may lie in wait
+    os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield draft
         if lasting:
@@ -28,6 +32,11 @@ def whole(path: Path, lasting: bool = False) -> Iterator[Path]:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def is_draft(name: str, of: str) -> bool:
+    """Whether a file's name is that of a draft of `whole` for the file `of`, left when it was killed."""
+    return re.fullmatch(rf"\.{re.escape(of)}-[0-9a-f]+", name) is not None
 
 
 def check_file(path: Path | None, option: str) -> None:
