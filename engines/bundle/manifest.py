@@ -4,13 +4,35 @@ Letters: B batch, S sequence, V visual tokens at the language model's input, V_l
 l, C_l cache slots of layer l, k visual tokens kept.
 """
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from .bounded import (
+    Arch,
+    Bytes,
+    Count,
+    Digest,
+    Factor,
+    GraphPath,
+    Layers,
+    Line,
+    Name,
+    Pixels,
+    Position,
+    Tokens,
+    Version,
+    Width,
+    Words,
+)
 from .schedule import Frozen, Schedule, Solver, Stage
 
 SCHEMA_VERSION = 2
+
+MOST_PIXELS = 1 << 31
+MOST_LETTERS = 1 << 26
+"""Of all images of one prompt: pixel values, and characters that stand for them."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 LayerType = Literal["full", "sliding", "conv"]
@@ -19,17 +41,17 @@ LayerType = Literal["full", "sliding", "conv"]
 class Ratios(Frozen):
     """Baseline / compressed FLOPs: vision tower, language prefill, both together."""
 
-    vision: float
-    prefill: float
-    both: float
+    vision: Factor
+    prefill: Factor
+    both: Factor
 
 
 class Graphs(Frozen):
-    """Paths of a layout's graphs in the bundle: vision (empty without images), prefill and step."""
+    """Paths of one layout's graphs inside the bundle; `vision` is empty where there are no images."""
 
-    vision: str
-    prefill: str
-    step: str
+    vision: GraphPath
+    prefill: GraphPath
+    step: GraphPath
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -61,30 +83,28 @@ class Layout(Frozen):
             "{seconds}", the time of the next frame.
         resize: images are brought to `image_size` before the processor sees them.
         processor_options: keywords for the image processor that give exactly this layout.
-        schedule: what is merged and pruned where.
-        stages: runs of language layers with equal V_l.
-        ratios: what the schedule saves at the reference prompt.
-        graphs: paths of its ONNX graphs in the bundle.
     """
 
-    name: str
-    image_size: tuple[int, int]
-    images: int
-    frames: int = 0
-    tiles: int
-    pixel_shape: tuple[int, ...]
-    grid: tuple[int, int]
-    merged_grid: tuple[int, int]
-    visual_grid: tuple[int, int, int] | None = None
-    tokens_per_image: int
-    visual_tokens: int
-    baseline_visual_tokens: int
-    placeholder: str
-    expansion: tuple[tuple[str, int], ...]
+    name: Name
+    image_size: tuple[Pixels, Pixels]
+    images: Count
+    frames: Pixels = 0
+    tiles: Count
+    pixel_shape: Annotated[tuple[Tokens, ...], Field(max_length=8)]
+    grid: tuple[Pixels, Pixels]
+    merged_grid: tuple[Pixels, Pixels]
+    visual_grid: tuple[Pixels, Pixels, Pixels] | None = None
+    tokens_per_image: Tokens
+    visual_tokens: Tokens
+    baseline_visual_tokens: Tokens
+    placeholder: Words
+    expansion: Annotated[tuple[tuple[Words, Tokens], ...], Field(max_length=1 << 16)]
     resize: bool = False
-    processor_options: dict[str, int | bool | dict[str, int]]
+    processor_options: Annotated[
+        dict[Name, Position | bool | dict[Name, Position]], Field(max_length=100)
+    ]
     schedule: Schedule
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], Field(max_length=1024)]
     ratios: Ratios
     graphs: Graphs
 
@@ -94,6 +114,12 @@ class Layout(Frozen):
             raise ValueError(
                 f"layout {self.name}: {self.images} images, vision {self.graphs.vision!r}"
             )
+        pixels = math.prod(self.pixel_shape) * self.images
+        if pixels > MOST_PIXELS:
+            raise ValueError(f"layout {self.name}: {pixels} pixel values in a prompt")
+        letters = sum(len(text) * repeats for text, repeats in self.expansion) * self.images
+        if letters > MOST_LETTERS:
+            raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")
         return self
 
     def longest_position(self, capacity: int) -> int:
@@ -105,15 +131,6 @@ class LanguageModel(Frozen):
     """What the runtime must know of the decoder: cache shapes, special tokens, positions, limits.
 
     Attributes:
-        model_type: of its Hugging Face config.
-        layers: number of layers.
-        kv_heads: heads of keys and values, H_kv.
-        head_dim: size of a head, d.
-        vocab_size: number of logits.
-        image_token: text of the token that stands for a visual token in the prompt.
-        image_token_id: its id.
-        max_positions: longest sequence that it was made for.
-        hidden: width, D.
         layer_types: of each layer; "conv" layers keep a short state instead of keys and values.
         window: positions a "sliding" layer looks back, itself included.
         conv_state: columns of a "conv" layer's state.
@@ -123,22 +140,28 @@ class LanguageModel(Frozen):
         whole_prompt: the prompt looks at all of itself, so a later turn must be run afresh.
     """
 
-    model_type: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-    vocab_size: int
-    image_token: str
-    image_token_id: int
-    max_positions: int
-    hidden: int
-    layer_types: tuple[LayerType, ...]
-    window: int | None = None
-    conv_state: int = 0
+    model_type: Name
+    layers: Layers
+    kv_heads: Width
+    head_dim: Width
+    vocab_size: Tokens
+    image_token: Words
+    image_token_id: Tokens
+    max_positions: Position
+    hidden: Width
+    layer_types: Annotated[tuple[LayerType, ...], Field(max_length=1024)]
+    window: Position | None = None
+    conv_state: Width = 0
     position_axes: Literal[1, 3] = 1
-    first_position: int = 0
-    time_scale: float = 0.0
+    first_position: Count = 0
+    time_scale: Factor = 0.0
     whole_prompt: bool = False
+
+    @model_validator(mode="after")
+    def _tells_every_layer(self) -> "LanguageModel":
+        if len(self.layer_types) != self.layers:
+            raise ValueError(f"{self.layers} layers, but {len(self.layer_types)} layer_types")
+        return self
 
     def kept_values(self, layer: int, tokens: int) -> int:
         """Numbers that a layer keeps of one row of `tokens` tokens: keys and values, or its state."""
@@ -148,13 +171,13 @@ class LanguageModel(Frozen):
 
 
 class File(Frozen):
-    """One file of the bundle: its size in `bytes`, and its `sha256` in hexadecimal."""
+    """Size in bytes and SHA-256 of one file of the bundle."""
 
-    bytes: int
-    sha256: str
+    bytes: Bytes
+    sha256: Digest
 
 
-Range = tuple[int, int, int]  # minimum, optimum, maximum
+Range = tuple[Position, Position, Position]  # minimum, optimum, maximum
 
 
 class EngineFile(Frozen):
@@ -167,10 +190,10 @@ class EngineFile(Frozen):
         profiles: sizes the engine takes, by dimension symbol, e.g. {"B": (1, 1, 8), "T": (1, 1, 1)}.
     """
 
-    graph: str
-    file: str
-    key: str
-    profiles: tuple[dict[str, Range], ...]
+    graph: GraphPath
+    file: Line
+    key: Line
+    profiles: Annotated[tuple[dict[Name, Range], ...], Field(max_length=16)]
 
 
 class Engine(Frozen):
@@ -184,11 +207,11 @@ class Engine(Frozen):
         graphs: one for each graph of each layout.
     """
 
-    backend: str
-    arch: str
-    version: str
+    backend: Annotated[str, Field(pattern=r"^tensorrt(-rtx)?$")]
+    arch: Arch
+    version: Version
     plugins: Literal["aot", "library", "body"]
-    graphs: tuple[EngineFile, ...]
+    graphs: Annotated[tuple[EngineFile, ...], Field(max_length=1024)]
 
     @property
     def folder(self) -> str:
@@ -200,19 +223,13 @@ class Manifest(Frozen):
     """`manifest.json` of a bundle.
 
     Attributes:
-        schema_version: of the manifest's form.
-        created: when, as an ISO date and time in UTC.
         model: the checkpoint as it was named at export.
         revision: commit of a hub id; None for a directory, and missing in older bundles.
         family: Hugging Face model_type.
-        dtype: of weights and computation.
-        language: what the runtime must know of the decoder.
-        layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         solver: what the schedules were solved for; None where one was given or measured, and in older
             bundles.
-        parameters: number of weights.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
         validated: the whole model was compared with PyTorch.
@@ -221,22 +238,22 @@ class Manifest(Frozen):
     """
 
     schema_version: int = SCHEMA_VERSION
-    created: str
-    model: str
-    revision: str | None = None
-    family: str
+    created: Line
+    model: Line
+    revision: Line | None = None
+    family: Name
     dtype: Dtype
     language: LanguageModel
-    layouts: tuple[Layout, ...] = Field(min_length=1)
-    text_capacity: int = Field(gt=0)
-    reference_text: int
+    layouts: tuple[Layout, ...] = Field(min_length=1, max_length=1024)
+    text_capacity: Annotated[Tokens, Field(gt=0)]
+    reference_text: Tokens
     solver: Solver | None = None
-    parameters: int
-    files: dict[str, File] = Field(default_factory=dict)
-    versions: dict[str, str] = Field(default_factory=dict)
+    parameters: Bytes
+    files: dict[Line, File] = Field(default_factory=dict, max_length=4096)
+    versions: dict[Name, Line] = Field(default_factory=dict, max_length=100)
     validated: bool = False
-    validated_layers: int = 0
-    engines: tuple[Engine, ...] = ()
+    validated_layers: Layers = 0
+    engines: tuple[Engine, ...] = Field(default=(), max_length=100)
 
     @property
     def pictured(self) -> tuple[Layout, ...]:

@@ -3,9 +3,11 @@
 Letters: V visual tokens at the language model's input, V_l those entering layer l.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from .bounded import Factor, Layers, Line, Tokens
 
 Axis = Literal["width", "height"]
 Signal = Literal["normed", "raw"]
@@ -26,16 +28,16 @@ class Frozen(BaseModel):
 class Merge(Frozen):
     """One OIM step: before vision layer `layer`, every `group` tokens along `axis` become group - 1."""
 
-    layer: int = Field(ge=0)
+    layer: Layers
     axis: Axis
-    group: int = Field(ge=2)
+    group: int = Field(ge=2, le=1 << 16)
 
 
 class Prune(Frozen):
     """One SPU stage: before language layer `layer`, `keep` visual tokens survive."""
 
-    layer: int = Field(ge=0)
-    keep: int = Field(ge=0)
+    layer: Layers
+    keep: Tokens
 
 
 class Schedule(Frozen):
@@ -51,9 +53,9 @@ class Schedule(Frozen):
         match: OIM merges the most similar neighbours instead of fixed groups.
     """
 
-    ratio: float = Field(default=1.0, ge=1)
-    vision: tuple[Merge, ...] = ()
-    language: tuple[Prune, ...] = ()
+    ratio: Annotated[Factor, Field(ge=1)] = 1.0
+    vision: Annotated[tuple[Merge, ...], Field(max_length=1024)] = ()
+    language: Annotated[tuple[Prune, ...], Field(max_length=1024)] = ()
     cutoff: float = Field(default=1.0, gt=0, le=1)
     signal: Signal = "normed"
     scope: Scope = "prompt"
@@ -94,17 +96,24 @@ class Solver(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
-    __pydantic_extra__: dict[str, bool | float | str | tuple[float, ...]]
+    __pydantic_extra__: dict[str, bool | Factor | Line | tuple[Factor, ...]]
 
-    ratio: float
+    ratio: Factor
+
+    @model_validator(mode="after")
+    def _named(self) -> "Solver":
+        names = self.__pydantic_extra__
+        if len(names) > 100 or not all(name.isidentifier() for name in names):
+            raise ValueError("its options are named like those of no exporter")
+        return self
 
 
 class Stage(Frozen):
-    """A run of language layers, from `first` to `last`, each of which sees `visual` visual tokens."""
+    """A run of language layers that sees the same number of visual tokens."""
 
-    first: int
-    last: int
-    visual: int
+    first: Layers
+    last: Layers
+    visual: Tokens
 
 
 def stages_of(visual: tuple[int, ...]) -> tuple[Stage, ...]:
