@@ -1,6 +1,7 @@
 """The bundle folder: written in a temporary place and swapped in whole, checked when loaded.
 
-Loading runs no code from the bundle and follows no path out of it.
+Loading runs no code from the bundle, reads no file that its manifest does not list and follows no path
+out of it; docs/security.md has what is promised of bundles that a stranger made.
 """
 
 import hashlib
@@ -8,22 +9,20 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pydantic import ValidationError
 
 from ... import strict_json
-from ...errors import LuvcError
+from ...errors import LuvcError, brief, printable
 from ...files import whole
+from .contents import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, check_contents, leaves
 from .manifest import SCHEMA_VERSION, File, Manifest
 
-MANIFEST = "manifest.json"
-GRAPHS = "onnx"
-ENGINES = "engines"
+__all__ = ["ENGINES", "GRAPHS", "MANIFEST", "PROCESSOR", "REPORT", "WEIGHTS", "Bundle"]
 # beside the graphs: runtimes refuse paths that leave their folder
 WEIGHTS = f"{GRAPHS}/weights.safetensors"
-PROCESSOR = "processor"
-REPORT = "report"
+RETRIES = 3  # to read a bundle that is being replaced
 
 
 @dataclass(frozen=True)
@@ -48,25 +47,20 @@ class Bundle:
             engines: check the engines too; False is for building them again.
 
         Raises:
-            LuvcError: not a bundle, made by a newer version, or a file is missing, truncated, changed
-                or outside the folder.
+            LuvcError: not a bundle, made by a newer version, or a file is missing, truncated, changed,
+                not listed or outside the folder.
         """
         root = Path(path)
-        manifest = _read_manifest(root)
-        bundle = cls(root, manifest)
-        plans = {p.file for engine in manifest.engines for p in engine.graphs}
-        for name, file in manifest.files.items():
-            if engines or name not in plans:
-                bundle._check(name, file, verify, "luvc-build" if name in plans else "")
-        for layout in manifest.layouts:
-            for graph in layout.graphs.files:
-                if graph not in manifest.files:
-                    raise LuvcError(
-                        f"{root}: layout {layout.name} names {graph}, which is not listed; export again"
-                    )
-        for plan in sorted(plans):
-            if plan not in manifest.files:
-                raise LuvcError(f"{root}: engine {plan} is not listed; run luvc-build again")
+        bundle = cls(root, _read_manifest(root))
+        problem = bundle._problem(verify, engines)
+        for _ in range(RETRIES):
+            now = _read_manifest(root)
+            if now == bundle.manifest:
+                break
+            bundle = replace(bundle, manifest=now)  # an export took its place meanwhile
+            problem = bundle._problem(verify, engines)
+        if problem is not None:
+            raise problem
         return bundle
 
     def file(self, name: str) -> Path:
@@ -75,12 +69,12 @@ class Bundle:
         Raises:
             LuvcError: the name leaves the folder.
         """
-        plain = PurePosixPath(name)
-        path = self.path / plain
-        inside = self.path.resolve()
-        if plain.is_absolute() or ".." in plain.parts or inside not in path.resolve().parents:
-            raise LuvcError(f"{self.path}: {name!r} leaves the bundle; do not use this bundle")
-        return path
+        if leaves(self.path, name):
+            raise LuvcError(
+                f"{self.path}: {name!r} leaves the bundle; do not use this bundle, unless you made the link "
+                "yourself: then copy the file in its place"
+            )
+        return self.path / name
 
     @contextmanager
     def opening(self, name: str) -> Iterator[Path]:
@@ -116,18 +110,46 @@ class Bundle:
         return path.is_file() and path.stat().st_size == self.manifest.files[name].bytes
 
     def _check_unchanged(self, name: str) -> None:
-        """Compare the manifest on disk with the one that was loaded: this file, all graphs, the weights."""
+        """Compare the manifest on disk with the loaded one: this file, graphs, weights, processor."""
         loaded, why = self.manifest.files, ""
         try:
             now = _read_manifest(self.path).files
         except (LuvcError, OSError) as e:
             now, why = {}, f" ({e})"
-        names = [n for n in loaded if n == name or n.startswith(f"{GRAPHS}/")]
+        parts = f"{GRAPHS}/", f"{PROCESSOR}/"
+        names = [n for n in loaded if n == name or n.startswith(parts)]
         if why or any(now.get(n) != loaded[n] for n in names):
             raise LuvcError(
                 f"{self.path} was replaced or removed since it was loaded{why}: load it again, or restart "
                 "the service"
             )
+
+    def _problem(self, verify: bool, engines: bool) -> LuvcError | None:
+        try:
+            self._check_files(verify, engines)
+        except LuvcError as e:
+            return e
+        except OSError as e:  # it went away while it was looked at
+            return LuvcError(f"{self.path} cannot be read: {brief(e)}")
+        return None
+
+    def _check_files(self, verify: bool, engines: bool) -> None:
+        """Hold the folder to the manifest; see `load`."""
+        root, manifest = self.path, self.manifest
+        plans = {p.file for engine in manifest.engines for p in engine.graphs}
+        for name, file in manifest.files.items():
+            if engines or name not in plans:
+                self._check(name, file, verify, "luvc-build" if name in plans else "")
+        check_contents(root, manifest.files.keys())
+        for layout in manifest.layouts:
+            for graph in layout.graphs.files:
+                if graph not in manifest.files:
+                    raise LuvcError(
+                        f"{root}: layout {layout.name} names {graph}, which is not listed; export again"
+                    )
+        for plan in sorted(plans):
+            if plan not in manifest.files:
+                raise LuvcError(f"{root}: engine {plan} is not listed; run luvc-build again")
 
     def _check(self, name: str, file: File, verify: bool, command: str) -> None:
         path = self.file(name)
@@ -149,10 +171,12 @@ def _read_manifest(root: Path) -> Manifest:
         raise LuvcError(f"{root} is not a folder; give the folder that luvc-export wrote")
     if not path.is_file():
         raise LuvcError(f"{root} is not a bundle: it has no {MANIFEST}")
+    if leaves(root, MANIFEST):
+        raise LuvcError(f"{path} is a link that leaves the bundle; do not use this bundle")
     try:
         data = strict_json.read(path)
         version = int(data["schema_version"] + 0)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, OverflowError, OSError) as e:
         raise LuvcError(f"{path} is not a readable manifest ({e}); export the bundle again") from e
     if version != SCHEMA_VERSION:
         raise LuvcError(
@@ -183,8 +207,8 @@ def first_error(error: ValidationError, names: Mapping[str, str] | None = None) 
     what = finding["msg"].removeprefix("Value error, ")
     got = finding.get("input")
     if isinstance(got, (str, int, float)):
-        what += f", got {got!r}"
-    return f"{where}: {what}" if where else what
+        what += f", got {printable(repr(got), 80)}"
+    return printable(f"{where}: {what}" if where else what, 400)
 
 
 def sha256(path: Path) -> str:

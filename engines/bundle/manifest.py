@@ -47,7 +47,7 @@ class Ratios(Frozen):
 
 
 class Graphs(Frozen):
-    """Paths of one layout's graphs inside the bundle; `vision` is empty where there are no images."""
+    """Paths of a layout's graphs in the bundle: vision (empty without images), prefill and step."""
 
     vision: GraphPath
     prefill: GraphPath
@@ -83,6 +83,10 @@ class Layout(Frozen):
             "{seconds}", the time of the next frame.
         resize: images are brought to `image_size` before the processor sees them.
         processor_options: keywords for the image processor that give exactly this layout.
+        schedule: what is merged and pruned where.
+        stages: runs of language layers with equal V_l.
+        ratios: what the schedule saves at the reference prompt.
+        graphs: paths of its ONNX graphs in the bundle.
     """
 
     name: Name
@@ -131,6 +135,15 @@ class LanguageModel(Frozen):
     """What the runtime must know of the decoder: cache shapes, special tokens, positions, limits.
 
     Attributes:
+        model_type: of its Hugging Face config.
+        layers: number of layers.
+        kv_heads: heads of keys and values, H_kv.
+        head_dim: size of a head, d.
+        vocab_size: number of logits.
+        image_token: text of the token that stands for a visual token in the prompt.
+        image_token_id: its id.
+        max_positions: longest sequence that it was made for.
+        hidden: width, D.
         layer_types: of each layer; "conv" layers keep a short state instead of keys and values.
         window: positions a "sliding" layer looks back, itself included.
         conv_state: columns of a "conv" layer's state.
@@ -171,7 +184,7 @@ class LanguageModel(Frozen):
 
 
 class File(Frozen):
-    """Size in bytes and SHA-256 of one file of the bundle."""
+    """One file of the bundle: its size in `bytes`, and its `sha256` in hexadecimal."""
 
     bytes: Bytes
     sha256: Digest
@@ -223,13 +236,19 @@ class Manifest(Frozen):
     """`manifest.json` of a bundle.
 
     Attributes:
+        schema_version: of the manifest's form.
+        created: when, as an ISO date and time in UTC.
         model: the checkpoint as it was named at export.
         revision: commit of a hub id; None for a directory, and missing in older bundles.
         family: Hugging Face model_type.
+        dtype: of weights and computation.
+        language: what the runtime must know of the decoder.
+        layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         solver: what the schedules were solved for; None where one was given or measured, and in older
             bundles.
+        parameters: number of weights.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.
         validated: the whole model was compared with PyTorch.

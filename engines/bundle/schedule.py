@@ -109,7 +109,7 @@ class Solver(BaseModel):
 
 
 class Stage(Frozen):
-    """A run of language layers that sees the same number of visual tokens."""
+    """A run of language layers, from `first` to `last`, each of which sees `visual` visual tokens."""
 
     first: Layers
     last: Layers

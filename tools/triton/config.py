@@ -7,8 +7,8 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from ...engines.backends.trt.graph import read_graph
 from ...engines.bundle.folder import Bundle
+from ...engines.bundle.graph_file import read_graph
 from ...engines.bundle.manifest import EngineFile
 
 pb: Any = model_config_pb2  # its classes are made when it is imported: type checkers see none

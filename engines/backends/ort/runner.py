@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ....cores import pool_size
-from ....errors import LuvcError
+from ....errors import LuvcError, brief
 from ...bundle.folder import Bundle
+from ...bundle.graph_file import read_graph
 from ...bundle.manifest import Layout
 from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
 from .weights import SharedWeights
@@ -89,16 +90,28 @@ class OrtRunner:
             packed: with packed weights of its own, for the steps of a batch.
 
         Raises:
-            LuvcError: the bundle was replaced since it was loaded.
+            LuvcError: the bundle was replaced since it was loaded, or the graph is none that luvc writes.
         """
         key = graph, packed and self._shares
         if key not in self._sessions:
             with self.bundle.opening(graph) as path:
-                session = self._make(path, packed)
+                session = self._make(graph, path, packed)
             self._sessions[key] = session
         return self._sessions[key]
 
-    def _make(self, path: Path, packed: bool) -> Any:
+    def _make(self, graph: str, path: Path, packed: bool) -> Any:
+        """A session of a graph that luvc wrote; whatever ONNX Runtime raises is the file's fault."""
+        model = read_graph(self.bundle, graph)
+        try:
+            return self._open(path, model, packed)
+        except (LuvcError, MemoryError):
+            raise
+        except Exception as e:  # it has no class of its own
+            raise LuvcError(
+                f"{self.bundle.path}: {graph} cannot be run ({brief(e)}); export the bundle again"
+            ) from e
+
+    def _open(self, path: Path, model: Any, packed: bool) -> Any:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -109,7 +122,7 @@ class OrtRunner:
         # a spinning pool burns the cores that the caller's own work needs between steps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._shares:
-            return self._weights.session(path, options, packed)
+            return self._weights.session(path, options, packed, model)
         providers = ["CPUExecutionProvider"]
         if self.device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")

@@ -27,13 +27,14 @@ class SharedWeights:
         self._files: dict[Path, np.ndarray] = {}
         self._values: dict[tuple[Path, str], Any] = {}
 
-    def session(self, graph: Path, options: Any, packed: bool = False) -> Any:
+    def session(self, graph: Path, options: Any, packed: bool = False, model: Any = None) -> Any:
         """A CPU session of a graph.
 
         Args:
             graph: the ONNX file.
             options: onnxruntime.SessionOptions; weights are added to it.
             packed: let ONNX Runtime make packed copies of its own, for many short rows.
+            model: what the file holds, where it was read already; changed in place.
 
         Raises:
             LuvcError: a weight does not lie where the graph says.
@@ -41,15 +42,16 @@ class SharedWeights:
         import onnx
         import onnxruntime
 
-        model = onnx.load(graph, load_external_data=False)
+        model = model or onnx.load(graph, load_external_data=False)
         read_transposed(model)
         fuse_attention(model)
-        options.add_session_config_entry(FOLDER, str(graph.parent))
+        folder = _follow(model, graph.parent)
+        options.add_session_config_entry(FOLDER, str(folder))
         if not packed:
             options.add_session_config_entry("session.disable_prepacking", "1")
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    options.add_initializer(tensor.name, self._value(graph, tensor))
+                    options.add_initializer(tensor.name, self._value(graph, folder, tensor))
         providers = ["CPUExecutionProvider"]
         session: Any = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=providers
@@ -57,13 +59,13 @@ class SharedWeights:
         session.luvc_weights = self  # the session reads this memory as long as it lives
         return session
 
-    def _value(self, graph: Path, tensor: Any) -> Any:
+    def _value(self, graph: Path, folder: Path, tensor: Any) -> Any:
         """An OrtValue over the tensor's place in its file's memory."""
         import onnx
         import onnxruntime
 
         where = {entry.key: entry.value for entry in tensor.external_data}
-        file = graph.parent / Path(where["location"]).name  # never outside the graph's folder
+        file = folder / Path(where["location"]).name  # never outside the folder
         start, size = int(where.get("offset", 0)), int(where["length"])
         key = file, f"{start}:{tensor.dims}"
         if key not in self._values:
@@ -88,6 +90,22 @@ class SharedWeights:
         if file not in self._files:
             self._files[file] = np.empty(file.stat().st_size, np.uint8)
         return self._files[file]
+
+
+def _follow(model: Any, folder: Path) -> Path:
+    """Folder that ONNX Runtime reads weights from, which refuses links that leave it.
+
+    In the hub's cache a bundle is a folder of links: the graph then names what its link leads to.
+    """
+    external = [entry for t in model.graph.initializer for entry in t.external_data]
+    places = [entry for entry in external if entry.key == "location"]
+    real = {entry.value: (folder / entry.value).resolve() for entry in places}
+    if not any((folder / name).is_symlink() for name in real):
+        return folder
+    for entry in places:
+        entry.value = real[entry.value].name
+    (parent,) = {path.parent for path in real.values()}
+    return parent
 
 
 def read_transposed(model: Any) -> int:

@@ -14,6 +14,7 @@ from ....errors import LuvcError
 from ....plugins import nvrtc
 from ...bundle.engine_files import find, store, working_folder
 from ...bundle.folder import WEIGHTS, Bundle
+from ...bundle.graph_file import external_files, read_graph
 from ...bundle.manifest import Engine, EngineFile, Layout
 from ...bundle.swap import check_space
 from ..base import BuildOptions, Built, Progress, silent
@@ -87,7 +88,7 @@ class _Build:
 
     def _wanted(self, layout: Layout, graph: str) -> EngineFile:
         """Check a graph -> what its engine will be, with the key of all that shapes it."""
-        model = graph_checks.read_graph(self.bundle, graph)
+        model = read_graph(self.bundle, graph)
         registry = self.trt.get_plugin_registry()
         graph_checks.check_operators(model, graph, registry, self.library.plugins)
         graph_checks.check_stages(model, graph, layout)
@@ -97,7 +98,7 @@ class _Build:
         folder = Path(graph).parent
         read = [
             graph,
-            *((folder / f).as_posix() for f in sorted(set(graph_checks.external_files(model)))),
+            *((folder / f).as_posix() for f in sorted(set(external_files(model)))),
         ]
         parts = {
             "files": {name: manifest.files[name].sha256 for name in read},
@@ -171,7 +172,7 @@ class _Build:
         self, file: EngineFile, monitor: Any, flags: dict[str, bool], cache: str | None
     ) -> Any:
         """Polygraphy's builder configuration: profiles, memory, flags, timing cache, targets."""
-        model = graph_checks.read_graph(self.bundle, file.graph)
+        model = read_graph(self.bundle, file.graph)
         profiles = []
         for sizes in file.profiles:
             profile = self.polygraphy.Profile()

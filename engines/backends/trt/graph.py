@@ -1,78 +1,25 @@
 """What is checked in a bundle's graph before a TensorRT parser sees it, and the sizes it is built for.
 
-TensorRT-RTX follows external data out of the bundle and ends the process when a node creates a
-plugin, so both are refused here. Letters: B batch, S prompt length, T new tokens, V visual tokens,
+Beyond what bundle/graph_file.py checks for every runtime: TensorRT-RTX ends the process when a node
+creates a plugin, so that is refused here. Letters: B batch, S prompt length, T new tokens, V visual tokens,
 V_l those entering a stage, k kept, N tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LuvcError
 from ....plugins.scores.spectrum.contract import DOMAIN, SELECT
-from ...bundle.folder import Bundle
+from ...bundle.graph_file import STANDARD
 from ...bundle.manifest import Layout, Manifest, Range
 
 if TYPE_CHECKING:
     import onnx  # late: what runs engines need not have it
 
-STANDARD = ("", "ai.onnx")
 SINGLE_QUERY_HEADS = 4  # fewest of TensorRT-RTX 1.7.1's attention kernel for one query
 CREATOR_VERSION = "1"  # what the parser looks for when a node names no plugin_version
 Profile = dict[str, Range]
-
-
-def read_graph(bundle: Bundle, graph: str) -> onnx.ModelProto:
-    """A graph without its weights, all external data proved to lie in the bundle.
-
-    Raises:
-        LuvcError: unreadable, or a weight lies outside the bundle or in an unlisted file.
-    """
-    import onnx
-
-    try:
-        model = onnx.load(bundle.file(graph), load_external_data=False)
-    except Exception as error:  # the protobuf library has no base class for a damaged file
-        raise LuvcError(
-            f"{graph} is not a readable ONNX file ({error}); export it again"
-        ) from error
-    folder = PurePosixPath(graph).parent
-    for location in sorted(set(external_files(model))):
-        name = (folder / location).as_posix()
-        bundle.file(name)  # refuses what leaves the bundle
-        if name not in bundle.manifest.files:
-            raise LuvcError(
-                f"{graph} reads {name}, which the manifest does not list; export it again"
-            )
-    return model
-
-
-def external_files(model: onnx.ModelProto) -> Iterator[str]:
-    """Locations of the external data of all tensors, those inside functions and branches too."""
-    for tensor in _tensors(model.graph):
-        yield from (e.value for e in tensor.external_data if e.key == "location")
-    for function in model.functions:
-        for node in function.node:
-            for tensor in _attribute_tensors(node):
-                yield from (e.value for e in tensor.external_data if e.key == "location")
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        yield from _attribute_tensors(node)
-
-
-def _attribute_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-    for attribute in node.attribute:
-        yield from (attribute.t, *attribute.tensors)
-        for graph in (attribute.g, *attribute.graphs):
-            yield from _tensors(graph)
 
 
 def check_operators(model: onnx.ModelProto, graph: str, registry: Any, plugins: bool) -> None:

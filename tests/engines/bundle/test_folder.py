@@ -264,7 +264,7 @@ def test_a_full_disk_is_said(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from luvc.engines.replace import replacing
+from luvc.engines.bundle.swap import replacing
 n = 0
 print("ready", flush=True)
 while True:
