@@ -27,6 +27,8 @@ extensions = [
 html_theme = "furo"
 html_title = f"luvc-export {release}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_show_copyright = False
 pygments_style = "default"
@@ -47,6 +49,7 @@ nitpick_ignore_regex = [
 ]
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_default_options = {"members": True, "undoc-members": True}
@@ -94,12 +97,13 @@ def reread(app: Sphinx, name: str, source: list[str]) -> None:
 
 
 def linked(text: str, home: Path, folder: Path, root: Path) -> str:
-    """Links of a text in `home` as they read in `folder`; files that are no pages become their names."""
+    """Links of a text in `home` as they read in `folder`; of files that are no pages the name is left."""
 
     def link(found: re.Match[str]) -> str:
         target = (home / found[2]).resolve()
         if not target.is_relative_to(root):
-            return f"`{found[1].strip('`')}`"
+            name = f"`{target.relative_to(root.parent)}`"
+            return name if "/" in found[1] or "." in found[1] else f"{found[1]} ({name})"
         return f"[{found[1]}]({os.path.relpath(target, folder)}{found[3] or ''})"
 
     return re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s#:]+)(#[^)\s]*)?\)", link, text)
