@@ -1,5 +1,5 @@
 """The whole model: text and pictures in, text out, streamed. See luvc.tools.triton.vlm_model."""
 
-from ..vlm_model import TritonPythonModel  # pyright: ignore[reportMissingImports]
+from luvc.tools.triton.vlm_model import TritonPythonModel  # pyright: ignore[reportMissingImports]
 
 __all__ = ["TritonPythonModel"]
