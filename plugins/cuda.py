@@ -1,6 +1,7 @@
-"""The SPU operators on PyTorch's CUDA tensors: the kernels that TensorRT runs, without TensorRT.
+"""The operators on PyTorch's CUDA tensors: the kernels that TensorRT runs, without TensorRT.
 
-`register()` makes them the CUDA form of the operators in reference.py. The driver is called through
+`register()` makes the functions in each folder's cuda.py the CUDA form of those in its reference.py.
+The driver is called through
 ctypes, on PyTorch's context and current stream, so calls can be captured in CUDA graphs once each kernel
 was loaded by a first call. Letters: contract.py.
 """
@@ -12,8 +13,8 @@ from functools import cache
 import torch
 
 from ..errors import LuvcError
-from . import nvrtc
-from .scores.spectrum import launch, reference
+from . import launch, nvrtc
+from .operators import OPERATORS
 
 KERNELS, PLAIN = "SPU kernels", "SPU in PyTorch"
 
@@ -58,35 +59,19 @@ class Kernel:
 kernel = cache(Kernel)  # one process uses one device
 
 
-def score(signal, visual_index, twiddle, cutoff: int, groups: int) -> torch.Tensor:
-    """`reference.spectrum_score`, in C partial sums."""
-    (B, S, D), V = signal.shape, visual_index.shape[1]
-    plan = launch.score_launch(V, groups, D, cutoff, _name(signal))
-    energies = signal.new_empty((B, plan.chunks, V), dtype=torch.float32)
-    inputs = _dense(signal, visual_index, twiddle)
-    kernel(plan)(launch.score_call(plan, B, S, D, cutoff), inputs, (energies,))
-    return energies
+def run(
+    plan: launch.Launch,
+    call: launch.Call,
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+) -> None:
+    """Launch on the current stream; inputs need not be contiguous."""
+    kernel(plan)(call, tuple(t.contiguous() for t in inputs), outputs)
 
 
-def select(energies, visual_index, positions, keep: int, groups: int):
-    """`reference.spectrum_select`."""
-    (B, V), S = visual_index.shape, positions.shape[1]
-    plan = launch.select_launch(V, groups, keep)
-    shapes = (B, S - V + keep), (B, keep), (B, keep)
-    found = tuple(visual_index.new_empty(shape) for shape in shapes)
-    call = launch.select_call(plan, B, S, energies.shape[1], keep)
-    kernel(plan)(call, _dense(energies, visual_index, positions), found)
-    return found
-
-
-def gather(hidden, positions, keep_index) -> tuple[torch.Tensor, torch.Tensor]:
-    """`reference.gather_tokens`."""
-    (B, S, D), (P, rows) = hidden.shape, (positions.shape[2], keep_index.shape[1])
-    found = hidden.new_empty((B, rows, D)), positions.new_empty((B, rows, P))
-    call = launch.gather_call(D, _name(hidden), B, S, rows, P)
-    plan = launch.gather_launch(D, _name(hidden))
-    kernel(plan)(call, _dense(hidden, positions, keep_index), found)
-    return found
+def element(x: torch.Tensor) -> str:
+    """Name of the element type, as in contract.py."""
+    return str(x.dtype).removeprefix("torch.")
 
 
 def register() -> str:
@@ -105,14 +90,8 @@ def register() -> str:
 
 @cache
 def _register() -> None:
-    reference.spectrum_score.register_kernel("cuda", score)
-    reference.spectrum_select.register_kernel("cuda", select)
-    reference.gather_tokens.register_kernel("cuda", gather)
-
-
-def _name(x: torch.Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
-
-
-def _dense(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return tuple(t.contiguous() for t in tensors)
+    for operator in OPERATORS:
+        of_torch, ours = (
+            getattr(operator.form(name), operator.function) for name in ("reference", "cuda")
+        )
+        of_torch.register_kernel("cuda", ours)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LuvcError
-from .scores.spectrum.launch import Launch
+from .launch import Launch
 
 # What lies in a kernels/ folder, by file name: no two are called alike.
 _FOUND = Path(__file__).parent.glob("**/kernels/*.cu*")

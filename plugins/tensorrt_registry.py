@@ -1,10 +1,10 @@
-"""The SPU operators as TensorRT plugins, compiled ahead of time into the engine.
+"""Registers the operators with TensorRT as plugins, compiled ahead of time into the engine.
 
 `register()` makes the operators known to this process; TensorRT then asks for shapes, launch
-parameters and PTX while it builds, and the serialized engine needs neither Python nor this
-package. Signatures are generated from contract.py, so names and order of inputs and attributes
-agree with the ONNX nodes by construction. Source: tensorrt.plugin of TensorRT 11 (`register`,
-`aot_impl`).
+parameters and PTX while it builds, which each folder's tensorrt.py answers, and the serialized engine
+needs neither Python nor this package. Signatures are generated from the contract, so names and order
+of inputs and attributes agree with the ONNX nodes by construction. Source: tensorrt.plugin of
+TensorRT 11 (`register`, `aot_impl`).
 
 V, D, keep and groups are fixed when the engine is built; batch and sequence length may vary.
 """
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from ..errors import LuvcError
 from . import nvrtc
-from .scores.spectrum import launch
-from .scores.spectrum.contract import DOMAIN, GATHER, OPERATORS, SCORE, SELECT, Operator
+from .contract import DOMAIN, Operator
+from .operators import OPERATORS
 
 INSTALL = "pip install 'tensorrt>=11'"
 REGISTRY_VERSION = "1"  # the only version tensorrt.plugin registers
@@ -44,7 +44,7 @@ def register() -> None:
         if registry.get_creator(operator.name, REGISTRY_VERSION, DOMAIN) is not None:
             continue
         plugin = f"{DOMAIN}::{operator.name}"
-        describe, compile_ = _FORMS[operator.name]
+        describe, compile_ = operator.form("tensorrt").FORMS[operator.name]
         trtp.register(plugin)(_described(operator, partial(describe, trt, trtp), trtp))
         trtp.aot_impl(plugin)(_compiled(operator, partial(compile_, trt, trtp), trtp))
 
@@ -147,7 +147,7 @@ def _compiled(operator: Operator, compile_, trtp):
     return function
 
 
-def _dtype(tensor) -> str:
+def element(tensor) -> str:
     """Name of the element type, as in contract.py."""
     names = {"HALF": "float16", "BF16": "bfloat16", "FLOAT": "float32", "INT64": "int64"}
     name = str(tensor.dtype.name)
@@ -157,7 +157,7 @@ def _dtype(tensor) -> str:
 def _check_inputs(operator: Operator, tensors) -> None:
     """Holds element types and ranks to the contract."""
     for wanted, tensor in zip(operator.inputs, tensors, strict=True):
-        dtype, rank = _dtype(tensor), len(tensor.shape_expr)
+        dtype, rank = element(tensor), len(tensor.shape_expr)
         if dtype not in wanted.dtypes:
             raise LuvcError(
                 f"{operator.name}: input {wanted.name} is {dtype}; it must be "
@@ -170,7 +170,7 @@ def _check_inputs(operator: Operator, tensors) -> None:
             )
 
 
-def _fixed(operator: Operator, tensor, axis: int, meaning: str) -> int:
+def fixed_size(operator: Operator, tensor, axis: int, meaning: str) -> int:
     """Size of an axis that must be known when the engine is built."""
     size = tensor.shape_expr[axis]
     if not size.is_constant:
@@ -179,77 +179,3 @@ def _fixed(operator: Operator, tensor, axis: int, meaning: str) -> int:
             "value. Fix it in the ONNX graph."
         )
     return size.constant_value()
-
-
-def _score_launch(signal, visual_index, twiddle, cutoff: int, groups: int) -> launch.Launch:
-    tokens = _fixed(SCORE, visual_index, 1, "V, the number of visual tokens,")
-    channels = _fixed(SCORE, signal, 2, "D, the hidden size,")
-    planned = launch.score_launch(tokens, groups, channels, cutoff, _dtype(signal))
-    rows = _fixed(SCORE, twiddle, 0, "the length of twiddle")
-    if rows != tokens // groups:
-        raise LuvcError(
-            f"{SCORE.name}: twiddle has {rows} rows; it must have V / groups = {tokens // groups}."
-        )
-    return planned
-
-
-def _describe_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
-    tokens = visual_index.shape_expr[1]
-    # Before shapes are known TensorRT asks for types alone, with fake sizes.
-    fake = tokens.is_fake
-    chunks = 1 if fake else _score_launch(signal, visual_index, twiddle, cutoff, groups).chunks
-    return trtp.from_shape_expr((signal.shape_expr[0], chunks, tokens), dtype=trt.float32)
-
-
-def _compile_score(trt, trtp, signal, visual_index, twiddle, cutoff, groups):
-    planned = _score_launch(signal, visual_index, twiddle, cutoff, groups)
-    batch, sequence, channels = signal.shape_expr
-    return planned, *launch.score_call(planned, batch, sequence, channels, cutoff)
-
-
-def _select_launch(visual_index, keep: int, groups: int) -> launch.Launch:
-    tokens = _fixed(SELECT, visual_index, 1, "V, the number of visual tokens,")
-    return launch.select_launch(tokens, groups, keep)
-
-
-def _describe_select(trt, trtp, energies, visual_index, positions, keep, groups):
-    batch, tokens = visual_index.shape_expr
-    if not tokens.is_fake:
-        _select_launch(visual_index, keep, groups)
-    shapes = (
-        (batch, positions.shape_expr[1] - tokens + keep),
-        (batch, keep),
-        (batch, keep),
-    )
-    return tuple(trtp.from_shape_expr(shape, dtype=trt.int64) for shape in shapes)
-
-
-def _compile_select(trt, trtp, energies, visual_index, positions, keep, groups):
-    planned = _select_launch(visual_index, keep, groups)
-    batch, sequence = visual_index.shape_expr[0], positions.shape_expr[1]
-    chunks = energies.shape_expr[1]
-    return planned, *launch.select_call(planned, batch, sequence, chunks, keep)
-
-
-def _describe_gather(trt, trtp, hidden, positions, keep_index):
-    batch, rows = keep_index.shape_expr
-    return (
-        trtp.from_shape_expr((batch, rows, hidden.shape_expr[2]), dtype=hidden.dtype),
-        trtp.from_shape_expr((batch, rows, positions.shape_expr[2]), dtype=trt.int64),
-    )
-
-
-def _compile_gather(trt, trtp, hidden, positions, keep_index):
-    channels = _fixed(GATHER, hidden, 2, "D, the hidden size,")
-    dtype = _dtype(hidden)
-    batch, rows = keep_index.shape_expr
-    sequence, components = hidden.shape_expr[1], positions.shape_expr[2]
-    call = launch.gather_call(channels, dtype, batch, sequence, rows, components)
-    return launch.gather_launch(channels, dtype), *call
-
-
-_FORMS = {
-    SCORE.name: (_describe_score, _compile_score),
-    SELECT.name: (_describe_select, _compile_select),
-    GATHER.name: (_describe_gather, _compile_gather),
-}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from luvc.plugins.scores.spectrum.reference import take_rows
+from luvc.plugins.tokens.reference import take_rows
 
 from ..training.packing import IGNORE
 from .questions import Group

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from luvc.exporter.planning.defaults import DEFAULTS
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
-from luvc.plugins.scores.spectrum.reference import spectrum_score, take_rows, twiddle
+from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
+from luvc.plugins.tokens.reference import take_rows
 
 from .draws import Draws
 from .language import Kept, Stage, State, top

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.plugins.scores.spectrum.reference import take_rows
+from luvc.plugins.tokens.reference import take_rows
 
 from .draws import Draws
 from .language import Kept, top

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 
 from luvc.plugins import cuda
-from luvc.plugins.scores.spectrum import launch, reference
+from luvc.plugins.launch import Launch
+from luvc.plugins.scores.spectrum.launch import score_call, score_launch
+from luvc.plugins.scores.spectrum.reference import twiddle
+from luvc.plugins.tokens.launch import gather_call, gather_launch, select_call, select_launch
+from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 
 TEXT = 9
 
@@ -36,12 +40,12 @@ class Case:
         return max(1, self.tokens // self.groups // 2) * self.groups
 
     @property
-    def plans(self) -> tuple[launch.Launch, ...]:
+    def plans(self) -> tuple[Launch, ...]:
         """Of score, select and gather."""
         return (
-            launch.score_launch(self.tokens, self.groups, self.channels, self.cutoff, self.dtype),
-            launch.select_launch(self.tokens, self.groups, self.keep),
-            launch.gather_launch(self.channels, self.dtype),
+            score_launch(self.tokens, self.groups, self.channels, self.cutoff, self.dtype),
+            select_launch(self.tokens, self.groups, self.keep),
+            gather_launch(self.channels, self.dtype),
         )
 
 
@@ -66,7 +70,7 @@ class Stage:
         side_by_side = torch.arange(4, 4 + V, device=device).expand(B, -1)
         self.index = (side_by_side if index is None else index.to(device)).contiguous()
         self.positions = torch.arange(S, device=device)[None, :, None].expand(B, -1, 3).contiguous()
-        self.twiddle = reference.twiddle(V // case.groups).to(device)
+        self.twiddle = twiddle(V // case.groups).to(device)
         dtype = getattr(torch, case.dtype)
         nan = float("nan")
         self.energies = torch.full((B, self.score_plan.chunks, V), nan, device=device)
@@ -80,19 +84,19 @@ class Stage:
 
     def score(self, hidden: torch.Tensor) -> None:
         """Energies of hidden [B, S, D]."""
-        call = launch.score_call(self.score_plan, *hidden.shape, self.case.cutoff)
+        call = score_call(self.score_plan, *hidden.shape, self.case.cutoff)
         self._kernels[0](call, (hidden, self.index, self.twiddle), (self.energies,))
 
     def select(self, hidden: torch.Tensor) -> None:
         """Indices from the energies; hidden is not read."""
         B, S, _ = self.positions.shape
-        call = launch.select_call(self.select_plan, B, S, self.score_plan.chunks, self.case.keep)
+        call = select_call(self.select_plan, B, S, self.score_plan.chunks, self.case.keep)
         self._kernels[1](call, (self.energies, self.index, self.positions), self.selected)
 
     def gather(self, hidden: torch.Tensor, outputs: tuple[torch.Tensor, ...] | None = None) -> None:
         """Surviving rows, into these outputs or the stage's own."""
         (B, S, D), rows = hidden.shape, self.selected[0].shape[1]
-        call = launch.gather_call(D, self.case.dtype, B, S, rows, 3)
+        call = gather_call(D, self.case.dtype, B, S, rows, 3)
         found = self.gathered if outputs is None else outputs
         self._kernels[2](call, (hidden, self.positions, self.selected[0]), found)
 
@@ -121,10 +125,8 @@ def check(case: Case, device: str = "cuda") -> dict:
     summed = parts.double().sum(1).numpy()
     # from the kernel's own energies, added in its order, so that select is compared exactly
     ordered = reduce(torch.add, parts.unbind(1))[:, None]
-    selected = reference.spectrum_select(
-        ordered, torch.from_numpy(index), positions, case.keep, case.groups
-    )
-    gathered = reference.gather_tokens(hidden, positions, selected[0])
+    selected = spectrum_select(ordered, torch.from_numpy(index), positions, case.keep, case.groups)
+    gathered = gather_tokens(hidden, positions, selected[0])
     return {
         "tokens": case.tokens, "groups": case.groups, "channels": case.channels,
         "dtype": case.dtype, "kernel": stage.score_plan.source,

@@ -14,7 +14,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ...errors import LuvcError, brief
-from ...plugins.scores.spectrum.contract import DOMAIN, OPERATORS
+from ...plugins.contract import DOMAIN
+from ...plugins.operators import OPERATORS
 from .folder import Bundle
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ size, K columns of a convolution's state.
 
 import torch
 
-from ...plugins.scores.spectrum import contract
+from ...plugins import contract
 
 Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/backends/base.py)
 

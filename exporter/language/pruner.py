@@ -10,6 +10,7 @@ from torch import nn
 
 from ...engines.bundle.schedule import Schedule
 from ...plugins.scores.spectrum import contract, reference
+from ...plugins.tokens.reference import indices_of, take_rows
 
 
 @dataclass
@@ -67,10 +68,10 @@ class Pruner(nn.Module):
             seen = energies.sum(1), kept
             if self.forced is not None:
                 kept = self.forced
-                keep_index, visual_index = reference.indices_of(
+                keep_index, visual_index = indices_of(
                     kept, tokens.visual_index, tokens.positions.shape[1]
                 )
-            deep = tuple(reference.take_rows(d, kept) for d in tokens.deep)
+            deep = tuple(take_rows(d, kept) for d in tokens.deep)
         hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         return Tokens(hidden, positions, visual_index, last, deep), seen

@@ -1,9 +1,10 @@
 """From a graph module to an ONNX file: trace, passes, function bodies, shared external weights."""
 
 import contextlib
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from onnxscript import values
 from onnxscript.onnx_opset import opset24 as op
 from torch import nn
 
-from ...plugins.scores.spectrum import contract, reference
-from ...plugins.scores.spectrum.onnx_function import SCHEMAS, luvc
+from ...plugins import contract
+from ...plugins.onnx_functions import luvc, schema
+from ...plugins.operators import OPERATORS
 from ..language import caches
 from ..ops import layer_marks
 from ..ops.layer_marks import Run
@@ -50,41 +52,37 @@ MARK_SCHEMA = _border_schema(MARK, ("x",), place=True)
 GAP_SCHEMA = _border_schema(GAP, layer_marks.PLACES, place=False)
 
 
-def _spectrum_score(signal, visual_index, twiddle, cutoff: int, groups: int):
-    call = values.Op(luvc, contract.SCORE.name, SCHEMAS[contract.SCORE.name])
-    return call(signal, visual_index, twiddle, cutoff=cutoff, groups=groups)
+def _node(schema: onnx.defs.OpSchema, attributes: dict[str, type]) -> Callable:
+    """What the tracer calls for one node: the schema's inputs, then these attributes, in order."""
+    call, inputs = values.Op(luvc, schema.name, schema), len(schema.inputs)
 
+    def translation(*arguments, **named):
+        by_position = dict(zip(attributes, arguments[inputs:], strict=False))
+        return call(*arguments[:inputs], **by_position, **named)
 
-def _spectrum_select(energies, visual_index, positions, keep: int, groups: int):
-    call = values.Op(luvc, contract.SELECT.name, SCHEMAS[contract.SELECT.name])
-    return call(energies, visual_index, positions, keep=keep, groups=groups)
-
-
-def _gather_tokens(hidden, positions, keep_index):
-    call = values.Op(luvc, contract.GATHER.name, SCHEMAS[contract.GATHER.name])
-    return call(hidden, positions, keep_index)
-
-
-def _layer_mark(x, layer: int, place: str):
-    return values.Op(luvc, MARK, MARK_SCHEMA)(x, layer=layer, place=place)
-
-
-def _layer_gap(start, cos, sin, mask, positions, slots, last, layer: int):
-    entering = start, cos, sin, mask, positions, slots, last
-    return values.Op(luvc, GAP, GAP_SCHEMA)(*entering, layer=layer)
+    # By its signature and annotations the tracer tells inputs from attributes.
+    names = [*(x.name for x in schema.inputs), *attributes]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, kind) for name in names]
+    translation.__signature__ = inspect.Signature(parameters)
+    translation.__annotations__ = dict(attributes)
+    return translation
 
 
 def _tensor_scatter(cache, update, index):
     return op.TensorScatter(cache, update, index, axis=2)
 
 
-TRANSLATIONS = {
-    reference.spectrum_score._opoverload: _spectrum_score,
-    reference.spectrum_select._opoverload: _spectrum_select,
-    reference.gather_tokens._opoverload: _gather_tokens,
+OPERATOR_TRANSLATIONS = {
+    getattr(o.form("reference"), o.function)._opoverload: _node(
+        schema(o), dict.fromkeys(o.attributes, int)
+    )
+    for o in OPERATORS
+}
+TRANSLATIONS = OPERATOR_TRANSLATIONS | {
     caches.tensor_scatter._opoverload: _tensor_scatter,
-    layer_marks.layer_mark._opoverload: _layer_mark,
-    layer_marks.layer_gap._opoverload: _layer_gap,
+    layer_marks.layer_mark._opoverload: _node(MARK_SCHEMA, {"layer": int, "place": str}),
+    layer_marks.layer_gap._opoverload: _node(GAP_SCHEMA, {"layer": int}),
 }
 
 

@@ -7,8 +7,9 @@ import onnx_ir as ir
 import onnxscript.optimizer
 from onnx_ir.passes import common as passes
 
-from ...plugins.scores.spectrum.contract import DOMAIN, OPERATORS, VERSION
-from ...plugins.scores.spectrum.onnx_function import FUNCTIONS
+from ...plugins.contract import DOMAIN, VERSION, Operator
+from ...plugins.onnx_functions import function_of
+from ...plugins.operators import OPERATORS
 
 
 def simplify(model: ir.Model, weights: Container[str]) -> None:
@@ -94,24 +95,24 @@ def attach_spu(model: ir.Model) -> None:
     runs the function body when it is not; `aot` picks the ahead-of-time form. Must come last: the
     other passes would inline the functions.
     """
+    operators = {operator.name: operator for operator in OPERATORS}
     used = set()
     for node in model.graph:
         if node.domain == DOMAIN:
             used.add(node.op_type)
-            _order_attributes(node)
+            _order_attributes(node, operators[node.op_type])
             node.attributes.add(ir.AttrString("plugin_namespace", DOMAIN))
             node.attributes.add(ir.AttrString("plugin_version", str(VERSION)))
             node.attributes.add(ir.AttrInt64("aot", 1))
     for name in sorted(used):
-        function = ir.serde.deserialize_function(FUNCTIONS[name].to_function_proto())
-        model.functions[function.identifier()] = function
+        body = ir.serde.deserialize_function(function_of(operators[name]).to_function_proto())
+        model.functions[body.identifier()] = body
     if used:
         model.opset_imports[DOMAIN] = VERSION
 
 
-def _order_attributes(node: ir.Node) -> None:
+def _order_attributes(node: ir.Node, operator: Operator) -> None:
     """The contract's order: TensorRT hands attributes to ahead-of-time plugins by position."""
-    operator = next(o for o in OPERATORS if o.name == node.op_type)
     values = {name: node.attributes.pop(name) for name in operator.attributes}
     for name in operator.attributes:
         node.attributes.add(values[name])

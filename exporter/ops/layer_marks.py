@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...plugins.scores.spectrum.contract import DOMAIN
+from ...plugins.contract import DOMAIN
 
 START, END = "start", "end"
 PLACES = (START, "cos", "sin", "mask", "positions", "slots", "last")

@@ -17,8 +17,8 @@ import pytest
 from filelock import FileLock
 
 from luvc.plugins import nvrtc
+from luvc.plugins.launch import Launch
 from luvc.plugins.nvrtc import SOURCES
-from luvc.plugins.scores.spectrum.launch import Launch
 
 HERE = Path(__file__).parent
 BARRIER = "__syncthreads();"

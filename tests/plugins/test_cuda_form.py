@@ -5,7 +5,10 @@ import torch
 
 from luvc.errors import LuvcError
 from luvc.plugins import cuda, nvrtc
-from luvc.plugins.scores.spectrum import reference
+from luvc.plugins.scores.spectrum import cuda as score_cuda
+from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
+from luvc.plugins.tokens import cuda as tokens_cuda
+from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 
 
 @pytest.fixture(params=["host", "gpu"] if torch.cuda.is_available() else ["host"])
@@ -38,17 +41,17 @@ def test_a_stage_equals_the_reference(place, tokens, groups, keep):
     rows = [torch.randperm(S, generator=generator)[:tokens].sort().values for _ in range(B)]
     index = torch.stack(rows, 1).T.to(place)
     positions = torch.randint(0, 999, (B, S, P), generator=generator).to(place)
-    table = reference.twiddle(tokens // groups).to(place)
+    table = twiddle(tokens // groups).to(place)
     cutoff = tokens // groups // 8
-    energies = cuda.score(hidden, index, table, cutoff, groups)
-    wanted = reference.spectrum_score(hidden.cpu(), index.cpu(), table.cpu(), cutoff, groups)
+    energies = score_cuda.spectrum_score(hidden, index, table, cutoff, groups)
+    wanted = spectrum_score(hidden.cpu(), index.cpu(), table.cpu(), cutoff, groups)
     torch.testing.assert_close(energies.sum(1).cpu(), wanted.sum(1), rtol=1e-5, atol=1e-4)
-    selected = cuda.select(energies, index, positions, keep, groups)
-    expected = reference.spectrum_select(energies.cpu(), index.cpu(), positions.cpu(), keep, groups)
+    selected = tokens_cuda.spectrum_select(energies, index, positions, keep, groups)
+    expected = spectrum_select(energies.cpu(), index.cpu(), positions.cpu(), keep, groups)
     for ours, theirs in zip(selected, expected, strict=True):
         assert torch.equal(ours.cpu(), theirs)
-    gathered = cuda.gather(hidden, positions, selected[0])
-    expected = reference.gather_tokens(hidden.cpu(), positions.cpu(), selected[0].cpu())
+    gathered = tokens_cuda.gather_tokens(hidden, positions, selected[0])
+    expected = gather_tokens(hidden.cpu(), positions.cpu(), selected[0].cpu())
     for ours, theirs in zip(gathered, expected, strict=True):
         assert torch.equal(ours.cpu(), theirs)
 
@@ -67,5 +70,5 @@ def test_registering_leaves_the_operators_on_the_cpu_as_they_are():
         pytest.skip(cuda.register())
     assert cuda.register() == cuda.KERNELS  # a second time
     x, index = torch.randn(1, 20, 4), torch.arange(3, 19)[None]
-    energies = torch.ops.luvc.spectrum_score(x, index, reference.twiddle(16), 4, 1)
+    energies = torch.ops.luvc.spectrum_score(x, index, twiddle(16), 4, 1)
     assert energies.shape == (1, 1, 16)  # one partial sum, not the kernel's chunks

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from luvc.plugins.scores.spectrum import reference
-from luvc.plugins.scores.spectrum.launch import (
-    gather_launch,
-    score_launch,
-    select_launch,
-    unit_bytes,
-)
+from luvc.plugins.scores.spectrum.launch import score_launch
+from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
+from luvc.plugins.tokens.launch import gather_launch, select_launch, unit_bytes
+from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 
 TIE_MARGIN = 1e-5  # energies closer than this, relative to the highest, may change places
 
@@ -20,7 +17,7 @@ def kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups):
     batch, sequence, channels = hidden.shape
     tokens, components = rows.shape[1], positions.shape[2]
     surviving = sequence - tokens + keep
-    table = reference.twiddle(tokens // groups).numpy()
+    table = twiddle(tokens // groups).numpy()
     launch = score_launch(tokens, groups, channels, cutoff, "float32")
     energies = np.zeros((batch, launch.chunks, tokens), np.float32)
     grid = (launch.chunks, batch, launch.blocks)
@@ -55,15 +52,15 @@ def test_kernels_match_the_reference(machine, tokens, groups, keep):
     energies, *rest = kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups)
 
     signal, index, places = map(torch.from_numpy, (hidden, rows, positions))
-    table = reference.twiddle(tokens // groups)
-    wanted = reference.spectrum_score(signal, index, table, cutoff, groups)
+    table = twiddle(tokens // groups)
+    wanted = spectrum_score(signal, index, table, cutoff, groups)
     assert np.abs(energies - wanted[:, 0].numpy()).max() < TIE_MARGIN * wanted.max()
 
     # Random energies leave more than the margin around the last token kept, so all else is exact.
     ranked = wanted.reshape(batch * groups, -1).sort(1, descending=True).values
     kept = keep // groups
     assert (ranked[:, kept - 1] - ranked[:, kept]).min() > TIE_MARGIN * wanted.max()
-    selected = reference.spectrum_select(wanted, index, places, keep, groups)
-    gathered = reference.gather_tokens(signal, places, selected[0])
+    selected = spectrum_select(wanted, index, places, keep, groups)
+    gathered = gather_tokens(signal, places, selected[0])
     for got, want in zip(rest, (*selected, *gathered), strict=True):
         assert np.array_equal(got, want.numpy())

@@ -3,14 +3,9 @@
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.plugins.scores.spectrum.launch import (
-    SHARED_BYTES,
-    gather_launch,
-    largest_radix,
-    score_launch,
-    select_launch,
-    unit_bytes,
-)
+from luvc.plugins.launch import SHARED_BYTES
+from luvc.plugins.scores.spectrum.launch import largest_radix, score_launch
+from luvc.plugins.tokens.launch import gather_launch, select_launch, unit_bytes
 
 
 def plan(tokens, cutoff, channels=3584, groups=1):

@@ -8,12 +8,9 @@ import pytest
 
 from luvc.errors import LuvcError
 from luvc.plugins import nvrtc
-from luvc.plugins.scores.spectrum.launch import (
-    SHARED_BYTES,
-    gather_launch,
-    score_launch,
-    select_launch,
-)
+from luvc.plugins.launch import SHARED_BYTES
+from luvc.plugins.scores.spectrum.launch import score_launch
+from luvc.plugins.tokens.launch import gather_launch, select_launch
 
 LENGTHS = [1, 2, 16, 49, 105, 144, 196, 256, 576, 729, 1000, 1001, 1009, 1024, 1440, 2048]
 LENGTHS += [256 * 11, 256 * 13, 4096, 5760, 5824, 6144, 8192, 8788, 16384, 17408, 20011, 65536]

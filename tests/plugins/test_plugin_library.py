@@ -17,15 +17,10 @@ import pytest
 
 from luvc.errors import LuvcError
 from luvc.plugins import nvrtc
-from luvc.plugins.scores.spectrum.contract import FLOATS, OPERATORS
-from luvc.plugins.scores.spectrum.launch import (
-    gather_call,
-    gather_launch,
-    score_call,
-    score_launch,
-    select_call,
-    select_launch,
-)
+from luvc.plugins.contract import FLOATS
+from luvc.plugins.operators import OPERATORS
+from luvc.plugins.scores.spectrum.launch import score_call, score_launch
+from luvc.plugins.tokens.launch import gather_call, gather_launch, select_call, select_launch
 
 AID = Path(__file__).parent / "aid"
 CPP = Path(nvrtc.__file__).parent / "cpp"

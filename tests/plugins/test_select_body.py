@@ -7,7 +7,9 @@ import pytest
 import torch
 from onnx import helper as h
 
-from luvc.plugins.scores.spectrum import onnx_function, reference
+from luvc.plugins.onnx_functions import function_of
+from luvc.plugins.tokens.contract import SELECT
+from luvc.plugins.tokens.reference import spectrum_select
 
 SIZES = pytest.mark.parametrize(
     ("V", "keep", "groups"), [(5000, 2500, 1), (9000, 4500, 1), (9000, 6000, 3)]
@@ -31,7 +33,7 @@ def select_model(V, keep, groups) -> onnx.ModelProto:
         h.make_graph([node], "select", inputs, outputs),
         opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
         ir_version=11,
-        functions=[onnx_function.FUNCTIONS["SpectrumSelect"].to_function_proto()],
+        functions=[function_of(SELECT).to_function_proto()],
     )
 
 
@@ -66,7 +68,7 @@ def test_equals_the_reference(V, keep, groups):
     index, positions = torch.arange(V)[None] + 7, torch.arange(V + 30)[None, :, None]
     model = select_model(V, keep, groups)
     found = run_body(model, energies=energies, index=index, positions=positions)
-    wanted = reference.spectrum_select(energies, index, positions, keep, groups)
+    wanted = spectrum_select(energies, index, positions, keep, groups)
     for ours, theirs in zip(found, wanted, strict=True):
         assert np.array_equal(ours, theirs.numpy())
 

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from luvc.plugins.scores.spectrum.launch import gather_launch, select_launch, unit_bytes
+from luvc.plugins.tokens.launch import gather_launch, select_launch, unit_bytes
 
 
 def visual_rows(rng, batch, sequence, tokens):

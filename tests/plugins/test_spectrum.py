@@ -7,7 +7,11 @@ import pytest
 import torch
 from onnx import helper as h
 
-from luvc.plugins.scores.spectrum import contract, onnx_function, reference
+from luvc.plugins.onnx_functions import function_of
+from luvc.plugins.operators import OPERATORS
+from luvc.plugins.scores.spectrum.contract import cutoff_bin
+from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
+from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 
 CASES = [  # V, S, D, keep, cutoff bin, groups
     (64, 90, 32, 20, 8, 1),
@@ -44,14 +48,10 @@ def numpy_energies(signal, visual_index, cutoff, groups):
 @pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups"), CASES)
 def test_reference_equals_numpy(V, S, D, keep, cutoff, groups):
     signal, visual_index, positions = feed(V, S, D)
-    energies = reference.spectrum_score(
-        signal, visual_index, reference.twiddle(V // groups), cutoff, groups
-    )
+    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups)
     wanted = numpy_energies(signal, visual_index, cutoff, groups)
     np.testing.assert_allclose(energies[:, 0].numpy(), wanted, rtol=1e-4, atol=1e-6 * wanted.max())
-    keep_index, next_visual, kept = reference.spectrum_select(
-        energies, visual_index, positions, keep, groups
-    )
+    keep_index, next_visual, kept = spectrum_select(energies, visual_index, positions, keep, groups)
     for row in range(2):
         scores = energies[row, 0].numpy().reshape(groups, -1)
         best = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, : keep // groups], axis=1)
@@ -67,7 +67,7 @@ def test_reference_equals_numpy(V, S, D, keep, cutoff, groups):
 def test_ties_go_to_the_lower_position():
     _, visual_index, positions = feed(8, 20, 4)
     energies = torch.tensor([1.0, 2, 2, 1, 2, 1, 1, 1]).expand(2, 1, -1).contiguous()
-    _, _, kept = reference.spectrum_select(energies, visual_index, positions, 5, 1)
+    _, _, kept = spectrum_select(energies, visual_index, positions, 5, 1)
     assert kept[0].tolist() == [0, 1, 2, 3, 4]
     outputs = run_onnx(torch.zeros(2, 20, 4), visual_index, positions, 5, 1, 1, energies)
     assert outputs["kept"][0].tolist() == [0, 1, 2, 3, 4]
@@ -99,14 +99,14 @@ def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=Non
         h.make_graph(nodes, "spu", inputs, outputs),
         opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
         ir_version=11,
-        functions=[f.to_function_proto() for f in onnx_function.FUNCTIONS.values()],
+        functions=[function_of(operator).to_function_proto() for operator in OPERATORS],
     )
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     values = {"signal": signal, "index": visual_index, "pos": positions,
-              "twiddle": reference.twiddle(V // groups)}  # fmt: skip
+              "twiddle": twiddle(V // groups)}  # fmt: skip
     if energies is not None:
         values["energies"] = energies
     names = [o.name for o in session.get_outputs()]
@@ -118,11 +118,9 @@ def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=Non
 def test_onnx_bodies_equal_reference(V, S, D, keep, cutoff, groups):
     signal, visual_index, positions = feed(V, S, D, seed=1)
     out = run_onnx(signal, visual_index, positions, keep, cutoff, groups)
-    energies = reference.spectrum_score(
-        signal, visual_index, reference.twiddle(V // groups), cutoff, groups
-    )
-    wanted = reference.spectrum_select(energies, visual_index, positions, keep, groups)
-    rows, row_pos = reference.gather_tokens(signal, positions, wanted[0])
+    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups)
+    wanted = spectrum_select(energies, visual_index, positions, keep, groups)
+    rows, row_pos = gather_tokens(signal, positions, wanted[0])
     np.testing.assert_allclose(
         out["scored"], energies, rtol=1e-4, atol=1e-6 * float(energies.max())
     )
@@ -141,8 +139,8 @@ def test_large_twiddle_stays_exact():
 
 
 def test_bodies_and_contract_agree():
-    for operator in contract.OPERATORS:
-        proto = onnx_function.FUNCTIONS[operator.name].to_function_proto()
+    for operator in OPERATORS:
+        proto = function_of(operator).to_function_proto()
         assert list(proto.input) == [t.name for t in operator.inputs]
         assert list(proto.output) == [t.name for t in operator.outputs]
         assert list(proto.attribute) == list(operator.attributes)
@@ -152,4 +150,4 @@ def test_bodies_and_contract_agree():
     ("cutoff", "tokens", "wanted"), [(0.25, 256, 32), (1, 9, 4), (0.1, 36, 1), (0.29, 200, 29)]
 )
 def test_cutoff_bin(cutoff, tokens, wanted):
-    assert contract.cutoff_bin(cutoff, tokens) == wanted
+    assert cutoff_bin(cutoff, tokens) == wanted

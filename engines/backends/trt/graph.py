@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LuvcError
-from ....plugins.scores.spectrum.contract import DOMAIN, SELECT
+from ....plugins.contract import DOMAIN
+from ....plugins.tokens.contract import SELECT
 from ...bundle.graph_file import STANDARD
 from ...bundle.manifest import Layout, Manifest, Range
 

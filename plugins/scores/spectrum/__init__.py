@@ -1,5 +1,1 @@
-"""The Spectrum Pruning Unit (SPU): score, select and gather visual tokens.
-
-`contract` is the single description; `reference` is the torch definition every other form is held
-to; `onnx_function` holds bodies of standard ONNX operators for runtimes without the plugins.
-"""
+"""The score of the Spectrum Pruning Unit (SPU): what an ideal low-pass leaves of each visual token."""

@@ -1,61 +1,24 @@
-"""Which kernel runs a SPU operator, how it is compiled and with which grid.
+"""Which kernel scores, how it is compiled and with which grid.
 
-Pure arithmetic: no compiler and no TensorRT is needed to plan. Three kernels score, all exact:
+Three kernels, all exact:
     score.cu        the group's transform fits shared memory and its prime factors are at most 13
     score_split.cu  longer groups: transforms of a divisor, joined over the kept bins
     score_basis.cu  everything else, by products with the truncated Fourier basis
-Letters: contract.py; `length` is V / groups, the tokens transformed together.
+Letters: ../../contract.py; `length` is V / groups, the tokens transformed together.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 from ....errors import LuvcError
-from .contract import FLOATS
+from ...contract import FLOATS
+from ...launch import SHARED_BYTES, WARP, Call, Launch, Macros, check_dtype, group_length, round_up
 
-Macros = tuple[tuple[str, int], ...]  # compile-time constants of a kernel: (name, value)
-Call = tuple[tuple[Any, Any, Any], tuple[Any, ...]]  # grid (x, y, z) and the kernel's integers
-
-SHARED_BYTES = 48 * 1024  # static shared memory every GPU grants a block without opt-in
 COMPLEX_BYTES = 8
-WARP = 32
-MAX_THREADS = 1024
 RADICES = (16, 13, 11, 8, 7, 5, 4, 3, 2)
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 # Partial sums of one score: about one per multiprocessor of the largest GPUs. More would shorten
 # the score and lengthen the select, where a single block adds them up.
 CHUNKS = 128
 
 MIN_SPLIT = 256  # below this divisor too few threads work, and the truncated basis is faster
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One compiled kernel and its launch.
-
-    Attributes:
-        source: file in kernels/.
-        entry: name of the kernel in it.
-        macros: its compile-time constants.
-        threads: threads per block.
-        shared_bytes: static shared memory of a block, bytes.
-        chunks: partial sums C a score writes; 1 for the other operators.
-        blocks: blocks per batch row beyond the chunks: groups (times ranges of score_basis).
-    """
-
-    source: str
-    entry: str
-    macros: Macros
-    threads: int
-    shared_bytes: int
-    chunks: int = 1
-    blocks: int = 1
-
-    def options(self) -> tuple[str, ...]:
-        """Compiler options; compute_80 runs on every GPU from that generation on."""
-        macros = [f"-D{name}={value}" for name, value in self.macros]
-        return ("--gpu-architecture=compute_80", "--std=c++17", *macros)
 
 
 def largest_radix(length: int, limit: int) -> int:
@@ -91,7 +54,7 @@ def score_launch(
     Raises:
         LuvcError: for V, groups, D, cutoff or dtype out of range.
     """
-    length = _group_length(tokens, groups)
+    length = group_length(tokens, groups)
     if channels < 1:
         raise LuvcError(f"SpectrumScore: D = {channels} channels; at least 1 is needed.")
     if not 0 <= cutoff <= length // 2:
@@ -107,105 +70,14 @@ def score_launch(
     )
 
 
-def select_launch(tokens: int, groups: int, keep: int) -> Launch:
-    """The launch of SpectrumSelect: one block per group and batch row.
-
-    Args:
-        tokens: V, visual tokens.
-        groups: equal runs of V; each keeps keep / groups.
-        keep: k, visual tokens kept of all V.
-
-    Raises:
-        LuvcError: for V, groups or k out of range.
-    """
-    length = _group_length(tokens, groups)
-    if not 1 <= keep <= tokens:
-        raise LuvcError(
-            f"SpectrumSelect: keep {keep} is outside 1 .. {tokens}, the visual tokens that enter; "
-            "lower keep (to drop them all, leave the stage out and cut the rows)."
-        )
-    if keep % groups:
-        raise LuvcError(
-            f"SpectrumSelect: keep {keep} is no multiple of groups {groups}, and each group keeps "
-            f"the same number; use {keep - keep % groups or groups}."
-        )
-    threads = min(MAX_THREADS, _round_up(length, WARP))
-    # The struct Shared of select.cu, whose fields need no padding.
-    shared = 256 * 4 + 2 * 4 + 32 * 8 + threads * (4 + 4 + 8)
-    macros = (("LENGTH", length), ("THREADS", threads))
-    return Launch("select.cu", "spectrum_select", macros, threads, shared, blocks=groups)
-
-
-def gather_launch(channels: int, dtype: str = "float16") -> Launch:
-    """The launch of GatherTokens: one block per surviving row.
-
-    Args:
-        channels: D, hidden size.
-        dtype: element type of the hidden states, one of contract.FLOATS.
-
-    Raises:
-        LuvcError: for D or dtype out of range.
-    """
-    if channels < 1:
-        raise LuvcError(f"GatherTokens: D = {channels} channels; at least 1 is needed.")
-    unit = unit_bytes(channels, dtype)
-    units = channels * ITEM_BYTES[dtype] // unit
-    threads = min(256, _round_up(units, WARP))
-    macros = (("UNIT_BYTES", unit), ("THREADS", threads))
-    return Launch("gather.cu", "gather_tokens", macros, threads, 0)
-
-
-# What a launch is called with; sizes may be numbers or TensorRT's symbols.
-
-
 def score_call(launch: Launch, batch, sequence, channels, cutoff: int) -> Call:
-    """Of SpectrumScore."""
+    """What a score launch is called with; sizes may be numbers or TensorRT's symbols."""
     return (launch.chunks, batch, launch.blocks), (sequence, channels, cutoff)
 
 
-def select_call(launch: Launch, batch, sequence, chunks, keep: int) -> Call:
-    """Of SpectrumSelect; `chunks` of the energies."""
-    return (launch.blocks, batch, 1), (sequence, chunks, keep)
-
-
-def gather_call(channels: int, dtype: str, batch, sequence, rows, components) -> Call:
-    """Of GatherTokens; `rows` survive, positions have `components` axes."""
-    units = channels * ITEM_BYTES[dtype] // unit_bytes(channels, dtype)
-    return (rows, batch, 1), (sequence, units, components)
-
-
-def unit_bytes(channels: int, dtype: str) -> int:
-    """Widest word, 16 bytes at most, that divides a row of `channels` elements."""
-    _check_dtype(dtype)
-    row = channels * ITEM_BYTES[dtype]
-    return next(width for width in (16, 8, 4, 2) if row % width == 0)
-
-
-def _group_length(tokens: int, groups: int) -> int:
-    if tokens < 1:
-        raise LuvcError(
-            f"V = {tokens} visual tokens; a stage needs at least 1. Leave the stage out."
-        )
-    if groups < 1 or tokens % groups:
-        raise LuvcError(
-            f"groups {groups} does not divide V = {tokens} visual tokens into equal runs; use 1 or "
-            "a divisor of V."
-        )
-    return tokens // groups
-
-
-def _check_dtype(dtype: str) -> None:
-    if dtype not in FLOATS:
-        raise LuvcError(f"element type {dtype} is none of {', '.join(FLOATS)}; cast the input.")
-
-
 def _element_macros(channels: int, dtype: str) -> Macros:
-    _check_dtype(dtype)
+    check_dtype(dtype)
     return (("ELEMENT", FLOATS.index(dtype)), ("EVEN_CHANNELS", int(channels % 2 == 0)))
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
 
 
 def _chunks(passes: int) -> int:
@@ -235,7 +107,7 @@ def _transform_launch(length: int, groups: int, channels: int, common: Macros) -
             break
     else:
         return None
-    threads = _round_up(columns * pairs, WARP)
+    threads = round_up(columns * pairs, WARP)
     macros = (*common, ("PAIRS", pairs), ("PITCH", pitch), ("THREADS", threads), ("MAX_RADIX", 16))
     chunks = _chunks(-(-channels // (2 * pairs)))
     return Launch("score.cu", "spectrum_score", macros, threads, shared, chunks, groups)
@@ -255,7 +127,7 @@ def _split_launch(
     sub = next(fitting, None)
     if sub is None or bins > length:
         return None
-    threads = min(512, _round_up(sub // largest_radix(sub, 13), WARP))
+    threads = min(512, round_up(sub // largest_radix(sub, 13), WARP))
     macros = (*common, ("SUB", sub), ("BINS", bins), ("THREADS", threads), ("MAX_RADIX", 13))
     shared = (_padded(sub) + bins) * COMPLEX_BYTES
     chunks = _chunks(-(-channels // 2))

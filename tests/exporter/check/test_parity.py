@@ -21,7 +21,8 @@ from luvc.exporter.check.parity import reference_runner, reports
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
 from luvc.exporter.report import validation_table
-from luvc.plugins.scores.spectrum import contract
+from luvc.plugins.contract import DOMAIN
+from luvc.plugins.operators import OPERATORS
 
 from ...conftest import CASES, ask
 
@@ -160,9 +161,9 @@ def test_spu_nodes_name_their_plugin(workshop):
     bundle = workshop.bundle("qwen2")
     layout = bundle.manifest.layouts[0]
     model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)
-    nodes = [n for n in model.graph.node if n.domain == contract.DOMAIN]
+    nodes = [n for n in model.graph.node if n.domain == DOMAIN]
     scored = sum(1 for p in layout.schedule.language if p.keep)
-    counts = {o.name: sum(n.op_type == o.name for n in nodes) for o in contract.OPERATORS}
+    counts = {o.name: sum(n.op_type == o.name for n in nodes) for o in OPERATORS}
     assert counts == {
         "SpectrumScore": scored,
         "SpectrumSelect": scored,
@@ -172,9 +173,9 @@ def test_spu_nodes_name_their_plugin(workshop):
         values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         assert values["plugin_namespace"] == b"luvc" and values["plugin_version"] == b"1"
         assert values["aot"] == 1
-        operator = next(o for o in contract.OPERATORS if o.name == node.op_type)
+        operator = next(o for o in OPERATORS if o.name == node.op_type)
         assert [a for a in values if a in operator.attributes] == list(operator.attributes)
-    assert {f.name for f in model.functions} == {o.name for o in contract.OPERATORS}
+    assert {f.name for f in model.functions} == {o.name for o in OPERATORS}
 
 
 def test_without_a_filter_there_is_nothing_to_transform(workshop):
@@ -182,7 +183,7 @@ def test_without_a_filter_there_is_nothing_to_transform(workshop):
     layout = bundle.manifest.layouts[0]
     assert layout.schedule.cutoff == 1 and not layout.schedule.vision
     model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)
-    operators = {n.op_type for n in model.graph.node if n.domain == contract.DOMAIN}
+    operators = {n.op_type for n in model.graph.node if n.domain == DOMAIN}
     assert operators == {"SpectrumSelect", "GatherTokens"} == {f.name for f in model.functions}
 
 
