@@ -10,7 +10,8 @@ import torch
 
 from ...engines.backends.base import stage_names
 from ...engines.bundle.manifest import Layout
-from .caches import Buffers, ScatterCache, scattered
+from ..ops.scatter import scattered
+from .caches import Buffers, ScatterCache
 from .decoder import MARK_TABLE, Decoder
 from .masks import prompt_mask, step_mask
 from .pruner import Tokens, add_deep

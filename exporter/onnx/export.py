@@ -19,8 +19,7 @@ from torch import nn
 from ...plugins import contract
 from ...plugins.onnx_functions import luvc, schema
 from ...plugins.operators import OPERATORS
-from ..language import caches
-from ..ops import layer_marks
+from ..ops import layer_marks, scatter
 from ..ops.layer_marks import Run
 from .layer_copies import GAP, MARK, stamp
 from .passes import attach_spu, simplify, static_reshape
@@ -80,7 +79,7 @@ OPERATOR_TRANSLATIONS = {
     for o in OPERATORS
 }
 TRANSLATIONS = OPERATOR_TRANSLATIONS | {
-    caches.tensor_scatter._opoverload: _tensor_scatter,
+    scatter.tensor_scatter._opoverload: _tensor_scatter,
     layer_marks.layer_mark._opoverload: _node(MARK_SCHEMA, {"layer": int, "place": str}),
     layer_marks.layer_gap._opoverload: _node(GAP_SCHEMA, {"layer": int}),
 }
