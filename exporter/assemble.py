@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from ..dtypes import DTYPES
 from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.bundle.manifest import Layout, Manifest
 from ..engines.bundle.swap import check_space
@@ -24,7 +23,6 @@ from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
 
 Progress = Callable[[str], None]
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def assemble(
@@ -50,7 +48,7 @@ def assemble(
         LuvcError: the disk is too small.
     """
     model.set_attn_implementation(NAME)
-    dtype = DTYPES[config.dtype]
+    dtype = DTYPES[config.dtype].torch
     parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
     weights = WeightsFile(folder / WEIGHTS, parameters, dtype)
     check_space(folder, weights.bytes)
@@ -80,7 +78,7 @@ def assemble(
 
 
 def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
-    dtype, capacity = DTYPES[config.dtype], config.text_capacity
+    dtype, capacity = DTYPES[config.dtype].torch, config.text_capacity
     text = model, family, layout, capacity, dtype
     requests = {
         layout.graphs.vision: partial(vision_request, model, family, layout, dtype),

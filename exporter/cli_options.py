@@ -12,10 +12,10 @@ from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
+from ..dtypes import SHORT
 from .config import SOLVER, ExportConfig, parse_parts, parse_ratio, parse_size, read_schedule
 from .planning.defaults import DEFAULTS, SolverOptions, shown
 
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
 
 
@@ -94,7 +94,7 @@ class Asked:
             image_sizes=tuple(parse_size(s) for s in self.image_size or ()),
             images=tuple(self.images or (1,)),
             frames=tuple(self.frames or ()),
-            dtype=DTYPES.get(dtype, dtype),
+            dtype=SHORT[dtype].name if dtype in SHORT else dtype,
             backend=backend,
             text_capacity=self.text_capacity,
             reference_text=self.text_tokens,

@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..dtypes import DTYPES
 from ..engines.bundle.manifest import Layout
 from ..engines.bundle.schedule import Schedule, Stage
 from ..engines.validate import Report
@@ -20,7 +21,6 @@ from .planning.problem import Problem
 from .planning.solver import smooth_counts, without_stage
 from .timing.latency import Timed
 
-ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"
 COUNTED = ("flops", "baseline_flops", "kv_bytes", "baseline_kv_bytes")
 ALIKE = 0.5  # part of a stage's tokens whose scores may lie together before that is told
@@ -41,7 +41,7 @@ def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> 
 
     def kept(stage: Stage, tokens: int) -> int:
         layers = range(stage.first, stage.last + 1)
-        return ITEM_BYTES[dtype] * sum(family.language.kept_values(i, tokens) for i in layers)
+        return DTYPES[dtype].bytes * sum(family.language.kept_values(i, tokens) for i in layers)
 
     for stage in layout.stages:
         before = layout.baseline_visual_tokens + text_tokens

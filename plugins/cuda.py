@@ -12,6 +12,7 @@ from functools import cache
 
 import torch
 
+from ..dtypes import of_torch
 from ..errors import LuvcError
 from . import launch, nvrtc
 from .operators import OPERATORS
@@ -71,7 +72,7 @@ def run(
 
 def element(x: torch.Tensor) -> str:
     """Name of the element type, as in contract.py."""
-    return str(x.dtype).removeprefix("torch.")
+    return of_torch(x.dtype).name
 
 
 def register() -> str:

@@ -14,7 +14,6 @@ Call = tuple[tuple[Any, Any, Any], tuple[Any, ...]]  # grid (x, y, z) and the ke
 
 SHARED_BYTES = 48 * 1024  # static shared memory every GPU grants a block without opt-in
 WARP = 32
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ TensorRT with them (creates the plugin).
 import onnx
 from onnxscript import OnnxFunction, values
 
+from ..dtypes import DTYPES
 from .contract import DOMAIN, VERSION, Operator
 
 luvc = values.Opset(DOMAIN, VERSION)
@@ -21,15 +22,15 @@ def function_of(operator: Operator) -> OnnxFunction:
 def schema(operator: Operator) -> onnx.defs.OpSchema:
     """The ONNX operator schema of a contract entry; float tensors share the type T."""
     S = onnx.defs.OpSchema
-    names = {"float16": "float16", "bfloat16": "bfloat16", "float32": "float", "int64": "int64"}
+
+    def kind(dtype: str) -> str:
+        return f"tensor({DTYPES[dtype].onnx.lower()})"
 
     def parameter(tensor):
         floats = len(tensor.dtypes) > 1
-        return S.FormalParameter(
-            tensor.name, "T" if floats else f"tensor({names[tensor.dtypes[0]]})"
-        )
+        return S.FormalParameter(tensor.name, "T" if floats else kind(tensor.dtypes[0]))
 
-    floats = [f"tensor({names[d]})" for t in operator.inputs if len(t.dtypes) > 1 for d in t.dtypes]
+    floats = [kind(d) for t in operator.inputs if len(t.dtypes) > 1 for d in t.dtypes]
     return S(
         operator.name,
         DOMAIN,

@@ -14,6 +14,7 @@ import inspect
 from functools import partial
 from pathlib import Path
 
+from ..dtypes import TENSORRT
 from ..errors import LuvcError
 from . import nvrtc
 from .contract import DOMAIN, Operator
@@ -149,9 +150,8 @@ def _compiled(operator: Operator, compile_, trtp):
 
 def element(tensor) -> str:
     """Name of the element type, as in contract.py."""
-    names = {"HALF": "float16", "BF16": "bfloat16", "FLOAT": "float32", "INT64": "int64"}
     name = str(tensor.dtype.name)
-    return names.get(name, name.lower())
+    return TENSORRT[name].name if name in TENSORRT else name.lower()
 
 
 def _check_inputs(operator: Operator, tensors) -> None:

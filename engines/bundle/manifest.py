@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ...dtypes import DTYPES
 from .bounded import (
     Arch,
     Bytes,
@@ -286,5 +287,5 @@ class Manifest(Frozen):
         """
         text, lm = self.text_capacity if text is None else text, self.language
         visual = layout.schedule.visual_per_layer(lm.layers, layout.visual_tokens)
-        item = 4 if self.dtype == "float32" else 2
+        item = DTYPES[self.dtype].bytes
         return item * sum(lm.kept_values(i, text + v) for i, v in enumerate(visual))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ...dtypes import DTYPES
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import REPORT, Bundle
 from ...engines.bundle.manifest import Layout, Manifest
@@ -14,7 +15,7 @@ from ...engines.bundle.schedule import stages_of
 from ...engines.processing import Processor
 from ...engines.validate import Report, validate
 from ...errors import LuvcError, Mismatch
-from ..assemble import DTYPES, Progress, assemble
+from ..assemble import Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
 from ..checkpoint.weights import load_model
@@ -134,7 +135,7 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
 
 def _rounded(model: Any, dtype: str) -> Any:
     """The model with weights of a bundle's dtype."""
-    return convert(model, torch.device("cpu"), DTYPES[dtype])
+    return convert(model, torch.device("cpu"), DTYPES[dtype].torch)
 
 
 def reports(bundle: Bundle) -> list[Report]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...dtypes import DTYPES
 from ...engines.backends.base import (
     PrefillFeed,
     PrefillResult,
@@ -87,7 +88,7 @@ class TorchRunner:
         name: Any = str(self.dtype).removeprefix("torch.")
         specs = cache_specs(self.family.language, layout, self.text_capacity, name, batch)
         return {
-            s.name: torch.zeros(s.shape, dtype=getattr(torch, s.dtype), device=self.device)
+            s.name: torch.zeros(s.shape, dtype=DTYPES[s.dtype].torch, device=self.device)
             for s in specs
         }
 

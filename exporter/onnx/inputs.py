@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from ...dtypes import DTYPES, of_torch
 from ...engines.backends.base import cache_specs
 from ...engines.bundle.manifest import Layout
 from ..checkpoint.family import Family
@@ -38,9 +39,9 @@ def vision_request(
 
 def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int, dtype: torch.dtype):
     """Empty buffers of the layers that are traced."""
-    name = str(dtype).removeprefix("torch.")
+    name = of_torch(dtype).name
     specs = cache_specs(family.language, layout, capacity, name, BATCH)  # type: ignore[arg-type]
-    shapes = {s.name: (s.shape, getattr(torch, s.dtype)) for s in specs}
+    shapes = {s.name: (s.shape, DTYPES[s.dtype].torch) for s in specs}
     found = (shapes[name] for name in graph.cache_names())
     return tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in found)
 

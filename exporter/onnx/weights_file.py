@@ -20,17 +20,11 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
+from ...dtypes import of_torch
 from ...engines.bundle.manifest import File
 
 PAGE = 4096
 MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
-NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
-ONNX = {
-    torch.float32: ir.DataType.FLOAT,
-    torch.float16: ir.DataType.FLOAT16,
-    torch.bfloat16: ir.DataType.BFLOAT16,
-    torch.int64: ir.DataType.INT64,
-}
 
 
 def release(tensor: torch.Tensor) -> None:
@@ -68,7 +62,7 @@ class WeightsFile:
             size = t.numel() * self._dtype(t).itemsize
             self._place[name] = end, size
             header[name] = {
-                "dtype": NAMES[self._dtype(t)],
+                "dtype": of_torch(self._dtype(t)).safetensors,
                 "shape": list(t.shape),
                 "data_offsets": [end, end + size],
             }
@@ -132,6 +126,11 @@ class WeightsFile:
         tensor = self.tensors[name]
         start, size = self._place[name]
         return ir.ExternalTensor(
-            os.path.relpath(self.path, folder), 8 + len(self._text) + start, size,
-            ONNX[self._dtype(tensor)], shape=ir.Shape(list(tensor.shape)), name=name, base_dir=str(folder),
-        )  # fmt: skip
+            location=os.path.relpath(self.path, folder),
+            offset=8 + len(self._text) + start,
+            length=size,
+            dtype=of_torch(self._dtype(tensor)).onnx_ir,
+            shape=ir.Shape(list(tensor.shape)),
+            name=name,
+            base_dir=str(folder),
+        )

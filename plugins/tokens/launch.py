@@ -3,8 +3,9 @@
 `length` is V / groups, the tokens that compete with each other.
 """
 
+from ...dtypes import DTYPES
 from ...errors import LuvcError
-from ..launch import ITEM_BYTES, WARP, Call, Launch, check_dtype, group_length, round_up
+from ..launch import WARP, Call, Launch, check_dtype, group_length, round_up
 
 MAX_THREADS = 1024
 
@@ -51,7 +52,7 @@ def gather_launch(channels: int, dtype: str = "float16") -> Launch:
     if channels < 1:
         raise LuvcError(f"GatherTokens: D = {channels} channels; at least 1 is needed.")
     unit = unit_bytes(channels, dtype)
-    units = channels * ITEM_BYTES[dtype] // unit
+    units = channels * DTYPES[dtype].bytes // unit
     threads = min(256, round_up(units, WARP))
     macros = (("UNIT_BYTES", unit), ("THREADS", threads))
     return Launch("gather.cu", "gather_tokens", macros, threads, 0)
@@ -67,12 +68,12 @@ def select_call(launch: Launch, batch, sequence, chunks, keep: int) -> Call:
 
 def gather_call(channels: int, dtype: str, batch, sequence, rows, components) -> Call:
     """Of GatherTokens; `rows` survive, positions have `components` axes."""
-    units = channels * ITEM_BYTES[dtype] // unit_bytes(channels, dtype)
+    units = channels * DTYPES[dtype].bytes // unit_bytes(channels, dtype)
     return (rows, batch, 1), (sequence, units, components)
 
 
 def unit_bytes(channels: int, dtype: str) -> int:
     """Widest word, 16 bytes at most, that divides a row of `channels` elements."""
     check_dtype(dtype)
-    row = channels * ITEM_BYTES[dtype]
+    row = channels * DTYPES[dtype].bytes
     return next(width for width in (16, 8, 4, 2) if row % width == 0)

@@ -90,7 +90,7 @@ def hugging_face(
     """The checkpoint in PyTorch through its own `generate`, on the pictures of a bundle's layout."""
     import torch
 
-    from ...exporter.assemble import DTYPES
+    from ...dtypes import DTYPES
     from ...exporter.checkpoint.family import Family
     from ...exporter.checkpoint.weights import load_model
     from ..hugging_face import unmerged
@@ -105,7 +105,7 @@ def hugging_face(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     memory = DeviceMemory()
     with memory:
-        network = load_model(family).to(device, DTYPES[source.manifest.dtype])
+        network = load_model(family).to(device, DTYPES[source.manifest.dtype].torch)
     network.generation_config.eos_token_id = None
 
     def run(batch: int, new_tokens: int) -> Figures:

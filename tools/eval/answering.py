@@ -78,14 +78,14 @@ class HfAnswerer:
     def __init__(self, bundle: Bundle, model: str, max_new_tokens: int):
         import transformers
 
-        from ...exporter.assemble import DTYPES
+        from ...dtypes import DTYPES
         from ...exporter.checkpoint.family import Family
         from ...exporter.checkpoint.weights import load_model
         from ..hugging_face import unmerged
 
         self._family = family = Family.load(model)
         self.processor = unmerged(bundle, family)
-        self.model = load_model(family).to(DTYPES[bundle.manifest.dtype]).float()
+        self.model = load_model(family).to(DTYPES[bundle.manifest.dtype].torch).float()
         self.max_new_tokens = max_new_tokens
         self._counts = {layout.images for layout in bundle.manifest.pictured}
         self.description = f"transformers {transformers.__version__} generate, float32"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...dtypes import DTYPES
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout, Manifest
 from ...engines.validate import LIMITS, Report
@@ -18,8 +19,6 @@ from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.report import human, notes, stage_rows
 from ..bench.tables import ROWS
 from ..eval import outcome
-
-DTYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 
 
 def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def export_command(manifest: Manifest, target: str) -> str:
     parts += [f"--image-size {h}x{w}" for h, w in sizes]
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
-    parts += [f"--dtype {DTYPES[m.dtype]}", f"--text-capacity {m.text_capacity}"]
+    parts += [f"--dtype {DTYPES[m.dtype].short}", f"--text-capacity {m.text_capacity}"]
     parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it

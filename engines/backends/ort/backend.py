@@ -3,7 +3,9 @@
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ..base import Backend
-from .runner import NUMPY, OrtRunner
+from .runner import OrtRunner
+
+RUNS = ("float32", "float16")  # weights and computation
 
 
 class OrtBackend(Backend):
@@ -27,7 +29,7 @@ class OrtBackend(Backend):
 
     def usable(self, bundle: Bundle) -> str | None:
         """None, or why this bundle cannot be run here."""
-        if bundle.manifest.dtype not in NUMPY:
+        if bundle.manifest.dtype not in RUNS:
             return (
                 f"{bundle.path} holds {bundle.manifest.dtype} weights, which ONNX Runtime does not run: "
                 "use --backend tensorrt or tensorrt-rtx on a GPU, or export with --dtype fp16"

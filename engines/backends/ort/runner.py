@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from ....cores import pool_size
+from ....dtypes import DTYPES
 from ....errors import LuvcError, brief
 from ...bundle.folder import Bundle
 from ...bundle.graph_file import read_graph
 from ...bundle.manifest import Layout
 from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
 from .weights import SharedWeights
-
-NUMPY = {"float32": np.float32, "float16": np.float16}
 
 
 class Caches:
@@ -136,7 +135,9 @@ class OrtRunner:
         """Zeroed buffers on the device."""
         m = self.bundle.manifest
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
-        return Caches({s.name: np.zeros(s.shape, NUMPY[s.dtype]) for s in specs}, self.device)
+        return Caches(
+            {s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs}, self.device
+        )
 
     def window(self, caches: "Caches", start: int, count: int) -> "Caches":
         """Caches of `count` rows from `start` on, in the same memory (CPU only)."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ..base import CacheSpec
 from .cuda import Buffers, Memory
-from .session import numpy_dtype
 
 ALIGNED = 256  # bytes; TensorRT takes no other addresses
 
@@ -63,4 +63,4 @@ class Caches:
 
 
 def _bytes(spec: CacheSpec) -> int:
-    return int(np.prod(spec.shape)) * numpy_dtype(spec.dtype).itemsize
+    return int(np.prod(spec.shape)) * DTYPES[spec.dtype].bytes

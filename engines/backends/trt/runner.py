@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout
@@ -21,7 +22,7 @@ from .engine_choice import pick_engine
 from .library import Library
 from .plugins import register_plugins
 from .prompt_lengths import pad_prompts
-from .session import Session, Sessions, numpy_dtype
+from .session import Session, Sessions
 
 ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
 COPIED = ("conv", "position")  # kinds of small caches that need not be updated in place
@@ -135,7 +136,7 @@ class TrtRunner:
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies by name."""
-        found = {s.name: np.empty(s.shape, numpy_dtype(s.dtype)) for s in caches.specs}
+        found = {s.name: np.empty(s.shape, DTYPES[s.dtype].numpy) for s in caches.specs}
         with self._lock:
             for array, address in zip(found.values(), caches.addresses, strict=True):
                 self.cuda.download(array, address)

@@ -10,21 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ....dtypes import TENSORRT
 from ....errors import LuvcError
 from .cuda import Cuda, check_memory
 from .kernel_cache import CompiledKernels, cache_name
 from .library import Library, make_log
-
-DTYPES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64"}
-
-
-def numpy_dtype(name: str) -> np.dtype:
-    """A dtype by name; numpy itself has no bfloat16."""
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(name)
 
 
 class Sessions:
@@ -142,7 +132,7 @@ class Session:
 
     def dtype(self, name: str) -> np.dtype:
         """Element type of an input or output."""
-        return numpy_dtype(DTYPES[self._engine.get_tensor_dtype(name).name])
+        return TENSORRT[self._engine.get_tensor_dtype(name).name].numpy
 
     def width(self, name: str) -> int:
         """Last dimension of an input or output, the same in all its shapes."""

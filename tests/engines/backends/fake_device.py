@@ -10,10 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from luvc.engines.backends.trt.session import numpy_dtype
-
-TYPES = {1: "float32", 7: "int64", 10: "float16"}
-
 
 def view(address: int, shape, dtype) -> np.ndarray:
     """The array that lies at an address."""
@@ -93,7 +89,7 @@ class FakeSession:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
     def dtype(self, name):
-        return numpy_dtype(TYPES[(self.inputs | self.outputs)[name].elem_type])
+        return onnx.helper.tensor_dtype_to_np_dtype((self.inputs | self.outputs)[name].elem_type)
 
     def width(self, name):
         return (self.inputs | self.outputs)[name].shape.dim[-1].dim_value
