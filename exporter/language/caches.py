@@ -24,7 +24,9 @@ class ScatterCache:
     """
 
     def __init__(self, buffers: Buffers, slots: dict[int, torch.Tensor], fresh: bool):
-        self.buffers, self.slots, self.fresh = buffers, slots, fresh
+        self.buffers = buffers
+        self.slots = slots
+        self.fresh = fresh
         self.last: torch.Tensor | None = None
         self.written: Buffers = {}
 

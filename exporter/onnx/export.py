@@ -40,11 +40,14 @@ def _border_schema(name: str, inputs: Sequence[str], place: bool) -> onnx.defs.O
     attributes = [_S.Attribute("layer", _S.AttrType.INT, "", required=True)]
     attributes += [_S.Attribute("place", _S.AttrType.STRING, "", required=True)] * place
     return _S(
-        name, contract.DOMAIN, contract.VERSION,
+        name,
+        contract.DOMAIN,
+        contract.VERSION,
         inputs=[_S.FormalParameter(inputs[0], "T0"), *rest],
         outputs=[_S.FormalParameter("out", "T0")],
-        type_constraints=[(f"T{n}", _ANY, "") for n in range(len(inputs))], attributes=attributes,
-    )  # fmt: skip
+        type_constraints=[(f"T{n}", _ANY, "") for n in range(len(inputs))],
+        attributes=attributes,
+    )
 
 
 MARK_SCHEMA = _border_schema(MARK, ("x",), place=True)
@@ -102,10 +105,17 @@ def trace(request: Trace) -> ir.Model:
     """Trace to onnx_ir and run all passes."""
     with torch.no_grad(), _quiet(), _emptied(request):
         program = torch.onnx.export(
-            request.module, request.args, dynamo=True, opset_version=OPSET, optimize=False,
-            input_names=list(request.inputs), output_names=list(request.outputs),
-            dynamic_shapes=request.dynamic, custom_translation_table=TRANSLATIONS, verbose=False,
-        )  # fmt: skip
+            request.module,
+            request.args,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            input_names=list(request.inputs),
+            output_names=list(request.outputs),
+            dynamic_shapes=request.dynamic,
+            custom_translation_table=TRANSLATIONS,
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     model = program.model

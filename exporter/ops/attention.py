@@ -52,9 +52,14 @@ def attention(
         out = _grouped(query, key, value, attention_mask, scaling)
     else:
         out = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling,
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            is_causal=causal,
+            scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
-        )  # fmt: skip
+        )
     return out.transpose(1, 2), None
 
 

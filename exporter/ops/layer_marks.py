@@ -73,10 +73,15 @@ def _(x, layer, place):
 
 @torch.library.custom_op(f"{DOMAIN}::layer_gap", mutates_args=())
 def layer_gap(
-    start: torch.Tensor, cos: torch.Tensor | None, sin: torch.Tensor | None,
-    mask: torch.Tensor | None, positions: torch.Tensor | None, slots: torch.Tensor | None,
-    last: torch.Tensor | None, layer: int,
-) -> torch.Tensor:  # fmt: skip
+    start: torch.Tensor,
+    cos: torch.Tensor | None,
+    sin: torch.Tensor | None,
+    mask: torch.Tensor | None,
+    positions: torch.Tensor | None,
+    slots: torch.Tensor | None,
+    last: torch.Tensor | None,
+    layer: int,
+) -> torch.Tensor:
     """Stands for a layer that another one's trace will fill."""
     return start.clone()
 
@@ -87,9 +92,12 @@ def _(start, cos, sin, mask, positions, slots, last, layer):
 
 
 def bordered(
-    layer: Callable[..., torch.Tensor], number: int, gap: bool, start: torch.Tensor,
+    layer: Callable[..., torch.Tensor],
+    number: int,
+    gap: bool,
+    start: torch.Tensor,
     **inputs: torch.Tensor | None,
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """`layer(start, **inputs)`, with marks on its borders while tracing, or a gap in its place.
 
     Args:

@@ -35,7 +35,8 @@ def place(request, monkeypatch):
 @pytest.mark.parametrize("tokens, groups, keep", [(48, 1, 20), (105, 3, 60), (257, 1, 257)])
 def test_a_stage_equals_the_reference(place, tokens, groups, keep):
     generator = torch.Generator().manual_seed(tokens)
-    B, S, D, P = 2, tokens + 9, 12, 3
+    B, S = 2, tokens + 9
+    D, P = 12, 3
     # neither hidden states nor index are contiguous
     hidden = torch.randn(B, D, S, generator=generator).transpose(1, 2).to(place)
     rows = [torch.randperm(S, generator=generator)[:tokens].sort().values for _ in range(B)]

@@ -44,7 +44,8 @@ def kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups):
 )
 def test_kernels_match_the_reference(machine, tokens, groups, keep):
     rng = np.random.default_rng(tokens)
-    batch, sequence, channels = 2, tokens + 21, 10
+    batch, sequence = 2, tokens + 21
+    channels = 10
     hidden = rng.standard_normal((batch, sequence, channels)).astype(np.float32)
     rows = np.stack([np.sort(rng.permutation(sequence)[:tokens]) for _ in range(batch)])
     positions = rng.integers(0, 4096, (batch, sequence, 3))

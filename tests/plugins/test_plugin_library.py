@@ -24,7 +24,10 @@ from luvc.plugins.tokens.launch import gather_call, gather_launch, select_call, 
 
 AID = Path(__file__).parent / "aid"
 CPP = Path(nvrtc.__file__).parent / "cpp"
-BF16, INT64, FLOAT32 = 7, 8, 0  # nvinfer1::DataType
+# Of nvinfer1::DataType
+FLOAT32 = 0
+BF16 = 7
+INT64 = 8
 SCORE = ["cutoff=128", "groups=1", "--", "7:-4,-1104,3584", "8:-4,1024", "0:1024,2"]
 SELECT = ["keep=512", "groups=4", "--", "0:-4,112,1024", "8:-4,1024", "8:-4,-1104,1"]
 GATHER = ["--", "7:-4,-1104,3584", "8:-4,-1104,3", "8:-4,-500"]

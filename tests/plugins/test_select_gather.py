@@ -69,7 +69,8 @@ def check_selection(machine, energies, rows, sequence, keep, groups, **options):
 )
 def test_select_every_keep(machine, tokens, groups, ties):
     rng = np.random.default_rng(tokens)
-    batch, chunks, sequence = 2, 3, tokens + 90
+    batch, chunks = 2, 3
+    sequence = tokens + 90
     # Multiples of 1/8 sum exactly in every order, so the expected order is beyond doubt.
     values = rng.integers(0, 3 if ties else 10**6, (batch, chunks, tokens)) / 8
     energies = values.astype(np.float32)
@@ -141,7 +142,9 @@ def test_removing_any_barrier_of_select_fails(emulator, tmp_path):
 @pytest.mark.parametrize("channels", [1, 6, 20, 64, 896])
 def test_gather(machine, channels, dtype):
     rng = np.random.default_rng(channels)
-    batch, sequence, surviving, components = 2, 50, 23, 1 if channels % 3 else 3
+    batch, sequence = 2, 50
+    surviving = 23
+    components = 1 if channels % 3 else 3
     word = np.uint32 if dtype == "float32" else np.uint16
     hidden = rng.integers(0, np.iinfo(word).max, (batch, sequence, channels), word)
     positions = rng.integers(0, 2**40, (batch, sequence, components))
