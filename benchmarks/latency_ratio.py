@@ -21,8 +21,9 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
     from luvc.engines.bundle.folder import Bundle
     from luvc.exporter import ExportConfig
     from luvc.exporter.prepare import prepare
-    from luvc.exporter.timing import interleaved
+    from luvc.exporter.timing.interleaved import until_certain
     from luvc.exporter.timing.latency import solve_for_latency
+    from luvc.exporter.timing.prompt import TimedPrompt
     from luvc.tools.bench.machine import provenance
 
     with tempfile.TemporaryDirectory() as folder:
@@ -33,10 +34,8 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
             ratio_of="latency",
         )  # fmt: skip
         _, timed = solve_for_latency(prepare(config), lambda step: print(" ", step))
-        pair = [
-            interleaved.TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)
-        ]
-        slow, fast = interleaved.in_turns(pair)
+        pair = [TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
+        slow, fast = until_certain([prompt.run for prompt in pair])
     result = provenance(f"python -m benchmarks.latency_ratio --ratio {ratio:g}") | {
         "model": cpu.SHAPE | {"image_size": cpu.SIZE, "weights": "random, float32"},
         "asked": ratio,

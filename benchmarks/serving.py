@@ -5,7 +5,7 @@ a request, as it is for real vision-language models: see SHAPE. Every client ask
 picture, waits for the end of its answer and asks again; answers have TOKENS tokens, which random weights
 never end earlier. All is streamed over HTTP, so that the time to first token is what a client sees.
 
-Both servers are up; at each number of clients the ratios take turns, ROUNDS times, and only one is under
+Both servers are up; at each number of clients the ratios are interleaved, ROUNDS times, and only one is under
 load. Server and clients share this machine's cores. Then, with --minutes, both servers are loaded at once
 for that long and the memory of all their processes is followed.
 
@@ -174,7 +174,7 @@ async def followed(server: Any, clients: int, seconds: float) -> dict[str, Any]:
 def under_load(
     running: dict[int, Any], clients: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Closed loops of the ratios in turns, after a short one to warm up."""
+    """Closed loops of the ratios, interleaved, after a short one to warm up."""
     seen: dict[int, list[Loop]] = {ratio: [] for ratio in running}
     for server in running.values():
         asyncio.run(closed_loop(server.ports.http, clients, 3))
@@ -241,7 +241,7 @@ def describe(bundles: dict[int, Path]) -> dict[str, Any]:
 
 def run(
     seconds: Annotated[float, typer.Option(help="Of each loop.")] = 30,
-    rounds: Annotated[int, typer.Option(help="Turns of each ratio at each load.")] = 3,
+    rounds: Annotated[int, typer.Option(help="Loops of each ratio at each load.")] = 3,
     minutes: Annotated[float, typer.Option(help="Of the memory part.")] = 10,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16,32",
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 2,

@@ -1,4 +1,4 @@
-"""One size and batch of one model: the ratios in turns, and ratio 1 beside Hugging Face."""
+"""One size and batch of one model: the ratios side by side, and ratio 1 beside Hugging Face."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from luvc.exporter.check.torch_runner import TorchRunner
 from . import shapes
 from .fused import Choice, any_fused, choose
 from .pipeline import HuggingFace, Product, sdpa
-from .timing import Captured, Clock, Work, in_turns, rounds_for
+from .timing import Captured, Clock, Work, rounds_for, side_by_side
 
 BASE = "1"  # the ratio all others are compared with
 PARTS = ("vision", "prefill", "decode")
@@ -75,7 +75,7 @@ class Case:
 
     # ---- the ratios
     def measure(self, seconds: float) -> dict[str, Any]:
-        """All ratios in turns for about `seconds`."""
+        """All ratios, interleaved, for about `seconds`."""
         self.choose(list(self.products.values()))
         pool = torch.cuda.graph_pool_handle() if self._cuda else None
         peaks = {ratio: self._peak(product) for ratio, product in self.products.items()}
@@ -86,7 +86,7 @@ class Case:
 
         systems = {ratio: measured(ratio) for ratio in self.products}
         warm = [[sum(system(n).values()) for system in systems.values()] for n in range(2)]
-        found = in_turns(systems, rounds_for(seconds, sum(warm[-1])))
+        found = side_by_side(systems, rounds_for(seconds, sum(warm[-1])))
         return {
             ratio: self._about(self.products[ratio], recorded[ratio])
             | {"peak_bytes": peaks[ratio]}
@@ -153,7 +153,7 @@ class Case:
 
     # ---- beside Hugging Face
     def compare(self, seconds: float) -> dict[str, Any]:
-        """Ratio 1 and Hugging Face, both eager, in turns; and how far their logits are apart."""
+        """Ratio 1 and Hugging Face, both eager, interleaved; and how far their logits are apart."""
         ours, model = self.products[BASE], self.runner.model
         self.load(ours, 0)
         self._eager(ours)
@@ -178,7 +178,7 @@ class Case:
 
         systems = {"luvc": eager(ours), "hf": eager_theirs}
         warm = sum(sum(system(0).values()) for system in systems.values())
-        found = in_turns(systems, rounds_for(seconds, warm, least=2, most=7))
+        found = side_by_side(systems, rounds_for(seconds, warm, least=2, most=7))
         parts = {s: {f"{part}_ms": t for part, t in found[s].items()} for s in found}
         return {
             "eager": parts, "logits_error": error, "hf_kv_bytes": theirs.kv_bytes,

@@ -1,7 +1,7 @@
 """Published shapes on exported bundles: ONNX Runtime's CUDA provider, TensorRT-RTX or TensorRT.
 
 Writes a random checkpoint, exports it in half precision at each ratio, builds engines where the backend has
-them, and measures the bundles in turns as luvc-bench does. A backend that is not installed is recorded as
+them, and measures the bundles interleaved as luvc-bench does. A backend that is not installed is recorded as
 such. Needs about 70 GB of disk for an 8B model at two ratios. Writes engines-BACKEND-MODEL.json.
 
     python -m benchmarks.gpu.engines --backend ort --model InternVL2_5-8B --visual 1024
@@ -88,10 +88,10 @@ def measure(
     bundles: dict[str, Path], backend: str, batches: list[int], rounds: int,
     new_tokens: int = NEW_TOKENS,
 ) -> dict[str, Any]:  # fmt: skip
-    """The bundles in turns, each in a process of its own."""
+    """The bundles interleaved, each in a process of its own."""
     from luvc.engines.bundle.folder import Bundle
     from luvc.tools.bench.cli import QUESTION, start
-    from luvc.tools.bench.interleaved import take_turns
+    from luvc.tools.bench.workers import measure as measure_systems
 
     layout = Bundle.load(next(iter(bundles.values()))).manifest.layouts[0].name
     shared = {"kind": "bundle", "question": QUESTION, "images": [], "threads": 4, "layout": layout}
@@ -100,7 +100,7 @@ def measure(
         for name, path in bundles.items():
             request = shared | {"path": str(path), "backend": backend}
             systems.append(start(name, request, 4))
-        cases = take_turns(
+        cases = measure_systems(
             systems, batches, rounds, 1, new_tokens, lambda s: print(f"  {s}", flush=True)
         )
         about = [{"name": s.name} | s.about for s in systems]

@@ -1,4 +1,4 @@
-"""Published shapes on a GPU in PyTorch: ratios in turns, beside Hugging Face's unmodified forward.
+"""Published shapes on a GPU in PyTorch: ratios interleaved, beside Hugging Face's unmodified forward.
 
 The product's own graph modules, random weights made on the device, fused attention, the SPU's CUDA kernels.
 Vision, prefill, both together (time to first token), one decoded token and the SPU alone are recorded as

@@ -20,8 +20,8 @@ import torch
 import typer
 
 from luvc.errors import brief
+from luvc.exporter.timing.interleaved import summary
 from luvc.plugins import nvrtc
-from luvc.tools.bench.interleaved import summary
 from luvc.tools.bench.machine import provenance
 
 from ..files import write_json

@@ -1,4 +1,4 @@
-"""Time on a device: CUDA events, CUDA graphs, systems in turns. On a CPU the wall clock."""
+"""Time on a device: CUDA events, CUDA graphs, systems side by side. On a CPU the wall clock."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from luvc.errors import brief
-from luvc.tools.bench.interleaved import summary
+from luvc.exporter.timing.interleaved import interleaved, summaries
 
 Work = Callable[[], Any]
 
@@ -86,10 +86,10 @@ class Captured:
         return "CUDA graph" if self._graph is not None else "eager"
 
 
-def in_turns(
+def side_by_side(
     measured: dict[Any, Callable[[int], dict[str, float]]], rounds: int
-) -> dict[Any, dict[str, dict[str, Any]]]:
-    """Measure systems in turns; who begins changes from round to round.
+) -> dict[Any, dict[str, Any]]:
+    """Measure systems in interleaved rounds.
 
     Args:
         measured: of each system, (number of the round) -> ms of each part.
@@ -98,15 +98,9 @@ def in_turns(
     Returns:
         A summary of each part of each system.
     """
-    names, seen = list(measured), {name: [] for name in measured}
-    for n in range(rounds):
-        start = n % len(names)
-        for name in (*names[start:], *names[:start]):
-            seen[name].append(measured[name](n))
-    return {
-        name: {part: summary([s[part] for s in samples]) for part in samples[0]}
-        for name, samples in seen.items()
-    }
+    found = list(interleaved(list(measured.values()), range(rounds)))
+    samples = zip(*found, strict=True)
+    return {name: summaries(s, s[0]) for name, s in zip(measured, samples, strict=True)}
 
 
 def rounds_for(seconds: float, ms: float, least: int = 3, most: int = 15) -> int:

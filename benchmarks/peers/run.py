@@ -1,7 +1,7 @@
 """Our bundles beside their peers on one random-weight checkpoint: TTFT, prefill, decode, memory.
 
 Hugging Face PyTorch, OpenVINO GenAI without and with its visual-token pruning, ONNX Runtime on our 1x
-and 2x bundles; the same weights, picture and question, float32, the same threads, in turns. OpenVINO
+and 2x bundles; the same weights, picture and question, float32, the same threads, interleaved. OpenVINO
 keeps as many visual tokens as our 2x bundle has in the mean of its layers, which is equal prefill
 work. A peer that does not run is listed with its reason. Writes benchmarks/results/peers-NAME.json.
 
@@ -44,9 +44,9 @@ def main(
     """Measure everything and write the results."""
     from luvc import console
     from luvc.errors import brief
-    from luvc.tools.bench.interleaved import take_turns
     from luvc.tools.bench.machine import provenance
     from luvc.tools.bench.tables import tables
+    from luvc.tools.bench.workers import measure
 
     name = f"{family}-{shape}"
     model = checkpoint.write(WORK / name / "model", family, shape).resolve()
@@ -62,7 +62,7 @@ def main(
                 failed[label] = brief(e)
         if not systems:
             sys.exit("nothing ran: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
-        cases = take_turns(
+        cases = measure(
             systems, [1], rounds, 1, new_tokens, lambda s: print(" ", s, file=sys.stderr)
         )
     options = f"--family {family} --shape {shape} --rounds {rounds} --threads {threads}"
@@ -140,7 +140,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:
     """OpenVINO GenAI on an export of the same checkpoint, in the peers' environment."""
     from luvc.engines.generated import sample_picture
-    from luvc.tools.bench.interleaved import System
+    from luvc.tools.bench.workers import System
 
     peers_environment()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -31,7 +31,8 @@ from ..planning.solver import solve
 from ..prepare import Prepared, plan_layouts
 from ..write import write
 from .costs import StageCosts, TimedProblem, fit
-from .interleaved import TimedPrompt, in_turns
+from .interleaved import until_certain
+from .prompt import TimedPrompt
 
 TOLERANCE = 0.05
 TRIES = 5  # schedules measured before giving up
@@ -87,7 +88,7 @@ def _settle(bench: "_Bench", config: ExportConfig, problem: Problem) -> Timed:
         predicted = in_time.prefill_work(Schedule()) / in_time.prefill_work(schedule)
         schedule = check_schedule(problem, schedule)
         bench.progress(f"measuring a schedule predicted at {predicted:.2f}x")
-        slow, fast = in_turns([plain, bench.prompt("try", schedule)])
+        slow, fast = until_certain([plain.run, bench.prompt("try", schedule).run])
         timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
         if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
             return timed
@@ -227,7 +228,8 @@ def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, floa
         prompts.append(prompt)
         shapes.append((tokens, int(bool(keep))))
     bench.progress("timing the probes")
-    return [(*s, ms) for s, ms in zip(shapes, in_turns(prompts, PROBES), strict=True)]
+    times = until_certain([prompt.run for prompt in prompts], PROBES)
+    return [(*s, ms) for s, ms in zip(shapes, times, strict=True)]
 
 
 def write_probe(family: Family, layers: int, folder: Path) -> None:

@@ -234,13 +234,13 @@ def test_the_fastest_kernel_that_runs_is_chosen():
         fused.choose(work, Slow(), ["cudnn"])
 
 
-def test_systems_take_turns():
+def test_systems_are_interleaved():
     order = []
 
     def system(name):
         return lambda n: (order.append((n, name)), {"part": float(n)})[1]
 
-    found = timing.in_turns({"a": system("a"), "b": system("b"), "c": system("c")}, 3)
+    found = timing.side_by_side({"a": system("a"), "b": system("b"), "c": system("c")}, 3)
     assert [name for _, name in order] == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
     assert found["b"]["part"]["median"] == 1 and found["b"]["part"]["samples"] == [0, 1, 2]
     assert timing.rounds_for(10, 1000) == 10 and timing.rounds_for(1, 1000) == 3

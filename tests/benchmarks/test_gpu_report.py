@@ -255,7 +255,7 @@ def test_parts_have_their_time(tmp_path, monkeypatch, capfd):
     assert run.extras(part, [Path("x"), Path("y")], "M", tmp_path)[:2] == ["x", "y"]
 
 
-def test_bundles_are_measured_in_turns(workshop):
+def test_bundles_are_measured_side_by_side(workshop):
     bundles = {f"{r}x": workshop.bundle("qwen2", float(r)).path for r in (1, 2)}
     found = engines.measure(bundles, "ort", [1], rounds=1, new_tokens=2)
     assert [s["name"] for s in found["systems"]] == ["1x", "2x"]

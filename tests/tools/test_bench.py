@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.tables import bench as bench_table
 from luvc.errors import LuvcError
+from luvc.exporter.timing.interleaved import summary
 from luvc.tools.bench import cli as bench
-from luvc.tools.bench.interleaved import System, summary, take_turns
+from luvc.tools.bench.workers import System, measure
 
 pytestmark = pytest.mark.xdist_group("bench")  # one run of the command for all of this file
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,7 @@ for n, line in enumerate(sys.stdin):
 """
 
 
-def test_systems_take_turns_and_the_first_changes():
+def test_systems_are_interleaved_and_the_first_changes():
     log = []
 
     class Noted(System):
@@ -140,7 +141,7 @@ def test_systems_take_turns_and_the_first_changes():
             return super().run(batch, new_tokens)
 
     systems = [Noted(name, [sys.executable, "-c", WORKER]) for name in "ab"]
-    (a, _) = take_turns(systems, [1], rounds=2, warmup=1, new_tokens=1)
+    (a, _) = measure(systems, [1], rounds=2, warmup=1, new_tokens=1)
     assert "".join(log) == "abbaab"
     assert a["first_token_ms"]["samples"] == [11, 12], "the warm-up does not count"
     with pytest.raises(LuvcError, match="out of coffee"):

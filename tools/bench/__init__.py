@@ -1,1 +1,1 @@
-"""How systems are measured side by side: each in a process of its own, taking turns."""
+"""How systems are measured side by side: each in a process of its own, interleaved."""

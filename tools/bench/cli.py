@@ -1,4 +1,4 @@
-"""luvc-bench: bundles against each other and against PyTorch, in turns, on one machine."""
+"""luvc-bench: bundles against each other and against PyTorch, interleaved, on one machine."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
 from ...files import check_file, whole
-from .interleaved import System, take_turns
 from .machine import provenance
 from .tables import tables
+from .workers import System, measure
 
 QUESTION = "What is in the picture? Describe the objects, their colours and where they stand."
 
@@ -75,7 +75,7 @@ def bench(
             steps(f"loading {name}")
             systems.append(start(name, request | shared, threads))
             stack.callback(systems[-1].close)
-        cases = take_turns(systems, sizes, rounds, warmup, new_tokens, steps)
+        cases = measure(systems, sizes, rounds, warmup, new_tokens, steps)
     settings = {
         "layout": chosen.name, "batches": sizes, "rounds": rounds, "warmup": warmup,
         "new_tokens": new_tokens, "threads": threads, "question": question,

@@ -38,7 +38,7 @@ def tables(report: dict[str, Any]) -> list[RenderableType]:
     where = f"{m['cores']} cores of {m['cpu']}, {s['threads']} threads"
     parts.append(
         Text(
-            f"median of {s['rounds']} rounds in turns after {s['warmup']} to warm up, ± half the range; "
+            f"median of {s['rounds']} interleaved rounds after {s['warmup']} to warm up, ± half the range; "
             f"{s['new_tokens']} tokens an answer, {where}"
         )
     )

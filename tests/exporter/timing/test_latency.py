@@ -15,8 +15,7 @@ from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts import image_geometry, problem_of
 from luvc.exporter.planning.solver import solve
 from luvc.exporter.prepare import prepare
-from luvc.exporter.timing import interleaved as turns
-from luvc.exporter.timing import latency
+from luvc.exporter.timing import interleaved, latency
 from luvc.exporter.timing.costs import StageCosts, TimedProblem, fit
 
 TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
@@ -43,7 +42,7 @@ def test_a_prompt_is_timed(workshop):
     bundle = workshop.bundle("qwen2")
     prompt = latency.TimedPrompt.of(bundle, text=40)
     assert prompt.text == 40
-    assert all(ms > 0 for ms in latency.in_turns([prompt]))
+    assert all(ms > 0 for ms in latency.until_certain([prompt.run]))
 
 
 class Shared:
@@ -62,16 +61,16 @@ class Shared:
 
 
 def test_a_shared_machine_does_not_disturb_the_ratio():
-    slow, fast = latency.in_turns([Shared(200, 0.01), Shared(100, 0.01)])
+    slow, fast = latency.until_certain([Shared(200, 0.01).run, Shared(100, 0.01).run])
     assert slow / fast == pytest.approx(2, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    "noise, rounds", [(0.001, turns.ROUNDS.start), (0.3, turns.ROUNDS.stop - 1)]
+    "noise, rounds", [(0.001, interleaved.ROUNDS.start), (0.3, interleaved.ROUNDS.stop - 1)]
 )
 def test_rounds_go_on_while_ratios_spread(noise, rounds):
     Shared.runs = 0
-    latency.in_turns([Shared(1, noise, 0), Shared(1, 0, 0)])
+    latency.until_certain([Shared(1, noise, 0).run, Shared(1, 0, 0).run])
     assert Shared.runs == 2 * (rounds + 1)
 
 
@@ -171,11 +170,11 @@ def test_measurements_that_do_not_settle_are_refused(monkeypatch, tmp_path, fami
     machine = Machine(monkeypatch, tmp_path, family, workshop)
     disturbed = cycle([1.1, 0.9])
 
-    def in_turns(prompts, certainty=0):
-        times = [p.run() for p in prompts]
+    def once(measured, certainty=0):
+        times = [run() for run in measured]
         return times if len(times) != 2 else [times[0], times[1] * next(disturbed)]
 
-    monkeypatch.setattr(latency, "in_turns", in_turns)
+    monkeypatch.setattr(latency, "until_certain", once)
     with pytest.raises(LuvcError, match=r"1\.5x of latency was asked for.*more than 5 % off"):
         solve_for_latency(tmp_path, family)
     assert sum(run.output.name == "try" for run in machine.runs) == latency.TRIES

@@ -1,14 +1,15 @@
-"""Systems in processes of their own, measured in turns, so that none is faster by being first."""
+"""Systems in processes of their own, measured side by side."""
 
 import json
-import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...errors import LuvcError
+from ...exporter.timing.interleaved import interleaved, summaries
 
 Progress = Callable[[str], None]
 MEASURED = ("pixels_ms", "vision_ms", "prefill_ms", "first_token_ms", "decode_ms_per_token")
@@ -85,7 +86,7 @@ class System:
         return tail or f"its process ended with exit code {code}"
 
 
-def take_turns(
+def measure(
     systems: Sequence[System],
     batches: Sequence[int],
     rounds: int,
@@ -94,8 +95,6 @@ def take_turns(
     progress: Progress = lambda step: None,
 ) -> list[dict[str, Any]]:
     """Measure all systems on all batch sizes.
-
-    In each round every system runs once; the one that starts changes from round to round.
 
     Args:
         systems: ready.
@@ -107,43 +106,36 @@ def take_turns(
 
     Returns:
         A case for each batch size and system: median, min, max and all samples of every figure.
-    """  # fmt: skip
+    """
     cases = []
     for batch in batches:
-        seen: dict[str, list[dict[str, Any]]] = {s.name: [] for s in systems}
         for system in systems:
             system.reset_peak()
-        for n in range(warmup + rounds):
-            counted = n >= warmup
-            what = f"round {n - warmup + 1} of {rounds}" if counted else "warm-up"
-            progress(f"batch {batch}, {what}")
-            start = n % len(systems)
-            for system in (*systems[start:], *systems[:start]):
-                figures = system.run(batch, new_tokens)
-                if counted:
-                    seen[system.name].append(figures)
-        cases += [case(s, batch, seen[s.name]) for s in systems]
+        runs = [partial(_run, system, batch, new_tokens) for system in systems]
+        numbers = _announced(batch, warmup, rounds, progress)
+        counted = list(interleaved(runs, numbers))[warmup:]
+        cases += [case(s, batch, [found[i] for found in counted]) for i, s in enumerate(systems)]
     return cases
+
+
+def _run(system: System, batch: int, new_tokens: int, n: int) -> dict[str, Any]:
+    """The run of round n, which is like any other."""
+    return system.run(batch, new_tokens)
+
+
+def _announced(batch: int, warmup: int, rounds: int, progress: Progress) -> Iterator[int]:
+    """Numbers of the rounds, each said as it begins."""
+    for n in range(warmup + rounds):
+        what = "warm-up" if n < warmup else f"round {n - warmup + 1} of {rounds}"
+        progress(f"batch {batch}, {what}")
+        yield n
 
 
 def case(system: System, batch: int, samples: list[dict[str, Any]]) -> dict[str, Any]:
     """One system at one batch size, summed up."""
     last = samples[-1]
-    found = {"system": system.name, "batch": batch}
-    for name in MEASURED:
-        values = [s[name] for s in samples if s.get(name) is not None]
-        found[name] = summary(values) if values else None
+    found: dict[str, Any] = {"system": system.name, "batch": batch} | summaries(samples, MEASURED)
     decode = found["decode_ms_per_token"]
     found["tokens_per_second"] = round(batch * 1e3 / decode["median"], 2) if decode else None
     found["peak_mib"] = system.peak_mib()
     return found | {name: value for name, value in last.items() if name not in MEASURED}
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Median, minimum, maximum and the values themselves, in the order they were measured."""
-    return {
-        "median": round(statistics.median(values), 3),
-        "min": round(min(values), 3),
-        "max": round(max(values), 3),
-        "samples": [round(v, 3) for v in values],
-    }

@@ -1,0 +1,53 @@
+"""A prompt of the reference length on a bundle's backend, ready to be timed."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from ...engines.backends import backend as load_backend
+from ...engines.bundle.folder import Bundle
+from ...engines.decoding import Rows
+from ...engines.generated import sample_prompt
+from ...engines.processing import Processor
+
+
+class TimedPrompt:
+    """A bundle on its backend with one prompt of the reference length, ready to be timed."""
+
+    def __init__(
+        self,
+        runner: Any,
+        bundle: Bundle,
+        ids: list[int],
+        embeds: np.ndarray,
+        seconds: Sequence[float],
+    ):
+        self._runner, self._bundle = runner, bundle
+        self._ids, self._embeds, self._seconds = ids, embeds, seconds
+
+    @classmethod
+    def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "TimedPrompt":
+        """With `text` text tokens about generated pictures, at least those of the chat template."""
+        layout = bundle.manifest.layouts[0]
+        runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
+        prompt = sample_prompt(processor, layout)
+        embeds = runner.vision(layout, processor.pixels(prompt))
+        missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
+        ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]
+        embeds = embeds.reshape(1, layout.visual_tokens, -1)
+        return cls(runner, bundle, ids, embeds, prompt.seconds)
+
+    @property
+    def text(self) -> int:
+        """Text tokens."""
+        return len(self._ids) - self._bundle.manifest.layouts[0].visual_tokens
+
+    def run(self) -> float:
+        """ms of one prefill."""
+        manifest = self._bundle.manifest
+        rows = Rows(self._runner, manifest, manifest.layouts[0], 1)
+        start = perf_counter()
+        rows.prefill([self._ids], self._embeds, [self._seconds])
+        return (perf_counter() - start) * 1e3
