@@ -9,6 +9,7 @@ import json
 import re
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -88,14 +89,30 @@ def bench(data: dict, only: int | None = None) -> str:
         )
         blocks.append("\n".join(lines))
     s, m = data["settings"], data["machine"]
-    missing = [f"{name} did not run: {why}." for name, why in data.get("did_not_run", {}).items()]
     blocks.append(
-        f"Medians of {s['rounds']} rounds in turns, ± half the range of their middle half, {data['date']}, "
-        f"{m['cores']} cores of {m['cpu']}, "
+        f"Medians of {s['rounds']} interleaved rounds, ± half the range of their middle half, "
+        f"{data['date']}, {m['cores']} cores of {m['cpu']}, "
         f"{s['threads']} threads, float32, random weights. "
-        + " ".join([*missing, f"`{_command(data)}`"])
+        + " ".join([*_missing(data.get("did_not_run", {})), f"`{_command(data)}`"])
     )
     return "\n\n".join(blocks)
+
+
+def _missing(reasons: dict[str, str]) -> Iterator[str]:
+    """A sentence for each reason, with the systems that it kept from running."""
+    systems: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        systems.setdefault(_in_words(reason), []).append(name)
+    for reason, names in systems.items():
+        yield f"{' and '.join(names)} did not run: {reason}."
+
+
+def _in_words(reason: str) -> str:
+    """What a peer's own message says to those who do not read its code."""
+    unknown = re.search(
+        r"Trying to export an? (\w+) model, that is a custom or unsupported", reason
+    )
+    return f"OpenVINO's export does not know the architecture {unknown[1]}" if unknown else reason
 
 
 def _spread(timed: dict | None) -> str:
