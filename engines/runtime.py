@@ -5,14 +5,14 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, cast, overload
 
 import numpy as np
 
 from ..errors import LuvcError
 from .answer import Answer, Pieces, Stream, Timing, drain, single
 from .backends import backend as load_backend
-from .backends.base import PrefillResult, Runner
+from .backends.base import PrefillResult, Runner, refuse_closed
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
 from .decoding import Row, Rows
@@ -24,17 +24,18 @@ if TYPE_CHECKING:
 
 
 class VLM:
-    """A bundle, ready to answer.
+    """A bundle, ready to answer; a `with` block gives its memory back at its end.
 
     Args:
         bundle: a loaded bundle.
-        runner: a backend's runner for it.
+        runner: a backend's runner for it, closed with the model.
     """
 
     def __init__(self, bundle: Bundle, runner: Runner):
         self.bundle, self.manifest, self.runner = bundle, bundle.manifest, runner
         self.processor = Processor(bundle)
         self.sampling = Sampling.of(bundle)
+        self._closed = False
 
     @classmethod
     def load(
@@ -53,9 +54,27 @@ class VLM:
         """
         bundle = Bundle.load(path, verify=verify)
         vlm = cls(bundle, load_backend(backend, bundle).runner(bundle, threads=threads))
-        vlm.runner.prepare(bundle.manifest.layouts[0])
-        vlm.processor.prepare()
+        try:
+            vlm.runner.prepare(bundle.manifest.layouts[0])
+            vlm.processor.prepare()
+        except BaseException:
+            vlm.close()
+            raise
         return vlm
+
+    def close(self) -> None:
+        """Give sessions, weights, caches and device memory back at once; harmless when done twice.
+
+        Whatever is asked for afterwards, also by its chats and streams, raises a LuvcError.
+        """
+        self._closed = True
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @overload
     def generate(
@@ -123,6 +142,7 @@ class VLM:
         Raises:
             LuvcError: bad messages, images or options; prompt longer than the text capacity.
         """
+        self._check_open()
         sampling = self.sampling.override(**options)
         if isinstance(messages, Mapping):
             raise LuvcError("messages must be a list of messages; put this one into a list")
@@ -139,9 +159,14 @@ class VLM:
         """A conversation that keeps its caches: the image is compressed once."""
         from .chat import Chat
 
+        self._check_open()
         return Chat(self, self.sampling.override(**options))
 
     # ---- the work
+    def _check_open(self) -> None:
+        if self._closed:
+            refuse_closed()
+
     def embed(
         self, prompts: Sequence[Prompt], pixels: Sequence[np.ndarray] | None = None
     ) -> tuple[np.ndarray | None, Timing]:

@@ -4,13 +4,17 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import console
 from ..engines.bundle.manifest import Layout
 from ..errors import LuvcError
+
+if TYPE_CHECKING:
+    from ..engines import VLM
+    from ..engines.answer import Answer, Stream
 
 
 def run(
@@ -46,16 +50,29 @@ def run(
     """Answer a question about pictures, videos, or none where the bundle holds that; streams as it goes."""
     from ..engines import VLM
 
-    vlm = VLM.load(bundle, backend=backend, threads=threads)
     parts: list[dict] = [{"type": "image", "image": str(path)} for path in image or ()]
     parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
-    if show_tokens:
-        _show_tokens(vlm, messages, layout, show_tokens)
-    stream = vlm.generate(
-        messages, stream=True, layout=layout, max_new_tokens=max_new_tokens, temperature=temperature,
-        top_k=top_k, top_p=top_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop,
-    )  # fmt: skip
+    with VLM.load(bundle, backend=backend, threads=threads) as vlm:
+        if show_tokens:
+            _show_tokens(vlm, messages, layout, show_tokens)
+        stream = vlm.generate(
+            messages,
+            stream=True,
+            layout=layout,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+        )
+        _tell(vlm, stream, verbose, as_json)
+
+
+def _tell(vlm: "VLM", stream: "Stream", verbose: bool, as_json: bool) -> None:
+    """Print an answer as it comes, or as JSON."""
     if as_json:
         typer.echo(json.dumps(asdict(stream.answer), indent=1))
         return
@@ -74,7 +91,7 @@ def run(
         _print_counts(vlm.runner.description, used, answer)
 
 
-def _show_tokens(vlm, messages: list[dict], layout: str | None, path: Path) -> None:
+def _show_tokens(vlm: "VLM", messages: list[dict], layout: str | None, path: Path) -> None:
     """Draw which visual tokens each stage of the prompt's prefill keeps."""
     from .token_map import draw
 
@@ -86,7 +103,7 @@ def _show_tokens(vlm, messages: list[dict], layout: str | None, path: Path) -> N
     draw(prompt.images, prompt.layout, kept, path)
 
 
-def _print_counts(runner: str, layout: Layout, answer) -> None:
+def _print_counts(runner: str, layout: Layout, answer: "Answer") -> None:
     t = answer.timing
     console.err.print(f"{runner}, layout {layout.name}", style="dim")
     for note in answer.notes:

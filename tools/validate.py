@@ -29,15 +29,14 @@ def validate(
         loaded = Bundle.load(bundle, verify=True)
         module = load_backend(backend, loaded)
         steps("loading the checkpoint")
-        reference = reference_runner(loaded.manifest, model)
-        processor = Processor(loaded)
-        reports = []
-        for layout in loaded.manifest.layouts:
-            steps(f"validating {layout.name}")
-            runner = module.runner(loaded)  # of its own: memory holds one layout's graphs
-            reports.append(
-                compare(loaded.manifest, processor, layout, reference, runner, module.NAME)
-            )
+        processor, reports = Processor(loaded), []
+        with reference_runner(loaded.manifest, model) as reference:
+            for layout in loaded.manifest.layouts:
+                steps(f"validating {layout.name}")
+                with module.runner(loaded) as runner:  # memory holds one layout's graphs
+                    reports.append(
+                        compare(loaded.manifest, processor, layout, reference, runner, module.NAME)
+                    )
     if as_json:
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:

@@ -7,10 +7,11 @@ size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NoReturn, Protocol, Self, runtime_checkable
 
 import numpy as np
 
+from ...errors import LuvcError
 from ..bundle.folder import Bundle
 from ..bundle.manifest import Dtype, LanguageModel, LayerType, Layout, Range
 
@@ -84,8 +85,16 @@ def stage_results(layers: Iterable[int], found: Sequence[np.ndarray]) -> dict[in
     return {layer: StageResult(*pair) for layer, pair in zip(layers, pairs, strict=True)}
 
 
+def refuse_closed() -> NoReturn:
+    """What a closed runner does with whatever it is asked for."""
+    raise LuvcError("the model is closed, its memory was given back: load the bundle again")
+
+
 class Runner(Protocol):
-    """Runs one bundle's graphs. Caches are opaque: made, filled and read by the same runner."""
+    """Runs one bundle's graphs. Caches are opaque: made, filled and read by the same runner.
+
+    A `with` block closes it at its end. All methods of a closed one raise a LuvcError.
+    """
 
     @property
     def description(self) -> str:
@@ -121,6 +130,14 @@ class Runner(Protocol):
     def read_caches(self, caches: Any) -> dict[str, np.ndarray]:
         """Host copies by name (for validation)."""
         ...
+
+    def close(self) -> None:
+        """Give sessions, weights, caches and device memory back at once; harmless when done twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 @runtime_checkable

@@ -140,6 +140,10 @@ class Pools(Generic[T]):
             self._made[layout.name] = Pool(self._runner, self._manifest, layout, self._capacity)
         return self._made[layout.name]
 
+    def close(self) -> None:
+        """Give the caches of all pools back; nothing runs in them any more."""
+        self._made.clear()
+
     def in_use(self) -> list[Pool[T]]:
         """Those in which something runs."""
         return [pool for pool in list(self._made.values()) if pool.jobs]

@@ -117,7 +117,10 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Refuse what waits, give up what runs, stop the threads."""
+        """Refuse what waits, give up what runs, stop the threads, give the caches back.
+
+        The model is not closed: whoever made it may go on with it. Harmless when done twice.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -126,6 +129,10 @@ class Scheduler:
         running = [job for pool in self._pools.in_use() for job in pool.jobs]
         for job in [*self._arrived, *self._prepared, *running]:
             self._fail(job, Busy("the model was stopped; send the request to another server"))
+        self._arrived.clear()
+        self._prepared.clear()
+        self._pools.close()
+        self.sessions.clear()
 
     # ---- preparing
     def _prepare_loop(self) -> None:

@@ -96,6 +96,11 @@ class Sessions:
             if session.parked is None:
                 self._held.pop(key, None)
 
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._held.clear()
+
     def drop(self, key: str) -> None:
         """Forget a session."""
         with self._lock:

@@ -75,8 +75,8 @@ def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layer
     folder.mkdir()
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
-        runner = load_backend(CHECKED_ON).runner(bundle)  # of its own: memory holds one layout's
-        report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
+        with load_backend(CHECKED_ON).runner(bundle) as runner:  # memory holds one layout's graphs
+            report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
         report = report.model_copy(update={"layers": layers})
         target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
         target.write_text(report.model_dump_json(indent=1))

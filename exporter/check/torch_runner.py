@@ -1,6 +1,6 @@
 """The bundle's stages in PyTorch: in float32 on the CPU, what every backend is validated against."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from ...engines.backends.base import (
     PrefillResult,
     StepFeed,
     cache_specs,
+    refuse_closed,
     stage_results,
 )
 from ...engines.bundle.manifest import Layout
@@ -44,6 +45,7 @@ class TorchRunner:
         self.family, self.text_capacity = family, text_capacity
         self.spu = cuda.register() if self.device.type == "cuda" else "SPU in PyTorch"
         self._graphs: dict[tuple[type, int], tuple[Layout, Any]] = {}
+        self._closed = False
 
     @property
     def description(self) -> str:
@@ -64,6 +66,7 @@ class TorchRunner:
 
     def graph(self, kind: type, layout: Layout) -> Any:
         """The VisionGraph, prefill graph or StepGraph of a layout; its tables are computed once."""
+        self._check_open()
         key = kind, id(layout)
         if key not in self._graphs:
             with torch.device(self.device):
@@ -85,6 +88,7 @@ class TorchRunner:
 
     def new_caches(self, layout: Layout, batch: int) -> dict[str, torch.Tensor]:
         """Zeroed buffers by name."""
+        self._check_open()
         name: Any = str(self.dtype).removeprefix("torch.")
         specs = cache_specs(self.family.language, layout, self.text_capacity, name, batch)
         return {
@@ -122,7 +126,23 @@ class TorchRunner:
 
     def read_caches(self, caches: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """Host copies."""
+        self._check_open()
         return {name: np.array(_host(cache)) for name, cache in caches.items()}
+
+    def close(self) -> None:
+        """Give the model back; buffers belong to whoever made them."""
+        self._closed, self.model = True, None
+        self._graphs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            refuse_closed()
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values)).to(self.device)

@@ -37,7 +37,7 @@ class Answerer:
         from ...engines.serving import Limits, Scheduler
 
         self.question, self.options = question, options
-        vlm = VLM.load(bundle, backend=backend, threads=threads)
+        vlm = VLM.load(bundle, backend=backend, threads=threads)  # as long as the actor's process
         self.scheduler = Scheduler(vlm, Limits(rows=rows, prefill=min(4, rows), waiting=10**6))
 
     def __call__(self, batch: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ Run as a worker: `python -m luvc.tools.bench.systems JSON`, the arguments of `bu
 `hugging_face` below as an object with their "kind".
 """
 
+import atexit
 import functools
 import json
 import sys
@@ -42,6 +43,7 @@ def bundle(
     memory = DeviceMemory()
     with memory:
         vlm = VLM.load(path, backend=backend, threads=threads)
+        atexit.register(vlm.close)  # a worker holds its system to its end
         manifest = vlm.manifest
         chosen = next(x for x in manifest.layouts if x.name == layout)
         vlm.runner.prepare(chosen)

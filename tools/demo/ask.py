@@ -60,19 +60,19 @@ def main(
     """Draw the picture, fetch the photograph, ask."""
     from ...engines import VLM
 
-    vlm = VLM.load(bundle)
     picture, questions = generated()
     photo = Image.open(photograph()).convert("RGB")
     asked = [("picture.png", picture, questions), ("photo.png", photo, [PHOTO])]
-    for name, image, about in asked:
-        image.save(bundle.parent / name)
-        console.show(f"\n{bundle.parent / name}, {image.width} x {image.height} pixels")
-        for question in about:
-            parts = [{"type": "image", "image": image}, {"type": "text", "text": question.text}]
-            messages = [{"role": "user", "content": parts}]
-            answer = vlm.generate(messages, max_new_tokens=16, temperature=0)
-            layout = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
-            tell(layout, question, answer)
+    with VLM.load(bundle) as vlm:
+        for name, image, about in asked:
+            image.save(bundle.parent / name)
+            console.show(f"\n{bundle.parent / name}, {image.width} x {image.height} pixels")
+            for question in about:
+                parts = [{"type": "image", "image": image}, {"type": "text", "text": question.text}]
+                messages = [{"role": "user", "content": parts}]
+                answer = vlm.generate(messages, max_new_tokens=16, temperature=0)
+                layout = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
+                tell(layout, question, answer)
 
 
 if __name__ == "__main__":

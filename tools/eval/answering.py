@@ -36,6 +36,10 @@ class Answerer(Protocol):
         """One reply for each."""
         ...
 
+    def close(self) -> None:
+        """Give the model's memory back."""
+        ...
+
 
 class BundleAnswerer:
     """A bundle through the runtime.
@@ -64,6 +68,10 @@ class BundleAnswerer:
             temperature=0,
         )
         return [Reply(a.text, a.visual_tokens) for a in answers]
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        self.vlm.close()
 
 
 class HfAnswerer:
@@ -98,6 +106,10 @@ class HfAnswerer:
     def answer(self, items: Sequence[Item]) -> list[Reply]:
         """Answers of one batch, one after the other: no padding can change them."""
         return [self._answer(item) for item in items]
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+        del self.model
 
     def _answer(self, item: Item) -> Reply:
         import torch

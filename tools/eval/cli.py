@@ -1,5 +1,6 @@
 """luvc-eval: how many questions a bundle or a model answers right."""
 
+import contextlib
 import datetime
 import json
 from collections import Counter
@@ -80,7 +81,8 @@ def evaluate(
         steps("loading the model")
         answerer = load(bundle, backend, model, max_new_tokens, threads)
     start = perf_counter()
-    verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
+    with contextlib.closing(answerer):
+        verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
     head = {
         "date": datetime.date.today().isoformat(),
         "bundle": str(bundle),

@@ -85,9 +85,9 @@ def look_at(bundle: Bundle, name: str | None, images: list[Path], backend: str) 
     except LuvcError as e:  # packed tiles, videos: the rest of the page stands
         console.show(f"[yellow]kept tokens are not drawn[/yellow]: {e}")
         return [], ""
-    vlm = VLM.load(bundle.path, backend=backend)
-    found = samples(vlm, chosen, sample_pictures(images, chosen.image_size))
-    return found, vlm.runner.description
+    with VLM.load(bundle.path, backend=backend) as vlm:
+        found = samples(vlm, chosen, sample_pictures(images, chosen.image_size))
+        return found, vlm.runner.description
 
 
 def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str, Any]]:

@@ -33,3 +33,7 @@ class TritonPythonModel:
         ends = np.cumsum([len(p) for p in pixels])
         parts = np.split(embeds, ends[:-1])
         return [pb.InferenceResponse([pb.Tensor("visual_embeds", part)]) for part in parts]
+
+    def finalize(self) -> None:
+        """Give the model's memory back."""
+        self.runner.close()

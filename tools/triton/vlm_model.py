@@ -75,6 +75,7 @@ class TritonPythonModel:
         """Refuse what is open and stop."""
         self.scheduler.close()
         self.outbox.close()
+        self.vlm.close()
 
     def _numbers(self, kind: Any) -> dict[str, int]:
         """The parameters that are fields of a dataclass."""

@@ -2,9 +2,11 @@
 
 import contextlib
 import sys
+import threading
 import warnings
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +16,15 @@ from ....errors import LuvcError, brief
 from ...bundle.folder import Bundle
 from ...bundle.graph_file import read_graph
 from ...bundle.manifest import Layout
-from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
+from ..base import (
+    PrefillFeed,
+    PrefillResult,
+    StepFeed,
+    cache_specs,
+    refuse_closed,
+    stage_names,
+    stage_results,
+)
 from .weights import SharedWeights
 
 
@@ -49,6 +59,10 @@ class Caches:
             )
         return self._arrays
 
+    def close(self) -> None:
+        """Give the memory back, or this part's share of it."""
+        self.values, self._arrays = {}, None
+
 
 class OrtRunner:
     """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
@@ -63,6 +77,9 @@ class OrtRunner:
         self.device = working_device()
         self._sessions: dict[tuple[str, bool], Any] = {}
         self._weights = SharedWeights()
+        self._made: weakref.WeakSet[Caches] = weakref.WeakSet()
+        self._lock = threading.Lock()  # around what is made and given back, not around runs
+        self._closed = False
         # half precision is computed in float32 here, from copies that cannot be shared
         self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
 
@@ -92,11 +109,13 @@ class OrtRunner:
             LuvcError: the bundle was replaced since it was loaded, or the graph is none that luvc writes.
         """
         key = graph, packed and self._shares
-        if key not in self._sessions:
-            with self.bundle.opening(graph) as path:
-                session = self._make(graph, path, packed)
-            self._sessions[key] = session
-        return self._sessions[key]
+        with self._lock:
+            self._check_open()
+            if key not in self._sessions:
+                with self.bundle.opening(graph) as path:
+                    session = self._make(graph, path, packed)
+                self._sessions[key] = session
+            return self._sessions[key]
 
     def _make(self, graph: str, path: Path, packed: bool) -> Any:
         """A session of a graph that luvc wrote; whatever ONNX Runtime raises is the file's fault."""
@@ -131,46 +150,75 @@ class OrtRunner:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
         return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
 
-    def new_caches(self, layout: Layout, batch: int) -> "Caches":
+    def new_caches(self, layout: Layout, batch: int) -> Caches:
         """Zeroed buffers on the device."""
         m = self.bundle.manifest
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
-        return Caches(
-            {s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs}, self.device
-        )
+        return self._kept({s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs})
 
-    def window(self, caches: "Caches", start: int, count: int) -> "Caches":
+    def window(self, caches: Caches, start: int, count: int) -> Caches:
         """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
-        rows = {name: a[start : start + count] for name, a in caches.host.items()}
-        return Caches(rows, self.device)
+        self._check_open()
+        return self._kept({name: a[start : start + count] for name, a in caches.host.items()})
 
-    def copy_caches(self, source: "Caches", target: "Caches") -> None:
+    def copy_caches(self, source: Caches, target: Caches) -> None:
         """Copy rows to as many others, which do not overlap them (CPU only)."""
+        self._check_open()
         for name, array in source.host.items():
             target.host[name][...] = array
 
-    def write_caches(self, caches: "Caches", values: dict[str, np.ndarray]) -> None:
+    def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave (CPU only)."""
+        self._check_open()
         for name, array in values.items():
             caches.host[name][...] = array
 
-    def prefill(self, layout: Layout, feed: PrefillFeed, caches: "Caches") -> PrefillResult:
+    def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""
         scored = layout.schedule.scored
         session = self.session(layout.graphs.prefill)
         logits, *rest = self._run(session, feed.tensors, caches, ["logits", *stage_names(scored)])
         return PrefillResult(logits[:, 0], stage_results(scored, rest))
 
-    def step(self, layout: Layout, feed: StepFeed, caches: "Caches") -> np.ndarray:
+    def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
         return self._run(session, vars(feed), caches, ["logits"])[0][:, 0]
 
-    def read_caches(self, caches: "Caches") -> dict[str, np.ndarray]:
+    def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies, by name."""
+        self._check_open()
         return {name: np.array(value.numpy()) for name, value in caches.values.items()}
 
-    def _run(self, session, feed, caches: "Caches", outputs: list[str]) -> list[np.ndarray]:
+    def close(self) -> None:
+        """Give sessions, weights and caches back; a run under way keeps its own to its end."""
+        with self._lock:
+            self._closed = True
+            self._sessions.clear()
+            self._weights = SharedWeights()
+            for caches in self._made:
+                caches.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- the work
+    def _check_open(self) -> None:
+        if self._closed:
+            refuse_closed()
+
+    def _kept(self, arrays: dict[str, np.ndarray]) -> Caches:
+        """Caches that `close` gives back."""
+        with self._lock:
+            self._check_open()
+            caches = Caches(arrays, self.device)
+            self._made.add(caches)
+            return caches
+
+    def _run(self, session, feed, caches: Caches, outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
         binding = session.io_binding()
         for name in outputs:  # first, so that they come first in get_outputs()

@@ -40,7 +40,8 @@ class SharedWeights:
             LuvcError: a weight does not lie where the graph says.
         """
         import onnx
-        import onnxruntime
+
+        from .session import WeightedSession
 
         model = model or onnx.load(graph, load_external_data=False)
         read_transposed(model)
@@ -52,12 +53,7 @@ class SharedWeights:
             for tensor in model.graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
                     options.add_initializer(tensor.name, self._value(graph, folder, tensor))
-        providers = ["CPUExecutionProvider"]
-        session: Any = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=providers
-        )
-        session.luvc_weights = self  # the session reads this memory as long as it lives
-        return session
+        return WeightedSession(model.SerializeToString(), options, self)
 
     def _value(self, graph: Path, folder: Path, tensor: Any) -> Any:
         """An OrtValue over the tensor's place in its file's memory."""

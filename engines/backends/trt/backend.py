@@ -6,8 +6,12 @@ TensorRT-RTX builds without a GPU, runs on RTX GPUs, and the SPU runs its functi
 
 from ...bundle.folder import Bundle
 from ..base import BuildOptions, Built, EngineBuilder, Progress, silent
-from . import build, engine_choice, runner
+from . import build, engine_choice
+from .cuda import Cuda
 from .library import TENSORRT, TENSORRT_RTX, Library
+from .plugins import register_plugins
+from .runner import TrtRunner
+from .session import Sessions
 
 
 class TrtBackend(EngineBuilder):
@@ -29,10 +33,20 @@ class TrtBackend(EngineBuilder):
         """None, or why this bundle cannot be run here."""
         return engine_choice.why_not(self.library, bundle)
 
-    def runner(self, bundle: Bundle, threads: int = 0) -> runner.TrtRunner:
-        """A runner for the bundle; `threads` has no meaning on a GPU."""
+    def runner(self, bundle: Bundle, threads: int = 0) -> TrtRunner:
+        """A runner on the GPU of this machine; `threads` has no meaning there.
+
+        Raises:
+            LuvcError: no GPU, no engine for it, or too little device memory.
+        """
         del threads
-        return runner.make_runner(self.library, bundle)
+        library, cuda = self.library, Cuda()
+        engine = engine_choice.pick_engine(bundle, library, library.version, cuda.arch)
+        if engine.plugins == "library":
+            register_plugins("library", None)
+        sessions = Sessions(library, cuda, bundle.path / engine.folder)
+        description = f"{library.title} {engine.version} on {cuda.name} ({cuda.arch})"
+        return TrtRunner(bundle, engine, cuda, sessions, description)
 
     def check_machine(self) -> None:
         """Refuse a machine that cannot build engines, before any work is done.

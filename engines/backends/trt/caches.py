@@ -7,9 +7,12 @@ import numpy as np
 
 from ....dtypes import DTYPES
 from ....errors import LuvcError
-from ..base import CacheSpec
+from ...bundle.manifest import Manifest
+from ..base import CacheSpec, cache_specs
 from .cuda import Buffers, Memory
+from .session import Session
 
+COPIED = ("conv", "position")  # kinds of small caches that need not be updated in place
 ALIGNED = 256  # bytes; TensorRT takes no other addresses
 
 
@@ -60,6 +63,36 @@ class Caches:
             part._place(cuda, self._memory, specs, addresses)
             self._windows[start, count] = part
         return self._windows[start, count]
+
+    def close(self) -> None:
+        """Give the memory back, that of the windows too."""
+        for part in self._windows.values():
+            part.close()
+        self._windows.clear()
+        self.recorded = self.warm = None
+        self.buffers.close()
+        self._memory.close()
+
+
+def copied_caches(manifest: Manifest, graph: str, session: Session) -> set[str]:
+    """Names of the caches that an engine does not update in place; after each run they are copied back.
+
+    Raises:
+        LuvcError: there are keys or values among them, which would be too much to copy.
+    """
+    layouts = (x for x in manifest.layouts if graph in (x.graphs.prefill, x.graphs.step))
+    layout = next(layouts, None)
+    if layout is None:
+        return set()
+    specs = cache_specs(manifest.language, layout, manifest.text_capacity, manifest.dtype, 1)
+    found = {s.name for s in specs if not session.in_place(f"{s.name}_out", s.name)}
+    large = sorted(name for name in found if name.split("_")[1] not in COPIED)
+    if large:
+        raise LuvcError(
+            f"the engine of {graph} does not update {large[0]} in place; build it again, or use "
+            "--backend ort"
+        )
+    return found
 
 
 def _bytes(spec: CacheSpec) -> int:

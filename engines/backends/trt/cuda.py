@@ -36,6 +36,7 @@ class Cuda:
             self._find_device()
             flag = self._rt.cudaStreamNonBlocking
             self.stream = int(self._call("cudaStreamCreateWithFlags", flag))
+            self._give_back = weakref.finalize(self, self._rt.cudaStreamDestroy, self.stream)
         except RuntimeError as error:  # the first call that needs memory on the device
             raise LuvcError(
                 f"the GPU cannot be used ({error}): end the processes that fill it or hold it alone, or "
@@ -65,6 +66,10 @@ class Cuda:
     def release(self, address: int) -> None:
         """Give memory back; harmless while the process ends."""
         self._rt.cudaFree(address)
+
+    def close(self) -> None:
+        """Give the stream back."""
+        self._give_back()
 
     def clear(self, address: int, size: int) -> None:
         """Zero memory."""
@@ -128,7 +133,7 @@ class Recorded:
 
 
 class Memory:
-    """Device memory that is given back with its owner.
+    """Device memory that is given back by `close`, or with its owner.
 
     Args:
         cuda: the device.
@@ -149,7 +154,11 @@ class Memory:
             raise LuvcError(
                 f"{purpose} need {size / 2**20:.0f} MiB of device memory ({error}): {mend}"
             ) from error
-        weakref.finalize(self, cuda.release, self.address)
+        self._give_back = weakref.finalize(self, cuda.release, self.address)
+
+    def close(self) -> None:
+        """Give the memory back; harmless when done twice."""
+        self._give_back()
 
 
 def check_memory(cuda: Any, size: int, purpose: str, mend: str) -> None:
@@ -185,3 +194,9 @@ class Buffers:
             mend = "free memory on the device or use a smaller batch"
             held = self._memory[name] = Memory(self.cuda, size, "inputs and outputs", mend)
         return held.address
+
+    def close(self) -> None:
+        """Give all of it back."""
+        for memory in self._memory.values():
+            memory.close()
+        self._memory.clear()

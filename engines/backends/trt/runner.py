@@ -3,11 +3,12 @@
 The T = 1 step is recorded as a CUDA graph and replayed. Letters: base.py.
 """
 
+import contextlib
 import threading
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,42 +16,31 @@ from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout
-from ..base import PrefillFeed, PrefillResult, StepFeed, cache_specs, stage_names, stage_results
-from .caches import Caches
-from .cuda import Buffers, Cuda, Memory
-from .engine_choice import pick_engine
-from .library import Library
-from .plugins import register_plugins
-from .prompt_lengths import pad_prompts
+from ..base import (
+    PrefillFeed,
+    PrefillResult,
+    StepFeed,
+    cache_specs,
+    refuse_closed,
+    stage_names,
+    stage_results,
+)
+from .caches import Caches, copied_caches
+from .cuda import Buffers, Memory
+from .prompt_lengths import pad_prompts, smallest_feeds
 from .session import Session, Sessions
 
 ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
-COPIED = ("conv", "position")  # kinds of small caches that need not be updated in place
-
-
-def make_runner(library: Library, bundle: Bundle) -> "TrtRunner":
-    """A runner on the GPU of this machine.
-
-    Raises:
-        LuvcError: no GPU, no engine for it, or too little device memory.
-    """
-    cuda = Cuda()
-    engine = pick_engine(bundle, library, library.version, cuda.arch)
-    if engine.plugins == "library":
-        register_plugins("library", None)
-    sessions = Sessions(library, cuda, bundle.path / engine.folder)
-    description = f"{library.title} {engine.version} on {cuda.name} ({cuda.arch})"
-    return TrtRunner(bundle, engine, cuda, sessions, description)
 
 
 class TrtRunner:
-    """Runs engines through a CUDA layer and sessions, both exchangeable for tests.
+    """Runs engines through a CUDA layer and sessions; tests put others in their place.
 
     Args:
         bundle: a loaded bundle.
         engine: the entry of its manifest to run.
         cuda: the device, see cuda.Cuda.
-        open_session: plan path -> session, see trt_session.Session.
+        sessions: opens the engines; closed with the runner, as the device is.
         description: library, version and device, for people.
     """
 
@@ -59,17 +49,18 @@ class TrtRunner:
         bundle: Bundle,
         engine: Engine,
         cuda: Any,
-        open_session: Callable[[Path], Session],
+        sessions: Sessions,
         description: str,
     ):
         self.bundle, self.cuda, self.description = bundle, cuda, description
         self.files: dict[str, EngineFile] = {file.graph: file for file in engine.graphs}
-        self._open = open_session
-        self._keep: Callable[[], None] = getattr(open_session, "keep", lambda: None)
+        self._opener = sessions
         self._sessions: dict[str, Session] = {}
         self._copied: dict[str, set[str]] = {}  # caches of each graph that are copied back
         self._buffers = Buffers(cuda)
         self._workspace: Memory | None = None
+        self._made: weakref.WeakSet[Caches] = weakref.WeakSet()
+        self._closed = False
         self._lock = threading.RLock()  # one stream and one scratch memory: one run at a time
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
@@ -78,33 +69,8 @@ class TrtRunner:
             low = self.files[layout.graphs.vision].profiles[0]["N"][0]
             self.vision(layout, np.zeros((low, *layout.pixel_shape[1:]), np.float32))
         if language:
-            self._prepare_language(layout)
-        save = getattr(self._open, "save", None)
-        if save is not None:
-            save()
-
-    def _prepare_language(self, layout: Layout) -> None:
-        low = self.files[layout.graphs.prefill].profiles[0]["B"][0]
-        V = layout.visual_tokens
-        length = V + 2
-        rows = np.broadcast_to(np.arange(length), (low, length))
-        axes = self.bundle.manifest.language.position_axes
-        positions = rows if axes == 1 else np.repeat(rows[..., None], axes, -1)
-        embeds = None
-        if layout.images:
-            width = self._session(layout.graphs.prefill).width("visual_embeds")
-            embeds = np.zeros((low, V, width), np.float32)
-        feed = PrefillFeed(
-            input_ids=np.zeros((low, length), np.int64),
-            visual_embeds=embeds,
-            visual_index=rows[:, 1 : V + 1] if layout.images else None,
-            position_ids=positions,
-            last_index=np.full(low, length - 1),
-        )
-        caches = self.new_caches(layout, low)
-        self.prefill(layout, feed, caches)
-        token, text = np.zeros((low, 1), np.int64), np.full(low, 2)
-        self.step(layout, StepFeed(token, positions[:, :1] + length, text, token[:, 0]), caches)
+            self._warm_up(layout)
+        self._opener.save()
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -117,8 +83,10 @@ class TrtRunner:
         m = self.bundle.manifest
         self._check_rows(layout.graphs.step, "B", batch)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
-        with self._lock:
-            return Caches(self.cuda, specs)
+        with self._open():
+            caches = Caches(self.cuda, specs)
+            self._made.add(caches)
+            return caches
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""
@@ -137,7 +105,7 @@ class TrtRunner:
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies by name."""
         found = {s.name: np.empty(s.shape, DTYPES[s.dtype].numpy) for s in caches.specs}
-        with self._lock:
+        with self._open():
             for array, address in zip(found.values(), caches.addresses, strict=True):
                 self.cuda.download(array, address)
             self.cuda.synchronise()
@@ -150,25 +118,66 @@ class TrtRunner:
             LuvcError: the engines do not run so few rows, or cannot begin there.
         """
         self._check_rows(self.bundle.manifest.layouts[0].graphs.step, "B", count)
-        return caches.window(self.cuda, start, count)
+        with self._open():
+            return caches.window(self.cuda, start, count)
 
     def copy_caches(self, source: Caches, target: Caches) -> None:
         """Copy rows to as many others, which do not overlap them."""
-        with self._lock:
+        with self._open():
             for a, b, size in zip(source.addresses, target.addresses, source.sizes, strict=True):
                 self.cuda.copy(b, a, size)
 
     def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
         """Put back what `read_caches` gave."""
-        with self._lock:
+        with self._open():
             for array, address in zip(values.values(), caches.addresses, strict=True):
                 self.cuda.upload(address, np.ascontiguousarray(array))
             self.cuda.synchronise()
 
+    def close(self) -> None:
+        """Give engines, caches, buffers and the stream back, when the run under way has ended."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for caches in self._made:
+                caches.close()
+            self._buffers.close()
+            if self._workspace is not None:
+                self._workspace.close()
+            for session in self._sessions.values():
+                session.close()
+            self._sessions.clear()
+            self._opener.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     # ---- the work
+    def _warm_up(self, layout: Layout) -> None:
+        """Run the smallest prompts that the engines take, and one step."""
+        prefill = layout.graphs.prefill
+        low = self.files[prefill].profiles[0]["B"][0]
+        width = self._session(prefill).width("visual_embeds") if layout.images else 0
+        prompts, step = smallest_feeds(self.bundle.manifest.language, layout, low, width)
+        caches = self.new_caches(layout, low)
+        self.prefill(layout, prompts, caches)
+        self.step(layout, step, caches)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """A block that has the device to itself, refused once the runner is closed."""
+        with self._lock:
+            if self._closed:
+                refuse_closed()
+            yield
+
     def _run(self, graph: str, profile: int, feed, caches: Caches | None, outputs: list[str]):
         """Upload a feed, run, download outputs; caches stay where they are."""
-        with self._lock:
+        with self._open():
             session = self._session(graph)
             decoding = caches is not None and "text_len" in feed and profile == ONE_TOKEN
             buffers = caches.buffers if caches is not None and decoding else self._buffers
@@ -198,7 +207,7 @@ class TrtRunner:
             for name, result in zip(outputs, results, strict=True):
                 self.cuda.download(result, addresses[name])
             self.cuda.synchronise()
-            self._keep()
+            self._opener.keep()
             return results
 
     def _bind(
@@ -221,7 +230,7 @@ class TrtRunner:
 
     def _decode(self, session: Session, caches: Caches, enqueue: Callable[[], None]) -> None:
         """Replay the recorded step; record it at its second run, when everything is allocated."""
-        good_for = (id(session), session.epochs[ONE_TOKEN], *self._scratch())
+        good_for = (session, session.epochs[ONE_TOKEN], *self._scratch())
         if caches.recorded is not None and caches.recorded[0] == good_for:
             self.cuda.launch(caches.recorded[1])
         elif caches.warm == good_for and caches.records:
@@ -245,11 +254,11 @@ class TrtRunner:
 
     def _session(self, graph: str) -> Session:
         """The session of a graph, opened once; the scratch memory grows to what it needs."""
-        with self._lock:
+        with self._open():
             if graph not in self._sessions:
                 with self.bundle.opening(self.files[graph].file) as plan:
-                    session = self._open(plan)
-                self._copied[graph] = self._not_in_place(graph, session)
+                    session = self._opener(plan)
+                self._copied[graph] = copied_caches(self.bundle.manifest, graph, session)
                 self._sessions[graph] = session
                 self._grow(session.workspace)
             return self._sessions[graph]
@@ -263,26 +272,6 @@ class TrtRunner:
     def _scratch(self) -> tuple[int, int]:
         assert self._workspace is not None
         return self._workspace.address, self._workspace.size
-
-    def _not_in_place(self, graph: str, session: Session) -> set[str]:
-        """Caches that the engine does not update in place.
-
-        Raises:
-            LuvcError: there are keys or values among them, which would be too much to copy.
-        """
-        m = self.bundle.manifest
-        layout = next((x for x in m.layouts if graph in (x.graphs.prefill, x.graphs.step)), None)
-        if layout is None:
-            return set()
-        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1)
-        found = {s.name for s in specs if not session.in_place(f"{s.name}_out", s.name)}
-        large = sorted(name for name in found if name.split("_")[1] not in COPIED)
-        if large:
-            raise LuvcError(
-                f"the engine of {graph} does not update {large[0]} in place; build it again, or use "
-                "--backend ort"
-            )
-        return found
 
     def _check_rows(self, graph: str, symbol: str, rows: int, factor: int = 1) -> None:
         low, usual, high = self.files[graph].profiles[0][symbol]

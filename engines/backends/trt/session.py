@@ -90,7 +90,8 @@ class Sessions:
         if self._kernels is None:
             path = self.folder / cache_name(self.cuda)
             self._kernels = CompiledKernels(config.create_runtime_cache(), path)
-            weakref.finalize(self, self._kernels.close)  # when the process ends, at the latest
+            # when the process ends, at the latest
+            self._save_last = weakref.finalize(self, self._kernels.close)
         return self._kernels.cache
 
     def compiles(self) -> None:
@@ -107,6 +108,13 @@ class Sessions:
         """Keep compiled kernels for the next process; a read-only bundle goes without."""
         if self._kernels is not None:
             self._kernels.save()
+
+    def close(self) -> None:
+        """Keep what was compiled, and let go of the library's runtime; sessions are closed before."""
+        if self._kernels is not None:
+            self._save_last()
+        self._kernels = self._runtime = None
+        self.cuda.close()
 
 
 class Session:
@@ -188,3 +196,8 @@ class Session:
         context = self._contexts[profile]
         ask = getattr(context, "is_stream_capturable", None)
         return ask is None or bool(ask(self._sessions.cuda.stream))
+
+    def close(self) -> None:
+        """Give the contexts and the engine, with its weights, back."""
+        self._contexts.clear()
+        self._engine = None

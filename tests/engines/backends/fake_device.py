@@ -29,6 +29,9 @@ class FakeCuda:
         self.moved: list[int] = []
         self.captures = self.launches = 0
 
+    def close(self):
+        """Its stream is given back; memory is counted in `held`."""
+
     def memory(self):
         return self.total - sum(m.nbytes for m in self.held.values()), self.total
 
@@ -127,3 +130,27 @@ class FakeSession:
 
     def capturable(self, profile):
         return True
+
+    def close(self):
+        self._session = None
+
+
+class FakeSessions:
+    """trt_session.Sessions: opens graphs where plans would lie, keeps no kernels."""
+
+    def __init__(self, cuda: FakeCuda, workspace=500):
+        self.cuda, self.workspace, self.closed = cuda, workspace, 0
+
+    def __call__(self, plan: Path) -> FakeSession:
+        return FakeSession(
+            self.cuda, plan, 2 * self.workspace if "step" in plan.name else self.workspace
+        )
+
+    def keep(self):
+        pass
+
+    def save(self):
+        pass
+
+    def close(self):
+        self.closed += 1

@@ -5,6 +5,7 @@ import mmap
 import os
 import shutil
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,17 +19,18 @@ from luvc.engines.backends.trt import caches as trt_caches
 from luvc.engines.backends.trt import engine_choice as trt_pick
 from luvc.engines.backends.trt import graph as trt_graph
 from luvc.engines.backends.trt import kernel_cache as trt_kernels
-from luvc.engines.backends.trt import runner as trt_run
+from luvc.engines.backends.trt.backend import tensorrt_rtx
 from luvc.engines.backends.trt.cuda import Cuda, Memory
-from luvc.engines.backends.trt.library import TENSORRT, TENSORRT_RTX
+from luvc.engines.backends.trt.library import TENSORRT
 from luvc.engines.backends.trt.prompt_lengths import pad_prompts
+from luvc.engines.backends.trt.runner import TrtRunner
 from luvc.engines.backends.trt.session import Session, Sessions
 from luvc.engines.bundle.manifest import Engine, EngineFile
 from luvc.engines.bundle.swap import replacing
 from luvc.errors import LuvcError
 
 from ...conftest import ask
-from .fake_device import FakeCuda, FakeSession
+from .fake_device import FakeCuda, FakeSession, FakeSessions
 
 CASE = "qwen2-fp16"
 KERNELS = "runtime-sm90-Fake.cache"  # of the fake device
@@ -50,11 +52,8 @@ def entry(bundle, **change) -> Engine:
     return Engine(graphs=tuple(files), **about)
 
 
-def make(bundle, cuda) -> trt_run.TrtRunner:
-    def open_session(plan):
-        return FakeSession(cuda, plan, 1000 if "step" in plan.name else 500)
-
-    return trt_run.TrtRunner(bundle, entry(bundle), cuda, open_session, "fake")
+def make(bundle, cuda) -> TrtRunner:
+    return TrtRunner(bundle, entry(bundle), cuda, FakeSessions(cuda), "fake")
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +182,31 @@ def test_memory_goes_back_with_the_caches(both):
     assert cuda.memory()[0] == before
 
 
+def test_close_gives_all_device_memory_back(workshop, picture):
+    """With a chat, a stream and a scheduler's rows still held by their owners."""
+    from luvc.engines.serving import Limits, Scheduler
+
+    bundle, cuda = workshop.bundle(CASE), FakeCuda()
+    vlm = VLM(bundle, make(bundle, cuda))
+    chat, stream = vlm.chat(max_new_tokens=5), vlm.generate(ask("Why?", picture), stream=True)
+    chat.ask("Hello", [picture])
+    next(stream)
+    with Scheduler(vlm, Limits(rows=3)) as scheduler:
+        before = len(cuda.held)
+        assert scheduler.submit(ask("Hello", picture), max_new_tokens=5).answer
+    assert len(cuda.held) < before, "a closed scheduler holds no caches"
+    weights = [weakref.ref(session._session) for session in vlm.runner._sessions.values()]
+    assert cuda.held and len(weights) == 3
+    vlm.close()
+    assert not cuda.held and not any(w() for w in weights)
+    vlm.close()
+    assert vlm.runner._opener.closed == 1
+    for closed in (lambda: chat.ask("And?"), lambda: next(stream), lambda: stream.answer,
+                   lambda: vlm.runner.read_caches(chat._rows.caches)):  # fmt: skip
+        with pytest.raises(LuvcError, match="the model is closed"):
+            closed()
+
+
 def test_prepare_runs_everything_once(workshop):
     bundle, cuda = workshop.bundle(CASE), FakeCuda()
     runner = make(bundle, cuda)
@@ -276,7 +300,7 @@ def test_an_engine_that_copies_caches_is_refused(both, monkeypatch):
 
 def test_small_caches_are_copied_back(both, picture, monkeypatch):
     """Positions and states of convolutions: no engine updates those in place. Here all are such."""
-    monkeypatch.setattr(trt_run, "COPIED", ("key", "value"))
+    monkeypatch.setattr(trt_caches, "COPIED", ("key", "value"))
     monkeypatch.setattr(FakeSession, "in_place", lambda *_: False)
     ours, theirs, _ = both
     cuda = FakeCuda()
@@ -337,7 +361,7 @@ def test_no_gpu_is_a_clear_error(workshop):
         pytest.skip("this machine has a GPU")
     bundle = workshop.bundle(CASE)
     with pytest.raises(LuvcError, match="GPU"):
-        trt_run.make_runner(TENSORRT_RTX, bundle)
+        tensorrt_rtx.runner(bundle)
     assert backend("auto", bundle).NAME == "ort"
 
 
@@ -483,9 +507,11 @@ def test_kernels_of_new_shapes_are_kept_too(stand_in, monkeypatch):
     assert saved(*both, 70, (2, 3))
     assert not saved(*both, 200, (1, 3)), "its kernels are in the file"
     assert saved(*both, 300, (3, 3)) and not saved(*both, 310, (4, 3))
-    del sessions, session, both
-    gc.collect()
+    sessions.close()
     assert file.exists()
+    file.unlink()
+    sessions.close()
+    assert not file.exists(), "closed once"
 
 
 def test_gpu_models_do_not_share_kernels():

@@ -22,7 +22,7 @@ from luvc.tools.triton.outbox import Outbox
 from luvc.tools.triton.requests import Bounds
 from luvc.tools.triton.server import Binary, Ports, Server
 
-from ...engines.backends.fake_device import FakeCuda, FakeSession
+from ...engines.backends.fake_device import FakeCuda, FakeSessions
 
 pytest.importorskip("tritonclient.grpc")
 from luvc.tools.triton import config
@@ -83,6 +83,7 @@ def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):
     model.initialize(arguments(tmp_path / "r" / "luvc_vlm"))
     made = set(model.vlm.runner._sessions)
     model.finalize()
+    assert not model.vlm.runner._sessions
     graphs = bundle.manifest.layouts[0].graphs
     assert made == {(graphs.prefill, False), (graphs.step, False), (graphs.step, True)}
     assert model.scheduler.limits == replace(limits, preparing=3), "as many as are batched"
@@ -157,7 +158,7 @@ def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, m
     (engine,) = with_engines(bundle, "portable", backend="tensorrt-rtx").manifest.engines
 
     def runner(found, threads):
-        return TrtRunner(found, engine, cuda, lambda plan: FakeSession(cuda, plan, 500), "fake")
+        return TrtRunner(found, engine, cuda, FakeSessions(cuda), "fake")
 
     module = SimpleNamespace(runner=runner)
     monkeypatch.setattr(vision_model, "load_backend", lambda name, found: module)
@@ -170,6 +171,8 @@ def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, m
         model.runner.vision(layout, pixels)
     with pytest.raises(LuvcError, match=r"7 rows are no whole number of conversations of 3 rows"):
         model.runner.vision(layout, pixels[:7])
+    model.finalize()
+    assert not cuda.held
 
 
 class Sender:
