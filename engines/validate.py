@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from .backends.base import PrefillResult, Runner, cache_names
+from .backends.base import PrefillResult, Runner
 from .bundle.manifest import Layout, Manifest
+from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated import sample_prompt
 from .processing import Processor

@@ -1,10 +1,10 @@
-"""What every runner takes and gives: plain numpy at the edges, caches in the runner's own memory.
+"""What a backend is, and what its runners take and give: numpy at the edges, caches in their own memory.
 
-Letters: B batch, S prompt length, T new tokens, V visual tokens, V_l those entering layer l, D hidden
-size, k visual tokens kept by a stage, N tiles, n visual tokens of a tile.
+Letters: B batch, S prompt length, T new tokens, V visual tokens, D hidden size, N tiles, n visual
+tokens of a tile.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, Self, runtime_checkable
@@ -13,7 +13,8 @@ import numpy as np
 
 from ...errors import LuvcError
 from ..bundle.folder import Bundle
-from ..bundle.manifest import Dtype, LanguageModel, LayerType, Layout, Range
+from ..bundle.manifest import Layout, Range
+from ..bundle.tensors import StageResult
 
 
 @dataclass(frozen=True)
@@ -59,30 +60,11 @@ class StepFeed:
 
 
 @dataclass(frozen=True)
-class StageResult:
-    """What a scored SPU stage did: energies float32 [B, V_l], kept ordinals int64 [B, k]."""
-
-    energies: np.ndarray
-    kept: np.ndarray
-
-
-@dataclass(frozen=True)
 class PrefillResult:
     """logits float32 [B, vocabulary] of each row's last token; scored stages by layer."""
 
     logits: np.ndarray
     stages: dict[int, StageResult] = field(default_factory=dict)
-
-
-def stage_names(layers: Iterable[int]) -> list[str]:
-    """Outputs of a prefill graph that say what the scored stages before these layers did."""
-    return [f"{name}_{layer}" for layer in layers for name in ("energies", "kept")]
-
-
-def stage_results(layers: Iterable[int], found: Sequence[np.ndarray]) -> dict[int, StageResult]:
-    """The stages by layer, from the outputs of `stage_names`."""
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return {layer: StageResult(*pair) for layer, pair in zip(layers, pairs, strict=True)}
 
 
 def refuse_closed() -> NoReturn:
@@ -257,58 +239,3 @@ class EngineBuilder(Backend, Protocol):
             LuvcError: the bundle's dtype, a graph or the machine does not allow it; names the node.
         """
         ...
-
-
-@dataclass(frozen=True)
-class CacheSpec:
-    """One cache tensor: an input of the text graphs, and with "_out" behind its name an output."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: Dtype
-
-
-def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> list[str]:
-    """Names of the cache tensors of some layers.
-
-    Args:
-        kinds: type of each layer, by its index.
-        windows: layers that a stage's positions are named after, see `windowed_layers`.
-    """
-    of = {"conv": ("conv",)}
-    names = [f"cache_{n}_{i}" for i, kind in kinds.items() for n in of.get(kind, ("key", "value"))]
-    return [*names, *(f"cache_position_{i}" for i in windows)]
-
-
-def windowed_layers(language: LanguageModel, layout: Layout, capacity: int) -> tuple[int, ...]:
-    """The first sliding layer of each stage; empty where the window holds every conversation.
-
-    Its stage keeps the positions of the cached tokens: after pruning, a slot no longer tells them.
-    """
-    if language.window is None or layout.longest_position(capacity) < language.window:
-        return ()
-    stages = (list(range(s.first, s.last + 1)) for s in layout.stages)
-    sliding = ([i for i in stage if language.layer_types[i] == "sliding"] for stage in stages)
-    return tuple(layers[0] for layers in sliding if layers)
-
-
-def cache_specs(
-    language: LanguageModel, layout: Layout, capacity: int, dtype: Dtype, batch: int
-) -> list[CacheSpec]:
-    """All cache tensors of a layout, in the order of `cache_names`.
-
-    Keys and values are [B, H_kv, text capacity + V_l, d], a convolution's state [B, D, columns], the
-    positions of a windowed stage float32 [B, 1, text capacity + V_l, 1].
-    """
-    lm, visual = language, layout.schedule.visual_per_layer(language.layers, layout.visual_tokens)
-    windows = windowed_layers(lm, layout, capacity)
-    specs = []
-    for name in cache_names(dict(enumerate(lm.layer_types)), windows):
-        kind, layer = name.split("_")[1:]
-        slots = capacity + visual[int(layer)]
-        shape = {
-            "conv": (batch, lm.hidden, lm.conv_state),
-            "position": (batch, 1, slots, 1),
-        }.get(kind, (batch, lm.kv_heads, slots, lm.head_dim))
-        specs.append(CacheSpec(name, shape, "float32" if kind == "position" else dtype))
-    return specs

@@ -7,15 +7,9 @@ import torch
 from torch import nn
 
 from ...dtypes import DTYPES
-from ...engines.backends.base import (
-    PrefillFeed,
-    PrefillResult,
-    StepFeed,
-    cache_specs,
-    refuse_closed,
-    stage_results,
-)
+from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
 from ...engines.bundle.manifest import Layout
+from ...engines.bundle.tensors import cache_specs, stage_results
 from ...plugins import cuda
 from ..checkpoint.family import Family
 from ..language.graphs import StepGraph, prompt_graph

@@ -8,7 +8,7 @@ import torch
 
 from ..ops.scatter import write
 
-Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/backends/base.py)
+Buffers = dict[str, torch.Tensor]  # cache tensors by name (engines/bundle/tensors.py)
 
 
 class ScatterCache:

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engines.backends.base import cache_names, windowed_layers
 from ...engines.bundle.manifest import LanguageModel, Layout
 from ...engines.bundle.schedule import groups_of, stages_of
+from ...engines.bundle.tensors import cache_names, windowed_layers
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
 from .caches import Buffers, ScatterCache

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ...engines.backends.base import stage_names
 from ...engines.bundle.manifest import Layout
+from ...engines.bundle.tensors import stage_names
 from ..ops.scatter import scattered
 from .caches import Buffers, ScatterCache
 from .decoder import MARK_TABLE, Decoder

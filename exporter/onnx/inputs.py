@@ -9,8 +9,8 @@ from torch import nn
 from torch.export import Dim
 
 from ...dtypes import DTYPES, of_torch
-from ...engines.backends.base import cache_specs
 from ...engines.bundle.manifest import Layout
+from ...engines.bundle.tensors import cache_specs
 from ..checkpoint.family import Family
 from ..language.decoder import Decoder
 from ..language.graphs import PrefillGraph, StepGraph, prompt_graph

@@ -16,15 +16,8 @@ from ....errors import LuvcError, brief
 from ...bundle.folder import Bundle
 from ...bundle.graph_file import read_graph
 from ...bundle.manifest import Layout
-from ..base import (
-    PrefillFeed,
-    PrefillResult,
-    StepFeed,
-    cache_specs,
-    refuse_closed,
-    stage_names,
-    stage_results,
-)
+from ...bundle.tensors import cache_specs, stage_names, stage_results
+from ..base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
 from .weights import SharedWeights
 
 

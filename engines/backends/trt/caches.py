@@ -8,7 +8,7 @@ import numpy as np
 from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.manifest import Manifest
-from ..base import CacheSpec, cache_specs
+from ...bundle.tensors import CacheSpec, cache_specs
 from .cuda import Buffers, Memory
 from .session import Session
 

@@ -16,15 +16,8 @@ from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout
-from ..base import (
-    PrefillFeed,
-    PrefillResult,
-    StepFeed,
-    cache_specs,
-    refuse_closed,
-    stage_names,
-    stage_results,
-)
+from ...bundle.tensors import cache_specs, stage_names, stage_results
+from ..base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
 from .caches import Caches, copied_caches
 from .cuda import Buffers, Memory
 from .prompt_lengths import pad_prompts, smallest_feeds

@@ -109,8 +109,8 @@ def test_a_crowd_and_a_session_share_the_device(both, picture):
 
 
 def test_a_row_that_tensorrt_cannot_address_is_refused(both):
-    from luvc.engines.backends.base import CacheSpec
     from luvc.engines.backends.trt.caches import Caches
+    from luvc.engines.bundle.tensors import CacheSpec
 
     caches = Caches(FakeCuda(), [CacheSpec("a", (2, 1, 3, 64), "float16")])  # rows of 384 bytes
     with pytest.raises(LuvcError, match="multiple of 256"):

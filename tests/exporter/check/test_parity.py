@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from luvc.engines import Bundle
-from luvc.engines.backends.base import StageResult
 from luvc.engines.backends.ort.backend import ort
+from luvc.engines.bundle.tensors import StageResult
 from luvc.engines.processing import Processor
 from luvc.engines.sampling import Sampling
 from luvc.engines.validate import LIMITS, _compare_kept, validate

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import InternVLForConditionalGeneration
 
-from luvc.engines.backends.base import cache_names
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
+from luvc.engines.bundle.tensors import cache_names
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
 from luvc.exporter.layouts import image_geometry, plan_layout
