@@ -11,9 +11,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .answer import Answer, Pieces, Stream, Timing, single
-from .decoding import Row, Rows
+from .decoding import Rows, decode
 from .history import History
 from .processing import ImageSource, Prompt, open_image
+from .reply import Reply
 from .sampling import Sampling
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ class Chat:
             self._rows, result, timing = self.vlm.prefill([prompt])
             logits = result.logits
             history.begin(prompt, self.vlm.stage_counts(prompt.layout, result))
-        state = Row(self.vlm.processor.tokenizer, self.sampling, history.cached)
-        per_token = yield from self.vlm.decode(self._rows, [state], logits, cancelled)
-        history.close([turn], prompt, state, self._rows.length(0))
+        reply = Reply(self.vlm.processor.tokenizer, self.sampling, history.cached)
+        per_token = yield from decode(self._rows, [reply], logits, cancelled)
+        history.close([turn], prompt, reply, self._rows.length(0))
         timing = replace(timing, decode_ms_per_token=per_token)
-        return [self.vlm.answer(prompt, state, history.stages, timing, reused)]
+        return [self.vlm.answer(prompt, reply, history.stages, timing, reused)]

@@ -1,9 +1,11 @@
-"""A batch of conversations and its caches, and what becomes of one row's logits.
+"""A batch of conversations and its caches, and the loop that answers them.
 
 Letters: B batch, S prompt length, T new tokens, V visual tokens.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.manifest import Layout, Manifest
 from .positions import next_positions, prompt_positions
-from .sampling import Sampler, Sampling
+from .reply import Reply
 
 
 class Rows:
@@ -121,86 +123,45 @@ def right_pad(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     return out
 
 
-class Row:
-    """One answer being made: sampling, detokenisation, stopping.
+def decode(
+    rows: Rows,
+    replies: Sequence[Reply],
+    logits: np.ndarray,
+    cancelled: threading.Event | None = None,
+) -> Generator[list[str], None, float]:
+    """Decode until every reply has ended; yields text pieces, returns ms per step.
+
+    A step counts with its sampling and detokenising, without the caller's own work.
 
     Args:
-        tokenizer: the Hugging Face tokenizer.
-        sampling: how tokens are chosen and when to stop.
-        prompt: the prompt's token ids.
-        row: place in the batch; rows of one seed draw differently.
+        rows: whose prompts have been run.
+        replies: of each row.
+        logits: float32 [B, vocabulary] of the prompts' last tokens.
+        cancelled: ends them before the next step.
     """
-
-    def __init__(self, tokenizer: Any, sampling: Sampling, prompt: Sequence[int], row: int = 0):
-        self.tokenizer, self.sampling = tokenizer, sampling
-        self.sampler = Sampler(sampling, prompt, row)
-        self.ids: list[int] = []
-        self.text = ""
-        self.finish_reason: str | None = None
-        self._stream = _decode_stream()
-        self._held = ""
-
-    def accept(self, logits: np.ndarray) -> str:
-        """Choose a token from logits [vocabulary] -> the text that became certain."""
-        token = self.sampler.choose(logits)
-        self.ids.append(token)
-        if token in self.sampling.eos_token_id:
-            return self.finish("stop")
-        self._held += self._decode(token)
-        cut = self._stop_position()
-        if cut is not None:
-            self._held = self._held[:cut]
-            return self.finish("stop", whole=False)
-        if len(self.ids) >= self.sampling.max_new_tokens:
-            return self.finish("length")
-        return self._emit(len(self._held) - self._unsure())
-
-    def finish(self, reason: str, whole: bool = True) -> str:
-        """End the answer -> the last text; `whole` adds bytes the stream still held back."""
-        self.finish_reason = reason
-        if whole:
-            text = self._whole()
-            sent = self.text + self._held
-            if text.startswith(sent):
-                self._held += text[len(sent) :]
-        return self._emit(len(self._held))
-
-    def _decode(self, token: int) -> str:
-        """The text that is certain with a token; in byte-level vocabularies it may be none yet."""
-        tokenizer = self.tokenizer.backend_tokenizer
-        try:
-            return self._stream.step(tokenizer, token) or ""
-        except Exception:  # bytes that are no text spoil the stream; the error has no own class
-            self._stream = _decode_stream()
-            self._stream.step(tokenizer, token)
-            sent, whole = self.text + self._held, self._whole().rstrip("\ufffd")
-            return whole[len(sent) :] if whole.startswith(sent) else ""
-
-    def _whole(self) -> str:
-        """Text of all tokens so far."""
-        return self.tokenizer.decode(self.ids, skip_special_tokens=True)
-
-    def _emit(self, count: int) -> str:
-        piece, self._held = self._held[:count], self._held[count:]
-        self.text += piece
-        return piece
-
-    def _stop_position(self) -> int | None:
-        found = [i for i in (self._held.find(s) for s in self.sampling.stop if s) if i >= 0]
-        return min(found) if found else None
-
-    def _unsure(self) -> int:
-        """Characters at the end that may be the start of a stop text."""
-        longest = 0
-        for stop in self.sampling.stop:
-            for n in range(min(len(stop) - 1, len(self._held)), 0, -1):
-                if self._held.endswith(stop[:n]):
-                    longest = max(longest, n)
-                    break
-        return longest
+    steps, spent = 0, 0.0
+    while True:
+        start = perf_counter()
+        pieces = [
+            "" if reply.ended else reply.accept(row)
+            for reply, row in zip(replies, logits, strict=True)
+        ]
+        spent += perf_counter() - start if steps else 0.0
+        yield pieces
+        last = [_cut(rows, i, reply, cancelled) for i, reply in enumerate(replies)]
+        if any(last):
+            yield last
+        if all(reply.ended for reply in replies):
+            return spent / steps * 1e3 if steps else 0.0
+        start = perf_counter()
+        logits = rows.step([[] if reply.ended else reply.ids[-1:] for reply in replies])
+        spent, steps = spent + perf_counter() - start, steps + 1
 
 
-def _decode_stream() -> Any:
-    from tokenizers.decoders import DecodeStream
-
-    return DecodeStream(skip_special_tokens=True)
+def _cut(rows: Rows, row: int, reply: Reply, cancelled: threading.Event | None) -> str:
+    """End a reply that cannot or must not go on -> its last text."""
+    if not reply.ended and cancelled is not None and cancelled.is_set():
+        return reply.finish("cancelled")
+    if not reply.ended and rows.room(row) < 1:
+        return reply.finish("capacity")
+    return ""

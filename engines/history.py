@@ -11,8 +11,9 @@ token was generated), or the prompt looks at all of itself, the whole conversati
 from collections.abc import Sequence
 from typing import Any
 
-from .decoding import Row
 from .processing import Processor, Prompt
+from .reply import Reply
+from .stopping import is_end
 
 
 class History:
@@ -60,14 +61,14 @@ class History:
         self._layout, self._text = prompt.layout.name, None
 
     def close(
-        self, turns: Sequence[dict[str, Any]], prompt: Prompt, state: Row, length: int
+        self, turns: Sequence[dict[str, Any]], prompt: Prompt, reply: Reply, length: int
     ) -> None:
         """Add the answered turns; `length` ids are in the caches, of prompt and answer together."""
         fed = length - len(self.cached)
-        self.cached += state.ids[:fed]
-        ends = state.sampling.eos_token_id
-        self._pending = [t for t in state.ids[fed:] if t not in ends]  # the template writes the end
-        said = state.tokenizer.decode([t for t in state.ids if t not in ends])
-        self._text = prompt.text + state.text if said == state.text else None
-        answer = {"role": "assistant", "content": [{"type": "text", "text": state.text}]}
+        self.cached += reply.ids[:fed]
+        spoken = [t for t in reply.ids if not is_end(t, reply.sampling)]
+        self._pending = spoken[fed:]  # the template writes the end, which stands last
+        said = reply.tokenizer.decode(spoken)
+        self._text = prompt.text + reply.text if said == reply.text else None
+        answer = {"role": "assistant", "content": [{"type": "text", "text": reply.text}]}
         self.messages += [*turns, answer]

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, cast, overload
@@ -15,8 +15,9 @@ from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner, refuse_closed
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
-from .decoding import Row, Rows
+from .decoding import Rows, decode
 from .processing import Conversation, Processor, Prompt
+from .reply import Reply
 from .sampling import Sampling, SamplingOptions
 
 if TYPE_CHECKING:
@@ -234,54 +235,17 @@ class VLM:
             places: of the prompts in the whole batch, which their draws depend on.
         """
         rows, result, timing = self.prefill(prompts)
-        states = [
-            Row(self.processor.tokenizer, sampling, p.input_ids, place)
+        replies = [
+            Reply(self.processor.tokenizer, sampling, p.input_ids, place)
             for p, place in zip(prompts, places, strict=True)
         ]
-        per_token = yield from self.decode(rows, states, result.logits, cancelled)
+        per_token = yield from decode(rows, replies, result.logits, cancelled)
         timing = replace(timing, decode_ms_per_token=per_token)
         stages = self.stage_counts(rows.layout, result)
         return [
-            self.answer(prompt, state, stages, timing)
-            for state, prompt in zip(states, prompts, strict=True)
+            self.answer(prompt, reply, stages, timing)
+            for reply, prompt in zip(replies, prompts, strict=True)
         ]
-
-    def decode(
-        self,
-        rows: Rows,
-        states: list[Row],
-        logits: np.ndarray,
-        cancelled: threading.Event | None = None,
-    ) -> Generator[list[str], None, float]:
-        """Decode until every row has finished; yields text pieces, returns ms per step.
-
-        A step counts with its sampling and detokenising, without the caller's own work.
-        """
-        steps, spent = 0, 0.0
-        while True:
-            start = perf_counter()
-            pieces = [
-                s.accept(row) if s.finish_reason is None else ""
-                for s, row in zip(states, logits, strict=True)
-            ]
-            spent += perf_counter() - start if steps else 0.0
-            yield pieces
-            ended = [self._ended(rows, i, s, cancelled) for i, s in enumerate(states)]
-            if any(ended):
-                yield ended
-            if all(s.finish_reason for s in states):
-                return spent / steps * 1e3 if steps else 0.0
-            start = perf_counter()
-            logits = rows.step([[] if s.finish_reason else s.ids[-1:] for s in states])
-            spent, steps = spent + perf_counter() - start, steps + 1
-
-    def _ended(self, rows: Rows, i: int, state: Row, cancelled: threading.Event | None) -> str:
-        """End a row that cannot or must not go on -> its last text."""
-        if state.finish_reason is None and cancelled is not None and cancelled.is_set():
-            return state.finish("cancelled")
-        if state.finish_reason is None and rows.room(i) < 1:
-            return state.finish("capacity")
-        return ""
 
     def stage_counts(self, layout: Layout, result: PrefillResult) -> dict[int, int]:
         """Visual tokens left from each pruned layer on, read off the graph's outputs."""
@@ -291,17 +255,17 @@ class VLM:
     def answer(
         self,
         prompt: Prompt,
-        state: Row,
+        reply: Reply,
         stages: dict[int, int],
         timing: Timing,
         reused: int = 0,
     ) -> Answer:
-        """The Answer of a finished row."""
+        """The Answer of a reply that has ended."""
         layout = prompt.layout
         return Answer(
-            text=state.text,
-            token_ids=state.ids,
-            finish_reason=state.finish_reason or "stop",
+            text=reply.text,
+            token_ids=reply.ids,
+            finish_reason=reply.finish_reason or "stop",
             prompt_tokens=len(prompt.input_ids) - layout.visual_tokens,
             visual_tokens=layout.visual_tokens,
             layout=layout.name,

@@ -12,6 +12,7 @@ from ..dtypes import DTYPES
 from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.bundle.manifest import Layout, Manifest
 from ..engines.bundle.swap import check_space
+from ..engines.stopping import end_tokens
 from ..versions import versions
 from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
@@ -103,9 +104,11 @@ def _write_processor(family: Family, model: Any, folder: Path) -> None:
     family.config.save_pretrained(folder)
     generation = getattr(model, "generation_config", None)
     data = generation.to_diff_dict() if generation is not None else {}
-    if data.get("eos_token_id") is None:  # as transformers does: what ends a text ends an answer
-        text = family.config.text_config.eos_token_id
-        data["eos_token_id"] = family.tokenizer.eos_token_id if text is None else text
+    data["eos_token_id"] = end_tokens(
+        data.get("eos_token_id"),
+        family.config.text_config.eos_token_id,
+        family.tokenizer.eos_token_id,
+    )
     folder.joinpath("generation_config.json").write_text(json.dumps(data, indent=2))
     for terms in (file for pattern in NOTICES for file in family.folder.glob(pattern)):
         if terms.is_file():

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..answer import Timing
-from ..decoding import Row
 from ..history import History
 from ..pictures import Video, is_visual, open_visual
 from ..processing import Prompt
+from ..reply import Reply
 from ..sampling import Sampling
 from .sessions import Session, Sessions
 from .ticket import Ticket
@@ -27,7 +27,7 @@ class Job:
     Attributes:
         turns: messages; with a session, those that are new in it.
         prompt: rendered and tokenised; set by `prepare`.
-        state: the answer as it grows; set by `begin`.
+        reply: the answer as it grows; set by `begin`.
         begun: whether its prompt has been run.
         pixels: of its pictures, when it needs the vision graph.
         embedded: what `VLM.embed` gave, when that was done ahead.
@@ -42,7 +42,7 @@ class Job:
     ticket: Ticket
     submitted: float = field(default_factory=perf_counter)
     prompt: Prompt = field(init=False)
-    state: Row = field(init=False)
+    reply: Reply = field(init=False)
     begun: bool = False
     session: Session | None = None
     pixels: Any = None
@@ -92,25 +92,25 @@ class Job:
         self.timing = replace(timing, pixels_ms=self.timing.pixels_ms, queue_ms=max(0.0, waited))
         self.pixels = self.embedded = None
         cached = self.session.history.cached if self.session else self.prompt.input_ids
-        self.state = Row(vlm.processor.tokenizer, self.sampling, cached)
+        self.reply = Reply(vlm.processor.tokenizer, self.sampling, cached)
         self.begun = True
 
     def accept(self, logits: np.ndarray) -> bool:
         """Choose the next token from logits [vocabulary] -> whether the answer has ended."""
-        self.ticket.add(self.state.accept(logits))
+        self.ticket.add(self.reply.accept(logits))
         self.first_token = self.first_token or perf_counter()
-        return self.state.finish_reason is not None
+        return self.reply.ended
 
     def end(self, reason: str) -> None:
         """End an answer that cannot or must not go on."""
-        self.ticket.add(self.state.finish(reason))
+        self.ticket.add(self.reply.finish(reason))
 
     def finish(self, vlm: "VLM") -> None:
         """Hand out the answer."""
-        steps = len(self.state.ids) - 1
+        steps = len(self.reply.ids) - 1
         spent = (perf_counter() - self.first_token) * 1e3
         timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
-        answer = vlm.answer(self.prompt, self.state, self.stages, timing, self.reused)
+        answer = vlm.answer(self.prompt, self.reply, self.stages, timing, self.reused)
         self.ticket.finish(answer)
 
 

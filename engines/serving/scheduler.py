@@ -227,7 +227,7 @@ class Scheduler:
                     self._leave(pool, row)
         if not pool.jobs:
             return
-        logits = pool.rows.step([job.state.ids[-1:] for job in pool.jobs])
+        logits = pool.rows.step([job.reply.ids[-1:] for job in pool.jobs])
         self.counters.steps += 1
         self.counters.stepped_rows += len(pool.jobs)
         self._accept(pool, 0, logits)
@@ -253,12 +253,12 @@ class Scheduler:
     def _leave(self, pool: Pool[Job], row: int) -> None:
         """Hand out an answer and free its row, which a session keeps a copy of."""
         job = pool.jobs[row]
-        if job.state.finish_reason == "cancelled":
+        if job.reply.finish_reason == "cancelled":
             self.counters.cancelled += 1
             self._release(job)
         elif job.session is not None and job.key is not None:
             length = pool.rows.length(row)
-            job.session.history.close(job.turns, job.prompt, job.state, length)
+            job.session.history.close(job.turns, job.prompt, job.reply, length)
             job.session.parked = pool.park(row)
             self.sessions.keep(job.key, job.session)
         pool.leave(row)

@@ -5,7 +5,8 @@ import onnxruntime
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.decoding import Row, Rows
+from luvc.engines.decoding import Rows
+from luvc.engines.reply import Reply
 from luvc.engines.sampling import Sampling
 from luvc.errors import LuvcError
 
@@ -126,12 +127,12 @@ def test_a_stream_that_failed_says_so_again(workshop, picture, monkeypatch):
 def test_bytes_that_are_no_text_do_not_end_an_answer(workshop):
     """tokenizers' stream refuses some orders of byte tokens: it begins anew behind them."""
     tokenizer = workshop.vlm("qwen2").processor.tokenizer
-    row = Row(tokenizer, Sampling(max_new_tokens=9), [])
+    reply = Reply(tokenizer, Sampling(max_new_tokens=9), [])
     token = tokenizer("colours")["input_ids"][0]
-    row._stream = None  # a stream that can only fail
+    reply._stream = None  # a stream that can only fail
     logits = np.zeros(len(tokenizer), np.float32)
     logits[token] = 1
-    pieces = [row.accept(logits) for _ in range(3)]
+    pieces = [reply.accept(logits) for _ in range(3)]
     assert "".join(pieces) == tokenizer.decode([token] * 3)
 
 

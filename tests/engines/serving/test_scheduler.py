@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines.decoding import Row
+from luvc.engines.reply import Reply
 from luvc.engines.serving import Busy, Cancelled, Limits, Scheduler
 from luvc.engines.serving.pool import Pool
 from luvc.errors import LuvcError
@@ -234,12 +234,13 @@ def test_a_layout_without_memory_fails_its_requests_alone(workshop, serve, pictu
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_bug_in_one_answer_leaves_its_neighbours(serve, vlm, picture, monkeypatch, after):
     """Sampling and detokenising are done for each row: the first token and any later one may fail."""
-    accept = Row.accept
+    accept = Reply.accept
 
-    def fail_one(row, logits):
-        return 1 / 0 if (row.sampling.seed, len(row.ids)) == (9, after) else accept(row, logits)
+    def fail_one(reply, logits):
+        failing = (reply.sampling.seed, len(reply.ids)) == (9, after)
+        return 1 / 0 if failing else accept(reply, logits)
 
-    monkeypatch.setattr(Row, "accept", fail_one)
+    monkeypatch.setattr(Reply, "accept", fail_one)
     scheduler = serve(rows=3)
     options = {"max_new_tokens": 20, "do_sample": False}
     tickets = [scheduler.submit(ask("Why?", picture), seed=s, **options) for s in (8, 9, 7)]
