@@ -5,6 +5,7 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens.
 
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +18,34 @@ from .positions import next_positions, prompt_positions
 from .reply import Reply
 
 
+@dataclass(frozen=True)
+class Reached:
+    """How far conversations have come in their caches.
+
+    Attributes:
+        text_len: int64 [B], text tokens in the caches.
+        position: int64 [B], next position in the unpruned sequence.
+    """
+
+    text_len: np.ndarray
+    position: np.ndarray
+
+    @classmethod
+    def nothing(cls, batch: int) -> "Reached":
+        """Of B rows that have not begun."""
+        return cls(np.zeros(batch, np.int64), np.zeros(batch, np.int64))
+
+    def take(self, rows: Sequence[int]) -> "Reached":
+        """Copies of these rows, in this order."""
+        chosen = list(rows)
+        return Reached(self.text_len[chosen], self.position[chosen])
+
+    def join(self, others: "Reached") -> "Reached":
+        """These rows, and others behind them."""
+        text_len = np.concatenate([self.text_len, others.text_len])
+        return Reached(text_len, np.concatenate([self.position, others.position]))
+
+
 class Rows:
     """B conversations of one layout with their key/value caches.
 
@@ -26,17 +55,47 @@ class Rows:
         layout: shared by all rows.
         batch: B.
         caches: of B rows; default new ones.
+        reached: what the caches hold already; default nothing.
     """
 
-    PER_ROW = ("text_len", "position")  # arrays [B, ...] that belong to the caches' rows
-
     def __init__(
-        self, runner: Runner, manifest: Manifest, layout: Layout, batch: int, caches: Any = None
+        self,
+        runner: Runner,
+        manifest: Manifest,
+        layout: Layout,
+        batch: int,
+        caches: Any = None,
+        reached: Reached | None = None,
     ):
         self.runner, self.manifest, self.layout = runner, manifest, layout
         self.caches = runner.new_caches(layout, batch) if caches is None else caches
-        self.text_len = np.zeros(batch, np.int64)  # text tokens in the caches
-        self.position = np.zeros(batch, np.int64)  # next position in the unpruned sequence
+        self.reached = reached or Reached.nothing(batch)
+
+    @property
+    def text_len(self) -> np.ndarray:
+        """int64 [B], text tokens in the caches."""
+        return self.reached.text_len
+
+    def take(self, rows: Sequence[int], caches: Any) -> "Rows":
+        """These rows alone, in this order.
+
+        Args:
+            rows: indices of rows.
+            caches: where their keys and values lie already, in the same order.
+        """
+        reached = self.reached.take(rows)
+        return Rows(self.runner, self.manifest, self.layout, len(rows), caches, reached)
+
+    def join(self, others: "Rows", caches: Any) -> "Rows":
+        """These rows, and behind them others of the same layout.
+
+        Args:
+            others: what follows.
+            caches: where the keys and values of them all lie already, in the same order.
+        """
+        reached = self.reached.join(others.reached)
+        batch = len(reached.text_len)
+        return Rows(self.runner, self.manifest, self.layout, batch, caches, reached)
 
     def room(self, row: int) -> int:
         """Text tokens the row can still take."""
@@ -78,8 +137,8 @@ class Rows:
             last_index=lengths - 1,
         )
         result = self.runner.prefill(layout, feed, self.caches, **options)
-        self.text_len = lengths - layout.visual_tokens
-        self.position = np.array([after for _, after in placed])
+        after = np.array([after for _, after in placed])
+        self.reached = Reached(lengths - layout.visual_tokens, after)
         return result
 
     def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
@@ -104,14 +163,13 @@ class Rows:
         feed = StepFeed(
             input_ids=ids,
             position_ids=next_positions(
-                self.position, longest, self.manifest.language.position_axes
+                self.reached.position, longest, self.manifest.language.position_axes
             ),
             text_len=np.where(counts > 0, self.text_len, write),
             last_index=np.maximum(counts, 1) - 1,
         )
         logits = self.runner.step(self.layout, feed, self.caches)
-        self.text_len = self.text_len + counts
-        self.position = self.position + counts
+        self.reached = Reached(self.text_len + counts, self.reached.position + counts)
         return logits
 
 

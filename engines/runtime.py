@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, cast, overload
@@ -23,6 +23,9 @@ from .sampling import Sampling, SamplingOptions
 if TYPE_CHECKING:
     from .chat import Chat
 
+Vision = Callable[[Layout, np.ndarray], np.ndarray]
+"""As `Runner.vision`: float32 [N, ...] -> visual embeddings [N, n, D]."""
+
 
 class VLM:
     """A bundle, ready to answer; a `with` block gives its memory back at its end.
@@ -30,10 +33,12 @@ class VLM:
     Args:
         bundle: a loaded bundle.
         runner: a backend's runner for it, closed with the model.
+        vision: what runs the vision graph in the runner's place.
     """
 
-    def __init__(self, bundle: Bundle, runner: Runner):
+    def __init__(self, bundle: Bundle, runner: Runner, vision: Vision | None = None):
         self.bundle, self.manifest, self.runner = bundle, bundle.manifest, runner
+        self.vision = vision
         self.processor = Processor(bundle)
         self.sampling = Sampling.of(bundle)
         self._closed = False
@@ -181,7 +186,8 @@ class VLM:
         start = perf_counter()
         pixels = pixels or [self.processor.pixels(p) for p in prompts]
         middle = perf_counter()
-        embeds = self.runner.vision(layout, np.concatenate(pixels))
+        vision = self.vision or self.runner.vision
+        embeds = vision(layout, np.concatenate(pixels))
         embeds = embeds.reshape(len(prompts), -1, embeds.shape[-1])
         if embeds.shape[1] != layout.visual_tokens:
             raise RuntimeError(f"vision gave {embeds.shape[1]} tokens, not {layout.visual_tokens}")

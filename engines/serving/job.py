@@ -68,7 +68,7 @@ class Job:
         earlier = self.session.history.messages if self.session else []
         self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.layout)
         if self.session is not None and self.session.parked is not None:
-            used = int(self.session.parked.state["text_len"][0])
+            used = int(self.session.parked.reached.text_len[0])
             room = vlm.manifest.text_capacity - used
             self.new = self.session.history.continuation(self.prompt, room)
         if not self.new and self.prompt.images:

@@ -12,17 +12,17 @@ import numpy as np
 
 from ..backends.base import SharedRunner
 from ..bundle.manifest import Layout, Manifest
-from ..decoding import Rows
+from ..decoding import Reached, Rows
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Parked:
-    """One row outside of the pool: host copies of its caches, and where it stands in its text."""
+    """One row outside of the pool: host copies of its caches, and how far it has come."""
 
     caches: dict[str, np.ndarray]
-    state: dict[str, np.ndarray]
+    reached: Reached
 
     @property
     def bytes(self) -> int:
@@ -72,49 +72,39 @@ class Pool(Generic[T]):
 
     def join(self, rows: Rows, jobs: Sequence[T]) -> None:
         """Rows that were run in `space` are in use from now on."""
-        states = [_state(rows)] if self._rows is None else [_state(self._rows), _state(rows)]
-        state = {n: np.concatenate([s[n] for s in states]) for n in Rows.PER_ROW}
-        self._use([*self.jobs, *jobs], state)
+        if self._rows is not None:
+            caches = self.runner.window(self._caches, 0, len(self.jobs) + len(jobs))
+            rows = self._rows.join(rows, caches)
+        self.jobs, self._rows = [*self.jobs, *jobs], rows  # both, or neither when that failed
 
     def leave(self, row: int) -> None:
         """Free a row; the last one takes its place."""
         last = len(self.jobs) - 1
-        jobs, state = self.jobs[:last], _state(self.rows)
+        if last == 0:
+            self.clear()
+            return
+        stay = list(range(last))
         if row != last:
             source, target = (self.runner.window(self._caches, r, 1) for r in (last, row))
             self.runner.copy_caches(source, target)
-            jobs[row] = self.jobs[last]
-            for values in state.values():
-                values[row] = values[last]
-        self._use(jobs, {n: v[:last] for n, v in state.items()})
+            stay[row] = last
+        rows = self.rows.take(stay, self.runner.window(self._caches, 0, last))
+        self.jobs, self._rows = [self.jobs[r] for r in stay], rows
 
     def clear(self) -> None:
         """Free all rows."""
-        self._use([], {})
+        self.jobs, self._rows = [], None
 
     def park(self, row: int) -> Parked:
         """A copy of a row, for later."""
         caches = self.runner.read_caches(self.runner.window(self._caches, row, 1))
-        return Parked(caches, {n: v[row : row + 1].copy() for n, v in _state(self.rows).items()})
+        return Parked(caches, self.rows.reached.take([row]))
 
     def unpark(self, parked: Parked) -> Rows:
         """A parked row in `space(1)`, not in use yet."""
         caches = self.space(1)
         self.runner.write_caches(caches, parked.caches)
-        rows = Rows(self.runner, self.manifest, self.layout, 1, caches)
-        for name, value in parked.state.items():
-            setattr(rows, name, value.copy())
-        return rows
-
-    def _use(self, jobs: list[T], state: dict[str, np.ndarray]) -> None:
-        """These jobs run in the first rows, which stand where `state` says."""
-        rows = None
-        if jobs:
-            caches = self.runner.window(self._caches, 0, len(jobs))
-            rows = Rows(self.runner, self.manifest, self.layout, len(jobs), caches)
-            for name, value in state.items():
-                setattr(rows, name, value)
-        self.jobs, self._rows = jobs, rows  # both, or neither when that failed
+        return Rows(self.runner, self.manifest, self.layout, 1, caches, parked.reached)
 
 
 class Pools(Generic[T]):
@@ -147,7 +137,3 @@ class Pools(Generic[T]):
     def in_use(self) -> list[Pool[T]]:
         """Those in which something runs."""
         return [pool for pool in list(self._made.values()) if pool.jobs]
-
-
-def _state(rows: Rows) -> dict[str, np.ndarray]:
-    return {name: np.array(getattr(rows, name)) for name in Rows.PER_ROW}

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
@@ -45,14 +45,14 @@ class Scheduler:
 
     def __init__(self, vlm: "VLM", limits: Limits | None = None, *, ahead: bool = False):
         self.vlm, self.limits, self.ahead = vlm, limits or Limits(), ahead
-        if not hasattr(vlm.runner, "window"):
-            raise LuvcError(f"{vlm.runner.description} cannot share caches between requests")
+        runner = vlm.runner
+        if not isinstance(runner, SharedRunner):
+            raise LuvcError(f"{runner.description} cannot share caches between requests")
         self.sessions = Sessions(self.limits.session_mib << 20)
         self.counters = Counters()
         self._arrived: deque[Job] = deque()
         self._prepared: deque[Job] = deque()
         self._preparing = 0
-        runner = cast(SharedRunner, vlm.runner)
         self._pools: Pools[Job] = Pools(runner, vlm.manifest, self.limits.rows)
         self._pools.of(vlm.manifest.layouts[0])  # refuse now what no request could use
         self._changed = threading.Condition()

@@ -9,13 +9,12 @@ import dataclasses
 import importlib
 import traceback
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ... import __version__, strict_json
 from ...engines.backends import backend as load_backend
-from ...engines.backends.base import Runner
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
 from ...engines.decoding import Rows
@@ -48,12 +47,11 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / "bundle"
         bundle = Bundle.load(path)
         module = load_backend(self.parameters["backend"], bundle)
-        self.vlm = VLM(bundle, module.runner(bundle, threads=int(self.parameters["threads"])))
         models = strict_json.parse(self.parameters["vision"])
+        runner = module.runner(bundle, threads=int(self.parameters["threads"]))
+        self.vlm = VLM(bundle, runner, RemoteVision(pb, models) if models else None)
         limits = Limits(**self._numbers(Limits))
         self._warm(min(2, limits.rows), vision=not models)
-        if models:
-            self.vlm.runner = cast(Runner, RemoteVision(pb, self.vlm.runner, models))
         self.bounds = requests.Bounds(**self._numbers(requests.Bounds))
         self.scheduler = Scheduler(self.vlm, limits, ahead=bool(models))
         self.metrics = Metrics(pb, self.scheduler, args)
@@ -129,21 +127,17 @@ class TritonPythonModel:
 
 
 class RemoteVision:
-    """A runner whose vision graphs are models of the same server.
+    """Runs vision graphs as models of the same server.
 
     Args:
         pb: Triton's Python module.
-        runner: does all else.
         models: model of each vision graph.
     """
 
-    def __init__(self, pb: Any, runner: Any, models: dict[str, str]):
-        self._pb, self._runner, self._models = pb, runner, models
+    def __init__(self, pb: Any, models: dict[str, str]):
+        self._pb, self._models = pb, models
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner, name)
-
-    def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
+    def __call__(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
         pb = self._pb
         request = pb.InferenceRequest(
