@@ -72,12 +72,12 @@ def bodies(count: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
     from PIL import Image
 
-    from luvc.engines.generated import sample_picture
+    from luvc.engines.generated import generated_picture
 
     found = []
     for seed in range(count):
         file = io.BytesIO()
-        Image.fromarray(sample_picture(SIZE, seed)).save(file, "JPEG", quality=90)
+        Image.fromarray(generated_picture(SIZE, seed)).save(file, "JPEG", quality=90)
         request = {
             "text_input": QUESTION, "image": base64.b64encode(file.getvalue()).decode(),
             "max_tokens": TOKENS, "stream": True,

@@ -8,21 +8,23 @@ from .bundle.manifest import Layout
 from .processing import Processor, Prompt
 
 
-def sample_prompt(
+def generated_prompt(
     processor: Processor, layout: Layout, question: str = "", seed: int = 0
 ) -> Prompt:
-    """A question, or none, about what `sample_parts` shows."""
-    content = sample_parts(layout, seed)
+    """A question, or none, about what `generated_parts` shows."""
+    content = generated_parts(layout, seed)
     if question:
         content.append({"type": "text", "text": question})
     return processor.prompt([{"role": "user", "content": content}], layout.name)
 
 
-def sample_parts(layout: Layout, seed: int = 0) -> list[dict[str, Any]]:
+def generated_parts(layout: Layout, seed: int = 0) -> list[dict[str, Any]]:
     """Content parts with as many generated pictures or videos as a layout holds."""
     parts: list[dict[str, Any]] = []
     for i in range(seed * layout.images, (seed + 1) * layout.images):
-        frames = [sample_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)]
+        frames = [
+            generated_picture(layout.image_size, 100 * i + n) for n in range(layout.frames or 1)
+        ]
         if layout.frames:
             parts.append({"type": "video", "video": frames, "fps": 2.0})
         else:
@@ -30,7 +32,7 @@ def sample_parts(layout: Layout, seed: int = 0) -> list[dict[str, Any]]:
     return parts
 
 
-def sample_picture(size: tuple[int, int], seed: int) -> np.ndarray:
+def generated_picture(size: tuple[int, int], seed: int) -> np.ndarray:
     """A generated picture with smooth and sharp parts, uint8 [height, width, 3]."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0 : 1 : size[0] * 1j, 0 : 1 : size[1] * 1j][..., None]

@@ -30,12 +30,12 @@ from .pictures import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Conversation", "ImageSource", "Message", "Processor", "Prompt", "open_image"]
+__all__ = ["ImageSource", "Message", "Messages", "Processor", "Prompt", "open_image"]
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | np.ndarray | Image"
 """What `open_image` takes: a path or data: URL, a file's bytes, an array, a PIL image."""
 Message = Mapping[str, object]
 """{"role", "content"}; content is a text or a list of parts, see `VLM.generate`."""
-Conversation = Sequence[Message]
+Messages = Sequence[Message]
 OTHER = "name another layout, or none for the one that fits best"
 
 
@@ -104,7 +104,7 @@ class Processor:
         """Load tokenizer and image processor now rather than with the first prompt."""
         _ = self.tokenizer, self.image_processor
 
-    def prompt(self, messages: Conversation, layout: str | None = None) -> Prompt:
+    def prompt(self, messages: Messages, layout: str | None = None) -> Prompt:
         """Render and tokenise a conversation that ends with the user's turn.
 
         Args:
@@ -232,7 +232,7 @@ def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) ->
     return f"the prompt holds {shown}, {what} answers about {kinds}: {OTHER if name else mend}"
 
 
-def _split_images(messages: Conversation) -> tuple[list[dict], list[Any]]:
+def _split_images(messages: Messages) -> tuple[list[dict], list[Any]]:
     """Messages with bare image parts, and the opened images in order."""
     if not messages or isinstance(messages, (str, bytes, Mapping)):
         raise LuvcError(

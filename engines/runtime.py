@@ -16,7 +16,7 @@ from .backends.base import PrefillResult, Runner, refuse_closed
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
 from .decoding import Rows, decode
-from .processing import Conversation, Processor, Prompt
+from .processing import Messages, Processor, Prompt
 from .reply import Reply
 from .sampling import Sampling, SamplingOptions
 
@@ -85,7 +85,7 @@ class VLM:
     @overload
     def generate(
         self,
-        messages: Conversation,
+        messages: Messages,
         *,
         stream: Literal[False] = False,
         layout: str | None = None,
@@ -95,7 +95,7 @@ class VLM:
     @overload
     def generate(
         self,
-        messages: Conversation,
+        messages: Messages,
         *,
         stream: Literal[True],
         layout: str | None = None,
@@ -105,7 +105,7 @@ class VLM:
     @overload
     def generate(
         self,
-        messages: Sequence[Conversation],
+        messages: Sequence[Messages],
         *,
         stream: Literal[False] = False,
         layout: str | None = None,
@@ -115,7 +115,7 @@ class VLM:
     @overload
     def generate(
         self,
-        messages: Conversation,
+        messages: Messages,
         *,
         stream: bool,
         layout: str | None = None,
@@ -124,7 +124,7 @@ class VLM:
 
     def generate(
         self,
-        messages: Conversation | Sequence[Conversation],
+        messages: Messages | Sequence[Messages],
         *,
         stream: bool = False,
         layout: str | None = None,
@@ -156,7 +156,7 @@ class VLM:
             if stream:
                 raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
             return self._batch([self.processor.prompt(m, layout) for m in messages], sampling)
-        prompt = self.processor.prompt(cast(Conversation, messages), layout)
+        prompt = self.processor.prompt(cast(Messages, messages), layout)
         cancelled = threading.Event()
         result = Stream(single(self._answers([prompt], sampling, cancelled)), cancelled)
         return result if stream else result.answer
@@ -283,7 +283,7 @@ class VLM:
 
 
 def _is_batch(
-    messages: Conversation | Sequence[Conversation],
-) -> TypeGuard[Sequence[Conversation]]:
+    messages: Messages | Sequence[Messages],
+) -> TypeGuard[Sequence[Messages]]:
     """Whether these are several conversations."""
     return bool(messages) and not isinstance(messages[0], Mapping)

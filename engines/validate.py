@@ -16,7 +16,7 @@ from .backends.base import PrefillResult, Runner
 from .bundle.manifest import Layout, Manifest
 from .bundle.tensors import cache_names
 from .decoding import Rows
-from .generated import sample_prompt
+from .generated import generated_prompt
 from .processing import Processor
 
 QUESTIONS = (
@@ -26,7 +26,7 @@ QUESTIONS = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class Tolerance:
     """What passes, for one dtype.
 
     Attributes:
@@ -48,11 +48,17 @@ class Limits:
     tokens: int = 32
 
 
-LIMITS = {
-    "float32": Limits(error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4),
-    "float16": Limits(error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2),
+TOLERANCES = {
+    "float32": Tolerance(
+        error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4
+    ),
+    "float16": Tolerance(
+        error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2
+    ),
     # 8 bits of mantissa against 11: not measured yet, no backend without a GPU runs it
-    "bfloat16": Limits(error=2e-1, cosine=0.99, norm=5e-2, overlap=0.95, tie=1e-1, logit_tie=1e-1),
+    "bfloat16": Tolerance(
+        error=2e-1, cosine=0.99, norm=5e-2, overlap=0.95, tie=1e-1, logit_tie=1e-1
+    ),
 }
 
 
@@ -144,7 +150,7 @@ def validate(
     reference: Runner,
     candidate: Runner,
     backend: str,
-    limits: Limits | None = None,
+    tolerance: Tolerance | None = None,
 ) -> Report:
     """Compare two runners on a ragged batch of two prompts, about generated pictures where there are any.
 
@@ -155,21 +161,21 @@ def validate(
         reference: PyTorch in float32.
         candidate: the backend.
         backend: its name, for the report.
-        limits: what passes; default by the bundle's dtype.
+        tolerance: what passes; default by the bundle's dtype.
     """
-    limits = limits or LIMITS[manifest.dtype]
-    prompts = [sample_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
+    tolerance = tolerance or TOLERANCES[manifest.dtype]
+    prompts = [generated_prompt(processor, layout, q, i) for i, q in enumerate(QUESTIONS)]
     pixels = np.concatenate([processor.pixels(p) for p in prompts]) if layout.images else None
-    ours = _run(candidate, manifest, layout, prompts, pixels, limits.tokens)
+    ours = _run(candidate, manifest, layout, prompts, pixels, tolerance.tokens)
     chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
-    theirs = _run(reference, manifest, layout, prompts, pixels, limits.tokens, kept=chosen)
-    kept = tuple(_compare_kept(theirs.result, ours.result, limits))
+    theirs = _run(reference, manifest, layout, prompts, pixels, tolerance.tokens, kept=chosen)
+    kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
     stages = []
     if ours.embeds is not None:
-        stages.append(_compare("vision", theirs.embeds, ours.embeds, limits, None))
-    stages += _compare_stages(manifest, layout, prompts, theirs, ours, limits)
-    stages.append(_compare("logits", theirs.result.logits, ours.result.logits, limits, None))
-    equal, tie = _compare_tokens(theirs, ours, limits)
+        stages.append(_compare("vision", theirs.embeds, ours.embeds, tolerance, None))
+    stages += _compare_stages(manifest, layout, prompts, theirs, ours, tolerance)
+    stages.append(_compare("logits", theirs.result.logits, ours.result.logits, tolerance, None))
+    equal, tie = _compare_tokens(theirs, ours, tolerance)
     total = sum(map(len, theirs.tokens))
     return Report(
         layout=layout.name,
@@ -208,7 +214,9 @@ def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, to
     return run
 
 
-def _compare(name: str, reference, candidate, limits: Limits, visual: int | None) -> StageReport:
+def _compare(
+    name: str, reference, candidate, tolerance: Tolerance, visual: int | None
+) -> StageReport:
     a = np.asarray(reference, np.float64).ravel()
     b = np.asarray(candidate, np.float64).ravel()
     scale, error = max(float(np.abs(a).max()), 1e-30), float(np.abs(a - b).max())
@@ -216,9 +224,9 @@ def _compare(name: str, reference, candidate, limits: Limits, visual: int | None
     cosine, ratio = float(a @ b) / (norms[0] * norms[1]), norms[1] / norms[0]
     passed = (
         bool(np.isfinite(b).all())
-        and error / scale <= limits.error
-        and cosine >= limits.cosine
-        and abs(ratio - 1) <= limits.norm
+        and error / scale <= tolerance.error
+        and cosine >= tolerance.cosine
+        and abs(ratio - 1) <= tolerance.norm
     )
     return StageReport(
         name=name,
@@ -232,7 +240,7 @@ def _compare(name: str, reference, candidate, limits: Limits, visual: int | None
 
 
 def _compare_kept(
-    reference: PrefillResult, candidate: PrefillResult, limits: Limits
+    reference: PrefillResult, candidate: PrefillResult, tolerance: Tolerance
 ) -> Iterator[KeptReport]:
     """What each would keep of the same tokens, as ordinals of the stage."""
     for layer, a in reference.stages.items():
@@ -241,7 +249,7 @@ def _compare_kept(
         for row in range(len(a.kept)):
             x, y = set(a.kept[row].tolist()), set(b.kept[row].tolist())
             threshold = a.energies[row][a.kept[row]].min()
-            near = np.abs(a.energies[row] - threshold) <= limits.tie * threshold
+            near = np.abs(a.energies[row] - threshold) <= tolerance.tie * threshold
             excused = sum(bool(near[n]) for n in x - y)
             shared, decided, ties = shared + len(x & y), decided + len(x) - excused, ties + excused
             alike += int(near.sum())
@@ -252,12 +260,14 @@ def _compare_kept(
             overlap=shared / total,
             overlap_without_ties=shared / max(decided, 1),
             ties=ties,
-            passed=shared / max(decided, 1) >= limits.overlap,
+            passed=shared / max(decided, 1) >= tolerance.overlap,
             alike=alike / a.energies.size,
         )
 
 
-def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, limits):
+def _compare_stages(
+    manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, tolerance
+):
     """Keys and values (or states) of each stage's layers, padding aside."""
     kinds = manifest.language.layer_types
     for stage in layout.stages:
@@ -269,16 +279,16 @@ def _compare_stages(manifest: Manifest, layout: Layout, prompts, theirs: _Run, o
                 a.append(theirs.caches[name][row][:, :filled].ravel())
                 b.append(ours.caches[name][row][:, :filled].ravel())
         name = f"layers {stage.first}-{stage.last}"
-        yield _compare(name, np.concatenate(a), np.concatenate(b), limits, stage.visual)
+        yield _compare(name, np.concatenate(a), np.concatenate(b), tolerance, stage.visual)
 
 
-def _compare_tokens(theirs: _Run, ours: _Run, limits: Limits) -> tuple[int, bool]:
+def _compare_tokens(theirs: _Run, ours: _Run, tolerance: Tolerance) -> tuple[int, bool]:
     """Equal greedy tokens, and whether every first difference is a tie of the reference's logits."""
     equal, tie = 0, True
     for a, b, gaps in zip(theirs.tokens, ours.tokens, theirs.gaps, strict=True):
         same = np.equal(a, b)
         first = int(np.argmin(same)) if not same.all() else len(a)
         equal += first
-        if first < len(a) and gaps[first] > limits.logit_tie:
+        if first < len(a) and gaps[first] > tolerance.logit_tie:
             tie = False
     return equal, tie

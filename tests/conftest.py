@@ -110,9 +110,9 @@ def workshop(tmp_path_factory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    from luvc.engines.generated import sample_picture
+    from luvc.engines.generated import generated_picture
 
-    return sample_picture((200, 260), seed=7)
+    return generated_picture((200, 260), seed=7)
 
 
 def ask(text: str, *images) -> list[dict]:

@@ -139,7 +139,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:
     """OpenVINO GenAI on an export of the same checkpoint, in the peers' environment."""
-    from luvc.engines.generated import sample_picture
+    from luvc.engines.generated import generated_picture
     from luvc.tools.bench.workers import System
 
     peers_environment()
@@ -155,7 +155,7 @@ def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -
         if run.returncode:
             raise ValueError(run.stderr.strip().splitlines()[-1])
         draft.rename(exported)
-    np.save(picture, sample_picture(SIZE, 0))
+    np.save(picture, generated_picture(SIZE, 0))
     request = {
         "model": str(exported), "picture": str(picture), "question": QUESTION,
         "visual_tokens": visual, "pruning": pruning, "threads": threads,

@@ -13,7 +13,7 @@ from ..pictures import Video, is_visual, open_visual
 from ..processing import Prompt
 from ..reply import Reply
 from ..sampling import Sampling
-from .sessions import Session, Sessions
+from .conversations import Conversation, Conversations
 from .ticket import Ticket
 
 if TYPE_CHECKING:
@@ -25,14 +25,14 @@ class Job:
     """A request and what has become of it.
 
     Attributes:
-        turns: messages; with a session, those that are new in it.
+        turns: messages; of a kept conversation, those that are new in it.
         prompt: rendered and tokenised; set by `prepare`.
         reply: the answer as it grows; set by `begin`.
         begun: whether its prompt has been run.
         pixels: of its pictures, when it needs the vision graph.
         embedded: what `VLM.embed` gave, when that was done ahead.
-        new: ids to run on top of the session's row; empty when the prompt is run afresh.
-        reused: ids that are in the session's row already.
+        new: ids to run on top of the conversation's row; empty when the prompt is run afresh.
+        reused: ids that are in the conversation's row already.
     """
 
     turns: list[Any]
@@ -44,7 +44,7 @@ class Job:
     prompt: Prompt = field(init=False)
     reply: Reply = field(init=False)
     begun: bool = False
-    session: Session | None = None
+    conversation: Conversation | None = None
     pixels: Any = None
     embedded: tuple[np.ndarray | None, Timing] | None = None
     new: list[int] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Job:
     timing: Timing = field(default_factory=Timing)
     first_token: float = 0.0
 
-    def prepare(self, vlm: "VLM", sessions: Sessions, ahead: bool) -> None:
+    def prepare(self, vlm: "VLM", conversations: Conversations, ahead: bool) -> None:
         """Prompt and pixels, and with `ahead` the embeddings too.
 
         Raises:
@@ -64,17 +64,17 @@ class Job:
             self.turns = [_opened(turn) for turn in self.turns]
             history = History(vlm.processor) if _has_picture(self.turns) else None
             if history is None:
-                self.session = sessions.take(self.key, None)
-        earlier = self.session.history.messages if self.session else []
+                self.conversation = conversations.take(self.key, None)
+        earlier = self.conversation.history.messages if self.conversation else []
         self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.layout)
-        if self.session is not None and self.session.parked is not None:
-            used = int(self.session.parked.reached.text_len[0])
+        if self.conversation is not None and self.conversation.parked is not None:
+            used = int(self.conversation.parked.reached.text_len[0])
             room = vlm.manifest.text_capacity - used
-            self.new = self.session.history.continuation(self.prompt, room)
+            self.new = self.conversation.history.continuation(self.prompt, room)
         if not self.new and self.prompt.images:
             self._see(vlm, ahead)
         if self.key is not None and history is not None:
-            self.session = sessions.take(self.key, history)
+            self.conversation = conversations.take(self.key, history)
 
     def _see(self, vlm: "VLM", ahead: bool) -> None:
         start = perf_counter()
@@ -91,7 +91,7 @@ class Job:
         waited = (start - self.submitted) * 1e3 - done
         self.timing = replace(timing, pixels_ms=self.timing.pixels_ms, queue_ms=max(0.0, waited))
         self.pixels = self.embedded = None
-        cached = self.session.history.cached if self.session else self.prompt.input_ids
+        cached = self.conversation.history.cached if self.conversation else self.prompt.input_ids
         self.reply = Reply(vlm.processor.tokenizer, self.sampling, cached)
         self.begun = True
 

@@ -13,7 +13,7 @@ class Limits:
         rows: answers made at once; each holds a row of the caches of its layout.
         prefill: prompts run together.
         waiting: requests that wait for a row; more are refused.
-        session_mib: host memory of sessions between their turns.
+        session_mib: host memory of kept conversations between their turns.
         preparing: threads that prepare requests.
     """
 

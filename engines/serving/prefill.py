@@ -23,23 +23,23 @@ def prefill(vlm: "VLM", pool: Pool[Job], group: Sequence[Job]) -> np.ndarray:
     stages = vlm.stage_counts(pool.layout, result)
     for job in group:
         job.stages = stages
-        if job.session is not None:
-            job.session.history.begin(job.prompt, stages)
+        if job.conversation is not None:
+            job.conversation.history.begin(job.prompt, stages)
         job.begin(vlm, timing, start)
     pool.join(rows, group)
     return result.logits
 
 
 def resume(vlm: "VLM", pool: Pool[Job], group: Sequence[Job]) -> np.ndarray:
-    """New text on top of a session's row, for one request -> logits [1, vocabulary]."""
+    """New text on top of a kept conversation's row, for one request -> logits [1, vocabulary]."""
     (job,) = group
-    assert job.session is not None and job.session.parked is not None
+    assert job.conversation is not None and job.conversation.parked is not None
     start = perf_counter()
-    rows = pool.unpark(job.session.parked)
+    rows = pool.unpark(job.conversation.parked)
     logits = rows.step([job.new])
     timing = Timing(prefill_ms=(perf_counter() - start) * 1e3)
-    history = job.session.history
-    job.session.parked = None
+    history = job.conversation.history
+    job.conversation.parked = None
     job.stages, job.reused = history.stages, len(history.cached)
     history.cached += job.new
     job.begin(vlm, timing, start)

@@ -17,13 +17,13 @@ import numpy as np
 
 from ...errors import LuvcError
 from ..backends.base import SharedRunner
-from ..processing import Conversation
+from ..processing import Messages
 from ..sampling import SamplingOptions
+from .conversations import Conversations
 from .job import Job
 from .limits import Counters, Limits
 from .pool import Pool, Pools
 from .prefill import prefill, resume
-from .sessions import Sessions
 from .ticket import Busy, Cancelled, Ticket
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Scheduler:
         runner = vlm.runner
         if not isinstance(runner, SharedRunner):
             raise LuvcError(f"{runner.description} cannot share caches between requests")
-        self.sessions = Sessions(self.limits.session_mib << 20)
+        self.conversations = Conversations(self.limits.session_mib << 20)
         self.counters = Counters()
         self._arrived: deque[Job] = deque()
         self._prepared: deque[Job] = deque()
@@ -64,9 +64,9 @@ class Scheduler:
 
     def submit(
         self,
-        messages: Conversation,
+        messages: Messages,
         *,
-        session: str | None = None,
+        conversation: str | None = None,
         layout: str | None = None,
         notify: Callable[[Ticket], None] | None = None,
         **options: Unpack[SamplingOptions],
@@ -74,8 +74,8 @@ class Scheduler:
         """Hand in a request.
 
         Args:
-            messages: a conversation, as for `VLM.generate`; with a session, its new turns.
-            session: key of a conversation that is kept: turns with a picture begin it (again), turns
+            messages: a conversation, as for `VLM.generate`; of a kept one, its new turns.
+            conversation: key of one that is kept: turns with a picture begin it (again), turns
                 without continue it on its caches.
             layout: name of a layout; default by the images' number and size.
             notify: see Ticket.
@@ -87,7 +87,7 @@ class Scheduler:
         """
         sampling = self.vlm.sampling.override(**options)
         ticket = Ticket(notify)
-        job = Job(list(messages), sampling, layout, session, ticket)
+        job = Job(list(messages), sampling, layout, conversation, ticket)
         with self._changed:
             if self._closed:
                 raise Busy("the model is being stopped; send the request to another server")
@@ -132,7 +132,7 @@ class Scheduler:
         self._arrived.clear()
         self._prepared.clear()
         self._pools.close()
-        self.sessions.clear()
+        self.conversations.clear()
 
     # ---- preparing
     def _prepare_loop(self) -> None:
@@ -161,7 +161,7 @@ class Scheduler:
             if job.ticket.cancelled:
                 self._drop(job)
                 return
-            job.prepare(self.vlm, self.sessions, self.ahead)
+            job.prepare(self.vlm, self.conversations, self.ahead)
         except Exception as error:
             self._fail(job, error)
         else:
@@ -251,16 +251,16 @@ class Scheduler:
             self._fail(job, error)
 
     def _leave(self, pool: Pool[Job], row: int) -> None:
-        """Hand out an answer and free its row, which a session keeps a copy of."""
+        """Hand out an answer and free its row, which a kept conversation has a copy of."""
         job = pool.jobs[row]
         if job.reply.finish_reason == "cancelled":
             self.counters.cancelled += 1
             self._release(job)
-        elif job.session is not None and job.key is not None:
+        elif job.conversation is not None and job.key is not None:
             length = pool.rows.length(row)
-            job.session.history.close(job.turns, job.prompt, job.reply, length)
-            job.session.parked = pool.park(row)
-            self.sessions.keep(job.key, job.session)
+            job.conversation.history.close(job.turns, job.prompt, job.reply, length)
+            job.conversation.parked = pool.park(row)
+            self.conversations.keep(job.key, job.conversation)
         pool.leave(row)
         job.finish(self.vlm)
 
@@ -290,10 +290,10 @@ class Scheduler:
         job.ticket.fail(error)
 
     def _release(self, job: Job) -> None:
-        """Its session is what it was before the turn; one whose caches went on is forgotten."""
-        if job.key is None or job.session is None:
+        """Its conversation is what it was before the turn; one whose caches went on is forgotten."""
+        if job.key is None or job.conversation is None:
             return
         if job.begun:
-            self.sessions.drop(job.key)
+            self.conversations.drop(job.key)
         else:
-            self.sessions.release(job.key, job.session)
+            self.conversations.release(job.key, job.conversation)

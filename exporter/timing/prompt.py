@@ -9,7 +9,7 @@ import numpy as np
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
 from ...engines.decoding import Rows
-from ...engines.generated import sample_prompt
+from ...engines.generated import generated_prompt
 from ...engines.processing import Processor
 
 
@@ -32,7 +32,7 @@ class TimedPrompt:
         """With `text` text tokens about generated pictures, at least those of the chat template."""
         layout = bundle.manifest.layouts[0]
         runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
-        prompt = sample_prompt(processor, layout)
+        prompt = generated_prompt(processor, layout)
         embeds = runner.vision(layout, processor.pixels(prompt))
         missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
         ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]

@@ -66,11 +66,11 @@ def test_a_model_that_cannot_be_prepared_is_closed(workshop, monkeypatch):
 def test_a_closed_scheduler_holds_nothing_and_closes_once(workshop, picture):
     with workshop.vlm("qwen2") as vlm:
         with Scheduler(vlm, Limits(rows=2)) as scheduler:
-            assert scheduler.submit(ask("Why?", picture), session="a", max_new_tokens=3).answer
+            assert scheduler.submit(ask("Why?", picture), conversation="a", max_new_tokens=3).answer
             held = [weakref.ref(caches) for caches in vlm.runner._made]
-            assert held and scheduler.sessions.bytes
+            assert held and scheduler.conversations.bytes
         gc.collect()
-        assert not any(h() is not None for h in held) and not scheduler.sessions.bytes
+        assert not any(h() is not None for h in held) and not scheduler.conversations.bytes
         failed = scheduler.counters.failed
         scheduler.close()
         assert scheduler.counters.failed == failed

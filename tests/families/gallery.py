@@ -11,7 +11,7 @@ from filelock import FileLock
 from luvc.engines import VLM, Bundle
 from luvc.engines.bundle.manifest import Manifest
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
-from luvc.engines.generated import sample_picture
+from luvc.engines.generated import generated_picture
 from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
@@ -165,7 +165,7 @@ def pictures(size: tuple[int, int], count: int) -> list[Any]:
     """Generated PIL images."""
     from PIL import Image
 
-    return [Image.fromarray(sample_picture(size, seed=40 + i)) for i in range(count)]
+    return [Image.fromarray(generated_picture(size, seed=40 + i)) for i in range(count)]
 
 
 def question(images: list[Any], text: str = QUESTION) -> list[dict]:

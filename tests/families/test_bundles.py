@@ -84,7 +84,7 @@ def test_a_compressed_bundle_answers(gallery, name):
         assert ticket.answer.token_ids == answer.token_ids[:length]
     again = [question(shown), [{"role": "user", "content": "Why?"}]]
     for turn, own in zip(again, turns, strict=True):
-        kept = scheduler.submit(turn, session="s", max_new_tokens=4).answer
+        kept = scheduler.submit(turn, conversation="s", max_new_tokens=4).answer
         assert (kept.token_ids, kept.reused_tokens) == (own.token_ids, own.reused_tokens)
     scheduler.close()
 

@@ -24,11 +24,11 @@ Run = Callable[[int, int], Figures]
 
 def conversations(layout: Layout, question: str, images: list[str], batch: int) -> list[list[dict]]:
     """`batch` conversations of equal length about given pictures, or about generated ones per row."""
-    from ...engines.generated import sample_parts
+    from ...engines.generated import generated_parts
 
     rows = []
     for row in range(batch):
-        parts = [{"type": "image", "image": i} for i in images] or sample_parts(layout, row)
+        parts = [{"type": "image", "image": i} for i in images] or generated_parts(layout, row)
         content = [*parts, {"type": "text", "text": question}]
         rows.append([{"role": "user", "content": content}])
     return rows

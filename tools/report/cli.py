@@ -94,7 +94,7 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     """The pictures given, or those of scikit-image where it is installed, or a generated one."""
     from PIL import Image
 
-    from ...engines.generated import sample_picture
+    from ...engines.generated import generated_picture
     from ...engines.processing import open_image
 
     if images:
@@ -102,7 +102,7 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     try:
         import skimage
     except ImportError:
-        return [("generated picture", Image.fromarray(sample_picture(size, 0)))]
+        return [("generated picture", Image.fromarray(generated_picture(size, 0)))]
     folder = Path(skimage.__file__).parent / "data"
     known = {"photograph": "coffee.png", "portrait": "astronaut.png", "page of text": "page.png"}
     return [(title, open_image(folder / file)) for title, file in known.items()]

@@ -9,7 +9,7 @@ from typing import Any
 from ...dtypes import DTYPES
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout, Manifest
-from ...engines.validate import LIMITS, Report
+from ...engines.validate import TOLERANCES, Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
@@ -67,7 +67,9 @@ def _stage(row: dict[str, Any]) -> dict[str, str]:
 
 def parity(bundle: Bundle) -> list[dict[str, Any]]:
     """Every validation report in the bundle, with the limits it was held to."""
-    return [{"report": r, "limits": LIMITS[r.dtype], "worst": worst(r)} for r in reports(bundle)]
+    return [
+        {"report": r, "limits": TOLERANCES[r.dtype], "worst": worst(r)} for r in reports(bundle)
+    ]
 
 
 def worst(report: Report) -> float:

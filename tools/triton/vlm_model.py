@@ -94,7 +94,7 @@ class TritonPythonModel:
 
         asked = requests.read(tensor, self.bounds)
         ticket = self.scheduler.submit(
-            asked.messages, session=asked.session, notify=self.outbox.notify, **asked.options
+            asked.messages, conversation=asked.session, notify=self.outbox.notify, **asked.options
         )
         self.outbox.open(ticket, sender, asked.stream)
 
@@ -184,8 +184,13 @@ class Metrics:
         s = self._scheduler
         if not self._metrics:
             return
-        values = {"running": s.running, "waiting": s.waiting, "sessions": len(s.sessions),
-                  "session_bytes": s.sessions.bytes, "evicted_sessions": s.sessions.evicted}  # fmt: skip
+        values = {
+            "running": s.running,
+            "waiting": s.waiting,
+            "sessions": len(s.conversations),
+            "session_bytes": s.conversations.bytes,
+            "evicted_sessions": s.conversations.evicted,
+        }
         for name, value in values.items():
             if value != self._last.get(name):
                 self._metrics[name].set(value)

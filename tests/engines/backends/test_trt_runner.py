@@ -86,7 +86,7 @@ def test_batches_and_turns_equal_onnx_runtime(both, picture):
     assert [t.token_ids for t in turns[0]] == [t.token_ids for t in turns[1]]
 
 
-def test_a_crowd_and_a_session_share_the_device(both, picture):
+def test_a_crowd_and_a_conversation_share_the_device(both, picture):
     """Rows that come, move and go on the device: equal to ONNX Runtime, and steps are replayed."""
     from luvc.engines.serving import Limits, Scheduler
 
@@ -97,7 +97,7 @@ def test_a_crowd_and_a_session_share_the_device(both, picture):
     tickets = [scheduler.submit(ask("Hello", picture), max_new_tokens=n) for n in lengths]
     chat = theirs.chat(max_new_tokens=5)
     for text, images in (("What is this?", [picture]), ("And then?", [])):
-        answer = scheduler.submit(ask(text, *images), session="s", max_new_tokens=5).answer
+        answer = scheduler.submit(ask(text, *images), conversation="s", max_new_tokens=5).answer
         expected = chat.ask(text, images)
         assert answer.token_ids == expected.token_ids
         assert answer.reused_tokens == expected.reused_tokens

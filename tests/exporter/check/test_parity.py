@@ -15,7 +15,7 @@ from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.tensors import StageResult
 from luvc.engines.processing import Processor
 from luvc.engines.sampling import Sampling
-from luvc.engines.validate import LIMITS, _compare_kept, validate
+from luvc.engines.validate import TOLERANCES, _compare_kept, validate
 from luvc.exporter import assemble
 from luvc.exporter.check.parity import reference_runner, reports
 from luvc.exporter.checkpoint.family import Family
@@ -202,7 +202,7 @@ def test_scores_that_tell_nothing_are_told(workshop):
     energies = np.ones((2, 36), np.float32) * (1 + 1e-6 * np.arange(36, dtype=np.float32))
     stage = StageResult(energies=energies, kept=np.tile(np.arange(9), (2, 1)))
     result = SimpleNamespace(stages={1: stage})
-    (kept,) = _compare_kept(result, result, LIMITS["float32"])
+    (kept,) = _compare_kept(result, result, TOLERANCES["float32"])
     assert kept.alike == 1 and kept.passed
     flat = report.model_copy(update={"kept": (kept,)})
     assert "before layer 1 100% of the tokens score alike" in "".join(

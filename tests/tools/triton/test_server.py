@@ -294,7 +294,7 @@ def test_sessions(client, workshop, image):
     assert second["text_output"] == expected.text
     assert second["reused_tokens"] == expected.reused_tokens > 0 and second["vision_ms"] == 0
     unknown = client.generate(text_input="And?", session="nobody")
-    assert unknown["status"] == 400 and "session 'nobody' is unknown" in unknown["error"]
+    assert unknown["status"] == 400 and "conversation 'nobody' is unknown" in unknown["error"]
     client.alive(image)
 
 

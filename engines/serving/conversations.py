@@ -11,8 +11,8 @@ from .ticket import Busy
 
 
 @dataclass
-class Session:
-    """A conversation and its row of the caches, which is parked while no turn of it runs."""
+class Conversation:
+    """A kept conversation and its row of the caches, which is parked while no turn of it runs."""
 
     history: History
     parked: Parked | None = None
@@ -28,11 +28,11 @@ class Session:
         return (self.parked.bytes if self.parked else 0) + pictures
 
 
-class Sessions:
-    """Sessions by key; the one used longest ago is evicted first.
+class Conversations:
+    """Kept conversations by key; the one used longest ago is evicted first.
 
     Args:
-        limit: bytes of all sessions between their turns.
+        limit: bytes of all of them between their turns.
 
     Attributes:
         evicted: how many had to go.
@@ -40,7 +40,7 @@ class Sessions:
 
     def __init__(self, limit: int):
         self.limit, self.evicted = limit, 0
-        self._held: OrderedDict[str, Session] = OrderedDict()
+        self._held: OrderedDict[str, Conversation] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -48,12 +48,12 @@ class Sessions:
 
     @property
     def bytes(self) -> int:
-        """Host memory of all sessions."""
+        """Host memory of all of them."""
         with self._lock:
             return sum(s.bytes for s in self._held.values())
 
-    def take(self, key: str, new: History | None) -> Session:
-        """The session of a key for one turn.
+    def take(self, key: str, new: History | None) -> Conversation:
+        """The conversation of a key for one turn.
 
         Args:
             key: any text.
@@ -66,21 +66,21 @@ class Sessions:
         with self._lock:
             held = self._held.get(key)
             if held is not None and held.running:
-                raise Busy(f"session {key!r} is answering another request; wait for its end")
+                raise Busy(f"conversation {key!r} is answering another request; wait for its end")
             if new is not None:
-                held = self._held[key] = Session(new)
+                held = self._held[key] = Conversation(new)
             elif held is None:
                 raise LuvcError(
-                    f"session {key!r} is unknown or was evicted: begin it (again) with a picture"
+                    f"conversation {key!r} is unknown or was evicted: begin it (again) with a picture"
                 )
             held.running = True
             self._held.move_to_end(key)
             return held
 
-    def keep(self, key: str, session: Session) -> None:
+    def keep(self, key: str, kept: Conversation) -> None:
         """Its turn has ended well: keep it for the next, at the cost of older ones."""
         with self._lock:
-            session.running = False
+            kept.running = False
             self._held.move_to_end(key)
             idle = [k for k, s in self._held.items() if not s.running]
             used = sum(self._held[k].bytes for k in idle)
@@ -89,11 +89,11 @@ class Sessions:
                 used -= gone.bytes
                 self.evicted += 1
 
-    def release(self, key: str, session: Session) -> None:
+    def release(self, key: str, kept: Conversation) -> None:
         """Its turn was refused: it is what it was before."""
         with self._lock:
-            session.running = False
-            if session.parked is None:
+            kept.running = False
+            if kept.parked is None:
                 self._held.pop(key, None)
 
     def clear(self) -> None:
@@ -102,6 +102,6 @@ class Sessions:
             self._held.clear()
 
     def drop(self, key: str) -> None:
-        """Forget a session."""
+        """Forget a conversation."""
         with self._lock:
             self._held.pop(key, None)
