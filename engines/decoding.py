@@ -67,7 +67,9 @@ class Rows:
         caches: Any = None,
         reached: Reached | None = None,
     ):
-        self.runner, self.manifest, self.layout = runner, manifest, layout
+        self.runner = runner
+        self.manifest = manifest
+        self.layout = layout
         self.caches = runner.new_caches(layout, batch) if caches is None else caches
         self.reached = reached or Reached.nothing(batch)
 

@@ -37,7 +37,9 @@ class VLM:
     """
 
     def __init__(self, bundle: Bundle, runner: Runner, vision: Vision | None = None):
-        self.bundle, self.manifest, self.runner = bundle, bundle.manifest, runner
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.runner = runner
         self.vision = vision
         self.processor = Processor(bundle)
         self.sampling = Sampling.of(bundle)

@@ -245,21 +245,25 @@ def _compare_kept(
     """What each would keep of the same tokens, as ordinals of the stage."""
     for layer, a in reference.stages.items():
         b = candidate.stages[layer]
-        shared, decided, ties, alike = 0, 0, 0, 0
+        shared = 0
+        excused = 0
+        alike = 0
         for row in range(len(a.kept)):
-            x, y = set(a.kept[row].tolist()), set(b.kept[row].tolist())
+            x = set(a.kept[row].tolist())
+            y = set(b.kept[row].tolist())
             threshold = a.energies[row][a.kept[row]].min()
             near = np.abs(a.energies[row] - threshold) <= tolerance.tie * threshold
-            excused = sum(bool(near[n]) for n in x - y)
-            shared, decided, ties = shared + len(x & y), decided + len(x) - excused, ties + excused
+            shared += len(x & y)
+            excused += sum(bool(near[n]) for n in x - y)
             alike += int(near.sum())
         total = a.kept.size
+        decided = total - excused
         yield KeptReport(
             layer=layer,
             keep=a.kept.shape[1],
             overlap=shared / total,
             overlap_without_ties=shared / max(decided, 1),
-            ties=ties,
+            ties=excused,
             passed=shared / max(decided, 1) >= tolerance.overlap,
             alike=alike / a.energies.size,
         )

@@ -47,7 +47,9 @@ class Pool(Generic[T]):
     """
 
     def __init__(self, runner: SharedRunner, manifest: Manifest, layout: Layout, capacity: int):
-        self.runner, self.manifest, self.layout = runner, manifest, layout
+        self.runner = runner
+        self.manifest = manifest
+        self.layout = layout
         self.capacity = capacity
         self.jobs: list[T] = []
         self._caches = runner.new_caches(layout, capacity)
@@ -117,7 +119,9 @@ class Pools(Generic[T]):
     """
 
     def __init__(self, runner: SharedRunner, manifest: Manifest, capacity: int):
-        self._runner, self._manifest, self._capacity = runner, manifest, capacity
+        self._runner = runner
+        self._manifest = manifest
+        self._capacity = capacity
         self._made: dict[str, Pool[T]] = {}
 
     def of(self, layout: Layout) -> Pool[T]:

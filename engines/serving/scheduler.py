@@ -44,16 +44,17 @@ class Scheduler:
     """
 
     def __init__(self, vlm: "VLM", limits: Limits | None = None, *, ahead: bool = False):
-        self.vlm, self.limits, self.ahead = vlm, limits or Limits(), ahead
-        runner = vlm.runner
-        if not isinstance(runner, SharedRunner):
-            raise LuvcError(f"{runner.description} cannot share caches between requests")
+        self.vlm = vlm
+        self.limits = limits or Limits()
+        self.ahead = ahead
+        if not isinstance(vlm.runner, SharedRunner):
+            raise LuvcError(f"{vlm.runner.description} cannot share caches between requests")
         self.conversations = Conversations(self.limits.session_mib << 20)
         self.counters = Counters()
         self._arrived: deque[Job] = deque()
         self._prepared: deque[Job] = deque()
         self._preparing = 0
-        self._pools: Pools[Job] = Pools(runner, vlm.manifest, self.limits.rows)
+        self._pools: Pools[Job] = Pools(vlm.runner, vlm.manifest, self.limits.rows)
         self._pools.of(vlm.manifest.layouts[0])  # refuse now what no request could use
         self._changed = threading.Condition()
         self._closed = False
@@ -117,10 +118,7 @@ class Scheduler:
         self.close()
 
     def close(self) -> None:
-        """Refuse what waits, give up what runs, stop the threads, give the caches back.
-
-        The model is not closed: whoever made it may go on with it. Harmless when done twice.
-        """
+        """Refuse what waits, give up what runs, give the caches back; the model stays open."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

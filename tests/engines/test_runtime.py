@@ -203,9 +203,9 @@ def test_a_template_that_rewrites_history_runs_afresh(workshop, picture):
     vlm = workshop.vlm("qwen2")
     chat = vlm.chat(max_new_tokens=4)
     chat.ask("Why?", images=[picture])
-    template = vlm.processor.tokenizer.chat_template
-    vlm.processor.tokenizer.chat_template = template.replace("{%- endfor -%}{%- endif -%}",
-        "{%- endfor -%}{%- endif -%}{%- if not loop.last -%}{{- '!' -}}{%- endif -%}", 1)  # fmt: skip
+    template, ends = vlm.processor.tokenizer.chat_template, "{%- endfor -%}{%- endif -%}"
+    marked = ends + "{%- if not loop.last -%}{{- '!' -}}{%- endif -%}"
+    vlm.processor.tokenizer.chat_template = template.replace(ends, marked, 1)
     answer = chat.ask("And now?")
     assert answer.reused_tokens == 0
 
@@ -219,8 +219,8 @@ def test_a_stop_text_is_not_continued_from_the_caches(workshop, picture):
     assert first.finish_reason == "stop"
     second = chat.ask("And?")
     assert second.reused_tokens == 0
-    fresh = vlm.generate([*chat.messages[:2], {"role": "user", "content": "And?"}],
-                         max_new_tokens=20, stop=text[10:13])  # fmt: skip
+    messages = [*chat.messages[:2], {"role": "user", "content": "And?"}]
+    fresh = vlm.generate(messages, max_new_tokens=20, stop=text[10:13])
     assert fresh.token_ids == second.token_ids
 
 
@@ -292,9 +292,16 @@ def test_layouts_share_weights_and_are_picked_by_count_and_size(workshop, pictur
 def test_a_batch_of_several_layouts_equals_each_row_alone(workshop, picture, monkeypatch):
     """Rows of one layout are run together; answers come in the order of the questions."""
     vlm = workshop.vlm("qwen2-layouts", 1)
-    small, wide, prefill, runs = picture[:50, :60], picture[:56, :112], vlm.runner.prefill, []
-    batch = [ask("Why?", wide), ask(QUESTIONS[1], small), ask(QUESTIONS[2], wide, wide),
-             ask(QUESTIONS[2], 255 - wide)]  # fmt: skip
+    small = picture[:50, :60]
+    wide = picture[:56, :112]
+    prefill = vlm.runner.prefill
+    runs = []
+    batch = [
+        ask("Why?", wide),
+        ask(QUESTIONS[1], small),
+        ask(QUESTIONS[2], wide, wide),
+        ask(QUESTIONS[2], 255 - wide),
+    ]
     alone = [vlm.generate(messages, max_new_tokens=12) for messages in batch]
 
     def counted(layout, *feed):

@@ -103,7 +103,9 @@ def _causal() -> str:
     before it are its past.
     """
     attend = "Attention <is_causal = 1, scale: float = @scale>"
-    edges, blocks, joined = [], [], []
+    edges: list[str] = []
+    blocks: list[str] = []
+    joined: list[str] = []
     for i in range(BLOCKS + 1):
         edges.append(f"n{i} = Constant <value_ints = [{i}]> ()")
         edges.append(f"s{i} = Mul (length, n{i})")

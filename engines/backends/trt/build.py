@@ -50,7 +50,10 @@ def build(
 
 class _Build:
     def __init__(self, library: Library, bundle: Bundle, options: BuildOptions, progress: Progress):
-        self.library, self.bundle, self.options, self.progress = library, bundle, options, progress
+        self.library = library
+        self.bundle = bundle
+        self.options = options
+        self.progress = progress
         _check_options(library, bundle, options)
         self.form = options.plugin_form if library.plugins else "body"
         self.trt = library.load()
@@ -58,10 +61,8 @@ class _Build:
         self.arch = _arch(library, options)
         if library.plugins:
             register_plugins(self.form, options.plugin_library)
-        self.engine = Engine(
-            backend=library.name, arch=self.arch, version=library.version, plugins=self.form,
-            graphs=(),
-        )  # fmt: skip
+        about = {"backend": library.name, "arch": self.arch, "version": library.version}
+        self.engine = Engine(**about, plugins=self.form, graphs=())
         self.timing = None if library.builds_without_gpu else TimingCache(self.engine)
 
     def run(self) -> tuple[Bundle, list[Built]]:

@@ -35,7 +35,9 @@ class Caches:
         self._place(cuda, memory, specs, [memory.address + start for start in starts[:-1]])
 
     def _place(self, cuda, memory, specs: list[CacheSpec], addresses: list[int]) -> None:
-        self.specs, self.addresses, self.batch = specs, addresses, specs[0].shape[0]
+        self.specs = specs
+        self.addresses = addresses
+        self.batch = specs[0].shape[0]
         self.sizes = [_bytes(s) for s in specs]
         self._memory = memory
         self.buffers = Buffers(cuda)  # of the T = 1 step: a recorded graph holds their addresses

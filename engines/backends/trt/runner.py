@@ -45,7 +45,9 @@ class TrtRunner:
         sessions: Sessions,
         description: str,
     ):
-        self.bundle, self.cuda, self.description = bundle, cuda, description
+        self.bundle = bundle
+        self.cuda = cuda
+        self.description = description
         self.files: dict[str, EngineFile] = {file.graph: file for file in engine.graphs}
         self._opener = sessions
         self._sessions: dict[str, Session] = {}

@@ -27,7 +27,9 @@ class Sessions:
     """
 
     def __init__(self, library: Library, cuda: Cuda, folder: Path):
-        self.library, self.cuda, self.folder = library, cuda, folder
+        self.library = library
+        self.cuda = cuda
+        self.folder = folder
         self.trt = library.load()
         self.log = make_log(self.trt)
         self._runtime = self.trt.Runtime(self.log)

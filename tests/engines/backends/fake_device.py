@@ -20,7 +20,9 @@ def view(address: int, shape, dtype) -> np.ndarray:
 class FakeCuda:
     """cuda.Cuda in host memory; counts what is moved."""
 
-    name, arch, stream = "Fake", "sm90", 1
+    name = "Fake"
+    arch = "sm90"
+    stream = 1
 
     def __init__(self, total: int = 2**30):
         self.total = total
@@ -81,7 +83,9 @@ class FakeSession:
     """trt_session.Session on ONNX Runtime; one profile or two."""
 
     def __init__(self, cuda: FakeCuda, path: Path, workspace: int):
-        self.cuda, self.workspace, self.runs = cuda, workspace, 0
+        self.cuda = cuda
+        self.workspace = workspace
+        self.runs = 0
         self.epochs, self._shapes = [0, 0], [{}, {}]
         graph = onnx.load(path, load_external_data=False).graph
         self.inputs = {v.name: v.type.tensor_type for v in graph.input}
@@ -139,7 +143,9 @@ class FakeSessions:
     """trt_session.Sessions: opens graphs where plans would lie, keeps no kernels."""
 
     def __init__(self, cuda: FakeCuda, workspace=500):
-        self.cuda, self.workspace, self.closed = cuda, workspace, 0
+        self.cuda = cuda
+        self.workspace = workspace
+        self.closed = 0
 
     def __call__(self, plan: Path) -> FakeSession:
         return FakeSession(

@@ -201,8 +201,12 @@ def test_close_gives_all_device_memory_back(workshop, picture):
     assert not cuda.held and not any(w() for w in weights)
     vlm.close()
     assert vlm.runner._opener.closed == 1
-    for closed in (lambda: chat.ask("And?"), lambda: next(stream), lambda: stream.answer,
-                   lambda: vlm.runner.read_caches(chat._rows.caches)):  # fmt: skip
+    for closed in (
+        lambda: chat.ask("And?"),
+        lambda: next(stream),
+        lambda: stream.answer,
+        lambda: vlm.runner.read_caches(chat._rows.caches),
+    ):
         with pytest.raises(LuvcError, match="the model is closed"):
             closed()
 
