@@ -1,6 +1,8 @@
 """What a closed model gives back, and what it says from then on."""
 
 import gc
+import threading
+import time
 import weakref
 
 import pytest
@@ -52,15 +54,41 @@ def test_a_closed_model_says_so(workshop, picture):
             asked()
 
 
+def test_a_model_is_closed_under_a_running_answer(workshop, picture):
+    """The run under way ends on memory that is still there; the next one is refused."""
+    vlm, said = workshop.vlm("qwen2"), []
+
+    def answer():
+        with pytest.raises(LuvcError) as refused:
+            while True:
+                vlm.generate(ask("Why?", picture), max_new_tokens=40)
+        said.append(str(refused.value))
+
+    threads = [threading.Thread(target=answer) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    vlm.close()
+    for thread in threads:
+        thread.join()
+    assert len(said) == 2 and all("the model is closed" in text for text in said)
+
+
 def test_a_model_that_cannot_be_prepared_is_closed(workshop, monkeypatch):
     from luvc.engines.backends.ort.runner import OrtRunner
 
-    closed = []
-    monkeypatch.setattr(OrtRunner, "prepare", lambda *_: 1 / 0)
-    monkeypatch.setattr(OrtRunner, "close", closed.append)
+    made = []
+
+    def fail(runner, layout):
+        made.append(runner)
+        return 1 / 0
+
+    monkeypatch.setattr(OrtRunner, "prepare", fail)
     with pytest.raises(ZeroDivisionError):
         VLM.load(workshop.bundle("qwen2").path, backend="ort", threads=1)
-    assert len(closed) == 1
+    (runner,) = made
+    with pytest.raises(LuvcError, match="the model is closed"):
+        runner.session("any graph")
 
 
 def test_a_closed_scheduler_holds_nothing_and_closes_once(workshop, picture):

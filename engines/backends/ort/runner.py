@@ -71,7 +71,8 @@ class OrtRunner:
         self._sessions: dict[tuple[str, bool], Any] = {}
         self._weights = SharedWeights()
         self._made: weakref.WeakSet[Caches] = weakref.WeakSet()
-        self._lock = threading.Lock()  # around what is made and given back, not around runs
+        self._loading = threading.Lock()  # runs do not wait for a session that another thread makes
+        self._lock = threading.Lock()  # of what has been made
         self._closed = False
         # half precision is computed in float32 here, from copies that cannot be shared
         self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
@@ -102,12 +103,14 @@ class OrtRunner:
             LuvcError: the bundle was replaced since it was loaded, or the graph is none that luvc writes.
         """
         key = graph, packed and self._shares
-        with self._lock:
+        found = self._sessions.get(key)
+        if found is not None:
+            return found
+        with self._loading:
             self._check_open()
             if key not in self._sessions:
                 with self.bundle.opening(graph) as path:
-                    session = self._make(graph, path, packed)
-                self._sessions[key] = session
+                    self._sessions[key] = self._make(graph, path, packed)
             return self._sessions[key]
 
     def _make(self, graph: str, path: Path, packed: bool) -> Any:
@@ -185,7 +188,7 @@ class OrtRunner:
 
     def close(self) -> None:
         """Give sessions, weights and caches back; a run under way keeps its own to its end."""
-        with self._lock:
+        with self._loading, self._lock:
             self._closed = True
             self._sessions.clear()
             self._weights = SharedWeights()
@@ -214,11 +217,13 @@ class OrtRunner:
     def _run(self, session, feed, caches: Caches, outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
         binding = session.io_binding()
+        held = caches.values  # by this run too: another thread may close the model meanwhile
+        self._check_open()
         for name in outputs:  # first, so that they come first in get_outputs()
             binding.bind_output(name, "cpu")
         for name, value in feed.items():
             binding.bind_cpu_input(name, value)
-        for name, cache in caches.values.items():
+        for name, cache in held.items():
             binding.bind_ortvalue_input(name, cache)
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)

@@ -32,7 +32,7 @@ class Sessions:
         self.folder = folder
         self.trt = library.load()
         self.log = make_log(self.trt)
-        self._runtime = self.trt.Runtime(self.log)
+        self._runtime: Any = self.trt.Runtime(self.log)  # None once closed
         self._kernels: CompiledKernels | None = None  # TensorRT-RTX's
 
     def __call__(self, plan: Path) -> "Session":
@@ -132,7 +132,8 @@ class Session:
     """
 
     def __init__(self, sessions: Sessions, engine: Any):
-        self._sessions, self._engine = sessions, engine
+        self._sessions = sessions
+        self._engine: Any = engine  # None once closed
         profiles = range(engine.num_optimization_profiles)
         self._contexts = [sessions.context(engine, p) for p in profiles]
         self._shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in profiles]

@@ -191,6 +191,7 @@ def test_close_gives_all_device_memory_back(workshop, picture):
     chat, stream = vlm.chat(max_new_tokens=5), vlm.generate(ask("Why?", picture), stream=True)
     chat.ask("Hello", [picture])
     next(stream)
+    caches = chat._rows.caches
     with Scheduler(vlm, Limits(rows=3)) as scheduler:
         before = len(cuda.held)
         assert scheduler.submit(ask("Hello", picture), max_new_tokens=5).answer
@@ -205,7 +206,7 @@ def test_close_gives_all_device_memory_back(workshop, picture):
         lambda: chat.ask("And?"),
         lambda: next(stream),
         lambda: stream.answer,
-        lambda: vlm.runner.read_caches(chat._rows.caches),
+        lambda: vlm.runner.read_caches(caches),
     ):
         with pytest.raises(LuvcError, match="the model is closed"):
             closed()
