@@ -10,9 +10,10 @@ from luvc.engines import VLM
 
 def main(bundle: str = "demo/bundle", picture: str = "demo/picture.png") -> None:
     """Ask twice."""
-    chat = VLM.load(bundle).chat(max_new_tokens=16)
-    first = chat.ask("What does the green text say?", images=[picture])
-    second = chat.ask("What is the colour of the heart?")
+    with VLM.load(bundle) as vlm:  # its memory is given back at the end of the block
+        chat = vlm.chat(max_new_tokens=16)
+        first = chat.ask("What does the green text say?", images=[picture])
+        second = chat.ask("What is the colour of the heart?")
     for answer in (first, second):
         print(f"{answer.text} (tokens reused from the caches: {answer.reused_tokens})")
     print(f"{len(chat.messages)} messages so far")

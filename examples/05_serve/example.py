@@ -26,7 +26,7 @@ def main(
         question("What does the photo show?", photo),
     ]
     limits = Limits(rows=4, waiting=16)  # four answers at once; more than 16 waiting are refused
-    with Scheduler(VLM.load(bundle), limits) as scheduler:
+    with VLM.load(bundle) as vlm, Scheduler(vlm, limits) as scheduler:
 
         def client(messages: list[dict]) -> str:
             return scheduler.submit(messages, max_new_tokens=16).answer.text
@@ -35,13 +35,13 @@ def main(
             for text in threads.map(client, requests):
                 print(f"client: {text}")
 
-        ticket = scheduler.submit(requests[0], session="me", max_new_tokens=16)
+        ticket = scheduler.submit(requests[0], conversation="me", max_new_tokens=16)
         print("stream: ", end="")
         for piece in ticket:  # ticket.cancel() would end it before its next token
             print(piece, end="", flush=True)
         print()
 
-        later = scheduler.submit(question("What is the colour of the heart?"), session="me")
+        later = scheduler.submit(question("What is the colour of the heart?"), conversation="me")
         print(f"later: {later.answer.text} ({later.answer.reused_tokens} tokens reused)")
 
 
