@@ -49,7 +49,7 @@ def imported(file: Path) -> Iterator[Path]:
 
 def room(file: Path, alone: set[Path]) -> str:
     """The box a file is drawn in: its floor, a folder of its floor, or itself."""
-    parts = file.relative_to(ROOT).parts
+    parts: tuple[str, ...] = file.relative_to(ROOT).parts
     if parts[0] not in FLOORS:
         return ""
     if file in alone:
