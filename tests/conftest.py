@@ -1,6 +1,7 @@
 """Small checkpoints and bundles, made once for the whole run."""
 
 import os
+import shutil
 import sys
 from collections import namedtuple
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
 
 from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
@@ -21,6 +23,7 @@ from luvc.tools.demo import random_checkpoint
 Result = namedtuple("Result", "code out err")
 TINY = {"layers": 4, "vision_layers": 2, "image": 168}  # 12 x 12 grid, 36 visual tokens a tile
 WIDE = TINY | {"text": "qwen3", "hidden": 512, "head_dim": 128, "tied": False}
+SMALL = ("--text-tokens", "8", "--text-capacity", "96")  # options for checkpoints of 112 x 112
 RTX = {"backend": "tensorrt-rtx", "cutoff": 0.5}
 
 
@@ -113,6 +116,24 @@ def picture() -> np.ndarray:
     from luvc.engines.generated import generated_picture
 
     return generated_picture((200, 260), seed=7)
+
+
+@pytest.fixture
+def photo(tmp_path, picture) -> Path:
+    """The picture as a file."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+@pytest.fixture
+def broken(workshop, tmp_path) -> Path:
+    """A copy of a sharded checkpoint that a test may break."""
+    source = workshop.checkpoint(layers=3, vision_layers=1, image=112, shard="400KB")
+    target = tmp_path / "checkpoint"
+    shutil.copytree(source, target)
+    assert len(list(target.glob("*.safetensors"))) > 2
+    return target
 
 
 def ask(text: str, *images) -> list[dict]:
