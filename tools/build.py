@@ -10,33 +10,39 @@ import typer
 
 from .. import console
 from ..errors import LuvcError
+from .options import AsJson
 
 if TYPE_CHECKING:
     from ..engines.backends.base import Built
 
 
+Batch = Annotated[
+    str, typer.Option(help="Conversations in a batch: fewest, usual, most.", metavar="MIN,OPT,MAX")
+]
+PluginForm = Annotated[
+    str, typer.Option(help="SPU in TensorRT: aot plugins, C++ library, or ONNX body.")
+]
+PluginLibrary = Annotated[
+    Path | None, typer.Option(help="The C++ plugin library.", envvar="LUVC_PLUGIN_LIBRARY")
+]
+Memory = Annotated[
+    float | None, typer.Option(help="Most device memory one layer may use as scratch, in GiB.")
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(help="TensorRT-RTX: only for this GPU, such as sm89; repeat for several."),
+]
+
+
 def build(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder; the engines are added to it.")],
     backend: Annotated[str, typer.Option(help="tensorrt or tensorrt-rtx.")],
-    batch: Annotated[
-        str,
-        typer.Option(help="Conversations in a batch: fewest, usual, most.", metavar="MIN,OPT,MAX"),
-    ] = "1,1,8",
-    plugin_form: Annotated[
-        str, typer.Option(help="SPU in TensorRT: aot plugins, C++ library, or ONNX body.")
-    ] = "aot",
-    plugin_library: Annotated[
-        Path | None,
-        typer.Option(help="The C++ plugin library.", envvar="LUVC_PLUGIN_LIBRARY"),
-    ] = None,
-    memory_gib: Annotated[
-        float | None, typer.Option(help="Most device memory one layer may use as scratch, in GiB.")
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="TensorRT-RTX: only for this GPU, such as sm89; repeat for several."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    batch: Batch = "1,1,8",
+    plugin_form: PluginForm = "aot",
+    plugin_library: PluginLibrary = None,
+    memory_gib: Memory = None,
+    target: Targets = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build engines for what the manifest says: batch, prompt lengths, one and several new tokens."""
     from ..engines.backends import engine_builder, engine_note

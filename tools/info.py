@@ -1,7 +1,6 @@
 """luvc-info: what a bundle is, read from its manifest alone."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import console
+from .options import AsJson, BundleFolder
 
 if TYPE_CHECKING:
     from ..engines.bundle.folder import Bundle
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def info(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every file's SHA-256 with the manifest.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a bundle holds and how far it was validated; needs no checkpoint and no PyTorch."""
     from ..engines.bundle.folder import Bundle
@@ -125,7 +125,9 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
 
 def _takes(layout: dict[str, Any]) -> str:
     """Which pictures a layout is for, sizes as HEIGHTxWIDTH."""
-    count, frames, tiles = layout["images"], layout["frames"], layout["tiles"]
+    count = layout["images"]
+    frames = layout["frames"]
+    tiles = layout["tiles"]
     if not count:
         return "no image"
     kind = ("video" if frames else "image") + "s" * (count > 1)

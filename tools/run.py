@@ -4,71 +4,64 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import console
 from ..engines.bundle.manifest import Layout
 from ..errors import LuvcError
+from .options import Backend, BundleFolder, Threads
 
 if TYPE_CHECKING:
     from ..engines import VLM
     from ..engines.answer import Answer, Stream
 
+Images = Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")]
+Videos = Annotated[
+    list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
+]
+LayoutName = Annotated[
+    str | None, typer.Option(help="Layout; default the one that fits the pictures.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sampling; give --temperature too.")]
+ShowTokens = Annotated[
+    Path | None, typer.Option(help="Picture to write: what each stage keeps.", metavar="PNG")
+]
+WholeAnswer = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+
 
 def run(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    image: Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")] = None,
-    video: Annotated[
-        list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
-    ] = None,
+    image: Images = None,
+    video: Videos = None,
     fps: Annotated[float, typer.Option(help="Frames per second of the given video.")] = 1.0,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout; default the one that fits the pictures.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
+    layout: LayoutName = None,
+    backend: Backend = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Sample from the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample from this share.")] = None,
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1: repeat less.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the sampling; give --temperature too.")
-    ] = None,
+    seed: Seed = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
-    show_tokens: Annotated[
-        Path | None, typer.Option(help="Picture to write: what each stage keeps.", metavar="PNG")
-    ] = None,
+    threads: Threads = 0,
+    show_tokens: ShowTokens = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print token counts.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the whole answer as JSON.")
-    ] = False,
+    as_json: WholeAnswer = False,
 ) -> None:
     """Answer a question about pictures, videos, or none where the bundle holds that; streams as it goes."""
     from ..engines import VLM
 
-    parts: list[dict] = [{"type": "image", "image": str(path)} for path in image or ()]
-    parts += [{"type": "video", "video": str(path), "fps": fps} for path in video or ()]
-    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+    messages = _messages(question, image or [], video or [], fps)
+    options: dict[str, Any] = {"layout": layout, "max_new_tokens": max_new_tokens, "stop": stop}
+    options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    options |= {"repetition_penalty": repetition_penalty}
     with VLM.load(bundle, backend=backend, threads=threads) as vlm:
         if show_tokens:
             _show_tokens(vlm, messages, layout, show_tokens)
-        stream = vlm.generate(
-            messages,
-            stream=True,
-            layout=layout,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-            stop=stop,
-        )
-        _tell(vlm, stream, verbose, as_json)
+        _tell(vlm, vlm.generate(messages, stream=True, **options), verbose, as_json)
 
 
 def _tell(vlm: "VLM", stream: "Stream", verbose: bool, as_json: bool) -> None:
@@ -89,6 +82,13 @@ def _tell(vlm: "VLM", stream: "Stream", verbose: bool, as_json: bool) -> None:
     if verbose:
         used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
         _print_counts(vlm.runner.description, used, answer)
+
+
+def _messages(question: str, images: list[Path], videos: list[Path], fps: float) -> list[dict]:
+    """A conversation of one turn; the pictures stand before the question."""
+    parts: list[dict] = [{"type": "image", "image": str(path)} for path in images]
+    parts += [{"type": "video", "video": str(path), "fps": fps} for path in videos]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
 
 
 def _show_tokens(vlm: "VLM", messages: list[dict], layout: str | None, path: Path) -> None:

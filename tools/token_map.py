@@ -15,6 +15,7 @@ from ..engines.bundle.manifest import Layout
 from ..engines.bundle.schedule import Axis
 from ..errors import LuvcError
 from ..exporter.planning.grid import merge_spans, merged_length
+from ..files import whole
 
 INK, LINE = "#1e293b", (255, 255, 255)
 FADE = 0.82
@@ -126,9 +127,11 @@ def views(layout: Layout, sizes: Sequence[tuple[int, int]]) -> list[View]:
             for y in range(len(ys) - 1):
                 for x in range(len(xs) - 1):
                     view.cells[ordinal] = Cell(
-                        (column + xs[x]) / wide, (row + ys[y]) / high,
-                        (column + xs[x + 1]) / wide, (row + ys[y + 1]) / high,
-                    )  # fmt: skip
+                        (column + xs[x]) / wide,
+                        (row + ys[y]) / high,
+                        (column + xs[x + 1]) / wide,
+                        (row + ys[y + 1]) / high,
+                    )
                     ordinal += 1
             if whole:
                 parts.append(view)
@@ -199,9 +202,12 @@ def draw(images: Sequence[Any], layout: Layout, kept: dict[int, np.ndarray], pat
     columns = {0: np.arange(layout.visual_tokens)} | stages
     shape = max(image.size[1] / image.size[0] for image in images)
     figure, panels = pyplot.subplots(
-        len(rows), len(columns), figsize=(3.0 * len(columns), (3.0 * shape + 0.45) * len(rows)),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+        len(rows),
+        len(columns),
+        figsize=(3.0 * len(columns), (3.0 * shape + 0.45) * len(rows)),
+        squeeze=False,
+        layout="constrained",
+    )
     for line, view in zip(panels, rows, strict=True):
         for axes, (layer, alive) in zip(line, columns.items(), strict=True):
             axes.imshow(paint(images[view.image], view, alive), interpolation="none")
@@ -216,7 +222,8 @@ def draw(images: Sequence[Any], layout: Layout, kept: dict[int, np.ndarray], pat
             axes.set_title(title, fontsize=10, color=INK, loc="left")
     figure.suptitle(_caption(layout, stages), fontsize=11, color=INK, x=0.005, ha="left")
     try:
-        figure.savefig(path, facecolor="white", dpi=150)
+        with whole(path) as draft:
+            figure.savefig(draft, format=path.suffix[1:] or "png", facecolor="white", dpi=150)
     except (OSError, ValueError) as e:
         raise LuvcError(f"--show-tokens {path} cannot be written: {e}") from e
     finally:

@@ -1,20 +1,20 @@
 """luvc-validate: compare a bundle with PyTorch on this machine."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .. import console
+from .options import AsJson, Backend, BundleFolder
 
 
 def validate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     model: Annotated[
         str | None, typer.Option(help="Checkpoint; default the one the bundle was made from.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    backend: Backend = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
     from ..engines.backends import backend as load_backend

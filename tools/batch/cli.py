@@ -18,6 +18,7 @@ import typer
 
 from ... import console
 from ...errors import LuvcError
+from ..options import Backend, BundleFolder
 from .files import COLUMNS, as_table, check_run, done, read_input, write_part
 
 
@@ -146,7 +147,7 @@ def save(blocks: Iterable[list[dict[str, Any]]], target: Path, total: int, part:
 
 
 def batch(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     source: Annotated[Path, typer.Argument(help="Folder of pictures, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Argument(help="Folder for the answers.")],
     question: Annotated[str, typer.Option(help="For rows without one.")] = "Describe the picture.",
@@ -156,7 +157,7 @@ def batch(
     actors: Annotated[int, typer.Option(help="Bundles that work side by side.")] = 1,
     rows: Annotated[int, typer.Option(help="Answers an actor makes at once.")] = 8,
     part: Annotated[int, typer.Option(help="Answers of one output file.")] = 64,
-    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
+    backend: Backend = "auto",
     threads: Annotated[int, typer.Option(help="Threads of an actor; 0: the backend's.")] = 1,
     gpus: Annotated[float, typer.Option(help="GPUs of an actor.")] = 0,
     address: Annotated[str | None, typer.Option(help="Of a Ray cluster; default local.")] = None,
@@ -170,8 +171,8 @@ def batch(
     loaded = Bundle.load(bundle)
     check_installed()
     wanted = read_input(source)
-    check_run(output, {"bundle": loaded.manifest.created, "model": loaded.manifest.model,
-                       "question": question, **options})  # fmt: skip
+    about = {"bundle": loaded.manifest.created, "model": loaded.manifest.model}
+    check_run(output, {**about, "question": question, **options})
     written = done(output)
     left = [row for row in wanted if row["id"] not in written]
     console.err.print(f"{len(wanted)} pictures, {len(wanted) - len(left)} answered before")

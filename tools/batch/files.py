@@ -12,9 +12,15 @@ from ...files import whole
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 RUN = "_run.json"  # a name that readers of Parquet folders pass over
 COLUMNS = {
-    "id": str, "question": str, "text": str, "finish_reason": str, "prompt_tokens": int,
-    "visual_tokens": int, "completion_tokens": int, "error": str,
-}  # fmt: skip
+    "id": str,
+    "question": str,
+    "text": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "visual_tokens": int,
+    "completion_tokens": int,
+    "error": str,
+}
 
 
 def read_input(source: Path) -> list[dict[str, Any]]:

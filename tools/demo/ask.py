@@ -13,6 +13,7 @@ from PIL import Image
 from ... import console
 from ...engines.answer import Answer
 from ...engines.bundle.manifest import Layout
+from ...files import whole
 from ..pocket.dataset import ASKERS, BUILDERS, SPLITS, TEST_QUESTIONS
 from ..pocket.render import render
 from ..pocket.scene import Question
@@ -65,7 +66,8 @@ def main(
     asked = [("picture.png", picture, questions), ("photo.png", photo, [PHOTO])]
     with VLM.load(bundle) as vlm:
         for name, image, about in asked:
-            image.save(bundle.parent / name)
+            with whole(bundle.parent / name) as draft:
+                image.save(draft, "PNG")
             console.show(f"\n{bundle.parent / name}, {image.width} x {image.height} pixels")
             for question in about:
                 parts = [{"type": "image", "image": image}, {"type": "text", "text": question.text}]

@@ -12,6 +12,7 @@ from ...exporter.planning.cost import DecoderShape, EncoderShape
 from ...exporter.planning.grid import Grid
 from ...exporter.planning.problem import Problem
 from ...exporter.planning.solver import solve
+from ...files import whole
 
 # Widths of InternVL2.5-8B from its published config: InternViT-300M and a 32-layer decoder.
 SHAPE = Problem(
@@ -21,7 +22,9 @@ SHAPE = Problem(
     multiple=Grid(2, 2),
     tiles=1,
 )
-BLUE, GREY, INK = "#2563eb", "#cbd5e1", "#1e293b"
+BLUE = "#2563eb"
+GREY = "#cbd5e1"
+INK = "#1e293b"
 
 
 def token_flow(path: Path, ratio: float = 2.0) -> None:
@@ -45,7 +48,8 @@ def token_flow(path: Path, ratio: float = 2.0) -> None:
         color=INK,
         fontsize=12,
     )
-    figure.savefig(path, facecolor="white", dpi=200)
+    with whole(path) as draft:
+        figure.savefig(draft, format="png", facecolor="white", dpi=200)
     plt.close(figure)
 
 
@@ -77,7 +81,6 @@ def _mark(axes: Any, layer: int, height: int, text: str, baseline: int) -> None:
 
 def main(folder: Annotated[Path, typer.Argument(help="Where the pictures go.")]) -> None:
     """Draw all pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
     token_flow(folder / "token-flow.png")
 
 

@@ -77,39 +77,54 @@ def tokenizer(vocabulary: int = 1024) -> Any:
     )
 
 
+def vision_config(hidden: int, layers: int, image: int) -> dict[str, Any]:
+    """A small InternViT for square tiles."""
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(1, hidden // 64),
+        "image_size": [image, image],
+        "patch_size": [14, 14],
+    }
+
+
 def config(
-    tokens: Any, *, text: str = "qwen2", layers: int = 8, hidden: int = 256, head_dim: int = 64,
-    kv_heads: int | None = None, intermediate: int | None = None, vision_layers: int = 8,
-    vision_hidden: int = 128, image: int = 336, tied: bool = True,
-) -> Any:  # fmt: skip
+    tokens: Any,
+    *,
+    text: str = "qwen2",
+    layers: int = 8,
+    hidden: int = 256,
+    head_dim: int = 64,
+    kv_heads: int | None = None,
+    intermediate: int | None = None,
+    vision_layers: int = 8,
+    vision_hidden: int = 128,
+    image: int = 336,
+    tied: bool = True,
+) -> Any:
     """An InternVLConfig; `text` is qwen2, qwen3 or llama, `image` the tile's side in pixels."""
     from transformers import InternVLConfig
 
     heads = hidden // head_dim
+    text_config = {
+        "model_type": text,
+        "vocab_size": len(tokens),
+        "hidden_size": hidden,
+        "intermediate_size": intermediate or 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads or max(1, heads // 2),
+        "head_dim": head_dim,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": tied,
+        "pad_token_id": tokens.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokens.eos_token_id,
+    }
     return InternVLConfig(
-        vision_config={
-            "hidden_size": vision_hidden,
-            "intermediate_size": 2 * vision_hidden,
-            "num_hidden_layers": vision_layers,
-            "num_attention_heads": max(1, vision_hidden // 64),
-            "image_size": [image, image],
-            "patch_size": [14, 14],
-        },
-        text_config={
-            "model_type": text,
-            "vocab_size": len(tokens),
-            "hidden_size": hidden,
-            "intermediate_size": intermediate or 2 * hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads or max(1, heads // 2),
-            "head_dim": head_dim,
-            "max_position_embeddings": 8192,
-            "tie_word_embeddings": tied,
-            "pad_token_id": tokens.pad_token_id,
-            "bos_token_id": None,
-            "eos_token_id": tokens.eos_token_id,
-        },
+        vision_config=vision_config(vision_hidden, vision_layers, image),
+        text_config=text_config,
         image_token_id=tokens.convert_tokens_to_ids(SPECIAL["context_image_token"]),
         tie_word_embeddings=tied,
     )

@@ -1,7 +1,7 @@
 """Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,14 @@ from .items import Item
 
 REFERENCES = ("torch", "hf")
 """Names beside those of the backends."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions of one layout; their pictures are opened."""
+
+    layout: str
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)
@@ -27,13 +35,10 @@ class Answerer(Protocol):
 
     description: str
     ratio: float  # of the schedule; 1 where nothing is compressed
+    processor: Processor  # of the layouts that are asked about
 
-    def fits(self, item: Item) -> str | None:
-        """Items of one name can share a batch; None: this question cannot be asked."""
-        ...
-
-    def answer(self, items: Sequence[Item]) -> list[Reply]:
-        """One reply for each."""
+    def answer(self, batch: Batch) -> list[Reply]:
+        """One reply for each question."""
         ...
 
     def close(self) -> None:
@@ -51,19 +56,15 @@ class BundleAnswerer:
 
     def __init__(self, vlm: Any, max_new_tokens: int):
         self.vlm, self.max_new_tokens = vlm, max_new_tokens
+        self.processor: Processor = vlm.processor
         self.description = vlm.runner.description
         self.ratio = vlm.manifest.layouts[0].schedule.ratio
-        self._counts = {layout.images for layout in vlm.manifest.layouts}
 
-    def fits(self, item: Item) -> str | None:
-        """The layout's name."""
-        return layout_name(self.vlm.processor, self._counts, item)
-
-    def answer(self, items: Sequence[Item]) -> list[Reply]:
+    def answer(self, batch: Batch) -> list[Reply]:
         """Answers of one batch."""
         answers = self.vlm.generate(
-            [item.messages for item in items],
-            layout=self.fits(items[0]),
+            [item.messages for item in batch.items],
+            layout=batch.layout,
             max_new_tokens=self.max_new_tokens,
             temperature=0,
         )
@@ -95,28 +96,23 @@ class HfAnswerer:
         self.processor = unmerged(bundle, family)
         self.model = load_model(family).to(DTYPES[bundle.manifest.dtype].torch).float()
         self.max_new_tokens = max_new_tokens
-        self._counts = {layout.images for layout in bundle.manifest.pictured}
         self.description = f"transformers {transformers.__version__} generate, float32"
         self.ratio = 1.0
 
-    def fits(self, item: Item) -> str | None:
-        """The layout's name."""
-        return layout_name(self.processor, self._counts, item)
-
-    def answer(self, items: Sequence[Item]) -> list[Reply]:
+    def answer(self, batch: Batch) -> list[Reply]:
         """Answers of one batch, one after the other: no padding can change them."""
-        return [self._answer(item) for item in items]
+        return [self._answer(item, batch.layout) for item in batch.items]
 
     def close(self) -> None:
         """Give the model's memory back."""
         del self.model
 
-    def _answer(self, item: Item) -> Reply:
+    def _answer(self, item: Item, layout: str) -> Reply:
         import torch
 
         from ..hugging_face import model_inputs
 
-        prompt = self.processor.prompt(item.messages, self.fits(item))
+        prompt = self.processor.prompt(item.messages, layout)
         inputs = model_inputs(self.model, self._family, self.processor, [prompt])
         with torch.inference_mode():
             out = self.model.generate(
@@ -124,13 +120,6 @@ class HfAnswerer:
             )[0, len(prompt.input_ids) :]
         text = self.processor.tokenizer.decode(out, skip_special_tokens=True)
         return Reply(text, prompt.layout.visual_tokens)
-
-
-def layout_name(processor: Processor, counts: set[int], item: Item) -> str | None:
-    """Name of the layout for an item's images, None if there is none for their number."""
-    if len(item.images) not in counts:
-        return None
-    return processor.layout_for([open_image(image) for image in item.images]).name
 
 
 def load(
@@ -167,13 +156,24 @@ def load(
     return BundleAnswerer(vlm, max_new_tokens)
 
 
-def batches(answerer: Answerer, items: list[Item], size: int) -> Iterator[list[Item]]:
-    """Items that can be asked together, at most `size` of them; what fits nowhere is left out."""
+def askable(answerer: Answerer, items: Sequence[Item]) -> list[Item]:
+    """Items with as many pictures as a layout takes."""
+    counts = {layout.images for layout in answerer.processor.manifest.layouts}
+    return [item for item in items if len(item.images) in counts]
+
+
+def batches(answerer: Answerer, items: Sequence[Item], size: int) -> Iterator[Batch]:
+    """At most `size` items of one layout at a time; pictures are opened once, when their turn comes.
+
+    Raises:
+        LuvcError: a picture cannot be read.
+    """
     groups: dict[str, list[Item]] = {}
     for item in items:
-        name = answerer.fits(item)
-        if name is not None:
-            groups.setdefault(name, []).append(item)
-    for group in groups.values():
-        for start in range(0, len(group), size):
-            yield group[start : start + size]
+        opened = replace(item, images=tuple(open_image(image) for image in item.images))
+        name = answerer.processor.layout_for(opened.images).name
+        groups.setdefault(name, []).append(opened)
+        if len(groups[name]) == size:
+            yield Batch(name, tuple(groups.pop(name)))
+    for name, rest in groups.items():
+        yield Batch(name, tuple(rest))

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ... import console
 from ...errors import LuvcError
 from ...files import check_file, whole
+from ..options import BundleFolder, Threads
 from . import outcome
-from .answering import Answerer, batches, load
+from .answering import Answerer, Reply, askable, batches, load
 from .items import Item, is_right, pocket_items, read_jsonl
 from .outcome import Agreement, Verdict
 
@@ -47,19 +48,22 @@ MinAgreement = Annotated[
 ]
 
 
+Checkpoint = Annotated[
+    str | None, typer.Option(help="Checkpoint for torch and hf; default the bundle's.")
+]
+
+
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     data: Data = None,
     split: Annotated[str, typer.Option(help="Of PocketVQA: test or validation.")] = "test",
     limit: Annotated[int | None, typer.Option(help="First questions only.", min=1)] = None,
     backend: Backend = "auto",
-    model: Annotated[
-        str | None, typer.Option(help="Checkpoint for torch and hf; default the bundle's.")
-    ] = None,
+    model: Checkpoint = None,
     batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
     match: Match = None,
-    threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    threads: Threads = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture of the accuracies to write.")] = None,
     compare: Compare = None,
@@ -69,9 +73,7 @@ def evaluate(
     """Ask questions with known answers and count the right ones, per task, with intervals."""
     check_file(output, "--output")
     outcome.check_plot(plot)
-    rule = match or ("loose" if data else "exact")
-    if rule not in ("exact", "loose"):
-        raise LuvcError(f"--match {rule} is not one of exact, loose")
+    rule = rule_of(match, data)
     if min_agreement is not None and compare is None:
         raise LuvcError("--min-agreement needs --compare")
     other = outcome.read(compare) if compare else None
@@ -83,17 +85,32 @@ def evaluate(
     start = perf_counter()
     with contextlib.closing(answerer):
         verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
-    head = {
-        "date": datetime.date.today().isoformat(),
-        "bundle": str(bundle),
-        "answered_by": answerer.description,
-        "ratio": answerer.ratio,
-        "data": str(data) if data else f"PocketVQA {split}",
-        "match": rule,
-        "max_new_tokens": max_new_tokens,
-        "seconds": round(perf_counter() - start, 1),
-    }
+    head = {"date": datetime.date.today().isoformat(), "bundle": str(bundle)}
+    head |= {"answered_by": answerer.description, "ratio": answerer.ratio}
+    head |= {"data": str(data) if data else f"PocketVQA {split}", "match": rule}
+    head |= {"max_new_tokens": max_new_tokens, "seconds": round(perf_counter() - start, 1)}
     found = outcome.to_json(head, verdicts, skipped)
+    show(found, other, output, plot, as_json)
+    if other:
+        _check(outcome.compare(found, other), min_agreement)
+
+
+def rule_of(match: str | None, data: Path | None) -> str:
+    """How answers are compared; see `is_right`.
+
+    Raises:
+        LuvcError: there is no such rule.
+    """
+    rule = match or ("loose" if data else "exact")
+    if rule not in ("exact", "loose"):
+        raise LuvcError(f"--match {rule} is not one of exact, loose")
+    return rule
+
+
+def show(
+    found: dict, other: dict | None, output: Path | None, plot: Path | None, as_json: bool
+) -> None:
+    """Write the outcome to a file, print it, and draw it beside another one's."""
     if output:
         with whole(output) as draft:
             draft.write_text(json.dumps(found, indent=1) + "\n")
@@ -104,50 +121,51 @@ def evaluate(
     _notes(found)
     if plot:
         outcome.plot(found, plot, other)
-    if other:
-        _check(outcome.compare(found, other), min_agreement)
 
 
 def ask(
-    answerer: Answerer, items: list[Item], batch: int, rule: str, quiet: bool
+    answerer: Answerer, items: list[Item], size: int, rule: str, quiet: bool
 ) -> tuple[list[Verdict], Counter[str]]:
-    """Ask everything that can be asked.
+    """Ask everything that can be asked, at most `size` questions at a time.
 
     Returns:
         The verdicts in the order of the items, and how many questions of each task were left out.
 
     Raises:
-        LuvcError: nothing could be asked.
+        LuvcError: nothing can be asked, or a picture cannot be read.
     """
-    replies: dict[str, Any] = {}
-    bar = Progress(
-        TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[right]}"),
-        TimeRemainingColumn(), console=console.err, disable=quiet, transient=True,
-    )  # fmt: skip
-    groups = list(batches(answerer, items, batch))
-    with bar:
-        task = bar.add_task("", total=sum(map(len, groups)), right="")
-        right = 0
-        for group in groups:
-            for item, reply in zip(group, answerer.answer(group), strict=True):
-                replies[item.id] = reply
-                right += is_right(reply.text, item.answers, rule)
-            share = f"{right / len(replies):.1%} right"
-            bar.update(task, advance=len(group), right=share)
-    if not replies:
+    asked = askable(answerer, items)
+    if not asked:
         counts = sorted({len(item.images) for item in items})
         raise LuvcError(
             f"no question could be asked: they have {' or '.join(map(str, counts))} image(s), the "
             "bundle holds other numbers; export with --images"
         )
-    verdicts = [
-        Verdict(
-            i.id, i.task, i.question, i.answers, replies[i.id].text,
-            is_right(replies[i.id].text, i.answers, rule), replies[i.id].visual_tokens,
-        )
-        for i in items if i.id in replies
-    ]  # fmt: skip
-    return verdicts, Counter(item.task for item in items if item.id not in replies)
+    found: dict[str, Verdict] = {}
+    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn())
+    columns += (TextColumn("{task.fields[right]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console.err, disable=quiet, transient=True) as bar:
+        task = bar.add_task("", total=len(asked), right="")
+        for batch in batches(answerer, asked, size):
+            for item, reply in zip(batch.items, answerer.answer(batch), strict=True):
+                found[item.id] = verdict(item, reply, rule)
+            share = sum(v.right for v in found.values()) / len(found)
+            bar.update(task, completed=len(found), right=f"{share:.1%} right")
+    skipped = Counter(item.task for item in items if item.id not in found)
+    return [found[item.id] for item in asked], skipped
+
+
+def verdict(item: Item, reply: Reply, rule: str) -> Verdict:
+    """Whether a reply is right."""
+    return Verdict(
+        id=item.id,
+        task=item.task,
+        question=item.question,
+        answers=item.answers,
+        prediction=reply.text,
+        right=is_right(reply.text, item.answers, rule),
+        visual_tokens=reply.visual_tokens,
+    )
 
 
 def _notes(found: dict) -> None:

@@ -14,7 +14,9 @@ from ...errors import LuvcError
 from ...files import check_file, whole
 from .intervals import Share, bootstrap_mean, wilson
 
-INK, BLUE, GREY = "#1e293b", "#2563eb", "#94a3b8"
+INK = "#1e293b"
+BLUE = "#2563eb"
+GREY = "#94a3b8"
 OVERALL = "overall"
 
 
@@ -56,9 +58,12 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
     for task in counts:
         share = wilson(right[task], counts[task])
         found[task] = {
-            "questions": counts[task], "right": right[task], "accuracy": share.value,
-            "low": share.low, "high": share.high,
-        }  # fmt: skip
+            "questions": counts[task],
+            "right": right[task],
+            "accuracy": share.value,
+            "low": share.low,
+            "high": share.high,
+        }
     return found
 
 
@@ -94,12 +99,18 @@ def compare(ours: dict, theirs: dict) -> Agreement:
         LuvcError: they have no question in common.
     """
     other = {(a["id"], a["question"]): a for a in theirs["answers"]}
-    both = [(a, other[a["id"], a["question"]]) for a in ours["answers"]
-            if (a["id"], a["question"]) in other]  # fmt: skip
+    both = [
+        (a, other[a["id"], a["question"]])
+        for a in ours["answers"]
+        if (a["id"], a["question"]) in other
+    ]
     if not both:
         raise LuvcError("the two evaluations have no question in common; give both the same data")
-    differing = [(a["question"], a["prediction"], b["prediction"]) for a, b in both
-                 if a["prediction"] != b["prediction"]]  # fmt: skip
+    differing = [
+        (a["question"], a["prediction"], b["prediction"])
+        for a, b in both
+        if a["prediction"] != b["prediction"]
+    ]
     gains = np.array([float(a["right"]) - float(b["right"]) for a, b in both])
     same = wilson(len(both) - len(differing), len(both))
     return Agreement(len(both), same, bootstrap_mean(gains), tuple(differing))
@@ -107,8 +118,9 @@ def compare(ours: dict, theirs: dict) -> Agreement:
 
 def table(data: dict, other: dict | None = None) -> Table:
     """Accuracy per task, beside another outcome's."""
-    found = Table(title=f"{data['data']}: {data['answered_by']}", title_justify="left",
-                  title_style="bold")  # fmt: skip
+    found = Table(
+        title=f"{data['data']}: {data['answered_by']}", title_justify="left", title_style="bold"
+    )
     found.add_column("task")
     names = ["questions", "right", "accuracy, %", "95 % interval"]
     for name in [*names, *(["compared with, %"] if other else [])]:
@@ -116,9 +128,12 @@ def table(data: dict, other: dict | None = None) -> Table:
     for task, row in data["tasks"].items():
         style = "bold" if task == OVERALL else None
         cells = [
-            task, str(row["questions"]), str(row["right"]), f"{100 * row['accuracy']:.1f}",
+            task,
+            str(row["questions"]),
+            str(row["right"]),
+            f"{100 * row['accuracy']:.1f}",
             f"{100 * row['low']:.1f} - {100 * row['high']:.1f}",
-        ]  # fmt: skip
+        ]
         if other:
             theirs = other["tasks"].get(task)
             cells.append(f"{100 * theirs['accuracy']:.1f}" if theirs else "")
@@ -172,8 +187,8 @@ def plot(data: dict, path: Path, other: dict | None = None) -> None:
         )
         where = places + (0.5 * high * (1 - 2 * number) if other else 0)
         axes.barh(where, value, high, color=colour, label=label)
-        axes.errorbar(value, where, xerr=[value - low, top - value], fmt="none", color=INK,
-                      elinewidth=1, capsize=2)  # fmt: skip
+        lines = {"color": INK, "elinewidth": 1, "capsize": 2}
+        axes.errorbar(value, where, xerr=[value - low, top - value], fmt="none", **lines)
     axes.set_yticks(places, tasks, color=INK)
     axes.set_xlim(0, 100)
     axes.set_xlabel("right answers, %, with 95 % intervals", color=INK)

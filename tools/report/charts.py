@@ -72,9 +72,15 @@ def token_flow(facts: dict[str, Any]) -> Markup:
 
 
 def _panel(
-    drawing: Drawing, left: float, right: float, counts: Sequence[int], baseline: int,
-    marks: dict[int, str], kind: str, title: str,
-) -> None:  # fmt: skip
+    drawing: Drawing,
+    left: float,
+    right: float,
+    counts: Sequence[int],
+    baseline: int,
+    marks: dict[int, str],
+    kind: str,
+    title: str,
+) -> None:
     step = (right - left) / len(counts)
     gap = min(3.0, step * 0.2)
     unit = "tokens a tile" if kind == "vision" else "visual tokens"

@@ -11,56 +11,61 @@ from ... import console
 from ...engines.bundle.folder import Bundle
 from ...errors import LuvcError
 from ...files import check_file, whole
+from ..options import Backend, BundleFolder
+
+Output = Annotated[
+    Path | None, typer.Option(help="HTML file; default beside the bundle, named like it.")
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(help="Picture to show kept tokens on; repeat for several. Default: samples."),
+]
+Pictures = Annotated[bool, typer.Option(help="Run the bundle to show what it keeps of pictures.")]
+BenchReport = Annotated[Path | None, typer.Option(help="Report of luvc-bench, for the latencies.")]
+EvalReports = Annotated[
+    list[Path] | None,
+    typer.Option(help="JSON file of luvc-eval; repeat for other ratios, which makes curves."),
+]
+LayoutName = Annotated[str | None, typer.Option(help="Layout of the pictures; default the first.")]
 
 
 def report(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
-    output: Annotated[
-        Path | None, typer.Option(help="HTML file; default beside the bundle, named like it.")
-    ] = None,
-    image: Annotated[
-        list[Path] | None,
-        typer.Option(help="Picture to show kept tokens on; repeat for several. Default: samples."),
-    ] = None,
-    pictures: Annotated[
-        bool, typer.Option(help="Run the bundle to show what it keeps of pictures.")
-    ] = True,
-    bench: Annotated[
-        Path | None, typer.Option(help="Report of luvc-bench, for the latencies.")
-    ] = None,
-    accuracy: Annotated[
-        list[Path] | None,
-        typer.Option(help="JSON file of luvc-eval; repeat for other ratios, which makes curves."),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(help="Layout of the pictures; default the first.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
+    bundle: BundleFolder,
+    output: Output = None,
+    image: Images = None,
+    pictures: Pictures = True,
+    bench: BenchReport = None,
+    accuracy: EvalReports = None,
+    layout: LayoutName = None,
+    backend: Backend = "auto",
 ) -> None:
     """Write a self-contained page about a bundle: schedule, savings, kept tokens, parity."""
     from ...exporter.checkpoint.family import Family
     from . import facts
-    from .page import render
+    from .page import Shown, render
 
     loaded = Bundle.load(bundle)
-    target = output or loaded.path.resolve().with_name(f"{loaded.path.resolve().name}.html")
-    check_target(target, loaded)
+    target = place_of(output, loaded)
     measured = facts.read_bench(bench, loaded.manifest)
     answers = facts.read_accuracy(accuracy or [])
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     with console.Steps() as steps:
         steps("reading the bundle")
         family = Family.load(str(loaded.processor))
-        layouts = [facts.layout_facts(loaded, family, x) for x in loaded.manifest.pictured]
         samples, runner = [], ""
         if pictures:
             steps("running the bundle on pictures")
             samples, runner = look_at(loaded, layout, image or [], backend)
-        page = render(
-            loaded, layouts, facts.parity(loaded), samples, runner,
-            facts.commands(loaded, command), measured,
-            facts.latency(measured) if measured else None, answers,
-        )  # fmt: skip
+        shown = Shown(
+            layouts=[facts.layout_facts(loaded, family, x) for x in loaded.manifest.pictured],
+            parity=facts.parity(loaded),
+            samples=samples,
+            runner=runner,
+            commands=facts.commands(loaded, shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+            bench=measured,
+            latency=facts.latency(measured) if measured else None,
+            accuracy=answers,
+        )
+        page = render(loaded, shown)
         with whole(target) as draft:
             draft.write_text(page, encoding="utf-8")
     console.show(f"[bold]wrote {target}[/bold] ({len(page) / 2**10:.0f} KiB); open it in a browser")
@@ -108,17 +113,20 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     return [(title, open_image(folder / file)) for title, file in known.items()]
 
 
-def check_target(target: Path, bundle: Bundle) -> None:
-    """Refuse a place where the file cannot or must not stand.
+def place_of(output: Path | None, bundle: Bundle) -> Path:
+    """Where the file goes: what was asked for, or beside the bundle and named like it.
 
     Raises:
         LuvcError: see `check_file`, or inside the bundle, whose files are hashed.
     """
+    folder = bundle.path.resolve()
+    target = output or folder.with_name(f"{folder.name}.html")
     check_file(target, "--output")
-    if bundle.path.resolve() in target.resolve().parents:
+    if folder in target.resolve().parents:
         raise LuvcError(
             f"output {target} lies in the bundle, whose files are fixed; write beside it"
         )
+    return target
 
 
 def main() -> None:

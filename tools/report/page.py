@@ -1,5 +1,6 @@
 """The report as one HTML file: nothing in it is loaded from anywhere."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,41 @@ from .overlay import Sample
 HERE = Path(__file__).parent
 
 
-def render(
-    bundle: Bundle, layouts: list[dict[str, Any]], parity: list[dict[str, Any]],
-    samples: list[Sample], runner: str, commands: list[tuple[str, str]],
-    bench: dict[str, Any] | None, latency: list[dict[str, Any]] | None,
-    accuracy: dict[str, Any] | None,
-) -> str:  # fmt: skip
-    """The page; arguments as facts.py and overlay.py make them."""
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows beside the manifest, as facts.py and overlay.py make it."""
+
+    layouts: list[dict[str, Any]]
+    parity: list[dict[str, Any]]
+    samples: list[Sample]
+    runner: str  # what the samples were run on
+    commands: list[tuple[str, str]]
+    bench: dict[str, Any] | None
+    latency: list[dict[str, Any]] | None
+    accuracy: dict[str, Any] | None
+
+
+def render(bundle: Bundle, shown: Shown) -> str:
+    """The page."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     m = bundle.manifest
     return environment.get_template("page.html.j2").render(
+        vars(shown),
         style=Markup((HERE / "page.css").read_text()),
         version=__version__,
         model=Path(m.model).name,
         folder=bundle.path.name,
         ratio=f"{m.layouts[0].schedule.ratio:g}x",
         manifest=m,
-        layouts=layouts,
-        cards=cards(bundle, layouts[0], parity),
-        parity=parity,
-        samples=samples,
-        runner=runner,
-        commands=commands,
-        bench=bench,
-        latency=latency,
-        accuracy=accuracy,
+        cards=cards(bundle, shown.layouts[0], shown.parity),
         flow=charts.token_flow,
         look=charts.look,
         curves=charts.curves,

@@ -11,11 +11,12 @@ from ... import console
 from ...engines.bundle.folder import Bundle
 from ...engines.serving import Limits
 from ...errors import LuvcError
+from ..options import AsJson, BundleFolder, Threads
 from .requests import Bounds
 
 
 def triton(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: BundleFolder,
     output: Annotated[Path, typer.Option(help="Repository folder to write.")],
     rows: Annotated[int, typer.Option(help="Answers made at once.")] = 8,
     prefill: Annotated[int, typer.Option(help="Prompts run together.")] = 4,
@@ -25,11 +26,11 @@ def triton(
     ] = 512,
     image_mib: Annotated[int, typer.Option(help="Largest image file a client may send.")] = 16,
     megapixels: Annotated[int, typer.Option(help="Largest image a client may send.")] = 50,
-    threads: Annotated[int, typer.Option(help="Threads; 0 lets the backend choose.")] = 0,
+    threads: Threads = 0,
     vision_inside: Annotated[
         bool, typer.Option("--vision-inside", help="No vision model of its own.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a repository that tritonserver serves, on this bundle's GPU and on any CPU."""
     try:
@@ -45,16 +46,20 @@ def triton(
         loaded = Bundle.load(bundle)
         steps(f"writing {output}")
         models = write(loaded, output, Options(limits, bounds, threads, vision_inside))
-    layouts = loaded.manifest.layouts
-    mib = {x.name: loaded.manifest.kv_bytes(x) / 2**20 for x in layouts}
+    mib = {x.name: loaded.manifest.kv_bytes(x) / 2**20 for x in loaded.manifest.layouts}
     if as_json:
         found = {"repository": str(output), "models": models, "rows": rows, "cache_mib": mib}
         typer.echo(json.dumps(found, indent=1))
         return
+    _show(output, models, rows, mib, engines=bool(loaded.manifest.engines))
+
+
+def _show(output: Path, models: list[str], rows: int, mib: dict[str, float], engines: bool) -> None:
+    """What was written, the device memory it takes for each layout, and how to serve it."""
     table = Table("layout", "caches of a request, MiB", f"of {rows} rows, MiB")
     for name, value in mib.items():
         table.add_row(name, f"{value:.1f}", f"{rows * value:.0f}")
-    cpu = " (--cpu where its GPU is not)" if loaded.manifest.engines else ""
+    cpu = " (--cpu where its GPU is not)" if engines else ""
     console.show(
         f"wrote {output}: {', '.join(models)}",
         table,

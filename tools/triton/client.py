@@ -16,11 +16,20 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as grpc
 
-TYPES = {"text_input": ("BYTES", object), "image": ("BYTES", object), "session": ("BYTES", object),
-         "layout": ("BYTES", object), "stop": ("BYTES", object), "stream": ("BOOL", bool),
-         "max_tokens": ("INT32", np.int32), "temperature": ("FP32", np.float32),
-         "top_p": ("FP32", np.float32), "top_k": ("INT32", np.int32),
-         "repetition_penalty": ("FP32", np.float32), "seed": ("INT64", np.int64)}  # fmt: skip
+TYPES = {
+    "text_input": ("BYTES", object),
+    "image": ("BYTES", object),
+    "session": ("BYTES", object),
+    "layout": ("BYTES", object),
+    "stop": ("BYTES", object),
+    "stream": ("BOOL", bool),
+    "max_tokens": ("INT32", np.int32),
+    "temperature": ("FP32", np.float32),
+    "top_p": ("FP32", np.float32),
+    "top_k": ("INT32", np.int32),
+    "repetition_penalty": ("FP32", np.float32),
+    "seed": ("INT64", np.int64),
+}
 
 
 def tensors(fields: dict[str, Any]) -> list[Any]:

@@ -17,19 +17,35 @@ Config = Any  # a pb.ModelConfig
 VLM, VISION = "luvc_vlm", "luvc_vision"
 TYPES = {1: "TYPE_FP32", 10: "TYPE_FP16"}  # of ONNX; Python models take no others
 INPUTS = (
-    ("text_input", "TYPE_STRING", 1), ("messages", "TYPE_STRING", 1), ("image", "TYPE_STRING", -1),
-    ("session", "TYPE_STRING", 1), ("stream", "TYPE_BOOL", 1), ("max_tokens", "TYPE_INT32", 1),
-    ("temperature", "TYPE_FP32", 1), ("top_p", "TYPE_FP32", 1), ("top_k", "TYPE_INT32", 1),
-    ("repetition_penalty", "TYPE_FP32", 1), ("seed", "TYPE_INT64", 1), ("stop", "TYPE_STRING", -1),
+    ("text_input", "TYPE_STRING", 1),
+    ("messages", "TYPE_STRING", 1),
+    ("image", "TYPE_STRING", -1),
+    ("session", "TYPE_STRING", 1),
+    ("stream", "TYPE_BOOL", 1),
+    ("max_tokens", "TYPE_INT32", 1),
+    ("temperature", "TYPE_FP32", 1),
+    ("top_p", "TYPE_FP32", 1),
+    ("top_k", "TYPE_INT32", 1),
+    ("repetition_penalty", "TYPE_FP32", 1),
+    ("seed", "TYPE_INT64", 1),
+    ("stop", "TYPE_STRING", -1),
     ("layout", "TYPE_STRING", 1),
-)  # fmt: skip
+)
 OUTPUTS = (
-    ("text_output", "TYPE_STRING"), ("finish_reason", "TYPE_STRING"), ("prompt_tokens", "TYPE_INT32"),
-    ("visual_tokens", "TYPE_INT32"), ("completion_tokens", "TYPE_INT32"),
-    ("reused_tokens", "TYPE_INT32"), ("queue_ms", "TYPE_FP32"), ("pixels_ms", "TYPE_FP32"),
-    ("vision_ms", "TYPE_FP32"), ("prefill_ms", "TYPE_FP32"), ("decode_ms_per_token", "TYPE_FP32"),
-    ("layout", "TYPE_STRING"), ("notes", "TYPE_STRING"),
-)  # fmt: skip
+    ("text_output", "TYPE_STRING"),
+    ("finish_reason", "TYPE_STRING"),
+    ("prompt_tokens", "TYPE_INT32"),
+    ("visual_tokens", "TYPE_INT32"),
+    ("completion_tokens", "TYPE_INT32"),
+    ("reused_tokens", "TYPE_INT32"),
+    ("queue_ms", "TYPE_FP32"),
+    ("pixels_ms", "TYPE_FP32"),
+    ("vision_ms", "TYPE_FP32"),
+    ("prefill_ms", "TYPE_FP32"),
+    ("decode_ms_per_token", "TYPE_FP32"),
+    ("layout", "TYPE_STRING"),
+    ("notes", "TYPE_STRING"),
+)
 
 
 @dataclass(frozen=True)

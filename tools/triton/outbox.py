@@ -35,7 +35,10 @@ class Outbox:
         final: int,
         idle: Callable[[], None],
     ):
-        self._respond, self._refuse, self._final, self._idle = respond, refuse, final, idle
+        self._respond = respond
+        self._refuse = refuse
+        self._final = final
+        self._idle = idle
         self._news: SimpleQueue[Ticket | None] = SimpleQueue()
         self._open: dict[Ticket, tuple[Any, bool]] = {}
         self._thread = threading.Thread(target=self._run, daemon=True)

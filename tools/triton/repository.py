@@ -76,9 +76,12 @@ def check_target(target: Path) -> None:
 
 def _write_vlm(bundle: Bundle, model: Path, names: dict[str, str], options: Options) -> None:
     parameters: dict[str, Any] = {
-        "luvc_version": __version__, "vision": json.dumps(names), "threads": options.threads,
-        **asdict(options.limits), **asdict(options.bounds),
-    }  # fmt: skip
+        "luvc_version": __version__,
+        "vision": json.dumps(names),
+        "threads": options.threads,
+        **asdict(options.limits),
+        **asdict(options.bounds),
+    }
     if names:  # what is prepared at once is what the vision model can batch
         parameters["preparing"] = max(options.limits.preparing, options.limits.prefill)
     gpu = bool(bundle.manifest.engines)
@@ -91,9 +94,11 @@ def _write_vlm(bundle: Bundle, model: Path, names: dict[str, str], options: Opti
 
 def _write_vision(bundle: Bundle, model: Path, graph: config.VisionGraph, options: Options) -> None:
     parameters = {
-        "luvc_version": __version__, "bundle": f"{config.VLM}/1/bundle", "graph": graph.graph,
+        "luvc_version": __version__,
+        "bundle": f"{config.VLM}/1/bundle",
+        "graph": graph.graph,
         "threads": options.threads,
-    }  # fmt: skip
+    }
     cpu = config.vision_config(model.name, graph, parameters | {"backend": "ort"}, False)
     plans = plans_of(bundle, graph.graph, "tensorrt")
     if plans:

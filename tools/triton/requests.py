@@ -16,8 +16,14 @@ from ... import strict_json
 from ...engines.pictures import from_base64, image_source
 from ...errors import LuvcError
 
-OPTIONS = {"max_tokens": "max_new_tokens", "temperature": "temperature", "top_p": "top_p",
-           "top_k": "top_k", "repetition_penalty": "repetition_penalty", "seed": "seed"}  # fmt: skip
+OPTIONS = {
+    "max_tokens": "max_new_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "repetition_penalty": "repetition_penalty",
+    "seed": "seed",
+}
 
 
 @dataclass(frozen=True)

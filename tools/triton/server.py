@@ -109,7 +109,9 @@ class Server:
         options: Sequence[str] = (),
         log: Path | None = None,
     ):
-        self.ports, self.host, self.log = ports, host, log
+        self.ports = ports
+        self.host = host
+        self.log = log
         self._id = f"luvc-{uuid.uuid4().hex[:12]}"
         command = [str(binary.path), f"--id={self._id}", f"--model-repository={repository}"]
         if binary.backends is not None:
@@ -120,9 +122,12 @@ class Server:
         with contextlib.ExitStack() as stack, _stack_limit(STACK):
             out = stack.enter_context(_open_log(log)) if log else None
             self._process = subprocess.Popen(
-                [*command, *options], stdout=out, stderr=subprocess.STDOUT if out else None,
-                env=binary.environment(), start_new_session=True,
-            )  # fmt: skip
+                [*command, *options],
+                stdout=out,
+                stderr=subprocess.STDOUT if out else None,
+                env=binary.environment(),
+                start_new_session=True,
+            )
         self._stopped = False
         self._models: dict[int, str] = {}
         # shared memory of its models' processes, which a crash would leave behind
