@@ -45,7 +45,9 @@ class Steps:
     """
 
     def __init__(self, quiet: bool = False):
-        self._quiet, self._name, self._start = quiet, "", 0.0
+        self._quiet = quiet
+        self._name = ""
+        self._start = 0.0
         self._status = err.status("")
 
     def __call__(self, name: str) -> None:

@@ -60,12 +60,14 @@ CASES = {
         Case("qwen2-text", TINY | {"text": "qwen2"}, {"cutoff": 0.5, "images": (1, 0)}),
         Case("qwen2-text-fp16", TINY | {"text": "qwen2"}, {"images": (0, 1), "dtype": "float16"}),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, {"dtype": "float16"}),
-        Case("qwen2-defaults-fp16", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"dtype": "float16"}),
+        Case(
+            "qwen2-defaults-fp16", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"dtype": "float16"}
+        ),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
         Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
         Case("qwen3-128-bf16", WIDE, RTX | {"dtype": "bfloat16"}),
     )
-}  # fmt: skip
+}
 
 
 class Workshop:

@@ -51,8 +51,12 @@ def test_export_as_json_with_measured_times(workshop):
     timed = Timed(Schedule(), 1.5, 1.52, 1.51, 30.2, 20.0, StageCosts(0, 0, 0, 1, 0))
     found = json.dumps(cli._result(bundle, Family.load(bundle.manifest.model), timed))
     assert json.loads(found)["latency"] == {
-        "asked": 1.5, "predicted": 1.52, "measured": 1.51, "baseline_ms": 30.2, "compressed_ms": 20.0,
-    }  # fmt: skip
+        "asked": 1.5,
+        "predicted": 1.52,
+        "measured": 1.51,
+        "baseline_ms": 30.2,
+        "compressed_ms": 20.0,
+    }
 
 
 def test_export_tells_which_generation_settings_are_left_out(command, broken, tmp_path):

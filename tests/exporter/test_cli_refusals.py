@@ -122,8 +122,12 @@ def test_code_of_a_hub_checkpoint_is_never_run(command, tmp_path, monkeypatch):
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
         [sys.executable, "-m", "luvc.exporter.cli_plan", "--model", "someone/model"],
-        input="y\n", capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
+        input="y\n",
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
     assert result.returncode == 2 and "never run" in result.stderr
     assert not (tmp_path / "ran").exists()
 

@@ -73,9 +73,12 @@ def test_a_model_too_large_is_checked_in_its_first_layers(workshop, tmp_path, mo
     monkeypatch.setattr(parity, "fitting_layers", lambda family, manifest: 3)
     source = workshop.checkpoint(layers=5, vision_layers=2, image=168, text="qwen2")
     config = ExportConfig.make(
-        model=str(source), output=tmp_path / "bundle", reference_text=8, text_capacity=96,
+        model=str(source),
+        output=tmp_path / "bundle",
+        reference_text=8,
+        text_capacity=96,
         images=(1, 0),
-    )  # fmt: skip
+    )
     bundle = export(config)
     manifest, (report, text) = bundle.manifest, reports(bundle)
     assert text.passed and (text.layout, text.compared) == ("text", 3)
@@ -115,10 +118,13 @@ def test_layers_that_fit(workshop, monkeypatch):
     assert np.isfinite(need)
 
 
-@pytest.mark.parametrize("names", [
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
 def test_a_container_may_hold_less_than_the_machine(tmp_path, names):
     limit, used = (tmp_path / name for name in names)
     limit.parent.mkdir(exist_ok=True)

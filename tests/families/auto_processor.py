@@ -33,8 +33,11 @@ def by_auto_processor(folder: Path, text: str, images: list) -> dict:
     parts = [*({"type": "image", "image": i} for i in images), {"type": "text", "text": text}]
     return proc.apply_chat_template(
         [{"role": "user", "content": parts}],
-        add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
-    )  # fmt: skip
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
 
 
 def main() -> None:

@@ -51,8 +51,11 @@ def blocks(rows: Rows, k: int) -> list[Any]:
     h, w = len(rows), len(rows[0])
     return [
         rows[y + i][x + j]
-        for y in range(0, h, k) for x in range(0, w, k) for i in range(k) for j in range(k)
-    ]  # fmt: skip
+        for y in range(0, h, k)
+        for x in range(0, w, k)
+        for i in range(k)
+        for j in range(k)
+    ]
 
 
 def unblocked(x: torch.Tensor, w: int, k: int) -> Rows:
@@ -102,7 +105,9 @@ class RotaryTower:
     def __init__(
         self, visual: Any, merges: Merges, size: tuple[int, int], window: int | None, taps=()
     ):
-        self.visual, self.merges, self.window = visual, merges, window
+        self.visual = visual
+        self.merges = merges
+        self.window = window
         self.k = visual.spatial_merge_size
         self.places: Rows = [
             [torch.tensor([float(y), float(x)]) for x in range(size[1])] for y in range(size[0])

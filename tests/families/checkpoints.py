@@ -49,7 +49,7 @@ def structure(model: Any, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for name, p in model.named_parameters():
-            *_, module, _weight = ("", *name.split("."))
+            module = ("", *name.split("."))[-2]
             if ("pos" in name and "emb" in name) or "class_embedding" in name:
                 p.normal_(0, 0.5, generator=generator)
             elif "lambda" in name:  # layer scales

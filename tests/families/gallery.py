@@ -153,10 +153,16 @@ class Gallery:
                 answers = "generation_config.json"
                 shutil.copy(self.checkpoint(name) / answers, folder / "processor" / answers)
         manifest = Manifest(
-            created="", model=config.model, family=family.config.model_type, dtype="float32",
-            language=family.language, layouts=plan(config, family), parameters=0,
-            text_capacity=config.text_capacity, reference_text=config.reference_text,
-        )  # fmt: skip
+            created="",
+            model=config.model,
+            family=family.config.model_type,
+            dtype="float32",
+            language=family.language,
+            layouts=plan(config, family),
+            parameters=0,
+            text_capacity=config.text_capacity,
+            reference_text=config.reference_text,
+        )
         runner = TorchRunner(load_model(family), family, config.text_capacity)
         return VLM(Bundle(folder, manifest), runner)
 

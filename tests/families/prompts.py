@@ -1,4 +1,4 @@
-"""Tokenizers of the families: the published special tokens and prompt structure, a tiny vocabulary."""
+"""Tokenizers of the families: the published special tokens, a tiny vocabulary."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -6,108 +6,18 @@ from typing import Any
 
 from luvc.tools.demo.random_checkpoint import corpus
 
-# One loop over messages and parts, as published templates have it; what differs is put in by name.
-PARTS = """\
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}{{- IMAGE -}}
-{%- elif part['type'] == 'video' -%}{{- VIDEO -}}
-{%- elif part['type'] == 'text' -%}{{- part['text'] -}}{%- endif -%}
-{%- endfor -%}"""
-CONTENT = (
-    "{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}\n"
-    + PARTS
-    + "\n{%- endif -%}"
-)
-IMAGES_FIRST = """\
-{%- for part in message['content'] | selectattr('type', 'equalto', 'image') -%}{{- IMAGE -}}{%- endfor -%}
-{%- for part in message['content'] | selectattr('type', 'equalto', 'video') -%}{{- VIDEO -}}{%- endfor -%}
-{%- for part in message['content'] | selectattr('type', 'equalto', 'text') -%}\
-{{- TEXT -}}{%- endfor -%}"""
-
-
-def spell(template: str, **words: str) -> str:
-    """The template with IMAGE, VIDEO and TEXT replaced by Jinja expressions."""
-    for word, expression in words.items():
-        template = template.replace(f"{{{{- {word} -}}}}", f"{{{{- {expression} -}}}}")
-    return template
-
-
-CHATML = (
-    "{%- for message in messages -%}\nSYSTEM{{- '<|im_start|>' + message['role'] + '\\n' -}}\n"
-    + CONTENT
-    + "\n{{- '<|im_end|>\\n' -}}\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
-)
-DEFAULT_SYSTEM = (
-    "{%- if loop.first and message['role'] != 'system' -%}"
-    "{{- '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' -}}{%- endif -%}\n"
-)
-QWEN_MARKS = {
-    "IMAGE": "'<|vision_start|><|image_pad|><|vision_end|>'",
-    "VIDEO": "'<|vision_start|><|video_pad|><|vision_end|>'",
-}
-QWEN3 = spell(CHATML.replace("SYSTEM", ""), **QWEN_MARKS)
-QWEN2 = spell(CHATML.replace("SYSTEM", DEFAULT_SYSTEM), **QWEN_MARKS)
-INTERNVL = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<IMG_CONTEXT>\\n'", VIDEO="'<video>\\n'")
-OVIS2 = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<image>\\n'", VIDEO="'<video>\\n'")
-LFM2 = "{{- bos_token -}}\n" + spell(
-    CHATML.replace("SYSTEM", ""), IMAGE="'<image>'", VIDEO="'<video>'"
-)
-ONEVISION = spell(
-    "{%- for message in messages -%}\n{{- '<|im_start|>' + message['role'] + ' ' -}}\n"
-    + IMAGES_FIRST
-    + "\n{{- '<|im_end|>' -}}\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}",
-    IMAGE="'<image>'",
-    VIDEO="'<video>'",
-    TEXT="'\\n' + part['text']",
-)
-LLAVA = spell(
-    "{%- for message in messages -%}\n"
-    "{%- if message['role'] != 'system' -%}{{- message['role'].upper() + ': ' -}}{%- endif -%}\n"
-    + IMAGES_FIRST
-    + "\n{%- endfor -%}\n{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
-    IMAGE="'<image>\\n'",
-    VIDEO="''",
-    TEXT="part['text'] + ' '",
-)
-LLAVA_MISTRAL = spell(
-    "{%- for message in messages -%}\n{%- if message['role'] == 'user' -%}{{- '[INST] ' -}}\n"
-    + IMAGES_FIRST
-    + "\n{{- ' [/INST]' -}}\n"
-    "{%- elif message['role'] == 'assistant' -%}"
-    "{{- ' ' + message['content'][0]['text'] + '</s> ' -}}\n"
-    "{%- else -%}{{- '<<SYS>>\\n' + message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' -}}{%- endif -%}\n"
-    "{%- endfor -%}",
-    IMAGE="'<image>\\n'",
-    VIDEO="''",
-    TEXT="part['text']",
-)
-IDEFICS = (
-    "START{%- for message in messages -%}\n{{- message['role'] | capitalize -}}\n"
-    "{{- ':' if message['content'][0]['type'] == 'image' else ': ' -}}\n"
-    + spell(PARTS, IMAGE="'<image>'", VIDEO="'<video>'")
-    + "\n{{- '<end_of_utterance>\\n' -}}\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
-)
-GEMMA = (
-    "{{- bos_token -}}\n{%- for message in messages -%}\n"
-    "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}\n"
-    + spell(CONTENT, IMAGE="'<start_of_image>'", VIDEO="''").replace(
-        "part['text'] -}}", "part['text'] | trim -}}"
-    )
-    + "\n{{- '<end_of_turn>\\n' -}}\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"
-)
-GLM_PARTS = spell(
-    CONTENT,
-    IMAGE="'<|begin_of_image|><|image|><|end_of_image|>'",
-    VIDEO="'<|begin_of_video|><|video|><|end_of_video|>'",
-)
-GLM = (
-    "{{- '[gMASK]<sop>' -}}\n{%- for message in messages -%}\n"
-    "{{- '<|' + message['role'] + '|>\\n' -}}\n" + GLM_PARTS + "\n{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
+from .templates import (
+    GEMMA,
+    GLM,
+    IDEFICS,
+    INTERNVL,
+    LFM2,
+    LLAVA,
+    LLAVA_MISTRAL,
+    ONEVISION,
+    OVIS2,
+    QWEN2,
+    QWEN3,
 )
 
 TURNS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -151,8 +61,9 @@ def chatml(visual: str, template: str, *more: str, placeholder: str = "", **kw) 
 
 
 QWEN_NAMED = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"} | {
-    "vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>",
-}  # fmt: skip
+    "vision_start_token": "<|vision_start|>",
+    "vision_end_token": "<|vision_end|>",
+}
 LLAMA = {"pad": "<pad>", "eos": "</s>", "bos": "<s>", "starts": True}
 GEMMA_MARKS = {
     "boi_token": "<start_of_image>",
@@ -183,9 +94,7 @@ GLM_MARKS = [
 ]
 
 WORDS = {
-    "internvl": chatml(
-        "<IMG_CONTEXT>", INTERNVL, *INTERN_MARKS.values(), named=INTERN_MARKS
-    ),
+    "internvl": chatml("<IMG_CONTEXT>", INTERNVL, *INTERN_MARKS.values(), named=INTERN_MARKS),
     "llava": Words(("<pad>", "</s>", "<s>", "<image>"), "<image>", "<image>", LLAVA, **LLAMA),
     "llava_next": Words(
         ("<pad>", "</s>", "<s>", "<image>"), "<image>", "<image>", LLAVA_MISTRAL, **LLAMA
@@ -194,42 +103,84 @@ WORDS = {
     "qwen2_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen2_5_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen3_vl": chatml("<|image_pad|>", QWEN3, *VISION),
-    "glm4v": Words(
-        tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"
-    ),
+    "glm4v": Words(tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"),
     "smolvlm": Words(
-        ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, "<global-img>", *ROWS), "<image>", "<image>",
+        ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, "<global-img>", *ROWS),
+        "<image>",
+        "<image>",
         IDEFICS.replace("START", "{{- '<|im_start|>' -}}\n"),
-        "<|im_end|>", "<end_of_utterance>", "<|im_start|>",
+        "<|im_end|>",
+        "<end_of_utterance>",
+        "<|im_start|>",
         named={
-            "image_token": "<image>", "fake_image_token": "<fake_token_around_image>",
-            "end_of_utterance_token": "<end_of_utterance>", "global_image_token": "<global-img>",
+            "image_token": "<image>",
+            "fake_image_token": "<fake_token_around_image>",
+            "end_of_utterance_token": "<end_of_utterance>",
+            "global_image_token": "<global-img>",
         },
     ),
     "idefics3": Words(  # which knows no <global-img>: it is plain text there
         ("<|finetune_right_pad_id|>", "<|begin_of_text|>", *IDEFICS_MARKS, *ROWS),
-        "<image>", "<image>", IDEFICS.replace("START", "{{- '<|begin_of_text|>' -}}\n"),
-        "<|finetune_right_pad_id|>", "<end_of_utterance>", "<|begin_of_text|>", starts=True,
+        "<image>",
+        "<image>",
+        IDEFICS.replace("START", "{{- '<|begin_of_text|>' -}}\n"),
+        "<|finetune_right_pad_id|>",
+        "<end_of_utterance>",
+        "<|begin_of_text|>",
+        starts=True,
     ),
     "paligemma": Words(
-        ("<pad>", "<eos>", "<bos>", "<image>"), "<image>", "<image>", None,
-        "<pad>", "<eos>", "<bos>", starts=True, plain=LOCATIONS,
+        ("<pad>", "<eos>", "<bos>", "<image>"),
+        "<image>",
+        "<image>",
+        None,
+        "<pad>",
+        "<eos>",
+        "<bos>",
+        starts=True,
+        plain=LOCATIONS,
     ),
     "gemma3": Words(
-        (*GEMMA_TURNS, *GEMMA_MARKS.values()), "<image_soft_token>", "<start_of_image>", GEMMA,
-        "<pad>", "<end_of_turn>", "<bos>", starts=True, named=GEMMA_MARKS,
+        (*GEMMA_TURNS, *GEMMA_MARKS.values()),
+        "<image_soft_token>",
+        "<start_of_image>",
+        GEMMA,
+        "<pad>",
+        "<end_of_turn>",
+        "<bos>",
+        starts=True,
+        named=GEMMA_MARKS,
     ),
-    "ovis2": chatml("<IMG_ATOM>", OVIS2, "<image>", "<IMG_ATOM>", *OVIS_MARKS, placeholder="<image>"),
+    "ovis2": chatml(
+        "<IMG_ATOM>", OVIS2, "<image>", "<IMG_ATOM>", *OVIS_MARKS, placeholder="<image>"
+    ),
     "lfm2_vl": Words(
-        ("<|pad|>", "<|startoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<|image_start|>",
-         "<|image_end|>", "<|img_thumbnail|>", *LFM_ROWS),
-        "<image>", "<image>", LFM2, "<|pad|>", "<|im_end|>", "<|startoftext|>", starts=True,
+        (
+            "<|pad|>",
+            "<|startoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<image>",
+            "<|image_start|>",
+            "<|image_end|>",
+            "<|img_thumbnail|>",
+            *LFM_ROWS,
+        ),
+        "<image>",
+        "<image>",
+        LFM2,
+        "<|pad|>",
+        "<|im_end|>",
+        "<|startoftext|>",
+        starts=True,
         named={
-            "image_token": "<image>", "image_start_token": "<|image_start|>",
-            "image_end_token": "<|image_end|>", "image_thumbnail_token": "<|img_thumbnail|>",
+            "image_token": "<image>",
+            "image_start_token": "<|image_start|>",
+            "image_end_token": "<|image_end|>",
+            "image_thumbnail_token": "<|img_thumbnail|>",
         },
     ),
-}  # fmt: skip
+}
 
 
 @cache

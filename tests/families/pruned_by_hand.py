@@ -58,9 +58,10 @@ class ByHand:
             return torch.arange(S)[None] + FIRST.get(kind, 0)
         ids = torch.tensor([self.ids])
         found, _ = self.model.model.get_rope_index(
-            ids, (ids == self.model.config.image_token_id).int(),
+            ids,
+            (ids == self.model.config.image_token_id).int(),
             image_grid_thw=self.given["image_grid_thw"],
-        )  # fmt: skip
+        )
         return found
 
     def mask(self, alive: list[int], layer: int) -> torch.Tensor:
@@ -100,7 +101,9 @@ class ByHand:
         for i, mark in enumerate(getattr(self.model.config, "visual_indicator_token_ids", ())):
             table = self.model.model.visual_embeddings_table.weight  # Ovis2: its last rows
             hidden[0, [n for n, t in enumerate(self.ids) if t == mark]] = table[i - len(OVIS_MARKS)]
-        position, alive, visual = self.positions(), list(range(len(self.ids))), self.visual
+        position = self.positions()
+        alive = list(range(len(self.ids)))
+        visual = self.visual
         deep = list(self.features.taps)
         for i, layer in enumerate(self.text.layers):
             if i in self.prunes:
@@ -133,9 +136,12 @@ class ByHand:
         per_type = hasattr(self.text.rotary_emb, "full_attention_inv_freq")
         turned = self.text.rotary_emb(hidden, position, *([kind] if per_type else []))
         out = layer(
-            hidden, attention_mask=None if kind == "conv" else self.mask(alive, i),
-            position_embeddings=turned, position_ids=position, use_cache=False,
-        )  # fmt: skip
+            hidden,
+            attention_mask=None if kind == "conv" else self.mask(alive, i),
+            position_embeddings=turned,
+            position_ids=position,
+            use_cache=False,
+        )
         return (out[0] if isinstance(out, tuple) else out).clone()
 
     def generate(self, count: int, ends: list[int]) -> list[int]:

@@ -5,7 +5,10 @@ from typing import Any
 
 from .prompts import OVIS_MARKS
 
-LAYERS, HIDDEN, HEADS, HEAD_DIM = 4, 256, 4, 64
+LAYERS = 4
+HIDDEN = 256
+HEADS = 4
+HEAD_DIM = 64
 WINDOW = 24  # shorter than a prompt, so that a sliding window is seen
 
 
@@ -240,10 +243,21 @@ def lfm2_vl(tokens: Any, ids: Callable) -> dict[str, Any]:
 FAMILIES: Mapping[str, Callable[[Any, Callable], dict[str, Any]]] = {
     f.__name__: f
     for f in (
-        internvl, llava, llava_next, llava_onevision, qwen2_vl, qwen2_5_vl, qwen3_vl, glm4v,
-        smolvlm, paligemma, gemma3, ovis2, lfm2_vl,
+        internvl,
+        llava,
+        llava_next,
+        llava_onevision,
+        qwen2_vl,
+        qwen2_5_vl,
+        qwen3_vl,
+        glm4v,
+        smolvlm,
+        paligemma,
+        gemma3,
+        ovis2,
+        lfm2_vl,
     )
-} | {"idefics3": idefics3}  # fmt: skip
+} | {"idefics3": idefics3}
 
 
 def paligemma_gemma2(tokens: Any) -> dict[str, Any]:

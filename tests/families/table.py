@@ -90,8 +90,10 @@ def page(cells: Cells) -> str:
 
 
 def _families(cells: Cells) -> str:
-    rows = ["| family (`model_type`) | planned for the published shape of | vision side | video | limits |",
-            "|---|---|---|---|---|"]  # fmt: skip
+    rows = [
+        "| family (`model_type`) | planned for the published shape of | vision side | video | limits |",
+        "|---|---|---|---|---|",
+    ]
     for family in FAMILIES:
         shapes = [n for n in published.NAMES if published.config(n)["model_type"] == family]
         planned = ", ".join(n for n in shapes if (n, "plan") in cells)

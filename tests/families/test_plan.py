@@ -39,8 +39,8 @@ VISUAL = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_shape_is_planned(name, tmp_path, monkeypatch, capsys):
     folder = published.write(name, tmp_path)
-    arguments = ["luvc-plan", "--model", str(folder), "--ratio", "1x", "--ratio", "1.5x",
-                 "--oim-share", "0.5", "--json"]  # fmt: skip
+    options = "--ratio 1x --ratio 1.5x --oim-share 0.5 --json"
+    arguments = ["luvc-plan", "--model", str(folder), *options.split()]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as done:
         cli_plan.main()

@@ -55,10 +55,14 @@ def exported(request, tmp_path_factory):
     checkpoint = write(request.param, folder / request.param)
     bundle = export(
         ExportConfig.make(
-            model=str(checkpoint), output=folder / "bundle", ratio=1.0, frames=(4,),
-            image_sizes=(SIZES[request.param],), text_capacity=96,
+            model=str(checkpoint),
+            output=folder / "bundle",
+            ratio=1.0,
+            frames=(4,),
+            image_sizes=(SIZES[request.param],),
+            text_capacity=96,
         )
-    )  # fmt: skip
+    )
     return request.param, checkpoint, bundle
 
 
@@ -86,9 +90,14 @@ def test_a_video_is_answered_as_by_hugging_face(exported, tmp_path):
     frames, vlm = film(SIZES[name], 4), VLM.load(bundle.path, threads=1)
     np.save(tmp_path / "frames.npy", frames)
     done = python(
-        "-m", "tests.families.reference", str(checkpoint), "--text", TEXT,
-        "--video", str(tmp_path / "frames.npy"),
-    )  # fmt: skip
+        "-m",
+        "tests.families.reference",
+        str(checkpoint),
+        "--text",
+        TEXT,
+        "--video",
+        str(tmp_path / "frames.npy"),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     wanted = json.loads(done.stdout.splitlines()[-1])
     config = json.loads((checkpoint / "config.json").read_text())
@@ -134,9 +143,11 @@ def test_each_video_of_a_prompt_has_its_own_pace(gallery):
     time, rows, columns = layout.visual_grid
     block = model.config.vision_config.spatial_merge_size
     wanted, _ = model.model.get_rope_index(
-        ids, mm_token_type_ids=2 * visual.int(), second_per_grid_ts=torch.tensor(prompt.seconds),
+        ids,
+        mm_token_type_ids=2 * visual.int(),
+        second_per_grid_ts=torch.tensor(prompt.seconds),
         video_grid_thw=torch.tensor([[time, block * rows, block * columns]] * 2),
-    )  # fmt: skip
+    )
     found, _ = prompt_positions(prompt.input_ids, vlm.manifest.language, layout, prompt.seconds)
     np.testing.assert_array_equal(found.T, wanted[:, 0].numpy())
 

@@ -42,8 +42,11 @@ def python(*arguments: str) -> subprocess.CompletedProcess:
     """Run `python arguments...` with torchvision, from the repository root."""
     return subprocess.run(
         [sys.executable, __file__, *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def torchvision_or_skip() -> None:

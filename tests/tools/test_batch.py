@@ -37,7 +37,9 @@ def command(*arguments) -> list[str]:
 
 
 def test_many_pictures_killed_half_way(workshop, tmp_path):
-    bundle, source, target = workshop.bundle("qwen2").path, tmp_path / "in", tmp_path / "out"
+    bundle = workshop.bundle("qwen2").path
+    source = tmp_path / "in"
+    target = tmp_path / "out"
     (source / "sub").mkdir(parents=True)
     for i in range(COUNT - 1):
         (source / f"{'sub/' * (i % 2)}{i:03}.png").write_bytes(png(i))
@@ -76,8 +78,10 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
     """Through an actor's class, in this process: Ray is in the test above."""
     import pyarrow as pa
 
-    rows = [{"id": f"r{i}", "image": {"bytes": png(i), "path": None},
-             "question": "Why?" if i else None} for i in range(3)]  # fmt: skip
+    rows = [
+        {"id": f"r{i}", "image": {"bytes": png(i), "path": None}, "question": "Why?" if i else None}
+        for i in range(3)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
     read = batch_files.read_input(tmp_path / "in.parquet")
     options = {"max_new_tokens": 4, "temperature": 1.5, "seed": 3}
@@ -93,8 +97,10 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
 
 def test_json_lines(tmp_path):
     source = tmp_path / "in.jsonl"
-    source.write_text('{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n'
-                      '{"image": "data:image/png;base64,AA==", "id": "inside"}\n')  # fmt: skip
+    source.write_text(
+        '{"image": "a/b.png", "question": "Why?"}\n\n{"image": "c.png", "id": 7}\n'
+        '{"image": "data:image/png;base64,AA==", "id": "inside"}\n'
+    )
     assert batch_files.read_input(source) == [
         {"id": "a/b.png", "image": str(tmp_path / "a/b.png"), "question": "Why?"},
         {"id": "7", "image": str(tmp_path / "c.png"), "question": None},
@@ -142,8 +148,10 @@ def test_a_run_goes_on_with_its_own_sampling_alone(workshop, tmp_path, monkeypat
     batch.batch(bundle, source, tmp_path / "greedy")
     drawn = {"temperature": 0.7, "seed": 3}
     batch.batch(bundle, source, tmp_path / "drawn", **drawn)
-    assert handed == [{"max_new_tokens": 64, "temperature": 0, "seed": None},
-                      {"max_new_tokens": 64} | drawn]  # fmt: skip
+    assert handed == [
+        {"max_new_tokens": 64, "temperature": 0, "seed": None},
+        {"max_new_tokens": 64} | drawn,
+    ]
     for name, other in (("temperature", 0.8), ("seed", 4)):
         with pytest.raises(LuvcError, match=f"begun with {name} {drawn[name]}, not"):
             batch.batch(bundle, source, tmp_path / "drawn", **(drawn | {name: other}))

@@ -25,9 +25,19 @@ def report(workshop, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         arguments = ["--compare", "hf", "--batch", "1,2", "--rounds", "2", "--new-tokens", "6"]
         patch.setattr(
-            sys, "argv",
-            ["luvc-bench", str(one), str(two), *arguments, "--threads", "1", "--output", str(target)],
-        )  # fmt: skip
+            sys,
+            "argv",
+            [
+                "luvc-bench",
+                str(one),
+                str(two),
+                *arguments,
+                "--threads",
+                "1",
+                "--output",
+                str(target),
+            ],
+        )
         with pytest.raises(SystemExit) as end:
             bench.main()
     assert not end.value.code

@@ -30,9 +30,13 @@ def data(workshop, picture, tmp_path):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
         answer = vlm.generate(ask(question, image), max_new_tokens=4, temperature=0).text
         lines.append(
-            {"image": f"{number}.png", "question": question, "task": "ab"[number % 2],
-             "answer": ["x", answer.upper() + "."] if number < 3 else "something else"}
-        )  # fmt: skip
+            {
+                "image": f"{number}.png",
+                "question": question,
+                "task": "ab"[number % 2],
+                "answer": ["x", answer.upper() + "."] if number < 3 else "something else",
+            }
+        )
     path = tmp_path / "data.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
     return path
@@ -50,9 +54,20 @@ def test_a_bundle_agrees_with_pytorch_on_data_of_ones_own(workshop, data, tmp_pa
     assert found["match"] == "loose" and found["tasks"]["b"]["right"] == 1
     assert found["tasks"]["overall"]["low"] < 0.75 < found["tasks"]["overall"]["high"]
     second = command(
-        eval_tool, bundle, *options, "--backend", "torch", "--compare", ours, "--min-agreement", 1,
-        "--output", theirs, "--plot", tmp_path / "new" / "plot.png",
-    )  # fmt: skip
+        eval_tool,
+        bundle,
+        *options,
+        "--backend",
+        "torch",
+        "--compare",
+        ours,
+        "--min-agreement",
+        1,
+        "--output",
+        theirs,
+        "--plot",
+        tmp_path / "new" / "plot.png",
+    )
     assert second.code == 0, second.err
     assert "equal answers: 100.00% of 4" in second.err
     assert Image.open(tmp_path / "new" / "plot.png").size[0] > 500

@@ -49,8 +49,12 @@ def test_the_text_says_it_too(command, workshop):
     assert "none; it runs on ONNX Runtime" in result.out
     line = next(x for x in result.out.splitlines() if "1 image of 168x168" in x)
     last = layout.stages[-1]
-    for shown in ("2x", f"{layout.ratios.prefill:.2f}x", f"36 -> {layout.visual_tokens}",
-                  f"{last.first}-3: {last.visual}"):  # fmt: skip
+    for shown in (
+        "2x",
+        f"{layout.ratios.prefill:.2f}x",
+        f"36 -> {layout.visual_tokens}",
+        f"{last.first}-3: {last.visual}",
+    ):
         assert shown in line, shown
 
 
@@ -126,6 +130,8 @@ def test_nothing_heavy_is_imported(workshop):
     )
     result = subprocess.run(
         [sys.executable, "-c", code, workshop.bundle("qwen2").path],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr

@@ -11,13 +11,18 @@ from luvc.tools.bench import machine
         (
             "NVIDIA H200, 580.159.04, 9.0, 143771\nNVIDIA H200, 580.159.04, 9.0, 143771",
             0,
-            {"name": "NVIDIA H200", "driver": "580.159.04", "capability": "9.0", "memory_gib": 140.4},
+            {
+                "name": "NVIDIA H200",
+                "driver": "580.159.04",
+                "capability": "9.0",
+                "memory_gib": 140.4,
+            },
         ),
         ("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver", 9, None),
         ("No devices were found", 0, None),
         ("", 0, None),
     ],
-)  # fmt: skip
+)
 def test_the_gpu_is_named(tmp_path, monkeypatch, said, code, found):
     tool = tmp_path / "nvidia-smi"
     tool.write_text(f"#!/bin/sh\n/bin/cat <<'END'\n{said}\nEND\nexit {code}\n")

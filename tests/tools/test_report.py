@@ -28,10 +28,18 @@ from ..conftest import ask
 on_page = pytest.mark.xdist_group("report")  # one process makes the page
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars", "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--enable-logging=stderr",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
 
 
 def run(monkeypatch, *arguments):
@@ -64,8 +72,11 @@ def browse(page, tmp_path, *options):
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     result = subprocess.run(
         [browser, *FLAGS, profile, *options, page.as_uri()],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     return [x for x in result.stderr.splitlines() if ":CONSOLE" in x], result.stdout
 
 

@@ -37,9 +37,14 @@ def test_run_samples_as_it_is_told(command, workshop, photo):
         assert result.code == 0, result.err
         tokens.append(json.loads(result.out)["token_ids"])
         wanted = vlm.generate(
-            ask("Why?", str(photo)), max_new_tokens=20, temperature=1.5, top_p=0.95, top_k=40,
-            repetition_penalty=1.3, seed=seed,
-        )  # fmt: skip
+            ask("Why?", str(photo)),
+            max_new_tokens=20,
+            temperature=1.5,
+            top_p=0.95,
+            top_k=40,
+            repetition_penalty=1.3,
+            seed=seed,
+        )
         assert tokens[-1] == wanted.token_ids
     assert tokens[0] != tokens[1]
 

@@ -18,15 +18,20 @@ def test_borders_follow_the_merges(workshop):
 
     layout = workshop.bundle("qwen2").manifest.layouts[0]
     schedule = layout.schedule.model_copy(
-        update={"vision": (Merge(layer=0, axis="width", group=5), Merge(layer=1, axis="width", group=4))}
-    )  # fmt: skip
+        update={
+            "vision": (Merge(layer=0, axis="width", group=5), Merge(layer=1, axis="width", group=4))
+        }
+    )
     n, x = layout.grid[1], torch.eye(layout.grid[1])
     for group, length in ((5, 10), (4, 8)):
         x = merge_axis(x, 0, group, length)
     merged = layout.model_copy(
-        update={"schedule": schedule, "merged_grid": (layout.grid[0], 8),
-                "tokens_per_image": layout.grid[0] // 2 * 4}
-    )  # fmt: skip
+        update={
+            "schedule": schedule,
+            "merged_grid": (layout.grid[0], 8),
+            "tokens_per_image": layout.grid[0] // 2 * 4,
+        }
+    )
     found = edges(merged, "width")
     assert len(found) == 5 and found[0] == 0 and found[-1] == 1
     for token in range(4):
@@ -49,8 +54,10 @@ def test_tiles_stand_where_the_processor_cuts_them(workshop, picture):
     for ordinal in (0, 3, per_tile + 5):
         cell = whole.cells[ordinal]
         image = np.zeros((224, 448, 3), np.uint8)
-        rows, columns = (slice(round(a * s), round(b * s)) for a, b, s in
-                         ((cell.top, cell.bottom, 224), (cell.left, cell.right, 448)))  # fmt: skip
+        rows, columns = (
+            slice(round(a * s), round(b * s))
+            for a, b, s in ((cell.top, cell.bottom, 224), (cell.left, cell.right, 448))
+        )
         image[rows, columns] = 255
         tiles = vlm.processor.pixels(vlm.processor.prompt(ask("?", image)))
         bright = [tile.max() > 1 for tile in tiles[: layout.tiles - 1]]
@@ -90,15 +97,26 @@ def test_the_command_writes_the_picture(workshop, picture, tmp_path, command):
         target = tmp_path / f"{case}.png"
         options = ["--image", tmp_path / "photo.png"] * images
         result = command(
-            run_tool, workshop.bundle(case).path, "Why?", *options, "--max-new-tokens", 2,
-            "--show-tokens", target,
-        )  # fmt: skip
+            run_tool,
+            workshop.bundle(case).path,
+            "Why?",
+            *options,
+            "--max-new-tokens",
+            2,
+            "--show-tokens",
+            target,
+        )
         assert result.code == 0, result.err
         stages = len(workshop.bundle(case).manifest.layouts[0].schedule.language)
         width, height = Image.open(target).size
         assert width == 450 * (stages + 1) and height > 300 * images
     result = command(
-        run_tool, workshop.bundle("qwen2").path, "Why?", "--image", tmp_path / "photo.png",
-        "--show-tokens", tmp_path / "nowhere" / "x.png",
-    )  # fmt: skip
+        run_tool,
+        workshop.bundle("qwen2").path,
+        "Why?",
+        "--image",
+        tmp_path / "photo.png",
+        "--show-tokens",
+        "/dev/null/x.png",
+    )
     assert result.code == 2 and "cannot be written" in result.err

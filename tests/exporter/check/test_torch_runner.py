@@ -15,7 +15,9 @@ from luvc.exporter.ops import attention
 
 from ..feeds import random_feed
 
-V, TEXT, CPU = 36, 10, torch.device("cpu")
+V = 36
+TEXT = 10
+CPU = torch.device("cpu")
 SCHEDULE = Schedule(ratio=2, cutoff=0.4, language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0)))
 
 

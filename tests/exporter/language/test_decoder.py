@@ -74,7 +74,9 @@ def prune_by_hand(r, f):
     r.model.set_attn_implementation("eager")
     hidden = embeds(r, f)
     position = torch.arange(V + TEXT)[None]
-    visual, kept, cache = list(f.visual_index[0]), [], DynamicCache()
+    visual = list(f.visual_index[0])
+    kept = []
+    cache = DynamicCache()
     keeps = {p.layer: p.keep for p in SCHEDULE.language}
     alive = list(range(V + TEXT))
     with torch.no_grad():
@@ -97,9 +99,13 @@ def prune_by_hand(r, f):
             S = hidden.shape[1]
             mask = torch.full((1, 1, S, S), float("-inf")).triu(1)
             hidden = layer(
-                hidden, attention_mask=mask, position_embeddings=lm.rotary_emb(hidden, position),
-                position_ids=position, past_key_values=cache, use_cache=True,
-            )  # fmt: skip
+                hidden,
+                attention_mask=mask,
+                position_embeddings=lm.rotary_emb(hidden, position),
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            )
         logits = r.model.lm_head(lm.norm(hidden)[:, -1])
     return logits, cache, kept
 
@@ -126,9 +132,11 @@ def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text):
         r.model.set_attn_implementation("sdpa")
         with torch.no_grad():
             logits = r.model(
-                input_ids=torch.tensor([[token]]), past_key_values=cache, use_cache=True,
+                input_ids=torch.tensor([[token]]),
+                past_key_values=cache,
+                use_cache=True,
                 position_ids=torch.tensor([[at]]),
-            ).logits[:, -1]  # fmt: skip
+            ).logits[:, -1]
         r.model.set_attn_implementation("luvc")
         step = StepFeed(np.array([[token]]), np.array([[at]]), np.array([TEXT + n]), np.array([0]))
         np.testing.assert_allclose(r.step(layout, step, caches), logits.numpy(), atol=3e-4)

@@ -26,11 +26,17 @@ def encoder(hidden, layers, out, shuffle=4):
 
 SHAPES = {
     "InternVL3-1B": (
-        cost.DecoderShape(24, 896, 14, 2, 64, 4864, 151674), encoder(1024, 24, 896), 32),
+        cost.DecoderShape(24, 896, 14, 2, 64, 4864, 151674),
+        encoder(1024, 24, 896),
+        32,
+    ),
     "InternVL2.5-8B": (
-        cost.DecoderShape(32, 4096, 32, 8, 128, 14336, 92553), encoder(1024, 24, 4096), 32),
+        cost.DecoderShape(32, 4096, 32, 8, 128, 14336, 92553),
+        encoder(1024, 24, 4096),
+        32,
+    ),
     "demo": (cost.DecoderShape(8, 256, 4, 2, 64, 512, 1024), encoder(128, 8, 256), 24),
-}  # fmt: skip
+}
 
 
 def problem(name: str, tiles: int = 1) -> Problem:
@@ -55,9 +61,11 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
             V = keeps[layer]
         S = V + p.text_tokens
         for rows, columns in (
-            (d.heads * d.head_dim, d.hidden), (d.hidden, d.heads * d.head_dim),
-            (2 * d.kv_heads * d.head_dim, d.hidden), (3 * d.intermediate, d.hidden),
-        ):  # fmt: skip
+            (d.heads * d.head_dim, d.hidden),
+            (d.hidden, d.heads * d.head_dim),
+            (2 * d.kv_heads * d.head_dim, d.hidden),
+            (3 * d.intermediate, d.hidden),
+        ):
             total += 2 * S * rows * columns
         pairs = S * (S + 1) / 2
         total += 2 * 2 * pairs * d.heads * d.head_dim
@@ -138,9 +146,14 @@ def test_random_shapes(
     hidden = heads * head_dim
     decoder = cost.DecoderShape(layers, hidden, heads, 1, head_dim, 3 * hidden, 32000)
     p = Problem(
-        decoder, encoder(256, vision_layers, hidden), Grid(side, side), Grid(2, 2), tiles * images,
-        images, text_tokens,
-    )  # fmt: skip
+        decoder,
+        encoder(256, vision_layers, hidden),
+        Grid(side, side),
+        Grid(2, 2),
+        tiles * images,
+        images,
+        text_tokens,
+    )
     try:
         schedule = solve(p, ratio, options)
     except LuvcError as e:
@@ -150,9 +163,13 @@ def test_random_shapes(
     check_schedule(p, schedule)  # what the solver writes, the checker accepts
     V = p.visual_tokens(schedule.vision)
     assert all(
-        a >= b for a, b in zip((V, *schedule.visual_per_layer(layers, V)),
-                               schedule.visual_per_layer(layers, V), strict=False)
-    )  # fmt: skip
+        a >= b
+        for a, b in zip(
+            (V, *schedule.visual_per_layer(layers, V)),
+            schedule.visual_per_layer(layers, V),
+            strict=False,
+        )
+    )
     if scope == "image":
         assert all(s.keep % images == 0 for s in schedule.language)
 
@@ -182,9 +199,18 @@ def test_parse_ratio_refuses(text):
 
 @pytest.mark.parametrize(
     ("length", "group", "multiple", "left"),
-    [(32, 2, 2, 16), (32, 4, 2, 24), (26, 2, 2, 14), (27, 2, 1, 14), (27, 2, 3, 15), (10, 3, 2, 8),
-     (32, 3, 2, 22), (32, 33, 2, 32), (4, 2, 4, 4)],
-)  # fmt: skip
+    [
+        (32, 2, 2, 16),
+        (32, 4, 2, 24),
+        (26, 2, 2, 14),
+        (27, 2, 1, 14),
+        (27, 2, 3, 15),
+        (10, 3, 2, 8),
+        (32, 3, 2, 22),
+        (32, 33, 2, 32),
+        (4, 2, 4, 4),
+    ],
+)
 def test_merged_length(length, group, multiple, left):
     assert merged_length(length, group, multiple) == left
 
@@ -200,7 +226,10 @@ def test_stages():
     visual = schedule.visual_per_layer(6, 9)
     assert visual == (9, 9, 5, 5, 0, 0)
     assert [(s.first, s.last, s.visual) for s in stages_of(visual)] == [
-        (0, 1, 9), (2, 3, 5), (4, 5, 0)]  # fmt: skip
+        (0, 1, 9),
+        (2, 3, 5),
+        (4, 5, 0),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class Shared:
     runs = 0
 
     def __init__(self, ms, noise, shared=1.0):
-        self.ms, self.noise, self.shared = ms, noise, shared
+        self.ms = ms
+        self.noise = noise
+        self.shared = shared
         self.random = np.random.default_rng(5)
 
     def run(self):

@@ -15,7 +15,9 @@ from luvc.exporter.vision.oim import merge_axis, merge_similar, merge_tokens
 
 def naive(line, group, length):
     """One line of tokens, token by token: the last two of a group are averaged."""
-    n, out, i = len(line), [], 0
+    n = len(line)
+    out = []
+    i = 0
     for _ in range(n - length):
         out += [*line[i : i + group - 2], (line[i + group - 2] + line[i + group - 1]) / 2]
         i += group

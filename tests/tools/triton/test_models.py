@@ -28,7 +28,7 @@ pytest.importorskip("tritonclient.grpc")
 from luvc.tools.triton import config
 from luvc.tools.triton.repository import Options, write
 
-from .test_repository import OPTIONS, read, with_engines
+from .repositories import OPTIONS, read, with_engines
 
 
 class Unavailable(Exception):
@@ -45,7 +45,9 @@ class NoMetrics:
 class Failure(str):
     """A TritonError."""
 
-    UNAVAILABLE, INVALID_ARG, CANCELLED = "UNAVAILABLE", "INVALID_ARG", "CANCELLED"
+    UNAVAILABLE = "UNAVAILABLE"
+    INVALID_ARG = "INVALID_ARG"
+    CANCELLED = "CANCELLED"
 
     def __new__(cls, text, code):
         return super().__new__(cls, f"{code}: {text}")
@@ -69,8 +71,12 @@ def arguments(model: Path) -> dict[str, str]:
     parameters = read(model / "config.pbtxt").parameters
     named = {name: {"string_value": value.string_value} for name, value in parameters.items()}
     config = json.dumps({"parameters": named})
-    return {"model_repository": str(model), "model_version": "1", "model_name": model.name,
-            "model_config": config}  # fmt: skip
+    return {
+        "model_repository": str(model),
+        "model_version": "1",
+        "model_name": model.name,
+        "model_config": config,
+    }
 
 
 def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):

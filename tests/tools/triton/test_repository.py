@@ -1,51 +1,22 @@
-"""The generated repository and the reading of requests, without a server."""
+"""The generated repository, without a server."""
 
-import base64
-import io
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from luvc.engines.backends.trt import graph as trt_graph
 from luvc.engines.bundle.folder import Bundle
-from luvc.engines.bundle.manifest import Engine, EngineFile
-from luvc.engines.serving import Limits
 from luvc.errors import LuvcError
-from luvc.tools.triton import cli, requests
-from luvc.tools.triton.requests import Bounds
+from luvc.tools.triton import cli
 
 pytest.importorskip("tritonclient.grpc")
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from luvc.tools.triton import client
-from luvc.tools.triton.config import INPUTS
-from luvc.tools.triton.repository import Options, write
+from luvc.tools.triton.repository import write
 
-OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
-
-
-def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bundle:
-    """The bundle with engines whose plans are the graphs themselves."""
-    engines = []
-    for arch in archs:
-        files = [
-            EngineFile(graph=graph, file=graph, key="", profiles=trt_graph.profiles(
-                bundle.manifest, layout, graph, (1, 1, 2), 4))
-            for layout in bundle.manifest.layouts for graph in layout.graphs.files
-        ]  # fmt: skip
-        engines.append(Engine(backend=backend, arch=arch, version="11.4", plugins="aot",
-                              graphs=tuple(files)))  # fmt: skip
-    return replace(bundle, manifest=bundle.manifest.model_copy(update={"engines": tuple(engines)}))
-
-
-def read(path) -> pb.ModelConfig:
-    return text_format.Parse(path.read_text(), pb.ModelConfig())
+from .repositories import OPTIONS, read, with_engines
 
 
 def test_everything_a_server_needs(workshop, tmp_path):
@@ -185,115 +156,3 @@ def test_the_command(workshop, tmp_path, monkeypatch, capsys):
 
 
 # ---- requests
-def png(width: int = 8, height: int = 8) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (width, height)).save(file, "PNG")
-    return file.getvalue()
-
-
-def parse(bounds: Bounds | None = None, **fields) -> requests.Asked:
-    arrays = {}
-    for name, value in fields.items():
-        values = value if isinstance(value, list) else [value]
-        texts = isinstance(values[0], (str, bytes))
-        values = [v.encode() if isinstance(v, str) else v for v in values]
-        arrays[name] = np.array(values, object if texts else None)
-    return requests.read(arrays.get, bounds or Bounds())
-
-
-def test_a_request_of_everything():
-    data = base64.b64encode(png()).decode()
-    asked = parse(text_input="Why?", image=[png(), data, f"data:image/png;base64,{data}"],
-                  max_tokens=3, temperature=0.5, top_p=0.9, top_k=4, repetition_penalty=1.5, seed=7,
-                  stop=["a", "b"], session="s", stream=True)  # fmt: skip
-    assert asked.options == {"max_new_tokens": 3, "temperature": 0.5, "top_p": 0.9, "top_k": 4,
-                             "repetition_penalty": 1.5, "seed": 7, "stop": ("a", "b")}  # fmt: skip
-    assert asked.session == "s" and asked.stream is True
-    kinds = [part["type"] for part in asked.messages[0]["content"]]
-    assert kinds == ["image", "image", "image", "text"]
-
-
-def test_base64_may_be_broken_into_lines():
-    lines = base64.encodebytes(png(300, 200)).decode()
-    assert lines.count("\n") > 1
-    for data in (lines, lines.replace("\n", "\r\n"), f"data:image/png;base64,{lines}"):
-        asked = parse(text_input="Why?", image=data)
-        assert asked.messages[0]["content"][0]["image"].size == (300, 200)
-
-
-def test_pictures_go_where_messages_name_them():
-    text = {"type": "text", "text": "Why?"}
-    messages = [{"role": "user", "content": [{"type": "image"}, text, {"type": "image"}]}]
-    asked = parse(messages=json.dumps(messages), image=[png(8, 8), png(9, 8)])
-    content = asked.messages[0]["content"]
-    assert [p["image"].width for p in content if p["type"] == "image"] == [8, 9]
-    with pytest.raises(LuvcError, match="3 images were sent, messages have places for 2"):
-        parse(messages=json.dumps(messages), image=[png()] * 3)
-    with pytest.raises(LuvcError, match="more image parts than images"):
-        parse(messages=json.dumps(messages), image=[png()])
-
-
-@pytest.mark.parametrize("key", ["image", "path", "url", "image_url"])
-@pytest.mark.parametrize("form", ["{}", "file://{}", "data:{}", "data:image/png,{}", "http://x{}"])
-def test_texts_are_never_paths(tmp_path, key, form):
-    """Not even where a picture lies that the server could read."""
-    path = tmp_path / "photo.png"
-    path.write_bytes(png())
-    source = form.format(path)
-    for value in (source, {"url": source}):
-        part = {"type": key if key == "image_url" else "image", key: value}
-        with pytest.raises(LuvcError, match=r"no known format|base64"):
-            parse(messages=json.dumps([{"role": "user", "content": [part]}]))
-    with pytest.raises(LuvcError, match="no known format"):
-        parse(text_input="Why?", image=source)
-
-
-def test_a_picture_is_a_text():
-    part = {"type": "image", "image": 5}
-    with pytest.raises(LuvcError, match="is a base64 string"):
-        parse(messages=json.dumps([{"role": "user", "content": [part]}]))
-
-
-@pytest.mark.parametrize("kind", ["video", "audio", None])
-@pytest.mark.parametrize("source", ["/etc", ["/etc/hosts"]])
-def test_no_other_part_is_handed_on(kind, source):
-    """The processor opens the frames of a video from paths."""
-    part = {"type": kind, str(kind): source}
-    with pytest.raises(LuvcError, match="is of type 'text', 'image' or 'image_url'"):
-        parse(messages=json.dumps([{"role": "user", "content": [part]}]))
-
-
-def test_bounds_of_pictures():
-    bounds = Bounds(image_mib=1, megapixels=1)
-    with pytest.raises(LuvcError, match="the limit is 1 MiB"):
-        parse(bounds, text_input="Why?", image=bytes(2 << 20))
-    with pytest.raises(LuvcError, match="1100x1000 pixels, the limit is 1 megapixels"):
-        parse(bounds, text_input="Why?", image=png(1100, 1000))
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({}, "either text_input or messages"),
-        ({"text_input": "a", "messages": "[]"}, "either text_input or messages"),
-        ({"text_input": b"\xff"}, "not UTF-8"),
-        ({"messages": '{"role": "user"}'}, "JSON list"),
-    ],
-)
-def test_what_cannot_be_read(fields, message):
-    with pytest.raises(LuvcError, match=message):
-        parse(**fields)
-
-
-def test_the_client_sends_what_the_model_takes(monkeypatch):
-    kinds = {n: kind.removeprefix("TYPE_").replace("STRING", "BYTES") for n, kind, _ in INPUTS}
-    assert set(requests.OPTIONS) < set(kinds)
-    asked = {}
-    line = ("a question", "--top-k", "4", "--repetition-penalty", "1.5", "--max-tokens", "3")
-    monkeypatch.setattr(sys, "argv", ["client.py", *line])
-    monkeypatch.setattr(client, "ask", lambda server, fields: asked.update(fields))
-    client.main()
-    sent = {tensor.name(): tensor.datatype() for tensor in client.tensors(asked)}
-    assert set(sent) == {"text_input", "stream", "top_k", "repetition_penalty", "max_tokens"}
-    assert sent.items() <= kinds.items()
-    assert all(kinds[name] == kind for name, (kind, _) in client.TYPES.items())

@@ -55,9 +55,12 @@ def test_messages_with_pictures_inside_and_beside(client, vlm, picture, image):
         ([{"type": "image"}, text], image),
         ([text], image),
         ([{"type": "image", "image": encoded}, text], None),
-        ([{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}, text], None),
+        (
+            [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}}, text],
+            None,
+        ),
         ("Why?", image),
-    ]  # fmt: skip
+    ]
     for content, beside in forms:
         messages = json.dumps([{"role": "user", "content": content}])
         assert client.generate(beside, messages=messages, max_tokens=8)["text_output"] == expected

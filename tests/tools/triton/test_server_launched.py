@@ -14,7 +14,7 @@ from luvc.engines.serving import Limits
 from luvc.tools.triton.server import Ports
 
 from .real_server import ON_SERVER, PLACE, Client, until
-from .test_repository import with_engines
+from .repositories import with_engines
 
 pytestmark = ON_SERVER
 
@@ -38,11 +38,28 @@ def launched(bundle, tmp_path):
     log, pid = tmp_path / "server.log", tmp_path / "pid"
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "luvc.tools.triton.serve", repository, "--cpu", "--port",
-             str(ports.http), "--server", PLACE, "--log", log, "--pid-file", pid, "--",
-             "--model-control-mode=explicit", "--load-model=luvc_vlm", "--load-model=luvc_vision"],
-            stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "luvc.tools.triton.serve",
+                repository,
+                "--cpu",
+                "--port",
+                str(ports.http),
+                "--server",
+                PLACE,
+                "--log",
+                log,
+                "--pid-file",
+                pid,
+                "--",
+                "--model-control-mode=explicit",
+                "--load-model=luvc_vlm",
+                "--load-model=luvc_vision",
+            ],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process, Client(ports), tmp_path
     finally:

@@ -9,7 +9,10 @@ pytestmark = ON_SERVER
 
 
 BAD = {
-    "missing input beside an optional one": ({"max_tokens": 4}, "send either text_input or messages"),
+    "missing input beside an optional one": (
+        {"max_tokens": 4},
+        "send either text_input or messages",
+    ),
     "broken image": ({"text_input": "Why?", "image": b"PNG?"}, "no known format"),
     "truncated image": ({"text_input": "Why?", "image": "half"}, "cannot be read"),
     "100 MB image": ({"text_input": "Why?", "image": "large"}, "the limit is 16 MiB"),
@@ -24,10 +27,11 @@ BAD = {
         "is of type 'text', 'image' or 'image_url'",
     ),
     "layout": (
-        {"text_input": "Why?", "image": "good", "layout": "9x9"}, "there is no layout '9x9' in this bundle"
+        {"text_input": "Why?", "image": "good", "layout": "9x9"},
+        "there is no layout '9x9' in this bundle",
     ),
     "messages": ({"messages": "{", "image": "good"}, "not valid JSON"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -1,0 +1,43 @@
+"""Repositories for the tests: options, engines that are none, reading a config."""
+
+from dataclasses import replace
+
+import pytest
+
+from luvc.engines.backends.trt import graph as trt_graph
+from luvc.engines.bundle.folder import Bundle
+from luvc.engines.bundle.manifest import Engine, EngineFile
+from luvc.engines.serving import Limits
+from luvc.tools.triton.requests import Bounds
+
+pytest.importorskip("tritonclient.grpc")
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from luvc.tools.triton.repository import Options
+
+OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
+
+
+def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bundle:
+    """The bundle with engines whose plans are the graphs themselves."""
+    engines = []
+    for arch in archs:
+        files = [
+            EngineFile(
+                graph=graph,
+                file=graph,
+                key="",
+                profiles=trt_graph.profiles(bundle.manifest, layout, graph, (1, 1, 2), 4),
+            )
+            for layout in bundle.manifest.layouts
+            for graph in layout.graphs.files
+        ]
+        engines.append(
+            Engine(backend=backend, arch=arch, version="11.4", plugins="aot", graphs=tuple(files))
+        )
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"engines": tuple(engines)}))
+
+
+def read(path) -> pb.ModelConfig:
+    return text_format.Parse(path.read_text(), pb.ModelConfig())
