@@ -19,6 +19,16 @@ from .repositories import with_engines
 pytestmark = ON_SERVER
 
 
+def three_in_a_row() -> Ports:
+    """Free ports as the launcher takes them."""
+    while True:
+        first = Ports.free().http
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + 3):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return Ports(first, first + 1, first + 2)
+
+
 @pytest.fixture
 def launched(bundle, tmp_path):
     """luvc-serve on a repository for a GPU, as --cpu and in explicit mode -> process, client, folder."""
@@ -28,13 +38,7 @@ def launched(bundle, tmp_path):
     write(with_engines(bundle, "sm90"), repository, Options(Limits(rows=2), Bounds(), threads=1))
     plain = (repository / "luvc_vision" / "config.pbtxt").read_text()
     assert "tensorrt_plan" in plain and "KIND_GPU" in plain
-    ports = None
-    while ports is None:  # the launcher takes three in a row
-        first = Ports.free().http
-        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-            for port in range(first, first + 3):
-                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            ports = Ports(first, first + 1, first + 2)
+    ports = three_in_a_row()
     log, pid = tmp_path / "server.log", tmp_path / "pid"
     with (tmp_path / "out").open("wb") as out:
         process = subprocess.Popen(
