@@ -30,15 +30,19 @@ class TorchRunner:
     """
 
     def __init__(
-        self, model: nn.Module, family: Family, text_capacity: int,
-        device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32,
-    ):  # fmt: skip
+        self,
+        model: nn.Module,
+        family: Family,
+        text_capacity: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self.device, self.dtype = torch.device(device), dtype
         self.model: Any = convert(model, self.device, dtype).eval()
         self.model.set_attn_implementation(NAME)
         self.family, self.text_capacity = family, text_capacity
         self.spu = cuda.register() if self.device.type == "cuda" else "SPU in PyTorch"
-        self._graphs: dict[tuple[type, int], tuple[Layout, Any]] = {}
+        self._graphs: dict[type, list[tuple[Layout, Any]]] = {}
         self._closed = False
 
     @property
@@ -61,18 +65,18 @@ class TorchRunner:
     def graph(self, kind: type, layout: Layout) -> Any:
         """The VisionGraph, prefill graph or StepGraph of a layout; its tables are computed once."""
         self._check_open()
-        key = kind, id(layout)
-        if key not in self._graphs:
-            with torch.device(self.device):
-                if kind is VisionGraph:
-                    graph: nn.Module = VisionGraph(self.model, self.family.adapter, layout)
-                else:
-                    family = self.family
-                    graph = kind(
-                        self.model, family.traits, layout, family.language, self.text_capacity
-                    )
-            self._graphs[key] = layout, graph  # the layout is held, so that its id stays its own
-        return self._graphs[key][1]
+        built = self._graphs.setdefault(kind, [])
+        for known, graph in built:
+            if known == layout:
+                return graph
+        family = self.family
+        with torch.device(self.device):
+            if kind is VisionGraph:
+                graph = VisionGraph(self.model, family.adapter, layout)
+            else:
+                graph = kind(self.model, family.traits, layout, family.language, self.text_capacity)
+        built.append((layout, graph))
+        return graph
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -107,10 +111,8 @@ class TorchRunner:
                 compared with another one's; the result still tells what this one would keep.
         """
         graph = self.graph(prompt_graph(layout), layout)
-        for layer, pruner in graph.pruners.items():
-            ordinals = (kept or {}).get(int(layer))
-            pruner.forced = None if ordinals is None else self._tensor(ordinals)
-        logits, *rest = self._run(graph, feed, caches)
+        forced = {layer: self._tensor(ordinals) for layer, ordinals in (kept or {}).items()}
+        logits, *rest = self._run(graph, feed, caches, forced=forced)
         stages = stage_results(layout.schedule.scored, [_host(x) for x in rest])
         return PrefillResult(_host(logits[:, 0]), stages)
 
@@ -141,10 +143,10 @@ class TorchRunner:
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values)).to(self.device)
 
-    def _run(self, graph, feed, caches: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    def _run(self, graph, feed, caches: dict[str, torch.Tensor], **options) -> list[torch.Tensor]:
         args = [self._tensor(getattr(feed, name)) for name in graph.inputs]
         with torch.inference_mode():
-            logits, *rest = graph(*args, *caches.values())
+            logits, *rest = graph(*args, *caches.values(), **options)
         caches.update(zip(caches, rest, strict=False))
         return [logits, *rest[len(caches) :]]
 

@@ -4,6 +4,7 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, P position axe
 layer l, H_kv key/value heads, d head size, D hidden size.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +32,16 @@ class PrefillGraph(Decoder):
         caches = [f"{n}_out" for n in self.cache_names()]
         return ["logits", *caches, *stage_names(self.layout.schedule.scored)]
 
-    def forward(self, input_ids, visual_embeds, visual_index, position_ids, last_index, *caches):
+    def forward(
+        self,
+        input_ids,
+        visual_embeds,
+        visual_index,
+        position_ids,
+        last_index,
+        *caches,
+        forced: Mapping[int, torch.Tensor] | None = None,
+    ):
         """One prompt.
 
         Args:
@@ -41,15 +51,19 @@ class PrefillGraph(Decoder):
             position_ids: [B, S] int64, or [B, S, P].
             last_index: [B] int64, the last real token of each row.
             caches: buffers in the order of `cache_names`.
+            forced: ordinals [B, k] that the stage before a layer keeps whatever its scores say;
+                never traced.
         """
         tokens = self._embed(input_ids, visual_embeds, visual_index, position_ids, last_index)
         start = torch.zeros_like(last_index)
         buffers = self.named_caches(caches)
         cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
-        turns, masks, stages = self.turns(tokens), self._masks(tokens), []
+        turns, masks = self.turns(tokens), self._masks(tokens)
+        stages: list[torch.Tensor] = []
         for i in self.layers:
             if str(i) in self.pruners:
-                tokens, seen = self.pruners[str(i)](tokens, self.input_norm(i))
+                ordinals = (forced or {}).get(i)
+                tokens, seen = self.pruners[str(i)](tokens, self.input_norm(i), ordinals)
                 stages.extend(seen or ())
                 turns, masks = self.turns(tokens), self._masks(tokens)
             if i in self.windows:
@@ -97,10 +111,12 @@ class TextPrefillGraph(PrefillGraph):
 
     inputs = ("input_ids", "position_ids", "last_index")
 
-    def forward(self, input_ids, position_ids, last_index, *caches):
+    def forward(self, input_ids, position_ids, last_index, *caches, forced=None):
         """One prompt; arguments as PrefillGraph's."""
         none = input_ids[:, :0]
-        return super().forward(input_ids, none, none, position_ids, last_index, *caches)
+        return super().forward(
+            input_ids, none, none, position_ids, last_index, *caches, forced=forced
+        )
 
 
 def prompt_graph(layout: Layout) -> type[PrefillGraph]:

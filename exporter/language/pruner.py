@@ -46,16 +46,26 @@ class Pruner(nn.Module):
     def __init__(self, visual: int, keep: int, groups: int, schedule: Schedule):
         super().__init__()
         length = visual // groups
-        self.visual, self.keep, self.groups = visual, keep, groups
+        self.visual = visual
+        self.keep = keep
+        self.groups = groups
         self.cutoff = contract.cutoff_bin(schedule.cutoff, length)
         self.filtered = not contract.keeps_all(self.cutoff, length)
         self.normed = schedule.signal == "normed"
-        self.forced: torch.Tensor | None = None  # ordinals [B, k] to keep whatever the scores say
         if self.filtered:
             self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
 
-    def forward(self, tokens: Tokens, norm: nn.Module):
-        """Returns the shortened tokens, and (energies [B, V], kept [B, k]) when scored."""
+    def forward(self, tokens: Tokens, norm: nn.Module, forced: torch.Tensor | None = None):
+        """One stage.
+
+        Args:
+            tokens: those that enter.
+            norm: the input norm of the layer behind the stage.
+            forced: ordinals [B, k] to keep whatever the scores say.
+
+        Returns:
+            The shortened tokens, and (energies [B, V], kept [B, k]) by the scores when scored.
+        """
         ops = torch.ops.luvc
         if not self.keep:
             keep_index, deep = text_positions(tokens), ()
@@ -66,8 +76,8 @@ class Pruner(nn.Module):
                 energies, tokens.visual_index, tokens.positions, self.keep, self.groups
             )
             seen = energies.sum(1), kept
-            if self.forced is not None:
-                kept = self.forced
+            if forced is not None:
+                kept = forced
                 keep_index, visual_index = indices_of(
                     kept, tokens.visual_index, tokens.positions.shape[1]
                 )

@@ -48,8 +48,8 @@ class VisionGraph(nn.Module):
         states = [sum(m.layer <= i for m in self.merges) for i in layers]
         kinds = [(tower.kind(i), states[i] if tower.tabled else None) for i in layers]
         lengths = [tower.prefix + self.states[n].grid.tokens for n in states]
-        names = {id(m): name for name, m in self.named_modules()}
-        runs = runs_of(breaks, names[id(tower.layers)], lengths, kinds, alone)
+        name = next(name for name, m in self.named_modules() if m is tower.layers)
+        runs = runs_of(breaks, name, lengths, kinds, alone)
         self.layers = [run.first for run in runs]
         self.gaps = frozenset(run.first for run in runs if run.like is not None)
         return runs
@@ -75,7 +75,8 @@ class VisionGraph(nn.Module):
 
     def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):
         """OIM step i on the tokens and on what was tapped before."""
-        tower, before, after = self.adapter, self.states[i], self.states[i + 1]
+        tower = self.adapter
+        before, after = self.states[i : i + 2]
         step = before.grid, after.grid, self.merges[i], tower.prefix, self.match
         taps = [merge_tokens(t, *step) for t in taps]
         return tower.order(merge_tokens(tower.raster(x, before), *step), after), taps

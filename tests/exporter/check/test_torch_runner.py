@@ -87,6 +87,7 @@ def test_graphs_are_built_once_and_forced_tokens_are_forgotten(checkpoint):
     for a, b in zip(first[:2], answer(runner, layout)[:2], strict=True):
         np.testing.assert_array_equal(a, b)
     assert runner.graph(PrefillGraph, layout) is graph
+    assert runner.graph(PrefillGraph, layout.model_copy(deep=True)) is graph
     other = plan_layout(runner.family, geometry, 8, Schedule()).layout  # of the same name
     assert runner.graph(PrefillGraph, other) is not graph
 
