@@ -125,9 +125,9 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
     """
     family = Family.load(checkpoint_of(manifest, model))
     d, lm = family.decoder, manifest.language
-    if (d.layers, d.kv_heads, d.head_dim, d.vocab) != (
-        lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size,
-    ):  # fmt: skip
+    found = d.layers, d.kv_heads, d.head_dim, d.vocab
+    bundled = lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size
+    if found != bundled:
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
     loaded = _rounded(load_model(family), manifest.dtype)
     return TorchRunner(loaded, family, manifest.text_capacity)

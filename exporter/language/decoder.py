@@ -35,9 +35,13 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, traits: TextTraits, layout: Layout, language: LanguageModel,
+        self,
+        model: nn.Module,
+        traits: TextTraits,
+        layout: Layout,
+        language: LanguageModel,
         capacity: int,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.traits, self.layout = traits, layout
         names = [traits.path, "lm_head", *([MARK_TABLE] if traits.marks else ())]
@@ -52,9 +56,11 @@ class Decoder(nn.Module):
         self.windows = windowed_layers(language, layout, capacity)
         self.window = language.window if self.windows else None
         self.turn = Rotary(
-            self.text.rotary_emb, getattr(self.text.config, "rope_parameters", None) or {},
-            traits.layer_types, traits.position_axes,
-        )  # fmt: skip
+            self.text.rotary_emb,
+            getattr(self.text.config, "rope_parameters", None) or {},
+            traits.layer_types,
+            traits.position_axes,
+        )
         self.pruners = nn.ModuleDict()
         for prune in schedule.language:
             self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, schedule)
@@ -114,16 +120,27 @@ class Decoder(nn.Module):
         def run(start, cos, sin, mask, positions, slots, last):
             cache.slots[i], cache.last = slots, last
             out = self.text.layers[i](
-                start, attention_mask=mask, position_embeddings=None if cos is None else (cos, sin),
-                position_ids=positions, past_key_values=cache, use_cache=True,
-            )  # fmt: skip
+                start,
+                attention_mask=mask,
+                position_embeddings=None if cos is None else (cos, sin),
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
             return out[0] if isinstance(out, tuple) else out
 
         return bordered(
-            run, i, i in self.gaps, tokens.hidden, cos=cos, sin=sin,
-            mask=None if kind == "conv" else mask, positions=tokens.positions[..., 0],
-            slots=cache.slots[i], last=tokens.last,
-        )  # fmt: skip
+            run,
+            i,
+            i in self.gaps,
+            tokens.hidden,
+            cos=cos,
+            sin=sin,
+            mask=None if kind == "conv" else mask,
+            positions=tokens.positions[..., 0],
+            slots=cache.slots[i],
+            last=tokens.last,
+        )
 
     def logits(self, tokens: Tokens) -> torch.Tensor:
         """float32 [B, 1, vocabulary] of the last real token of each row."""

@@ -42,9 +42,13 @@ def prompt_mask(
 
 
 def step_mask(
-    slot: torch.Tensor, T: int, slots: int, positions: torch.Tensor,
-    cached: torch.Tensor | None = None, window: int | None = None,
-) -> torch.Tensor:  # fmt: skip
+    slot: torch.Tensor,
+    T: int,
+    slots: int,
+    positions: torch.Tensor,
+    cached: torch.Tensor | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
     """The mask of new tokens over cache slots: those up to a token's own, not further back than W.
 
     Args:

@@ -18,8 +18,10 @@ SUPPORTED = (
 # max_position_embeddings, which the text capacity never reaches.
 ROTARY = ("default", "linear", "llama3", "yarn", "dynamic")
 LAYERS: dict[str, LayerType] = {
-    "full_attention": "full", "sliding_attention": "sliding", "conv": "conv",
-}  # fmt: skip
+    "full_attention": "full",
+    "sliding_attention": "sliding",
+    "conv": "conv",
+}
 
 PromptMask = Literal["causal", "image", "prompt"]
 

@@ -18,7 +18,10 @@ from ..vision.graph import VisionGraph
 from .export import Trace
 
 MAX_BATCH = 256
-BATCH, TEXT, NEW = 2, 20, 3  # example sizes
+# example sizes
+BATCH = 2
+TEXT = 20
+NEW = 3
 
 
 def vision_request(
@@ -54,9 +57,15 @@ def _positions(family: Family, length: int) -> torch.Tensor:
 
 
 def _text_trace(
-    graph: PrefillGraph | StepGraph, family: Family, layout: Layout, capacity: int,
-    dtype: torch.dtype, length: Dim, args: tuple[torch.Tensor, ...], alone: bool,
-) -> Trace:  # fmt: skip
+    graph: PrefillGraph | StepGraph,
+    family: Family,
+    layout: Layout,
+    capacity: int,
+    dtype: torch.dtype,
+    length: Dim,
+    args: tuple[torch.Tensor, ...],
+    alone: bool,
+) -> Trace:
     """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
     runs = graph.trace_once(alone)
     caches = _caches(graph, family, layout, capacity, dtype)
@@ -75,9 +84,13 @@ def _text_trace(
 
 
 def prefill_request(
-    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    model: nn.Module,
+    family: Family,
+    layout: Layout,
+    capacity: int,
+    dtype: torch.dtype,
     alone: bool = False,
-) -> Trace:  # fmt: skip
+) -> Trace:
     """The prompt graph; B and S are dynamic, V is fixed."""
     V = layout.visual_tokens
     S = V + TEXT
@@ -96,9 +109,13 @@ def prefill_request(
 
 
 def step_request(
-    model: nn.Module, family: Family, layout: Layout, capacity: int, dtype: torch.dtype,
+    model: nn.Module,
+    family: Family,
+    layout: Layout,
+    capacity: int,
+    dtype: torch.dtype,
     alone: bool = False,
-) -> Trace:  # fmt: skip
+) -> Trace:
     """The new-text graph; B and T are dynamic."""
     graph = StepGraph(model, family.traits, layout, family.language, capacity)
     args = (

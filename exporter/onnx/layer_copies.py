@@ -99,7 +99,9 @@ class _Copier:
     """
 
     def __init__(self, graph: ir.Graph, source: Run, run: Run, marks: dict[str, ir.Node]):
-        self.graph, self.source, self.run = graph, source, run
+        self.graph = graph
+        self.source = source
+        self.run = run
         self.marks = {place: node.outputs[0] for place, node in marks.items() if place != END}
         self.result = _input(marks[END])
         self.body = self._body(marks)
@@ -131,7 +133,8 @@ class _Copier:
 
     def _check(self) -> None:
         """Nothing but marks, weights, caches and constants enters, and no constant tells the length."""
-        body, layer, length = set(self.body), self.source.first, self.source.length
+        body = set(self.body)
+        layer, length = self.source.first, self.source.length
         for v in (v for node in self.body for v in node.inputs):
             if v is None or v.producer() in body or v in self.marks.values():
                 continue
@@ -160,9 +163,12 @@ class _Copier:
                     values[v] = self._outside(layer, v)
             inputs = [v if v is None else values[v] for v in node.inputs]
             new = ir.Node(
-                node.domain, node.op_type, inputs, list(node.attributes.values()),
+                node.domain,
+                node.op_type,
+                inputs,
+                list(node.attributes.values()),
                 num_outputs=len(node.outputs),
-            )  # fmt: skip
+            )
             for old, value in zip(node.outputs, new.outputs, strict=True):
                 self._name(layer, old, value, old in outputs)
                 values[old] = value

@@ -48,7 +48,9 @@ class WeightsFile:
     """
 
     def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype):
-        self.path, self.tensors, self.dtype = path, dict(tensors), dtype
+        self.path = path
+        self.tensors = dict(tensors)
+        self.dtype = dtype
         self._place: dict[str, tuple[int, int]] = {}
         header: dict[str, dict] = {}
         first: dict[tuple, str] = {}

@@ -77,9 +77,8 @@ class VisionAdapter(ABC):
     video: ClassVar[bool] = False  # takes videos as frames
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one
     template: ClassVar[str | None] = None  # chat template of families that publish none
-    parts: (
-        Any  # the graph's copy of `modules`: single parameters are traced only when read from here
-    )
+    # the graph's copy of `modules`: single parameters are traced only when read from here
+    parts: Any
 
     # ---- from the config alone
     @classmethod

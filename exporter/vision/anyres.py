@@ -61,8 +61,9 @@ def packing(config: Any, size: tuple[int, int], grid: Grid, merges: Sequence[Mer
     last = divmod(int(kept[-1, -1]), columns * grid.w)
     merged, bounds = grid, []
     for axis, length, tiles, a, b in (
-        ("height", grid.h, rows, first[0], last[0]), ("width", grid.w, columns, first[1], last[1])
-    ):  # fmt: skip
+        ("height", grid.h, rows, first[0], last[0]),
+        ("width", grid.w, columns, first[1], last[1]),
+    ):
         spans = [(i, i) for i in range(length)]
         for merge in (m for m in merges if m.axis == axis):
             merged = merge_grid(merged, merge, Grid(1, 1))

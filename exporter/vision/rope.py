@@ -45,10 +45,14 @@ class RopeAdapter(VisionAdapter):
         hidden = getattr(v, cls.width_name)
         blocks = hidden * v.spatial_merge_size**2
         return EncoderShape(
-            layers=v.depth, hidden=hidden, intermediate=cls.intermediate(config), prefix=0,
+            layers=v.depth,
+            hidden=hidden,
+            intermediate=cls.intermediate(config),
+            prefix=0,
             patch_values=3 * v.temporal_patch_size * v.patch_size**2,
-            shuffle=v.spatial_merge_size**2, projector=(blocks, blocks, D),
-        )  # fmt: skip
+            shuffle=v.spatial_merge_size**2,
+            projector=(blocks, blocks, D),
+        )
 
     @classmethod
     def intermediate(cls, config: Any) -> int:

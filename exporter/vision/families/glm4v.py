@@ -39,9 +39,12 @@ class Adapter(RopeAdapter):
         places = torch.stack([columns, rows], -1)[None]
         image = table.T.reshape(1, -1, side, side)
         sampled = F.grid_sample(
-            image, places, mode=self.vision.embeddings.interpolated_method,
-            align_corners=False, padding_mode="border",
-        )  # fmt: skip
+            image,
+            places,
+            mode=self.vision.embeddings.interpolated_method,
+            align_corners=False,
+            padding_mode="border",
+        )
         state = super().start(grid)
         state.tables["absolute"] = sampled[0].flatten(1).T
         return state

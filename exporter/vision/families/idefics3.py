@@ -65,9 +65,11 @@ class Adapter(AbsoluteAdapter):
         # Idefics3-8B and the first SmolVLM know no such token: it was plain text in their training.
         whole = getattr(tokenizer, "global_image_token", None) or "<global-img>"
         fields = SimpleNamespace(
-            image_token=token, fake_image_token=fake, image_seq_len=tokens // geometry.tiles,
+            image_token=token,
+            fake_image_token=fake,
+            image_seq_len=tokens // geometry.tiles,
             **{cls.whole: whole},
-        )  # fmt: skip
+        )
         inputs = {"rows": [[geometry.rows]], "cols": [[geometry.columns]]}
         method = getattr(transformers, cls.processor()).replace_image_token
         return runs(method(fields, inputs, 0), token)

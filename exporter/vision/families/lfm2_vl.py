@@ -22,11 +22,14 @@ class Adapter(AbsoluteAdapter):
         v, D = config.vision_config, config.text_config.hidden_size
         width = v.hidden_size * config.downsample_factor**2
         return EncoderShape(
-            layers=v.num_hidden_layers, hidden=v.hidden_size, intermediate=v.intermediate_size,
-            prefix=0, patch_values=v.num_channels * v.patch_size**2,
+            layers=v.num_hidden_layers,
+            hidden=v.hidden_size,
+            intermediate=v.intermediate_size,
+            prefix=0,
+            patch_values=v.num_channels * v.patch_size**2,
             shuffle=config.downsample_factor**2,
             projector=(width, config.projector_hidden_size, D),
-        )  # fmt: skip
+        )
 
     @classmethod
     def multiple(cls, config: Any) -> Grid:

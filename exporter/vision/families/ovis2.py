@@ -45,9 +45,15 @@ class Adapter(AbsoluteAdapter):
         """Widths for the cost model: the head's vocabulary, then the table."""
         v = config.vision_config
         return replace(
-            super().shape(config), shuffle=v.hidden_stride**2, gated=True,
-            projector=(v.hidden_size * v.hidden_stride**2, v.vocab_size, config.text_config.hidden_size),
-        )  # fmt: skip
+            super().shape(config),
+            shuffle=v.hidden_stride**2,
+            gated=True,
+            projector=(
+                v.hidden_size * v.hidden_stride**2,
+                v.vocab_size,
+                config.text_config.hidden_size,
+            ),
+        )
 
     @classmethod
     def multiple(cls, config: Any) -> Grid:

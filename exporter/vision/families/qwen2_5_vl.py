@@ -60,12 +60,21 @@ class Adapter(QwenVLAdapter):
             return super().see(q, k, v, layer, state)
         outs, start = [], 0
         for count, size in state.tables["segments"]:
-            parts = (t[:, :, start : start + count * size] for t in (q, k, v))
-            # windows become entries: [N, H, count * size, d] -> [N * count, H, size, d]
-            q_, k_, v_ = (
-                t.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1) for t in parts
-            )
-            out = attention(self.layers[layer], q_, k_, v_, None, is_causal=False)[0]
+            at = start, count, size
+            out = attention(
+                self.layers[layer],
+                _windows(q, *at),
+                _windows(k, *at),
+                _windows(v, *at),
+                None,
+                is_causal=False,
+            )[0]
             outs.append(out.unflatten(0, (-1, count)).flatten(1, 2))
             start += count * size
         return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
+
+
+def _windows(x: torch.Tensor, start: int, count: int, size: int) -> torch.Tensor:
+    """Windows become entries: [N, H, h * w, d] -> [N * count, H, size, d], from token `start` on."""
+    x = x[:, :, start : start + count * size]
+    return x.unflatten(2, (count, size)).transpose(1, 2).flatten(0, 1)

@@ -55,10 +55,12 @@ class Adapter(QwenVLAdapter):
 
         v = self.vision
         index, weight = get_vision_interpolation_indices_and_weights(
-            torch.tensor([[1, grid.h, grid.w]]), num_grid_per_side=v.num_grid_per_side,
-            mode=v.interpolation_mode, align_corners=v.interpolation_align_corners,
+            torch.tensor([[1, grid.h, grid.w]]),
+            num_grid_per_side=v.num_grid_per_side,
+            mode=v.interpolation_mode,
+            align_corners=v.interpolation_align_corners,
             spatial_merge_size=1,
-        )  # fmt: skip
+        )
         table = v.pos_embed.weight.detach().float()
         state = super().start(grid)
         state.tables["absolute"] = (table[index] * weight[..., None]).sum(1)
