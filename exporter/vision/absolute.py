@@ -13,6 +13,7 @@ from ...errors import LuvcError
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
 from .adapter import ImageGeometry, State, VisionAdapter
+from .processor import crop_size
 
 
 class AbsoluteAdapter(VisionAdapter):
@@ -97,51 +98,7 @@ def pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
-def crop_size(processor: Any) -> tuple[int, int]:
-    """(height, width) an image processor ends with."""
-    found = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-    if getattr(found, "height", None):
-        return int(found["height"]), int(found["width"])
-    edge = found["shortest_edge"]
-    return int(edge), int(edge)
-
-
 def space_to_depth(x: torch.Tensor, grid: Grid, block: int) -> torch.Tensor:
     """[N, h * w, D] -> [N, h / b * w / b, D * b * b]: each b x b block becomes one token."""
     x = x.unflatten(1, (grid.h // block, block, grid.w // block, block))
     return x.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
-
-
-def runs(text: str, token: str) -> list[tuple[str, int]]:
-    """A prompt text as (piece, repeats) pairs, with runs of `token` counted."""
-    pairs: list[tuple[str, int]] = []
-    while text:
-        before, found, text = text.partition(token)
-        if before:
-            pairs.append((before, 1))
-        if found:
-            count = 1
-            while text.startswith(token):
-                count, text = count + 1, text[len(token) :]
-            pairs.append((token, count))
-    return pairs
-
-
-def count_tiles(size: tuple[int, int], tile: tuple[int, int], most: int) -> tuple[int, int]:
-    """Rows and columns of tiles of an image.
-
-    Raises:
-        LuvcError: not a whole number of tiles, or more than the processor cuts.
-    """
-    if size[0] % tile[0] or size[1] % tile[1]:
-        raise LuvcError(
-            f"image size {size[0]}x{size[1]} is not a whole number of {tile[0]}x{tile[1]} tiles: "
-            f"use multiples such as {tile[0]}x{tile[1]} or {tile[0]}x{2 * tile[1]}"
-        )
-    rows, columns = size[0] // tile[0], size[1] // tile[1]
-    if rows * columns > most:
-        raise LuvcError(
-            f"image size {size[0]}x{size[1]} needs {rows * columns} tiles; the image processor "
-            f"cuts at most {most}: use a smaller one"
-        )
-    return rows, columns

@@ -16,7 +16,7 @@ from ...engines.bundle.manifest import Layout
 from ...engines.bundle.schedule import Merge
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid, merged_grids
-from .processor_files import known_token
+from .processor import known_token
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
 from .adapter import ImageGeometry, State, VisionAdapter
 from .oim import merge_axis
-from .processor_files import blank_run, known_token
+from .processor import blank_run, known_token
 
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
 from ..adapter import ImageGeometry
-from ..processor_files import named_token
+from ..processor import named_token
 
 
 class Adapter(AbsoluteAdapter):

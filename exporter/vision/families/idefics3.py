@@ -7,9 +7,9 @@ import torch
 
 from ....engines.bundle.manifest import Layout
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, count_tiles, runs, space_to_depth
+from ..absolute import AbsoluteAdapter, space_to_depth
 from ..adapter import ImageGeometry, State
-from ..processor_files import known_token
+from ..processor import count_tiles, known_token, pieces
 
 
 class Adapter(AbsoluteAdapter):
@@ -72,7 +72,7 @@ class Adapter(AbsoluteAdapter):
         )
         inputs = {"rows": [[geometry.rows]], "cols": [[geometry.columns]]}
         method = getattr(transformers, cls.processor()).replace_image_token
-        return runs(method(fields, inputs, 0), token)
+        return pieces(method(fields, inputs, 0), token)
 
     @classmethod
     def processor(cls) -> str:

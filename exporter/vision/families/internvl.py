@@ -7,9 +7,9 @@ import torch
 
 from ....errors import LuvcError
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, count_tiles, runs
+from ..absolute import AbsoluteAdapter
 from ..adapter import ImageGeometry, State
-from ..processor_files import named_token
+from ..processor import count_tiles, named_token, pieces
 
 
 class Adapter(AbsoluteAdapter):
@@ -82,7 +82,7 @@ class Adapter(AbsoluteAdapter):
             image_seq_length=tokens // geometry.tiles,
         )
         found = InternVLProcessor.replace_image_token(fields, {"num_patches": [geometry.tiles]}, 0)  # type: ignore[arg-type]
-        return runs(found, fields.image_token)
+        return pieces(found, fields.image_token)
 
     @classmethod
     def image_token(cls, tokenizer: Any) -> str:

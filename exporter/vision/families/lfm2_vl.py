@@ -8,9 +8,9 @@ import torch
 from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, runs
+from ..absolute import AbsoluteAdapter
 from ..adapter import ImageGeometry, State
-from ..processor_files import blank_run, known_token
+from ..processor import blank_run, known_token, pieces
 
 
 class Adapter(AbsoluteAdapter):
@@ -70,7 +70,7 @@ class Adapter(AbsoluteAdapter):
             image_thumbnail_token="<|img_thumbnail|>",
         )
         found = Lfm2VlProcessor._build_image_tokens(fields, 1, 1, 0, tokens, False, True)
-        return runs("".join(found), token)
+        return pieces("".join(found), token)
 
     def start(self, grid: Grid) -> State:
         """The table of positions, resampled to the grid once."""

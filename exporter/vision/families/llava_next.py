@@ -15,7 +15,7 @@ from ....errors import LuvcError
 from ...planning.grid import Grid
 from ..adapter import ImageGeometry, State
 from ..anyres import Packing, packing
-from ..processor_files import blank_run
+from ..processor import blank_run
 from . import llava
 
 

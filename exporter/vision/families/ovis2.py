@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter, count_tiles, runs, space_to_depth
+from ..absolute import AbsoluteAdapter, space_to_depth
 from ..adapter import ImageGeometry
-from ..processor_files import blank_run, known_token
+from ..processor import blank_run, count_tiles, known_token, pieces
 
 MARKS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
@@ -95,7 +95,7 @@ class Adapter(AbsoluteAdapter):
         fields: Any = SimpleNamespace(image_seq_length=tokens // geometry.tiles)
         grids = np.array([[geometry.rows, geometry.columns]])
         found = Ovis2Processor.replace_image_token(fields, {"grids": grids}, 0)
-        return runs(found, cls.image_token(tokenizer))
+        return pieces(found, cls.image_token(tokenizer))
 
     @classmethod
     def placeholder(cls, tokenizer: Any, frames: int) -> str:
