@@ -76,7 +76,7 @@ class Product:
         tokens = Tokens(self._hidden, positions, p.visual_index, p.last_index)
         for layer, pruner in graph.pruners.items():
             tokens, _ = pruner(tokens, graph.input_norm(int(layer)))
-            graph.turns(tokens)
+            graph.rotations(tokens)
 
     @property
     def kv_bytes(self) -> int:

@@ -1,7 +1,10 @@
-"""The caches of the decoder layers, in the form Hugging Face's layers expect as `past_key_values`.
+"""The caches of the language model's layers, in the form Hugging Face expects as `past_key_values`.
 
-Letters: B batch, T new tokens, C_l cache slots of layer l, D hidden size, H_kv key/value heads, d head
-size, K columns of a convolution's state.
+Layer l owns `cache_key_l` and `cache_value_l` [B, H_kv, C_l, d], or `cache_conv_l` [B, D, K] where it is
+a convolution; the first layer of a stage with sliding windows also owns `cache_position_l` [B, 1, C_l, 1].
+C_l = text capacity + V_l: the prompt's tokens that are left at layer l, then every new one. Names and
+sizes are the bundle's: `cache_specs`. Letters: B batch, T new tokens, C_l cache slots of layer l,
+D hidden size, H_kv key/value heads, d head size, K columns of a convolution's state.
 """
 
 import torch

@@ -16,10 +16,10 @@ from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
 from .caches import Buffers, ScatterCache
 from .pruner import Pruner, Tokens
-from .rotary import Rotary, Turns
+from .rotary import Rotary, Rotations
 from .traits import TextTraits
 
-MARK_TABLE = "model.visual_embeddings_table"  # Ovis2
+INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2
 
 
 class Decoder(nn.Module):
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         self.traits, self.layout = traits, layout
-        names = [traits.path, "lm_head", *([MARK_TABLE] if traits.marks else ())]
+        names = [traits.path, "lm_head", *([INDICATOR_TABLE] if traits.indicators else ())]
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
         schedule, visual = layout.schedule, layout.visual_tokens
@@ -55,6 +55,7 @@ class Decoder(nn.Module):
         self.gaps: frozenset[int] = frozenset()
         self.windows = windowed_layers(language, layout, capacity)
         self.window = language.window if self.windows else None
+        # constants of the graphs carry this name, so it stays as it was in bundles made before
         self.turn = Rotary(
             self.text.rotary_emb,
             getattr(self.text.config, "rope_parameters", None) or {},
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
         """The Hugging Face text model."""
         return self.get_submodule(self.traits.path)
 
-    def turns(self, tokens: Tokens) -> Turns:
+    def rotations(self, tokens: Tokens) -> Rotations:
         """cos and sin of the tokens' positions, for each type of layer."""
         positions = tokens.positions[..., : self.traits.position_axes]
         return self.turn(positions, tokens.hidden.dtype)
@@ -111,11 +112,11 @@ class Decoder(nn.Module):
         return layer.operator_norm if hasattr(layer, "operator_norm") else layer.input_layernorm
 
     def layer(
-        self, i: int, tokens: Tokens, turns: Turns, mask, cache: ScatterCache
+        self, i: int, tokens: Tokens, rotations: Rotations, mask, cache: ScatterCache
     ) -> torch.Tensor:
         """One decoder layer: hidden [B, S, D] -> [B, S, D]."""
         kind = self.traits.layer_types[i]
-        cos, sin = turns.get(kind, (None, None))
+        cos, sin = rotations.get(kind, (None, None))
 
         def run(start, cos, sin, mask, positions, slots, last):
             cache.slots[i], cache.last = slots, last

@@ -13,9 +13,9 @@ from ...engines.bundle.manifest import Layout
 from ...engines.bundle.tensors import stage_names
 from ..ops.scatter import scattered
 from .caches import Buffers, ScatterCache
-from .decoder import MARK_TABLE, Decoder
+from .decoder import INDICATOR_TABLE, Decoder
 from .masks import prompt_mask, step_mask
-from .pruner import Tokens, add_deep
+from .pruner import Tokens, add_deepstack
 
 
 class PrefillGraph(Decoder):
@@ -58,27 +58,29 @@ class PrefillGraph(Decoder):
         start = torch.zeros_like(last_index)
         buffers = self.named_caches(caches)
         cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
-        turns, masks = self.turns(tokens), self._masks(tokens)
+        rotations, masks = self.rotations(tokens), self._masks(tokens)
         stages: list[torch.Tensor] = []
         for i in self.layers:
             if str(i) in self.pruners:
                 ordinals = (forced or {}).get(i)
                 tokens, seen = self.pruners[str(i)](tokens, self.input_norm(i), ordinals)
                 stages.extend(seen or ())
-                turns, masks = self.turns(tokens), self._masks(tokens)
+                rotations, masks = self.rotations(tokens), self._masks(tokens)
             if i in self.windows:
-                cache.written.update(_remember(buffers, i, tokens.positions[..., 0], start))
-            tokens.hidden = self.layer(i, tokens, turns, masks[self.traits.layer_types[i]], cache)
-            add_deep(tokens)
+                cache.written.update(_write_positions(buffers, i, tokens.positions[..., 0], start))
+            tokens.hidden = self.layer(
+                i, tokens, rotations, masks[self.traits.layer_types[i]], cache
+            )
+            add_deepstack(tokens)
         return (self.logits(tokens), *cache.outputs(), *stages)
 
     def _embed(self, input_ids, visual_embeds, visual_index, position_ids, last_index) -> Tokens:
         """Text and visual embeddings in one sequence, and what rides along with the tokens."""
         hidden = self.text.embed_tokens(input_ids)
-        for i, mark in enumerate(self.traits.marks):
-            table: Any = self.get_submodule(MARK_TABLE)
-            row = table.weight[i - len(self.traits.marks)]
-            hidden = torch.where((input_ids == mark)[..., None], row.to(hidden.dtype), hidden)
+        for i, token in enumerate(self.traits.indicators):
+            table: Any = self.get_submodule(INDICATOR_TABLE)
+            row = table.weight[i - len(self.traits.indicators)]
+            hidden = torch.where((input_ids == token)[..., None], row.to(hidden.dtype), hidden)
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         if not self.layout.images:
             return Tokens(hidden, positions, visual_index, last_index)
@@ -153,11 +155,11 @@ class StepGraph(Decoder):
         buffers = self.named_caches(caches)
         slots = {i: text_len + self.visual[i] for i in self.layers}
         cache = ScatterCache(buffers, slots, fresh=False)
-        turns, masks = self.turns(tokens), {}
+        rotations, masks = self.rotations(tokens), {}
         cached: torch.Tensor | None = None
         for i in self.layers:
             if i in self.windows:
-                written = _remember(buffers, i, positions[..., 0], slots[i])
+                written = _write_positions(buffers, i, positions[..., 0], slots[i])
                 cache.written.update(written)
                 cached = written[f"cache_position_{i}"][:, 0, :, 0]
             kind = self.traits.layer_types[i]
@@ -168,11 +170,11 @@ class StepGraph(Decoder):
                 masks[key] = step_mask(
                     slots[i], input_ids.shape[1], self.slots[i], positions[..., 0], cached, window
                 )
-            tokens.hidden = self.layer(i, tokens, turns, masks.get(key), cache)
+            tokens.hidden = self.layer(i, tokens, rotations, masks.get(key), cache)
         return (self.logits(tokens), *cache.outputs())
 
 
-def _remember(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Buffers:
+def _write_positions(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Buffers:
     """Write the positions [B, T] of new tokens into a stage's cache of positions."""
     name = f"cache_position_{layer}"
     new = positions[:, None, :, None].to(buffers[name].dtype)

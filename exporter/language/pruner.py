@@ -23,14 +23,14 @@ class Tokens:
             its image) lies behind them. Kept through every prune.
         visual_index: positions of the visual tokens in the sequence, [B, V_l].
         last: index of the last real token of each row, [B].
-        deep: features to add to the visual rows after the next layers, [B, V_l, D] each.
+        deepstack: features to add to the visual rows after each of the next layers, [B, V_l, D].
     """
 
     hidden: torch.Tensor
     positions: torch.Tensor
     visual_index: torch.Tensor
     last: torch.Tensor
-    deep: tuple[torch.Tensor, ...] = ()
+    deepstack: tuple[torch.Tensor, ...] = ()
 
 
 class Pruner(nn.Module):
@@ -81,7 +81,7 @@ class Pruner(nn.Module):
                 keep_index, visual_index = indices_of(
                     kept, tokens.visual_index, tokens.positions.shape[1]
                 )
-            deep = tuple(take_rows(d, kept) for d in tokens.deep)
+            deep = tuple(take_rows(d, kept) for d in tokens.deepstack)
         hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         return Tokens(hidden, positions, visual_index, last, deep), seen
@@ -110,12 +110,12 @@ def text_positions(tokens: Tokens) -> torch.Tensor:
     return zeros.scatter(1, slot, place)[:, : S - V]
 
 
-def add_deep(tokens: Tokens) -> None:
+def add_deepstack(tokens: Tokens) -> None:
     """Add the next layer's visual features to the visual rows (DeepStack, arXiv 2406.04334)."""
-    if tokens.deep:
-        feature, *rest = tokens.deep
+    if tokens.deepstack:
+        feature, *rest = tokens.deepstack
         index = tokens.visual_index[..., None].expand(-1, -1, tokens.hidden.shape[-1])
         # not scatter_add: ONNX Runtime has none for half precision
         rows = tokens.hidden.gather(1, index) + feature.to(tokens.hidden.dtype)
         tokens.hidden = tokens.hidden.scatter(1, index, rows)
-        tokens.deep = tuple(rest)
+        tokens.deepstack = tuple(rest)

@@ -1,7 +1,8 @@
-"""Rotary positions: cos and sin for token positions in one axis or three.
+"""Rotary positions: cos and sin of position ids in one axis or three.
 
-Hugging Face's own forward is not traced, because it may recompute frequencies from the longest position;
-here they are constants (see text.ROTARY). Letters: B batch, S sequence, P position axes, d head size.
+The ids are made at run time (engines/positions.py) and kept through every prune. Hugging Face's own
+forward is not traced, because it may recompute frequencies from the longest position; here they are
+constants (see ROTARY in traits.py). Letters: B batch, S sequence, P position axes, d head size.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from ...engines.bundle.manifest import LayerType
 from ...errors import LuvcError
 from .traits import LAYERS
 
-Turns = dict[LayerType, tuple[torch.Tensor, torch.Tensor]]
+Rotations = dict[LayerType, tuple[torch.Tensor, torch.Tensor]]
 PROBE = ((0, 0, 0), (1, 2, 3), (7, 5, 11))  # positions at which the two must agree
 
 
@@ -48,7 +49,7 @@ class Rotary(nn.Module):
             )
             for interleaved in (False, True):
                 form = frequency, axis, scale, interleaved
-                if torch.allclose(_turn(probe, *form)[1], wanted[1], atol=1e-5):
+                if torch.allclose(_rotation(probe, *form)[1], wanted[1], atol=1e-5):
                     self.forms[kind] = form
             if kind not in self.forms:
                 raise LuvcError(
@@ -56,17 +57,17 @@ class Rotary(nn.Module):
                     "that are: docs/families.md"
                 )
 
-    def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> Turns:
+    def forward(self, positions: torch.Tensor, dtype: torch.dtype) -> Rotations:
         """cos and sin of [B, S, P] positions for each type of layer."""
-        turns: Turns = {}
+        rotations: Rotations = {}
         for kind, form in self.forms.items():
-            cos, sin = _turn(positions, *form)
-            turns[kind] = cos.to(dtype), sin.to(dtype)
-        return turns
+            cos, sin = _rotation(positions, *form)
+            rotations[kind] = cos.to(dtype), sin.to(dtype)
+        return rotations
 
 
 def _axis_of(frequencies: int, parameters: dict, axes: int) -> torch.Tensor:
-    """The axis that turns each frequency: sections one after the other, or interleaved (Qwen3-VL)."""
+    """The axis that rotates each frequency: sections one after the other, or interleaved (Qwen3-VL)."""
     if axes == 1:
         return torch.zeros(frequencies, dtype=torch.long)
     sections = parameters["mrope_section"]
@@ -79,7 +80,7 @@ def _axis_of(frequencies: int, parameters: dict, axes: int) -> torch.Tensor:
     return axis
 
 
-def _turn(positions, frequency, axis, scale: float, interleaved: bool):
+def _rotation(positions, frequency, axis, scale: float, interleaved: bool):
     angle = positions.index_select(-1, axis).float() * frequency
     angle = angle.repeat_interleave(2, -1) if interleaved else torch.cat([angle, angle], -1)
     return angle.cos() * scale, angle.sin() * scale

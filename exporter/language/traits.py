@@ -43,7 +43,8 @@ class TextTraits:
         first_position: of the first token.
         time_scale: positions per second of video.
         deepstack: layers 0 .. deepstack - 1 whose outputs get visual features added.
-        marks: token ids that take their embedding from the last rows of a table of visual embeddings.
+        indicators: token ids whose embedding is one of the last rows of the visual embeddings' table
+            (Ovis2).
     """
 
     layer_types: tuple[LayerType, ...]
@@ -57,7 +58,7 @@ class TextTraits:
     first_position: int = 0
     time_scale: float = 0.0
     deepstack: int = 0
-    marks: tuple[int, ...] = ()
+    indicators: tuple[int, ...] = ()
 
     def kind(self, layer: int) -> tuple:
         """Layers of one kind compute the same function of what enters them."""

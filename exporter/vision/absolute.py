@@ -12,7 +12,7 @@ from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
-from .adapter import ImageGeometry, State, VisionAdapter
+from .adapter import GridState, ImageGeometry, VisionAdapter
 from .processor import crop_size
 
 
@@ -28,7 +28,7 @@ class AbsoluteAdapter(VisionAdapter):
     encoder: ClassVar[str] = "encoder.layers"
     modules: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.multi_modal_projector")
     visual_token: ClassVar[str] = "<image>"
-    tabled: ClassVar[bool] = False
+    reads_tables: ClassVar[bool] = False
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
@@ -83,11 +83,11 @@ class AbsoluteAdapter(VisionAdapter):
         """The tower's layers."""
         return self.vision.get_submodule(self.encoder)
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches with their positions."""
         return self.vision.embeddings(pixels)
 
-    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+    def block(self, layer: int, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """One layer."""
         out = self.layers[layer](x, attention_mask=None)
         return out[0] if isinstance(out, tuple) else out

@@ -1,4 +1,4 @@
-"""What an adapter must say of its family, for the loop in graph.py.
+"""What a family's adapter must say, for the loop in graph.py.
 
 Letters: N graph entries (tiles or images), h rows and w columns of the token grid, n visual tokens of an
 entry, D width.
@@ -48,13 +48,13 @@ class ImageGeometry:
 
 
 @dataclass
-class State:
-    """What follows the tokens through the merges.
+class GridState:
+    """The token grid between two OIM steps, and what was worked out for it at export.
 
     Attributes:
         grid: of the tokens.
         positions: [h, w, 2] row and column of each token on the first grid; means after merges.
-        tables: constants of the stage (cos and sin, window order).
+        tables: constants of this grid (cos and sin, window order).
     """
 
     grid: Grid
@@ -73,7 +73,7 @@ class VisionAdapter(ABC):
     modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
     visual_token: ClassVar[str]  # stands in the prompt once for each visual token
     follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
-    tabled: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
+    reads_tables: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
     video: ClassVar[bool] = False  # takes videos as frames
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one
     template: ClassVar[str | None] = None  # chat template of families that publish none
@@ -92,7 +92,7 @@ class VisionAdapter(ABC):
 
     @classmethod
     def traits(cls, config: Any) -> dict[str, Any]:
-        """What the family adds to its text model's traits (see text.TextTraits)."""
+        """What the family adds to its text model's traits (see language/traits.py)."""
         del config
         return {}
 
@@ -186,31 +186,31 @@ class VisionAdapter(ABC):
         del layer
         return None
 
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """The state before the first layer."""
-        return State(grid)
+        return GridState(grid)
 
-    def follow(self, state: State, merge: Merge, after: Grid) -> State:
+    def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
         """The state after an OIM step."""
         del state, merge
-        return State(after)
+        return GridState(after)
 
     @abstractmethod
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Pixels [N, ...] -> [N', prefix + h * w, D], raster order, positions added."""
 
-    def order(self, x: torch.Tensor, state: State) -> torch.Tensor:
+    def order(self, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """Raster order to the order of the layers."""
         del state
         return x
 
-    def raster(self, x: torch.Tensor, state: State) -> torch.Tensor:
+    def raster(self, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """The order of the layers to raster order."""
         del state
         return x
 
     @abstractmethod
-    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+    def block(self, layer: int, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """One layer."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The vision loop that all families share.
+"""The vision graph, one loop for all families: embed, the tower's layers with OIM between them, project.
 
 Letters: N graph entries (tiles or images), n visual tokens of an entry, D width.
 """
@@ -46,7 +46,7 @@ class VisionGraph(nn.Module):
         tower, layers = self.adapter, range(self.adapter.depth)
         breaks = {*(m.layer for m in self.merges), *(i + 1 for i in tower.taps)}
         states = [sum(m.layer <= i for m in self.merges) for i in layers]
-        kinds = [(tower.kind(i), states[i] if tower.tabled else None) for i in layers]
+        kinds = [(tower.kind(i), states[i] if tower.reads_tables else None) for i in layers]
         lengths = [tower.prefix + self.states[n].grid.tokens for n in states]
         name = next(name for name, m in self.named_modules() if m is tower.layers)
         runs = runs_of(breaks, name, lengths, kinds, alone)
@@ -55,7 +55,7 @@ class VisionGraph(nn.Module):
         return runs
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Run the tower; merges stand before their layer."""
+        """Run the tower; an OIM step stands before its layer."""
         tower, state = self.adapter, self.states[0]
         dtype = next(tower.layers.parameters()).dtype
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)

@@ -17,7 +17,7 @@ from ...errors import LuvcError
 from ..ops.attention import attention
 from ..planning.cost import EncoderShape
 from ..planning.grid import Grid
-from .adapter import ImageGeometry, State, VisionAdapter
+from .adapter import GridState, ImageGeometry, VisionAdapter
 from .oim import merge_axis
 from .processor import blank_run, known_token
 
@@ -107,21 +107,21 @@ class RopeAdapter(VisionAdapter):
         return self.vision.blocks
 
     # ---- what follows the tokens
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """Each patch at its row and column."""
         rows, columns = torch.arange(grid.h), torch.arange(grid.w)
         places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).float()
-        return self.tabulate(State(grid, places))
+        return self.tabulate(GridState(grid, places))
 
-    def follow(self, state: State, merge: Merge, after: Grid) -> State:
+    def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
         """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
         assert state.positions is not None
         axis = 1 if merge.axis == "width" else 0
         length = after.length(merge.axis)
         places = merge_axis(state.positions, axis, merge.group, length)
-        return self.tabulate(State(after, places, dict(state.tables)))
+        return self.tabulate(GridState(after, places, dict(state.tables)))
 
-    def tabulate(self, state: State) -> State:
+    def tabulate(self, state: GridState) -> GridState:
         """cos and sin [h * w, d] of the positions, in the order of the layers."""
         assert state.positions is not None
         places = self.order(state.positions.reshape(1, -1, 2), state)[0]
@@ -130,7 +130,7 @@ class RopeAdapter(VisionAdapter):
         return state
 
     # ---- the steps
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches [N, P, values] -> [N, P, D] in raster order.
 
         The convolution's kernel equals its stride, so it is a matrix; TensorRT refuses the Conv3d.
@@ -150,25 +150,27 @@ class RopeAdapter(VisionAdapter):
         x = x.unflatten(1, (grid.h // k, grid.w // k, k, k))
         return x.permute(0, 1, 3, 2, 4, 5).flatten(1, 4)
 
-    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+    def block(self, layer: int, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """One layer on all entries at once.
 
         Hugging Face's forward takes one long sequence and splits it by lengths it reads from a tensor,
         which cannot be traced for a dynamic number of images.
         """
         b: Any = self.layers[layer]
-        x = x + self.attend(b.attn, b.norm1(x), layer, state)
+        x = x + self.self_attention(b.attn, b.norm1(x), layer, state)
         return x + b.mlp(b.norm2(x))
 
-    def attend(self, attn: Any, x: torch.Tensor, layer: int, state: State) -> torch.Tensor:
+    def self_attention(
+        self, attn: Any, x: torch.Tensor, layer: int, state: GridState
+    ) -> torch.Tensor:
         """Self-attention with rotary positions, inside each entry."""
         qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))
         cos, sin = (state.tables[n][:, None] for n in ("cos", "sin"))
-        q, k = (_turn(qkv[:, :, i], cos, sin).transpose(1, 2) for i in (0, 1))
-        out = self.see(q, k, qkv[:, :, 2].transpose(1, 2), layer, state)
+        q, k = (_rotate(qkv[:, :, i], cos, sin).transpose(1, 2) for i in (0, 1))
+        out = self.attend(q, k, qkv[:, :, 2].transpose(1, 2), layer, state)
         return attn.proj(out.flatten(2))
 
-    def see(self, q, k, v, layer: int, state: State) -> torch.Tensor:
+    def attend(self, q, k, v, layer: int, state: GridState) -> torch.Tensor:
         """q, k, v [N, H, h * w, d] -> [N, h * w, H, d]; everything sees everything."""
         return attention(self.layers[layer], q, k, v, None, is_causal=False)[0]
 
@@ -193,7 +195,7 @@ class QwenVLAdapter(RopeAdapter):
         return known_token(tokenizer, "<|video_pad|>" if frames else cls.visual_token)
 
 
-def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotate [N, S, H, d] in float32, as the checkpoints were trained."""
     y = x.float()
     first, second = y.chunk(2, -1)

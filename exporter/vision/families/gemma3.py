@@ -37,7 +37,9 @@ class Adapter(AbsoluteAdapter):
         return named_token(tokenizer, "boi_token")
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """Start, soft tokens, end, between empty lines (Gemma3Processor's full_image_sequence)."""
         start, end = cls.placeholder(tokenizer, 0), named_token(tokenizer, "eoi_token")
         return [(f"\n\n{start}", 1), (cls.image_token(tokenizer), tokens), (f"{end}\n\n", 1)]

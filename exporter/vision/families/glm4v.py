@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..adapter import State
+from ..adapter import GridState
 from ..rope import RopeAdapter
 
 
@@ -30,7 +30,7 @@ class Adapter(RopeAdapter):
         widths = (blocks, D, D, v.intermediate_size, D)
         return replace(super().shape(config), gated=True, projector=widths)
 
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """The table of positions, sampled on the grid once (Glm4vVisionEmbeddings)."""
         table = self.vision.embeddings.position_embedding.weight.detach().float()
         side = int(table.shape[0] ** 0.5)
@@ -49,7 +49,7 @@ class Adapter(RopeAdapter):
         state.tables["absolute"] = sampled[0].flatten(1).T
         return state
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches, a norm, and the sampled positions."""
         x = self.vision.post_conv_layernorm(super().embed(pixels, state))
         return x + state.tables["absolute"].to(x.dtype)

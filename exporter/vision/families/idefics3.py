@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from ....engines.bundle.manifest import Layout
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, space_to_depth
-from ..adapter import ImageGeometry, State
+from ..adapter import GridState, ImageGeometry
 from ..processor import count_tiles, known_token, pieces
 
 
@@ -56,7 +55,9 @@ class Adapter(AbsoluteAdapter):
         return ImageGeometry(size, tiles, shape, grid, options, True, rows, columns, images, frames)
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """From the processor's own method, with the shrunk count per tile."""
         import transformers
 
@@ -79,11 +80,7 @@ class Adapter(AbsoluteAdapter):
         """Name of the family's processor class."""
         return "Idefics3Processor"
 
-    def __init__(self, model, layout: Layout):
-        super().__init__(model, layout)
-        self.places: torch.Tensor | None = None
-
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """Positions go through buckets of a fixed table; computed once, not in the graph."""
         side = self.vision.embeddings.num_patches_per_side
         places = []
@@ -91,14 +88,14 @@ class Adapter(AbsoluteAdapter):
             at = torch.arange(length) * (1.0 / torch.tensor(length))
             edges = torch.arange(1 / side, 1.0, 1 / side)
             places.append(torch.bucketize(at.clamp(max=1.0 - 1e-6), edges, right=True))
-        self.places = (places[0][:, None] * side + places[1]).flatten()
-        return State(grid)
+        rows = (places[0][:, None] * side + places[1]).flatten()
+        return GridState(grid, tables={"rows": rows})
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches and their rows of the position table."""
         e = self.vision.embeddings
         x = e.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        return x + e.position_embedding(self.places)
+        return x + e.position_embedding(state.tables["rows"])
 
     def project(self, x: torch.Tensor, taps: list[torch.Tensor], grid: Grid) -> torch.Tensor:
         """Norm, blocks, one linear layer."""

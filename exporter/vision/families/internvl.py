@@ -8,7 +8,7 @@ import torch
 from ....errors import LuvcError
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
-from ..adapter import ImageGeometry, State
+from ..adapter import GridState, ImageGeometry
 from ..processor import count_tiles, named_token, pieces
 
 
@@ -71,7 +71,9 @@ class Adapter(AbsoluteAdapter):
         )
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """From the processor's own method, with the shrunk count per tile."""
         from transformers import InternVLProcessor
 
@@ -89,7 +91,7 @@ class Adapter(AbsoluteAdapter):
         """`<IMG_CONTEXT>` in the published checkpoints."""
         return named_token(tokenizer, "context_image_token")
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches, CLS and the position table as it is (tiles have the table's size).
 
         Hugging Face's forward interpolates the table while tracing, even to its own size.
@@ -99,7 +101,7 @@ class Adapter(AbsoluteAdapter):
         x = torch.cat([e.cls_token.expand(x.shape[0], -1, -1), x], 1)
         return x if e.position_embeddings is None else x + e.position_embeddings
 
-    def block(self, layer: int, x: torch.Tensor, state: State) -> torch.Tensor:
+    def block(self, layer: int, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """One InternViT layer."""
         return self.layers[layer](x)
 

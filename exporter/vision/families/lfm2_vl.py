@@ -9,7 +9,7 @@ from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
-from ..adapter import ImageGeometry, State
+from ..adapter import GridState, ImageGeometry
 from ..processor import blank_run, known_token, pieces
 
 
@@ -58,7 +58,9 @@ class Adapter(AbsoluteAdapter):
         return ImageGeometry(real, 1, shape, grid, options, True, 1, 1, images, frames)
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """From the processor's own method, with the shrunk count."""
         from transformers import Lfm2VlProcessor
 
@@ -72,16 +74,16 @@ class Adapter(AbsoluteAdapter):
         found = Lfm2VlProcessor._build_image_tokens(fields, 1, 1, 0, tokens, False, True)
         return pieces("".join(found), token)
 
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """The table of positions, resampled to the grid once."""
         e = self.vision.embeddings
         side = e.position_embedding_size
         table = e.position_embedding.weight.detach().float().reshape(side, side, -1)
         shape = torch.tensor([[grid.h, grid.w]])
         found = e.resize_positional_embeddings(table, shape, grid.tokens)
-        return State(grid, tables={"absolute": found})
+        return GridState(grid, tables={"absolute": found})
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches and their resampled positions."""
         x = self.vision.embeddings.patch_embedding(pixels)
         return x + state.tables["absolute"].to(x.dtype)

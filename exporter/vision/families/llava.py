@@ -9,7 +9,7 @@ from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
-from ..adapter import State
+from ..adapter import GridState
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
@@ -64,7 +64,7 @@ class Adapter(AbsoluteAdapter):
         """All chosen layers but the last to run."""
         return tuple(sorted(set(self.chosen) - {max(self.chosen)}))
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """CLIP has a norm before its first layer."""
         x = self.vision.embeddings(pixels)
         return self.vision.pre_layrnorm(x) if hasattr(self.vision, "pre_layrnorm") else x

@@ -13,7 +13,7 @@ from ....engines.bundle.manifest import Layout
 from ....engines.bundle.schedule import Merge
 from ....errors import LuvcError
 from ...planning.grid import Grid
-from ..adapter import ImageGeometry, State
+from ..adapter import GridState, ImageGeometry
 from ..anyres import Packing, packing
 from ..processor import blank_run
 from . import llava
@@ -69,7 +69,7 @@ class Adapter(llava.Adapter):
             grid, merges = Grid(*layout.grid), layout.schedule.vision
             self.plan = packing(self.model.config, layout.image_size, grid, merges)
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """All tiles of all images through the tower."""
         return super().embed(pixels.flatten(0, 1), state)
 

@@ -12,14 +12,14 @@ from ....errors import LuvcError
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, space_to_depth
-from ..adapter import ImageGeometry
+from ..adapter import GridState, ImageGeometry
 from ..processor import blank_run, count_tiles, known_token, pieces
 
-MARKS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+INDICATORS = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
 
 
 class Adapter(AbsoluteAdapter):
-    """Visual tokens are mixtures of a visual vocabulary's embeddings; its last rows mark the tiles."""
+    """Visual tokens mix the rows of a visual vocabulary's table; its last rows mark tiles in the prompt."""
 
     encoder: ClassVar[str] = "transformer.encoder.layers"
     modules: ClassVar[tuple[str, ...]] = ("model.vision_tower", "model.visual_embeddings_table")
@@ -38,7 +38,7 @@ class Adapter(AbsoluteAdapter):
     @classmethod
     def traits(cls, config: Any) -> dict[str, Any]:
         """Tokens of the prompt that take their embedding from the visual table's last rows."""
-        return {"marks": tuple(config.visual_indicator_token_ids)}
+        return {"indicators": tuple(config.visual_indicator_token_ids)}
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
@@ -85,13 +85,15 @@ class Adapter(AbsoluteAdapter):
         )
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """From the processor's own method, with the shrunk count per tile."""
         import numpy as np
         from transformers import Ovis2Processor
 
-        for mark in MARKS:
-            known_token(tokenizer, mark)
+        for token in INDICATORS:
+            known_token(tokenizer, token)
         fields: Any = SimpleNamespace(image_seq_length=tokens // geometry.tiles)
         grids = np.array([[geometry.rows, geometry.columns]])
         found = Ovis2Processor.replace_image_token(fields, {"grids": grids}, 0)
@@ -102,7 +104,7 @@ class Adapter(AbsoluteAdapter):
         """`<image>`, which need not be a token."""
         return "<image>"
 
-    def embed(self, pixels: torch.Tensor, state) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches with their positions."""
         return self.vision.transformer.embeddings(pixels)
 

@@ -7,7 +7,7 @@ import torch
 
 from ...ops.attention import attention
 from ...planning.cost import EncoderShape
-from ..adapter import State
+from ..adapter import GridState
 from ..rope import QwenVLAdapter
 
 
@@ -31,7 +31,7 @@ class Adapter(QwenVLAdapter):
         """Full attention or windows."""
         return layer in self.vision.fullatt_block_indexes
 
-    def tabulate(self, state: State) -> State:
+    def tabulate(self, state: GridState) -> GridState:
         """Windows, equal sizes side by side: one attention for each size; then cos and sin in that order."""
         assert state.positions is not None
         side = self.vision.window_size // self.vision.patch_size
@@ -46,18 +46,18 @@ class Adapter(QwenVLAdapter):
         state.tables |= {"order": order, "raster": order.argsort(), "segments": segments}
         return super().tabulate(state)
 
-    def order(self, x: torch.Tensor, state: State) -> torch.Tensor:
+    def order(self, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """Window by window."""
         return x.index_select(1, state.tables["order"])
 
-    def raster(self, x: torch.Tensor, state: State) -> torch.Tensor:
+    def raster(self, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """Back to rows and columns."""
         return x.index_select(1, state.tables["raster"])
 
-    def see(self, q, k, v, layer: int, state: State) -> torch.Tensor:
+    def attend(self, q, k, v, layer: int, state: GridState) -> torch.Tensor:
         """Inside windows, but for the layers with full attention."""
         if self.kind(layer):
-            return super().see(q, k, v, layer, state)
+            return super().attend(q, k, v, layer, state)
         outs, start = [], 0
         for count, size in state.tables["segments"]:
             at = start, count, size

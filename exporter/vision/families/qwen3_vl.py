@@ -7,7 +7,7 @@ import torch
 
 from ...planning.cost import EncoderShape
 from ...planning.grid import Grid
-from ..adapter import ImageGeometry, State
+from ..adapter import GridState, ImageGeometry
 from ..rope import QwenVLAdapter
 
 
@@ -33,7 +33,9 @@ class Adapter(QwenVLAdapter):
         return 1, *super().visual_grid(config, geometry, merged)[1:]
 
     @classmethod
-    def expansion(cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int):
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
         """A video: its steps one by one (Qwen3VLProcessor.replace_video_token)."""
         if not geometry.frames:
             return super().expansion(tokenizer, processor, geometry, tokens)
@@ -49,7 +51,7 @@ class Adapter(QwenVLAdapter):
         """Tapped layers."""
         return tuple(self.vision.deepstack_visual_indexes)
 
-    def start(self, grid: Grid) -> State:
+    def start(self, grid: Grid) -> GridState:
         """The table of positions, resampled to the grid once."""
         from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
@@ -66,7 +68,7 @@ class Adapter(QwenVLAdapter):
         state.tables["absolute"] = (table[index] * weight[..., None]).sum(1)
         return state
 
-    def embed(self, pixels: torch.Tensor, state: State) -> torch.Tensor:
+    def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """Patches and their resampled positions."""
         x = super().embed(pixels, state)
         return x + state.tables["absolute"].to(x.dtype)
