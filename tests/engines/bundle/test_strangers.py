@@ -15,12 +15,6 @@ from luvc.engines.bundle.manifest import Manifest
 from luvc.errors import LuvcError
 
 
-@pytest.fixture
-def copy(workshop, tmp_path):
-    """A bundle that a test may change."""
-    return Path(shutil.copytree(workshop.bundle("qwen2").path, tmp_path / "bundle"))
-
-
 def in_the_hubs_cache(bundle: Path, root: Path) -> Path:
     """The bundle as the hub's cache holds a repository: files in `blobs`, a folder of links to them."""
     repository = root / "models--someone--bundle"
