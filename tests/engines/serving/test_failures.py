@@ -1,0 +1,82 @@
+"""What fails, fails alone: wrong requests, layouts without memory, bugs."""
+
+import pytest
+
+from luvc.engines.reply import Reply
+from luvc.errors import LuvcError
+
+from ...conftest import ask
+from .conftest import until
+
+
+def test_wrong_requests_fail_alone(serve, picture):
+    scheduler = serve(rows=2)
+    good = scheduler.submit(ask("Why?", picture), max_new_tokens=30)
+    cases = {
+        "no image": ask("Why?"),
+        "text tokens": ask("word " * 200, picture),
+        "cannot be read": ask("Why?", b"not a picture"),
+        "a message needs": [{"role": "user"}],
+    }
+    for message, request in cases.items():
+        with pytest.raises(LuvcError, match=message):
+            _ = scheduler.submit(request).answer
+    with pytest.raises(LuvcError, match="top_p"):
+        scheduler.submit(ask("Why?", picture), top_p=7)
+    assert len(good.answer.token_ids) == 30
+
+
+def test_a_bug_fails_what_runs_and_nothing_else(serve, vlm, picture, monkeypatch):
+    scheduler = serve(rows=2)
+    step = vlm.runner.step
+    monkeypatch.setattr(vlm.runner, "step", lambda *a: 1 / 0)
+    ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4)
+    with pytest.raises(ZeroDivisionError):
+        _ = ticket.answer
+    monkeypatch.setattr(vlm.runner, "step", step)
+    assert len(scheduler.submit(ask("Why?", picture), max_new_tokens=4).answer.token_ids) == 4
+
+
+def test_a_layout_without_memory_fails_its_requests_alone(workshop, serve, picture, monkeypatch):
+    vlm = workshop.vlm("qwen2-layouts", 1)
+    scheduler = serve(vlm, rows=1)
+
+    def refuse(layout, batch):
+        raise LuvcError("the caches do not fit")
+
+    monkeypatch.setattr(vlm.runner, "new_caches", refuse)
+    wide, small = picture[:56, :112], picture[:56, :56]
+    ticket = scheduler.submit(ask("Why?", wide), max_new_tokens=2)
+    until(lambda: ticket.done)
+    with pytest.raises(LuvcError, match="do not fit"):
+        _ = ticket.answer
+    assert len(scheduler.submit(ask("Why?", small), max_new_tokens=2).answer.token_ids) == 2
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_bug_in_one_answer_leaves_its_neighbours(serve, vlm, picture, monkeypatch, after):
+    """Sampling and detokenising are done for each row: the first token and any later one may fail."""
+    accept = Reply.accept
+
+    def fail_one(reply, logits):
+        failing = (reply.sampling.seed, len(reply.ids)) == (9, after)
+        return 1 / 0 if failing else accept(reply, logits)
+
+    monkeypatch.setattr(Reply, "accept", fail_one)
+    scheduler = serve(rows=3)
+    options = {"max_new_tokens": 20, "do_sample": False}
+    tickets = [scheduler.submit(ask("Why?", picture), seed=s, **options) for s in (8, 9, 7)]
+    until(lambda: all(t.done for t in tickets))
+    with pytest.raises(ZeroDivisionError):
+        _ = tickets[1].answer
+    expected = vlm.generate(ask("Why?", picture), **options).token_ids
+    assert tickets[0].answer.token_ids == tickets[2].answer.token_ids == expected
+    assert scheduler.running == 0 and scheduler.counters.failed == 1
+
+
+def test_a_notify_that_fails_is_logged(serve, picture, caplog):
+    scheduler = serve(rows=2)
+    other = scheduler.submit(ask("Why?", picture), max_new_tokens=10)
+    ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4, notify=lambda t: 1 / 0)
+    until(lambda: "the notify of a request failed" in caplog.text)
+    assert len(ticket.answer.token_ids) == 4 and len(other.answer.token_ids) == 10
