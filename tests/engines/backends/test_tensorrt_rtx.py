@@ -1,12 +1,9 @@
 """TensorRT-RTX builds every graph without a GPU; plans and networks are read, nothing is run."""
 
 import re
-import shutil
-import warnings
 from collections import Counter
 from pathlib import Path
 
-import onnx
 import pytest
 
 from luvc.engines import Bundle
@@ -19,55 +16,13 @@ from luvc.engines.bundle.graph_file import read_graph
 from luvc.errors import LuvcError
 
 from ...conftest import TINY
+from .conftest import CASES
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 pytest.importorskip("polygraphy", reason="Polygraphy is not installed")
-
 pytestmark = pytest.mark.xdist_group("tensorrt-rtx")  # one process builds the engines
 LAYERS, VISION_LAYERS = TINY["layers"], TINY["vision_layers"]
 SEVERAL, SINGLE = "_gemm_mha_v2", "_gemv_mha_v1"  # fused attention: several queries, one query
-# Every pair of ratio, dtype and head size; the others differ from these in no operator.
-CASES = [
-    ("qwen2-fp16", 2.0),
-    ("qwen2-defaults-fp16", 2.0),
-    ("qwen2-bf16", 1.0),
-    ("qwen3-128-fp16", 1.0),
-    ("qwen3-128-bf16", 2.0),
-]
-
-
-@pytest.fixture(scope="module")
-def engines(workshop, tmp_path_factory):
-    """A function: (case, ratio) -> a bundle with engines."""
-    made = {}
-
-    def make(case, ratio) -> Bundle:
-        if (case, ratio) not in made:
-            target = tmp_path_factory.mktemp("engines") / "bundle"
-            shutil.copytree(workshop.bundle(case, ratio).path, target)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                made[case, ratio] = tensorrt_rtx.build(Bundle.load(target))[0]
-            make.said += [str(w.message) for w in caught]
-        return made[case, ratio]
-
-    make.said = []
-    return make
-
-
-def test_questions_without_a_picture_have_engines(engines):
-    bundle = engines("qwen2-text-fp16", 2.0)
-    pictured, text = bundle.manifest.layouts
-    (engine,) = bundle.manifest.engines
-    assert [f.graph for f in engine.graphs] == [*pictured.graphs.files, *text.graphs.files]
-    assert len(text.graphs.files) == 2
-    assert kernels(bundle, text.graphs.prefill)
-
-
-@pytest.fixture
-def copy(engines, tmp_path):
-    """A bundle with engines that a test may change."""
-    return Bundle.load(shutil.copytree(engines(*CASES[0]).path, tmp_path / "bundle"))
 
 
 def kernels(bundle, graph) -> Counter:
@@ -85,6 +40,15 @@ def layer_types(path) -> Counter:
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(path))
     return Counter(network.get_layer(i).type.name for i in range(network.num_layers))
+
+
+def test_questions_without_a_picture_have_engines(engines):
+    bundle = engines("qwen2-text-fp16", 2.0)
+    pictured, text = bundle.manifest.layouts
+    (engine,) = bundle.manifest.engines
+    assert [f.graph for f in engine.graphs] == [*pictured.graphs.files, *text.graphs.files]
+    assert len(text.graphs.files) == 2
+    assert kernels(bundle, text.graphs.prefill)
 
 
 @pytest.mark.parametrize(("case", "ratio"), CASES)
@@ -178,9 +142,6 @@ def test_an_interrupted_build_changes_nothing(copy):
     assert not list(copy.path.glob(".engines*"))
 
 
-# ---- flags
-
-
 def test_the_step_is_built_so_that_a_cuda_graph_can_hold_it(engines):
     engines(*CASES[0])
     assert not [text for text in engines.said if "CUDA graph" in text]
@@ -220,109 +181,6 @@ def test_a_step_that_must_allocate_is_built_all_the_same(copy, monkeypatch):
     steps = [flags for graph, flags in tried if graph == layout.graphs.step]
     assert steps == [{"TF32": False, trt_build.RECORDABLE: True}, {"TF32": False}]
     assert len(tried) == 4
-
-
-# ---- what is refused
-
-
-def change_graph(bundle, change, graph="step"):
-    """Change a graph file and the size the manifest knows of it."""
-    (layout,) = bundle.manifest.layouts
-    name = layout.graphs.model_dump()[graph]
-    model = onnx.load(bundle.file(name), load_external_data=False)
-    change(model)
-    bundle.file(name).write_bytes(model.SerializeToString())
-
-
-def first_weight(model):
-    return next(t for t in model.graph.initializer if t.external_data)
-
-
-def point_outside(model):
-    first_weight(model).external_data[0].value = "../../secret.bin"
-
-
-def point_to_unlisted(model):
-    first_weight(model).external_data[0].value = "other.bin"
-
-
-def unknown_operator(model):
-    model.graph.node[0].domain, model.graph.node[0].op_type = "luvc", "Mystery"
-
-
-def unsupported_operator(model):
-    node = next(n for n in model.graph.node if n.op_type == "Cos")
-    node.op_type, node.name = "Det", "node_det"
-
-
-def keep_too_many(model):
-    node = next(n for n in model.graph.node if n.op_type == "SpectrumSelect")
-    next(a for a in node.attribute if a.name == "keep").i = 10_000
-
-
-@pytest.mark.parametrize(
-    ("graph", "change", "message"),
-    [
-        ("step", point_outside, "leaves the bundle"),
-        ("step", point_to_unlisted, "onnx/other.bin, which the manifest does not list"),
-        ("prefill", unknown_operator, "luvc::Mystery, which luvc-export does not write"),
-        ("step", unsupported_operator, "does not accept onnx/step.*node_det"),
-        ("prefill", keep_too_many, "keeps 10000 of 30 visual tokens"),
-    ],
-)
-def test_bad_graphs_are_refused_by_node(copy, graph, change, message):
-    change_graph(copy, change, graph)
-    with pytest.raises(LuvcError, match=message):
-        tensorrt_rtx.build(copy, BuildOptions(batch=(1, 1, 2)))
-
-
-def test_a_damaged_graph_and_no_visual_tokens_are_refused(copy):
-    (layout,) = copy.manifest.layouts
-    empty = layout.model_copy(update={"visual_tokens": 0})
-    bundle = copy.with_manifest(copy.manifest.model_copy(update={"layouts": (empty,)}))
-    with pytest.raises(LuvcError, match="V = 0"):
-        tensorrt_rtx.build(bundle)
-    copy.file(layout.graphs.vision).write_bytes(b"\xff" * 100)
-    with pytest.raises(LuvcError, match="not a readable ONNX file"):
-        tensorrt_rtx.build(copy)
-
-
-def test_a_link_out_of_the_bundle_is_refused(copy, tmp_path):
-    weights = copy.file("onnx/weights.safetensors")
-    weights.rename(tmp_path / "elsewhere")
-    weights.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(LuvcError, match="leaves the bundle"):
-        tensorrt_rtx.build(copy)
-
-
-def test_a_registered_plugin_is_refused_before_the_parser_ends_the_process(copy, monkeypatch):
-    class Registry:
-        def get_creator(self, name, version, space):
-            return object() if (name, version, space) == ("SpectrumSelect", "1", "luvc") else None
-
-    monkeypatch.setattr(trt, "get_plugin_registry", Registry)
-    with pytest.raises(LuvcError, match=r"luvc::SpectrumSelect.*ends the process"):
-        tensorrt_rtx.build(copy)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (BuildOptions(batch=(2, 1, 8)), "batch 2,1,8"),
-        (BuildOptions(batch=(0, 1, 8)), "batch 0,1,8"),
-        (BuildOptions(memory_gib=0), "memory limit 0 GiB"),
-        (BuildOptions(targets=("sm90",)), "target 'sm90' is not one of sm75"),
-    ],
-)
-def test_bad_options(copy, options, message):
-    with pytest.raises(LuvcError, match=message):
-        tensorrt_rtx.build(copy, options)
-
-
-def test_float32_is_refused(copy):
-    bundle = copy.with_manifest(copy.manifest.model_copy(update={"dtype": "float32"}))
-    with pytest.raises(LuvcError, match="export with --dtype fp16"):
-        tensorrt_rtx.build(bundle)
 
 
 def test_the_documented_trtexec_commands(copy, monkeypatch, capsys):
