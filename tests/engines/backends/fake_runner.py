@@ -1,0 +1,29 @@
+"""The TensorRT runner of a bundle on the fake device."""
+
+from luvc.engines.backends.trt import graph as trt_graph
+from luvc.engines.backends.trt.runner import TrtRunner
+from luvc.engines.bundle.manifest import Engine, EngineFile
+
+from .fake_device import FakeSessions
+
+CASE = "qwen2-fp16"
+
+
+def entry(bundle, **change) -> Engine:
+    """A manifest entry whose plans are the graphs themselves."""
+    files = [
+        EngineFile(
+            graph=graph,
+            file=graph,
+            key="",
+            profiles=trt_graph.profiles(bundle.manifest, layout, graph, (1, 1, 4), 4),
+        )
+        for layout in bundle.manifest.layouts
+        for graph in layout.graphs.files
+    ]
+    about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot"} | change
+    return Engine(graphs=tuple(files), **about)
+
+
+def make(bundle, cuda) -> TrtRunner:
+    return TrtRunner(bundle, entry(bundle), cuda, FakeSessions(cuda), "fake")
