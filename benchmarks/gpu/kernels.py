@@ -26,7 +26,7 @@ from luvc.tools.bench.machine import provenance
 
 from ..files import write_json
 from . import RESULTS, forms
-from .stage import Case, Stage, check
+from .stage import Sizes, Stage, check
 from .timing import Captured, Clock
 
 SHAPES = [(1, 256, 896), (1, 1024, 3584), (1, 4096, 4096), (8, 1024, 4096), (1, 16384, 3584)]
@@ -41,28 +41,28 @@ LIMIT = 1e-5
 REPEATS, MOST_SETS = 30, 300
 
 
-def cases(few: bool = False) -> list[Case]:
+def all_sizes(few: bool = False) -> list[Sizes]:
     """What is checked; every length in every type, channels odd and even, one pass and several."""
     if few:
-        sizes = [*((V, 12) for V in FEW), *MULTI_PASS]
-        typed = zip(sizes, cycle(DTYPES), strict=False)
-        return [Case(V, channels=D, dtype=d) for (V, D), d in typed]
+        shapes = [*((V, 12) for V in FEW), *MULTI_PASS]
+        typed = zip(shapes, cycle(DTYPES), strict=False)
+        return [Sizes(V, channels=D, dtype=d) for (V, D), d in typed]
     pairs = [*((V, 1) for V in LENGTHS), *IN_GROUPS]
     once = [
-        Case(V, groups, batch=2, channels=40 if d == "float16" else 13, dtype=d)
+        Sizes(V, groups, batch=2, channels=40 if d == "float16" else 13, dtype=d)
         for V, groups in pairs
         for d in DTYPES
     ]
-    return [*once, *(Case(V, channels=D, dtype=d) for V, D in MULTI_PASS for d in DTYPES)]
+    return [*once, *(Sizes(V, channels=D, dtype=d) for V, D in MULTI_PASS for d in DTYPES)]
 
 
-def checked(case: Case) -> dict[str, Any]:
+def checked(sizes: Sizes) -> dict[str, Any]:
     """A check; a kernel that cannot be launched fails it."""
     try:
-        return check(case)
+        return check(sizes)
     except RuntimeError as error:
         failed = {"relative_error": float("inf"), "select_exact": False, "gather_exact": False}
-        return vars(case) | failed | {"error": brief(error)}
+        return vars(sizes) | failed | {"error": brief(error)}
 
 
 def passes(found: dict[str, Any]) -> bool:
@@ -77,21 +77,21 @@ def failures(report: dict[str, Any]) -> list[dict[str, Any]]:
     return [*(c for c in report["checks"] if not passes(c)), *off]
 
 
-def compile_all(wanted: list[Case]) -> None:
-    """Compile what the cases need, several at a time; what does not compile fails its check."""
-    plans = sorted({plan for case in wanted for plan in case.plans}, key=str)
+def compile_all(wanted: list[Sizes]) -> None:
+    """Compile what the sizes need, several at a time; what does not compile fails its check."""
+    plans = sorted({plan for sizes in wanted for plan in sizes.plans}, key=str)
     with ThreadPoolExecutor() as pool:
         for plan in plans:
             pool.submit(nvrtc.compile_launch, plan)
 
 
-def check_all(wanted: list[Case], report: dict[str, Any], target: Path | None) -> None:
+def check_all(wanted: list[Sizes], report: dict[str, Any], target: Path | None) -> None:
     """Check one type after the other; where there is a target, the report is written after each."""
     report |= {"checks": [], "planned": len(wanted)}
     for dtype in DTYPES:
-        part = [case for case in wanted if case.dtype == dtype]
+        part = [sizes for sizes in wanted if sizes.dtype == dtype]
         compile_all(part)
-        report["checks"] += [checked(case) for case in part]
+        report["checks"] += [checked(sizes) for sizes in part]
         if target is not None:
             write_json(target, report)
 
@@ -120,12 +120,12 @@ def launch_cost(clock: Clock) -> float:
     return microseconds(lambda _: x.add_(1), [x] * 200, clock)["median"]
 
 
-def input_sets(case: Case, text: int, cache: int) -> list[torch.Tensor]:
+def input_sets(sizes: Sizes, text: int, cache: int) -> list[torch.Tensor]:
     """Hidden states [B, S, D] whose visual tokens together are twice the L2 cache."""
-    size = case.batch * case.tokens * case.channels * 2
+    size = sizes.batch * sizes.tokens * sizes.channels * 2
     count = max(4, min(MOST_SETS, -(-2 * cache // size)))
-    shape = case.batch, case.tokens + text, case.channels
-    dtype = getattr(torch, case.dtype)
+    shape = sizes.batch, sizes.tokens + text, sizes.channels
+    dtype = getattr(torch, sizes.dtype)
     return [torch.randn(shape, device="cuda", dtype=dtype) for _ in range(count)]
 
 
@@ -141,8 +141,8 @@ def other_forms(V: int, cutoff: int, device: torch.device) -> dict[str, forms.Fo
 
 def floors(stage: Stage, bandwidth: float) -> dict[str, float]:
     """Microseconds that the bytes of each kernel need, each read or written once."""
-    case, hidden = stage.case, stage.gathered[0]
-    visual = case.batch * case.tokens * case.channels * hidden.element_size()
+    sizes, hidden = stage.sizes, stage.gathered[0]
+    visual = sizes.batch * sizes.tokens * sizes.channels * hidden.element_size()
     indices = sum(t.nbytes for t in (stage.index, *stage.selected))
     moved = {
         "score": visual + stage.energies.nbytes,
@@ -155,13 +155,13 @@ def floors(stage: Stage, bandwidth: float) -> dict[str, float]:
 def time_shape(shape: tuple[int, int, int], bandwidth: float, clock: Clock) -> dict[str, Any]:
     """Microseconds of one shape in float16."""
     B, V, D = shape
-    case, properties = Case(V, batch=B, channels=D), torch.cuda.get_device_properties(0)
-    stage = Stage(case, text=64)
-    sets = input_sets(case, 64, properties.L2_cache_size)
+    sizes, properties = Sizes(V, batch=B, channels=D), torch.cuda.get_device_properties(0)
+    stage = Stage(sizes, text=64)
+    sets = input_sets(sizes, 64, properties.L2_cache_size)
     gathers = [(x, tuple(torch.empty_like(t) for t in stage.gathered)) for x in sets]
-    others = other_forms(V, case.cutoff, clock.device)
+    others = other_forms(V, sizes.cutoff, clock.device)
     stage.run(sets[0])
-    exact = forms.fft(V, case.cutoff, torch.float64)(sets[0])
+    exact = forms.fft(V, sizes.cutoff, torch.float64)(sets[0])
     errors = {"kernel": _error(stage.energies.sum(1), exact)}
     errors |= {name: _error(form(sets[0]), exact) for name, form in others.items()}
     capability = f"{properties.major}.{properties.minor}"
@@ -217,7 +217,7 @@ def main(
     report: dict[str, Any] = {"limit": LIMIT}
     if target is not None:
         report = provenance("python -m benchmarks.gpu.kernels") | report
-    check_all(cases(few), report, target)
+    check_all(all_sizes(few), report, target)
     checks, failed = report["checks"], failures(report)
     worst = max(c["relative_error"] for c in checks)
     print(f"{len(checks)} checks, {len(failed)} failed, worst relative error {worst:.1e}")

@@ -20,7 +20,7 @@ TEXT = 9
 
 
 @dataclass(frozen=True)
-class Case:
+class Sizes:
     """What a stage is checked or timed at."""
 
     tokens: int
@@ -50,28 +50,32 @@ class Case:
 
 
 class Stage:
-    """The kernels of a case, with inputs and poisoned outputs.
+    """The kernels at these sizes, with inputs and poisoned outputs.
 
     Args:
-        case: the sizes.
+        sizes: of the tokens, the batch and the channels.
         index: where the visual tokens stand, int64 [B, V]; default side by side.
         text: text tokens around them.
         device: where tensors lie.
     """
 
     def __init__(
-        self, case: Case, index: torch.Tensor | None = None, text: int = TEXT, device: str = "cuda"
+        self,
+        sizes: Sizes,
+        index: torch.Tensor | None = None,
+        text: int = TEXT,
+        device: str = "cuda",
     ):
-        self.case, self.text = case, text
-        B, V, D, S = case.batch, case.tokens, case.channels, case.tokens + text
-        k, rows = case.keep, text + case.keep
-        self.score_plan, self.select_plan, self.gather_plan = case.plans
-        self._kernels = [cuda.kernel(plan) for plan in case.plans]
+        self.sizes, self.text = sizes, text
+        B, V, D, S = sizes.batch, sizes.tokens, sizes.channels, sizes.tokens + text
+        k, rows = sizes.keep, text + sizes.keep
+        self.score_plan, self.select_plan, self.gather_plan = sizes.plans
+        self._kernels = [cuda.kernel(plan) for plan in sizes.plans]
         side_by_side = torch.arange(4, 4 + V, device=device).expand(B, -1)
         self.index = (side_by_side if index is None else index.to(device)).contiguous()
         self.positions = torch.arange(S, device=device)[None, :, None].expand(B, -1, 3).contiguous()
-        self.twiddle = twiddle(V // case.groups).to(device)
-        dtype = getattr(torch, case.dtype)
+        self.twiddle = twiddle(V // sizes.groups).to(device)
+        dtype = getattr(torch, sizes.dtype)
         nan = float("nan")
         self.energies = torch.full((B, self.score_plan.chunks, V), nan, device=device)
         self.selected = tuple(
@@ -84,19 +88,19 @@ class Stage:
 
     def score(self, hidden: torch.Tensor) -> None:
         """Energies of hidden [B, S, D]."""
-        call = score_call(self.score_plan, *hidden.shape, self.case.cutoff)
+        call = score_call(self.score_plan, *hidden.shape, self.sizes.cutoff)
         self._kernels[0](call, (hidden, self.index, self.twiddle), (self.energies,))
 
     def select(self, hidden: torch.Tensor) -> None:
         """Indices from the energies; hidden is not read."""
         B, S, _ = self.positions.shape
-        call = select_call(self.select_plan, B, S, self.score_plan.chunks, self.case.keep)
+        call = select_call(self.select_plan, B, S, self.score_plan.chunks, self.sizes.keep)
         self._kernels[1](call, (self.energies, self.index, self.positions), self.selected)
 
     def gather(self, hidden: torch.Tensor, outputs: tuple[torch.Tensor, ...] | None = None) -> None:
         """Surviving rows, into these outputs or the stage's own."""
         (B, S, D), rows = hidden.shape, self.selected[0].shape[1]
-        call = gather_call(D, self.case.dtype, B, S, rows, 3)
+        call = gather_call(D, self.sizes.dtype, B, S, rows, 3)
         found = self.gathered if outputs is None else outputs
         self._kernels[2](call, (hidden, self.positions, self.selected[0]), found)
 
@@ -107,29 +111,31 @@ class Stage:
         self.gather(hidden)
 
 
-def check(case: Case, device: str = "cuda") -> dict:
-    """A case against numpy in float64 (energies) and the reference (select and gather, exactly).
+def check(sizes: Sizes, device: str = "cuda") -> dict:
+    """The kernels against numpy in float64 (energies) and the reference (select and gather, exactly).
 
     All inputs are made on the host, so that a memory checker sees little but these kernels.
     """
-    rng = np.random.default_rng(case.tokens)
-    S, B = case.tokens + TEXT, case.batch
-    index = np.stack([np.sort(rng.permutation(S)[: case.tokens]) for _ in range(B)])
-    values = torch.from_numpy(rng.standard_normal((B, S, case.channels)) + 0.5)
-    hidden = values.to(getattr(torch, case.dtype))
-    stage = Stage(case, torch.from_numpy(index), device=device)
+    rng = np.random.default_rng(sizes.tokens)
+    S, B = sizes.tokens + TEXT, sizes.batch
+    index = np.stack([np.sort(rng.permutation(S)[: sizes.tokens]) for _ in range(B)])
+    values = torch.from_numpy(rng.standard_normal((B, S, sizes.channels)) + 0.5)
+    hidden = values.to(getattr(torch, sizes.dtype))
+    stage = Stage(sizes, torch.from_numpy(index), device=device)
     stage.run(hidden.to(device))
     visual = np.take_along_axis(hidden.double().numpy(), index[..., None], 1)
-    wanted = energies(visual, case.groups, case.cutoff)
+    wanted = energies(visual, sizes.groups, sizes.cutoff)
     parts, positions = stage.energies.cpu(), stage.positions.cpu()
     summed = parts.double().sum(1).numpy()
     # from the kernel's own energies, added in its order, so that select is compared exactly
     ordered = reduce(torch.add, parts.unbind(1))[:, None]
-    selected = spectrum_select(ordered, torch.from_numpy(index), positions, case.keep, case.groups)
+    selected = spectrum_select(
+        ordered, torch.from_numpy(index), positions, sizes.keep, sizes.groups
+    )
     gathered = gather_tokens(hidden, positions, selected[0])
     return {
-        "tokens": case.tokens, "groups": case.groups, "channels": case.channels,
-        "dtype": case.dtype, "kernel": stage.score_plan.source,
+        "tokens": sizes.tokens, "groups": sizes.groups, "channels": sizes.channels,
+        "dtype": sizes.dtype, "kernel": stage.score_plan.source,
         "relative_error": float(np.abs(summed - wanted).max() / wanted.max()),
         "select_exact": _equal(stage.selected, selected),
         "gather_exact": _equal(stage.gathered, gathered),

@@ -1,4 +1,4 @@
-"""The kernels' benchmark as far as a CPU allows: cases, forms, checks on the host's kernels, verdicts."""
+"""The kernels' benchmark as far as a CPU allows: sizes, forms, checks on the host's kernels, verdicts."""
 
 import json
 import re
@@ -40,33 +40,33 @@ def _array(t: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "case", [stage.Case(144, 1, 2, 6, "float32"), stage.Case(105, 3, 2, 5, "bfloat16")]
+    "sizes", [stage.Sizes(144, 1, 2, 6, "float32"), stage.Sizes(105, 3, 2, 5, "bfloat16")]
 )
-def test_a_check_passes_and_can_fail(host, case):
-    found = stage.check(case, "cpu")
+def test_a_check_passes_and_can_fail(host, sizes):
+    found = stage.check(sizes, "cpu")
     assert kernels.passes(found), found
     assert found["relative_error"] > 0
     host["score.cu"] = lambda energies: energies.fill(np.nan)
-    assert not kernels.passes(stage.check(case, "cpu"))
+    assert not kernels.passes(stage.check(sizes, "cpu"))
     host["score.cu"] = lambda energies: energies.__setitem__(0, energies[0] * 1.0001)
-    assert not kernels.passes(stage.check(case, "cpu"))
+    assert not kernels.passes(stage.check(sizes, "cpu"))
     host["score.cu"] = lambda energies: None
     host["select.cu"] = lambda keep_index: keep_index.__setitem__((0, -1), -1)
-    assert not stage.check(case, "cpu")["select_exact"]
+    assert not stage.check(sizes, "cpu")["select_exact"]
 
 
 def test_a_kernel_that_cannot_be_launched_fails_its_check(monkeypatch):
-    def refuse(case):
+    def refuse(sizes):
         raise RuntimeError("score.cu: cuLaunchKernel returned CUDA error 700")
 
     monkeypatch.setattr(kernels, "check", refuse)
-    found = kernels.checked(stage.Case(144))
+    found = kernels.checked(stage.Sizes(144))
     assert not kernels.passes(found) and "error 700" in found["error"]
     assert found["tokens"] == 144
 
 
 def test_every_length_and_type_of_the_kernels_tests_is_checked():
-    checked = {(c.tokens, c.groups, c.dtype) for c in kernels.cases()}
+    checked = {(c.tokens, c.groups, c.dtype) for c in kernels.all_sizes()}
     tested = {(c.tokens, c.groups) for c in test_kernels.CASES}
     assert {(t, g, d) for t, g in tested for d in kernels.DTYPES} <= checked
 
@@ -74,9 +74,9 @@ def test_every_length_and_type_of_the_kernels_tests_is_checked():
 @pytest.mark.parametrize("few", [True, False])
 def test_every_kernel_is_checked_with_one_pass_and_with_several(few):
     seen = {False: set(), True: set()}
-    for case in kernels.cases(few):
-        plan = case.plans[0]
-        several = test_kernels.several_passes(plan, case.channels)
+    for sizes in kernels.all_sizes(few):
+        plan = sizes.plans[0]
+        several = test_kernels.several_passes(plan, sizes.channels)
         seen[several].add((plan.source, dict(plan.macros).get("PAIRS")))
     assert seen[True] == test_kernels.SEVERAL
     assert {source for source, _ in seen[False]} == {source for source, _ in test_kernels.SEVERAL}
@@ -87,20 +87,20 @@ def test_a_kernel_that_does_not_compile_fails_only_its_check(monkeypatch):
         raise RuntimeError(f"{plan.source}: division by zero")
 
     monkeypatch.setattr(nvrtc, "compile_launch", refuse)
-    kernels.compile_all([stage.Case(144)])
+    kernels.compile_all([stage.Sizes(144)])
 
 
 def test_checks_are_written_type_by_type(tmp_path, monkeypatch):
-    def run(case):
-        if case.dtype == "float32":
+    def run(sizes):
+        if sizes.dtype == "float32":
             raise KeyboardInterrupt
-        return {"dtype": case.dtype}
+        return {"dtype": sizes.dtype}
 
     monkeypatch.setattr(kernels, "checked", run)
     monkeypatch.setattr(kernels, "compile_all", lambda wanted: None)
     target = tmp_path / "kernels.json"
     with pytest.raises(KeyboardInterrupt):
-        kernels.check_all(kernels.cases(few=True), {"limit": kernels.LIMIT}, target)
+        kernels.check_all(kernels.all_sizes(few=True), {"limit": kernels.LIMIT}, target)
     found = json.loads(target.read_text())
     assert found["limit"] == kernels.LIMIT
     assert {c["dtype"] for c in found["checks"]} == {"float16", "bfloat16"}
@@ -115,8 +115,8 @@ def test_timed_energies_are_held_to_the_limit():
 
 
 def test_timed_gathers_write_where_they_are_told(host):
-    case = stage.Case(144, 1, 2, 6, "float32")
-    tried = stage.Stage(case, device="cpu")
+    sizes = stage.Sizes(144, 1, 2, 6, "float32")
+    tried = stage.Stage(sizes, device="cpu")
     hidden = torch.randn(2, 144 + stage.TEXT, 6)
     tried.run(hidden)
     wanted = [t.clone() for t in tried.gathered]
@@ -128,8 +128,8 @@ def test_timed_gathers_write_where_they_are_told(host):
 
 
 def test_every_timed_kernel_has_a_floor(host):
-    case = stage.Case(144, 1, 2, 6, "float16")
-    tried = stage.Stage(case, device="cpu")
+    sizes = stage.Sizes(144, 1, 2, 6, "float16")
+    tried = stage.Stage(sizes, device="cpu")
     energies = 2 * tried.score_plan.chunks * 144 * 4
     indices = 2 * 8 * (144 + (stage.TEXT + 72) + 72 + 72)
     found = kernels.floors(tried, bandwidth=1e6)
