@@ -1,4 +1,4 @@
-"""The language model for the study: Hugging Face's layers with a pruning stage before some of them.
+"""The language model for the study: Hugging Face's layers with a pruning rule before some of them.
 
 Letters: B questions, S sequence, V visual tokens, V_l those entering layer l, T tail tokens, D width,
 H heads, d head size, k visual tokens kept.
@@ -17,8 +17,8 @@ from .questions import Group
 
 
 @dataclass
-class State:
-    """The sequence before a layer, as a stage sees it.
+class LayerInput:
+    """The sequence before a layer, as a rule sees it.
 
     Attributes:
         number: of the layer that comes next.
@@ -28,7 +28,7 @@ class State:
         visual: places of the visual tokens in the sequence, [B, V_l], ascending.
         last: place of the prompt's last token, [B].
         turned: cos and sin of the rotary embedding at `positions`, [B, S, d].
-        memory: what `after` left for later stages; rows follow the visual tokens, [B, V_l].
+        memory: what `after` left for later rules; rows follow the visual tokens, [B, V_l].
     """
 
     number: int
@@ -69,7 +69,7 @@ class State:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a stage leaves: ordinals [B, k] among the visual tokens, ascending, and new values.
+    """What a rule leaves: ordinals [B, k] among the visual tokens, ascending, and new values.
 
     Attributes:
         ordinals: int64 [B, k].
@@ -80,7 +80,7 @@ class Kept:
     values: Tensor | None = None
 
 
-Stage = Callable[[State, int], Kept]
+Rule = Callable[[LayerInput, int], Kept]
 """(the sequence before a layer, visual tokens to keep) -> what is kept."""
 After = Callable[[dict[str, Tensor], Tensor, Tensor, Tensor, Tensor], None]
 """Told (memory, attention input, its output, MLP input, its output), of visual tokens [B, V_l, D]."""
@@ -92,27 +92,27 @@ def top(scores: Tensor, keep: int) -> Tensor:
     return best.sort(dim=1).values
 
 
-def prune(state: State, kept: Kept, renumber: bool) -> None:
-    """Drop the visual tokens that are not kept from a state, in place."""
-    B, V = state.visual.shape
-    k, S = kept.ordinals.shape[1], state.hidden.shape[1]
-    stays = torch.zeros(B, V, dtype=torch.bool, device=state.hidden.device)
+def prune(entering: LayerInput, kept: Kept, renumber: bool) -> None:
+    """Drop the visual tokens that are not kept from the sequence, in place."""
+    B, V = entering.visual.shape
+    k, S = kept.ordinals.shape[1], entering.hidden.shape[1]
+    stays = torch.zeros(B, V, dtype=torch.bool, device=entering.hidden.device)
     stays.scatter_(1, kept.ordinals, True)
-    survives = torch.ones(B, S, dtype=torch.bool, device=state.hidden.device)
-    survives.scatter_(1, state.visual, stays)
+    survives = torch.ones(B, S, dtype=torch.bool, device=entering.hidden.device)
+    survives.scatter_(1, entering.visual, stays)
     index = (~survives).byte().argsort(dim=1, stable=True)[:, : S - V + k]
-    hidden = state.hidden
+    hidden = entering.hidden
     if kept.values is not None:
-        where = state.visual.gather(1, kept.ordinals)[..., None].expand_as(kept.values)
+        where = entering.visual.gather(1, kept.ordinals)[..., None].expand_as(kept.values)
         hidden = hidden.scatter(1, where, kept.values.to(hidden.dtype))
     place = survives.long().cumsum(1) - 1
-    state.hidden = take_rows(hidden, index)
-    state.positions = state.positions.gather(1, index)
+    entering.hidden = take_rows(hidden, index)
+    entering.positions = entering.positions.gather(1, index)
     if renumber:
-        state.positions = torch.arange(S - V + k, device=index.device).expand(B, -1)
-    state.visual = place.gather(1, state.visual.gather(1, kept.ordinals))
-    state.last = state.last - (V - k)
-    state.memory = {name: v.gather(1, kept.ordinals) for name, v in state.memory.items()}
+        entering.positions = torch.arange(S - V + k, device=index.device).expand(B, -1)
+    entering.visual = place.gather(1, entering.visual.gather(1, kept.ordinals))
+    entering.last = entering.last - (V - k)
+    entering.memory = {name: v.gather(1, kept.ordinals) for name, v in entering.memory.items()}
 
 
 class Decoder:
@@ -127,7 +127,7 @@ class Decoder:
 
     def start(
         self, group: Group, tokens: Tensor, places: Tensor | None = None, span: int = 0
-    ) -> State:
+    ) -> LayerInput:
         """The sequence before layer 0.
 
         Args:
@@ -156,7 +156,7 @@ class Decoder:
         positions.append(torch.arange(place, place + tail, device=device).expand(B, -1))
         hidden = torch.cat([part.to(tokens.dtype) for part in parts], 1)
         position = torch.cat(positions, 1)
-        return State(
+        return LayerInput(
             0, self.text.layers[0], hidden, position, torch.cat(visual, 1), at + group.last,
             self.rotary(hidden, position),
         )  # fmt: skip
@@ -167,45 +167,45 @@ class Decoder:
 
     def run(
         self,
-        state: State,
-        stages: Mapping[int, tuple[Stage, int]],
+        entering: LayerInput,
+        rules: Mapping[int, tuple[Rule, int]],
         renumber: bool = False,
         after: After | None = None,
-        watch: Callable[[State], None] | None = None,
+        watch: Callable[[LayerInput], None] | None = None,
     ) -> Tensor:
         """All layers -> hidden states of the sequence that is left, [B, S_L, D].
 
         Args:
-            state: from `start`.
-            stages: by layer, the stage before it and how many visual tokens it keeps.
-            renumber: positions count anew after each stage.
+            entering: from `start`.
+            rules: by layer, the rule before it and how many visual tokens it keeps.
+            renumber: positions count anew after each pruning.
             after: told of each layer's visual tokens.
-            watch: shown the state before each layer, after its stage.
+            watch: shown what enters each layer, after its pruning.
         """
         for number, layer in enumerate(self.text.layers):
-            state.number, state.layer = number, layer
-            if number in stages:
-                stage, keep = stages[number]
-                nothing = state.visual[:, :0]
-                prune(state, stage(state, keep) if keep else Kept(nothing), renumber)
-                state.turned = self.rotary(state.hidden, state.positions)
+            entering.number, entering.layer = number, layer
+            if number in rules:
+                rule, keep = rules[number]
+                nothing = entering.visual[:, :0]
+                prune(entering, rule(entering, keep) if keep else Kept(nothing), renumber)
+                entering.turned = self.rotary(entering.hidden, entering.positions)
             if watch is not None:
-                watch(state)
-            self._layer(state, after)
-        return state.hidden
+                watch(entering)
+            self._layer(entering, after)
+        return entering.hidden
 
-    def _layer(self, state: State, after: After | None) -> None:
-        layer, before = state.layer, state.normed()
+    def _layer(self, entering: LayerInput, after: After | None) -> None:
+        layer, before = entering.layer, entering.normed()
         attended, _ = layer.self_attn(
-            hidden_states=before, position_embeddings=state.turned, attention_mask=None
+            hidden_states=before, position_embeddings=entering.turned, attention_mask=None
         )
-        hidden = state.hidden + attended
+        hidden = entering.hidden + attended
         inner = layer.post_attention_layernorm(hidden)
         transformed = layer.mlp(inner)
         if after is not None:
             parts = (before, attended, inner, transformed)
-            after(state.memory, *(state.of_visual(part) for part in parts))
-        state.hidden = hidden + transformed
+            after(entering.memory, *(entering.of_visual(part) for part in parts))
+        entering.hidden = hidden + transformed
 
     def right(self, hidden: Tensor, group: Group) -> Tensor:
         """Whether each question would be answered exactly, bool [B]."""

@@ -11,7 +11,7 @@ from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 
 from . import plans, scores, selections
 from .draws import Draws
-from .language import After, Stage
+from .language import After, Rule
 from .plans import Budget, Plan
 from .selections import Selection
 from .vision import Seen
@@ -30,12 +30,12 @@ class Method:
             "baseline" or "method".
         note: what it is, for the table.
         plan: spends a budget.
-        stage: makes the stage of the language model for (draws, pictures); None: there is none.
+        rule: makes the pruning rule of the language model for (draws, pictures); None: there is none.
         select: makes the selection before the language model for draws.
         reduce: makes a smaller grid of tokens.
         resize: the picture itself is made smaller.
         match: OIM merges the most similar neighbours.
-        renumber: positions count anew after each stage.
+        renumber: positions count anew after each pruning.
         drawn: depends on a seed, so it runs SEEDS times.
         options: the solver's, where the product offers this variant.
     """
@@ -44,7 +44,7 @@ class Method:
     kind: str
     note: str
     plan: Callable[[Budget], Plan]
-    stage: Callable[[Draws, int], Stage | tuple[Stage, After]] | None = None
+    rule: Callable[[Draws, int], Rule | tuple[Rule, After]] | None = None
     select: Callable[[Draws], Selection] | None = None
     reduce: Callable[[Seen, int, int], Tensor] | None = None
     resize: bool = False
@@ -93,12 +93,10 @@ def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = D
     """LUVC with options of one's own."""
     raw, image = options.signal == "raw", options.scope == "image"
 
-    def stage(_: Draws, pictures: int) -> Stage:
+    def rule(_: Draws, pictures: int) -> Rule:
         return scores.spectrum(options.cutoff, raw, pictures if image else 1)
 
-    return Method(
-        name, kind, note, plans.luvc(options), stage, match=options.match, options=options
-    )
+    return Method(name, kind, note, plans.luvc(options), rule, match=options.match, options=options)
 
 
 def _variants() -> Iterator[Method]:
@@ -114,9 +112,9 @@ def _variants() -> Iterator[Method]:
 
 def _score(name: str, note: str, rho: float = PAPER.cutoff) -> Method:
     """LUVC's plan with another score."""
-    stage = partial(scores.spectrum_variant, name, rho)
+    rule = partial(scores.spectrum_variant, name, rho)
     label = f"score {name}" if rho == PAPER.cutoff else f"score {name} {rho:g}"
-    return Method(label, "variant", note, plans.luvc(), lambda *_: stage())
+    return Method(label, "variant", note, plans.luvc(), lambda *_: rule())
 
 
 def _before(name: str, note: str, select: Selection, kind: str = "method") -> Method:
@@ -124,9 +122,9 @@ def _before(name: str, note: str, select: Selection, kind: str = "method") -> Me
     return Method(name, kind, note, plans.before, select=lambda _: select)
 
 
-def _inside(name: str, note: str, parts, weights, stage) -> Method:
-    """Stages inside the language model."""
-    return Method(name, "method", note, plans.cascade(parts, weights), lambda *_: stage())
+def _inside(name: str, note: str, parts, weights, rule) -> Method:
+    """One rule inside the language model, at one layer or several."""
+    return Method(name, "method", note, plans.cascade(parts, weights), lambda *_: rule())
 
 
 _LUVC = (

@@ -1,8 +1,8 @@
-"""Stages inside the language model: LUVC's score, its variants, and other methods' scores.
+"""Pruning rules of the language model: LUVC's score, its variants, and other methods' scores.
 
-Each is a `language.Stage`: it sees the sequence before a layer and returns what it keeps. Rules of
-other methods are restated from their papers; where a rule leaves something open, the docstring says
-what is done. Letters as in language.py.
+Each is a `language.Rule`: it sees the sequence before a layer and returns what it keeps. Other methods'
+rules are restated from their papers; where one leaves something open, the docstring says what is done.
+Letters as in language.py.
 """
 
 import torch
@@ -15,10 +15,10 @@ from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens.reference import take_rows
 
 from .draws import Draws
-from .language import Kept, Stage, State, top
+from .language import Kept, LayerInput, Rule, top
 
 
-def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -> Stage:
+def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -> Rule:
     """The SPU as the product runs it: energy after the ideal low-pass.
 
     Args:
@@ -27,21 +27,22 @@ def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -
         groups: runs of visual tokens that are scored apart with equal quotas (pictures).
     """
 
-    def stage(state: State, keep: int) -> Kept:
-        length, energy = state.visual.shape[1] // groups, energies(state, rho, raw, groups)
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        length, energy = entering.visual.shape[1] // groups, energies(entering, rho, raw, groups)
         if groups == 1:
             return Kept(top(energy, keep))
         best = top(energy.reshape(-1, length), keep // groups).unflatten(0, (-1, groups))
         return Kept((best + length * torch.arange(groups, device=best.device)[:, None]).flatten(1))
 
-    return stage
+    return rule
 
 
-def energies(state: State, rho: float, raw: bool = False, groups: int = 1) -> Tensor:
+def energies(entering: LayerInput, rho: float, raw: bool = False, groups: int = 1) -> Tensor:
     """What the product's SPU scores tokens by, float32 [B, V_l]; arguments as in `spectrum`."""
-    signal, length = state.hidden if raw else state.normed(), state.visual.shape[1] // groups
+    signal = entering.hidden if raw else entering.normed()
+    length = entering.visual.shape[1] // groups
     bins = cutoff_bin(rho, length)
-    return spectrum_score(signal, state.visual, twiddle(length), bins, groups)[:, 0]
+    return spectrum_score(signal, entering.visual, twiddle(length), bins, groups)[:, 0]
 
 
 def low_pass(x: Tensor, rho: float) -> Tensor:
@@ -64,33 +65,33 @@ VARIANTS = {
 """Other scores of a token and its low-pass; "high" is the reverse of "residual", as a control."""
 
 
-def spectrum_variant(name: str, rho: float) -> Stage:
+def spectrum_variant(name: str, rho: float) -> Rule:
     """A score from VARIANTS in place of the energy."""
 
-    def stage(state: State, keep: int) -> Kept:
-        x = state.of_visual(state.normed()).float()
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        x = entering.of_visual(entering.normed()).float()
         return Kept(top(VARIANTS[name](x, low_pass(x, rho)), keep))
 
-    return stage
+    return rule
 
 
-def random(draws: Draws) -> Stage:
+def random(draws: Draws) -> Rule:
     """Any `keep` tokens, drawn anew for each question."""
 
-    def stage(state: State, keep: int) -> Kept:
-        scores = draws(*state.visual.shape)
-        return Kept(top(scores.to(state.visual.device), keep))
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        scores = draws(*entering.visual.shape)
+        return Kept(top(scores.to(entering.visual.device), keep))
 
-    return stage
+    return rule
 
 
-def uniform() -> Stage:
+def uniform() -> Rule:
     """Tokens at equal steps of the sequence."""
 
-    def stage(state: State, keep: int) -> Kept:
-        return Kept(stride(state.visual.shape[1], keep, state.visual))
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        return Kept(stride(entering.visual.shape[1], keep, entering.visual))
 
-    return stage
+    return rule
 
 
 def stride(count: int, keep: int, like: Tensor) -> Tensor:
@@ -99,69 +100,71 @@ def stride(count: int, keep: int, like: Tensor) -> Tensor:
     return (steps * count // (2 * keep)).expand(len(like), -1)
 
 
-def pact() -> Stage:
+def pact() -> Rule:
     """PACT's pruning score: softmax over visual keys of the mean visual query, times the norm.
 
     Queries and keys before the rotary embedding, softmax per head in float32, mean over heads; the
     norm is that of the hidden state. PACT's clustering, whose count depends on the data, is left out.
     """
 
-    def stage(state: State, keep: int) -> Kept:
-        query = _visual_heads(state, state.queries(rotary=False)).mean(2, keepdim=True)
-        key = _visual_heads(state, state.keys(rotary=False))
-        weights = (query @ key.mT * state.layer.self_attn.scaling).softmax(-1).mean(1)[:, 0]
-        return Kept(top(weights * state.of_visual(state.hidden).float().norm(dim=-1), keep))
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        query = _visual_heads(entering, entering.queries(rotary=False)).mean(2, keepdim=True)
+        key = _visual_heads(entering, entering.keys(rotary=False))
+        weights = (query @ key.mT * entering.layer.self_attn.scaling).softmax(-1).mean(1)[:, 0]
+        return Kept(top(weights * entering.of_visual(entering.hidden).float().norm(dim=-1), keep))
 
-    return stage
+    return rule
 
 
-def fastv() -> Stage:
+def fastv() -> Rule:
     """FastV: head-mean attention from the last prompt token, in the layer that comes next."""
-    return lambda state, keep: Kept(top(last_attention(state), keep))
+    return lambda entering, keep: Kept(top(last_attention(entering), keep))
 
 
-def last_attention(state: State) -> Tensor:
+def last_attention(entering: LayerInput) -> Tensor:
     """Head-mean attention of the prompt's last token to the visual tokens, float32 [B, V_l]."""
-    S = state.hidden.shape[1]
-    query = state.queries(rotary=True).mT  # [B, H, d, S]
-    query = query.gather(3, state.last[:, None, None, None].expand(-1, *query.shape[1:3], 1)).mT
-    scores = query @ state.keys(rotary=True).mT * state.layer.self_attn.scaling
-    later = torch.arange(S, device=query.device) > state.last[:, None]
+    S = entering.hidden.shape[1]
+    query = entering.queries(rotary=True).mT  # [B, H, d, S]
+    query = query.gather(3, entering.last[:, None, None, None].expand(-1, *query.shape[1:3], 1)).mT
+    scores = query @ entering.keys(rotary=True).mT * entering.layer.self_attn.scaling
+    later = torch.arange(S, device=query.device) > entering.last[:, None]
     weights = scores.masked_fill(later[:, None, None], -torch.inf).softmax(-1).mean(1)[:, 0]
-    return weights.gather(1, state.visual)
+    return weights.gather(1, entering.visual)
 
 
-def visual_attention(state: State) -> Tensor:
+def visual_attention(entering: LayerInput) -> Tensor:
     """Attention that visual tokens give each other, mean over heads and queries, float32 [B, V_l].
 
     Softmax over all keys up to the query (causal).
     """
-    query = _visual_heads(state, state.queries(rotary=True))
-    scores = query @ state.keys(rotary=True).mT * state.layer.self_attn.scaling
-    places = torch.arange(state.hidden.shape[1], device=query.device)
-    later = places > state.visual[..., None]
+    query = _visual_heads(entering, entering.queries(rotary=True))
+    scores = query @ entering.keys(rotary=True).mT * entering.layer.self_attn.scaling
+    places = torch.arange(entering.hidden.shape[1], device=query.device)
+    later = places > entering.visual[..., None]
     weights = scores.masked_fill(later[:, None], -torch.inf).softmax(-1).mean((1, 2))
-    return weights.gather(1, state.visual)
+    return weights.gather(1, entering.visual)
 
 
-def _visual_heads(state: State, heads: Tensor) -> Tensor:
+def _visual_heads(entering: LayerInput, heads: Tensor) -> Tensor:
     """[B, H, S, d] -> [B, H, V_l, d]."""
-    index = state.visual[:, None, :, None].expand(-1, heads.shape[1], -1, heads.shape[3])
+    index = entering.visual[:, None, :, None].expand(-1, heads.shape[1], -1, heads.shape[3])
     return heads.gather(2, index)
 
 
-def visiondrop(share: float = 1 / 7) -> Stage:
-    """VisionDrop's stage inside the language model: dominant tokens, the rest merged into a few.
+def visiondrop(share: float = 1 / 7) -> Rule:
+    """VisionDrop's rule inside the language model: dominant tokens, the rest merged into a few.
 
     Args:
         share: of the kept tokens that are merged ones ((30, 5), (22, 4), (16, 3) in the paper).
     """
 
-    def stage(state: State, keep: int) -> Kept:
-        key = _visual_heads(state, state.keys(rotary=True)).mean(1)
-        return merge_rest(visual_attention(state), key, state.of_visual(state.hidden), keep, share)
+    def rule(entering: LayerInput, keep: int) -> Kept:
+        key = _visual_heads(entering, entering.keys(rotary=True)).mean(1)
+        return merge_rest(
+            visual_attention(entering), key, entering.of_visual(entering.hidden), keep, share
+        )
 
-    return stage
+    return rule
 
 
 def merge_rest(scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: float) -> Kept:
@@ -196,7 +199,7 @@ def merge_rest(scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: f
     return Kept(ordinals, take_rows(torch.cat([take_rows(values, best), merged], 1), order))
 
 
-def transprune(first: int) -> tuple[Stage, object]:
+def transprune(first: int) -> tuple[Rule, object]:
     """TransPrune by its token transition variation (TTV) alone.
 
     For attention and MLP: ||output|| / ||input|| of a token, times exp(1 - cos(input, output))
@@ -204,7 +207,7 @@ def transprune(first: int) -> tuple[Stage, object]:
     from the instruction that TransPrune adds is left out: it needs attention weights.
 
     Returns:
-        The stage, and the `After` that gathers the scores.
+        The rule, and the `After` that gathers the scores.
     """
     layers = {"seen": 0}
 
@@ -219,4 +222,4 @@ def transprune(first: int) -> tuple[Stage, object]:
             memory["variation"] = memory.get("variation", 0) + variation
         layers["seen"] += 1
 
-    return lambda state, keep: Kept(top(state.memory["variation"], keep)), after
+    return lambda entering, keep: Kept(top(entering.memory["variation"], keep)), after

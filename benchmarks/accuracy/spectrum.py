@@ -14,14 +14,14 @@ import torch
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 
 from .draws import Draws
-from .language import State
+from .language import LayerInput
 from .methods import METHODS
 from .plans import Plan
 from .results import bootstrap_mean
 from .scores import energies, last_attention, visual_attention
 from .study import CONTROL, Study
 
-SCORES: dict[str, Callable[[State], torch.Tensor]] = {
+SCORES: dict[str, Callable[[LayerInput], torch.Tensor]] = {
     f"SPU, cutoff {DEFAULTS.cutoff:g}": partial(energies, rho=DEFAULTS.cutoff),
     f"SPU, cutoff {PAPER.cutoff:g}": partial(energies, rho=PAPER.cutoff),
     "attention from the last token": last_attention,
@@ -35,16 +35,16 @@ def scored(study: Study) -> dict[str, np.ndarray]:
     L = study.problems[1].decoder.layers
     found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in range(L)] for name in SCORES}
 
-    def watch(state: State) -> None:
+    def watch(entering: LayerInput) -> None:
         for name, score in SCORES.items():
-            values = score(state).double()
+            values = score(entering).double()
             values = (values / values.mean(1, keepdim=True)).float().cpu().numpy()
-            found[name][state.number].append(values)
+            found[name][entering.number].append(values)
 
     for number, part in enumerate(study.parts):
         if part.pictures == 1:
-            state = study.start(CONTROL, Plan(study.span), number, Draws(0, part.numbers))
-            study.decoder.run(state, {}, watch=watch)
+            entering = study.start(CONTROL, Plan(study.span), number, Draws(0, part.numbers))
+            study.decoder.run(entering, {}, watch=watch)
     return {name: np.stack([np.concatenate(v) for v in layers]) for name, layers in found.items()}
 
 

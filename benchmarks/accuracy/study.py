@@ -9,7 +9,7 @@ import torch
 from luvc.errors import LuvcError
 
 from .draws import Draws
-from .language import Decoder, State
+from .language import Decoder, LayerInput
 from .methods import SEEDS, Method
 from .plans import Budget, Plan, token_problem
 from .questions import Group
@@ -62,13 +62,13 @@ class Study:
         right = np.zeros(self.count, bool)
         for number, part in enumerate(self.parts):
             draws = Draws(seed, part.numbers)
-            state = self.start(method, plans[part.pictures], number, draws)
+            entering = self.start(method, plans[part.pictures], number, draws)
             right[list(part.numbers)] = self._finish(
-                method, plans[part.pictures], part, state, draws
+                method, plans[part.pictures], part, entering, draws
             )
         return right
 
-    def start(self, method: Method, plan: Plan, number: int, draws: Draws) -> State:
+    def start(self, method: Method, plan: Plan, number: int, draws: Draws) -> LayerInput:
         """The sequence of a part before layer 0 under a plan."""
         part = self.parts[number]
         B, P = part.pixels.shape[:2]
@@ -110,14 +110,14 @@ class Study:
         """Let go of the tower runs of a ratio."""
         self._towered.clear()
 
-    def _finish(self, method, plan: Plan, part: Group, state: State, draws) -> np.ndarray:
-        stage, after = None, None
+    def _finish(self, method, plan: Plan, part: Group, entering: LayerInput, draws) -> np.ndarray:
+        rule, after = None, None
         if plan.stages:
-            stage = method.stage(draws, part.pictures)
-            if isinstance(stage, tuple):
-                stage, after = stage
-        stages = {layer: (stage, keep) for layer, keep in plan.stages}
-        hidden = self.decoder.run(state, stages, method.renumber, after)
+            rule = method.rule(draws, part.pictures)
+            if isinstance(rule, tuple):
+                rule, after = rule
+        rules = {layer: (rule, keep) for layer, keep in plan.stages}
+        hidden = self.decoder.run(entering, rules, method.renumber, after)
         return self.decoder.right(hidden, part).cpu().numpy()
 
 

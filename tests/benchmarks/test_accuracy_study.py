@@ -72,12 +72,12 @@ def logits_of(study, method, plan, number):
     """Logits at the prompt's last token of every question of a part."""
     part = study.parts[number]
     draws = Draws(0, part.numbers)
-    state = study.start(method, plan, number, draws)
-    stages = {}
+    entering = study.start(method, plan, number, draws)
+    rules = {}
     if plan.stages:
-        stage = method.stage(draws, part.pictures)
-        stages = {layer: (stage, keep) for layer, keep in plan.stages}
-    hidden = study.decoder.run(state, stages)[:, -part.tail.shape[1] :]
+        rule = method.rule(draws, part.pictures)
+        rules = {layer: (rule, keep) for layer, keep in plan.stages}
+    hidden = study.decoder.run(entering, rules)[:, -part.tail.shape[1] :]
     rows = hidden[torch.arange(len(hidden)), part.last]
     return study.decoder.head(study.decoder.text.norm(rows))
 
@@ -101,8 +101,8 @@ def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
         targets[0, last : last + 3] = answer
         tail[0, last + 1 : last + 3] = answer[:2]
         row = dataclasses.replace(part.part(0, 1, CPU), tail=tail, targets=targets)
-        state = study.decoder.start(row, study.look(number).tokens[: part.pictures][None])
-        hidden = study.decoder.run(state, {})
+        entering = study.decoder.start(row, study.look(number).tokens[: part.pictures][None])
+        hidden = study.decoder.run(entering, {})
         assert study.decoder.right(hidden, row).tolist() == [True]
         targets[0, last + 1] = (answer[1] + 1) % 100
         assert study.decoder.right(hidden, row).tolist() == [False]
@@ -150,24 +150,26 @@ def test_every_method_keeps_what_its_plan_says(study, name):
     number = next(n for n, part in enumerate(study.parts) if part.pictures == 2)
     draws, seen = Draws(0, study.parts[number].numbers), []
 
-    def watch(state):
-        assert (state.visual.diff(dim=1) > 0).all() and (state.positions.diff(dim=1) > 0).all()
+    def watch(entering):
+        assert (entering.visual.diff(dim=1) > 0).all() and (
+            entering.positions.diff(dim=1) > 0
+        ).all()
         if method.renumber:
-            assert (state.positions.diff(dim=1) == 1).all()
+            assert (entering.positions.diff(dim=1) == 1).all()
         assert (
-            state.last[0]
-            == state.hidden.shape[1]
+            entering.last[0]
+            == entering.hidden.shape[1]
             - study.parts[number].tail.shape[1]
             + (study.parts[number].last[0])
         )
-        seen.append(state.visual.shape[1])
+        seen.append(entering.visual.shape[1])
 
-    stage, after = method.stage(draws, 2) if method.stage else None, None
-    if isinstance(stage, tuple):
-        stage, after = stage
-    state = study.start(method, plan, number, draws)
-    stages = {layer: (stage, keep) for layer, keep in plan.stages}
-    hidden = study.decoder.run(state, stages, method.renumber, after, watch)
+    rule, after = method.rule(draws, 2) if method.rule else None, None
+    if isinstance(rule, tuple):
+        rule, after = rule
+    entering = study.start(method, plan, number, draws)
+    rules = {layer: (rule, keep) for layer, keep in plan.stages}
+    hidden = study.decoder.run(entering, rules, method.renumber, after, watch)
     assert np.mean(seen) == pytest.approx(plan.mean)
     assert torch.isfinite(hidden).all()
 
@@ -183,12 +185,12 @@ def test_random_choices_do_not_depend_on_the_batch(study):
             rows = []
             for number, part in enumerate(one.parts):
                 draws = Draws(1, part.numbers)
-                state = one.start(method, plan, number, draws)
-                if method.stage:
-                    stage = method.stage(draws, 1)
-                    rows += stage(state, plan.stages[0][1]).ordinals.tolist()
+                entering = one.start(method, plan, number, draws)
+                if method.rule:
+                    rule = method.rule(draws, 1)
+                    rows += rule(entering, plan.stages[0][1]).ordinals.tolist()
                 else:
-                    rows += state.positions.tolist()
+                    rows += entering.positions.tolist()
             kept.append(rows)
         assert kept[0] == kept[1] and kept[0][0] != kept[0][1]
 
