@@ -3,7 +3,9 @@
 import json
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +22,48 @@ from .tables import tables
 from .workers import System, measure
 
 QUESTION = "What is in the picture? Describe the objects, their colours and where they stand."
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all systems are measured with.
+
+    Attributes:
+        layout: the one they share.
+        batches: batch sizes.
+        rounds: measured rounds of each batch size.
+        warmup: rounds before them, not counted.
+        new_tokens: tokens of an answer.
+        threads: of each system.
+        question: what is asked.
+        images: pictures asked about; none: a generated one for each row.
+    """
+
+    layout: Layout
+    batches: list[int]
+    rounds: int
+    warmup: int
+    new_tokens: int
+    threads: int
+    question: str
+    images: list[Path]
+
+    def shared(self) -> dict[str, Any]:
+        """What every worker is told beside what it loads."""
+        return {
+            "question": self.question,
+            "images": [str(path.resolve()) for path in self.images],
+            "threads": self.threads,
+            "layout": self.layout.name,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """As the report tells them."""
+        generated = "generated" if self.layout.images else []
+        return vars(self) | {
+            "layout": self.layout.name,
+            "images": [path.name for path in self.images] or generated,
+        }
 
 
 def bench(
@@ -46,43 +90,67 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure vision, prefill, time to first token, decoding and memory, side by side."""
-    from ...engines.backends import backend as load_backend
-    from ...exporter.checkpoint.family import Family
-    from ...exporter.checkpoint.hub import checkpoint_of
-
     check_file(output, "--output")
     loaded = {_name(path, bundles): Bundle.load(path) for path in bundles}
     sizes = parse_batches(batch)
     chosen = pick_layouts(loaded, layout, sizes, new_tokens)
     check_pictures(chosen, bool(compare or image))
-    for loaded_bundle in loaded.values():
-        load_backend(backend, loaded_bundle)  # refuse before anything is loaded
-    threads = threads or cores()
-    images = [str(path.resolve()) for path in image or ()]
-    shared = {"question": question, "images": images, "threads": threads, "layout": chosen.name}
-    requests = {
-        name: {"kind": "bundle", "path": str(b.path), "backend": backend}
-        for name, b in loaded.items()
-    }
+    settings = Settings(
+        chosen, sizes, rounds, warmup, new_tokens, threads or cores(), question, image or []
+    )
+    requests = bundle_requests(loaded, backend)
     if compare:
-        first = next(iter(loaded.values()))
-        source = checkpoint_of(first.manifest, model)
-        Family.load(source)
-        requests = {"hf": {"kind": "hf", "path": str(first.path), "model": source}, **requests}
-    with console.Steps(quiet=as_json) as steps, ExitStack() as stack:
+        requests = {"hf": hugging_face_request(loaded, model)} | requests
+    with console.Steps(quiet=as_json) as steps, running(requests, settings, steps) as systems:
+        cases = measure(systems, sizes, rounds, warmup, new_tokens, steps)
+    about = [{"name": s.name} | s.about for s in systems]
+    found = {"settings": settings.as_json(), "systems": about, "cases": cases}
+    show(provenance() | found, output, as_json)
+
+
+def bundle_requests(bundles: dict[str, Bundle], backend: str) -> dict[str, dict[str, Any]]:
+    """What the worker of each bundle is to load.
+
+    Raises:
+        LuvcError: the backend does not run one of them; nothing was loaded yet.
+    """
+    from ...engines.backends import backend as load_backend
+
+    for bundle in bundles.values():
+        load_backend(backend, bundle)
+    return {
+        name: {"kind": "bundle", "path": str(bundle.path), "backend": backend}
+        for name, bundle in bundles.items()
+    }
+
+
+def hugging_face_request(bundles: dict[str, Bundle], model: str | None) -> dict[str, Any]:
+    """What the worker of the Hugging Face model is to load: the first bundle's checkpoint, or `model`.
+
+    Raises:
+        LuvcError: it is not a checkpoint of a family that is known.
+    """
+    from ...exporter.checkpoint.family import Family
+    from ...exporter.checkpoint.hub import checkpoint_of
+
+    first = next(iter(bundles.values()))
+    source = checkpoint_of(first.manifest, model)
+    Family.load(source)
+    return {"kind": "hf", "path": str(first.path), "model": source}
+
+
+@contextmanager
+def running(
+    requests: dict[str, dict[str, Any]], settings: Settings, progress: Callable[[str], None]
+) -> Iterator[list[System]]:
+    """The workers of these requests, ready; they end with the block."""
+    with ExitStack() as stack:
         systems = []
         for name, request in requests.items():
-            steps(f"loading {name}")
-            systems.append(start(name, request | shared, threads))
+            progress(f"loading {name}")
+            systems.append(start(name, request | settings.shared(), settings.threads))
             stack.callback(systems[-1].close)
-        cases = measure(systems, sizes, rounds, warmup, new_tokens, steps)
-    settings = {
-        "layout": chosen.name, "batches": sizes, "rounds": rounds, "warmup": warmup,
-        "new_tokens": new_tokens, "threads": threads, "question": question,
-        "images": [path.name for path in image or ()] or ("generated" if chosen.images else []),
-    }  # fmt: skip
-    about = [{"name": s.name} | s.about for s in systems]
-    show({**provenance(), "settings": settings, "systems": about, "cases": cases}, output, as_json)
+        yield systems
 
 
 def check_pictures(chosen: Layout, wanted: bool) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ...engines import VLM
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
-from ...engines.processing import Processor
+from ...engines.processing import Processor, Prompt
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve
 
@@ -38,52 +39,55 @@ def bundle(
     path: str, layout: str, question: str, images: list[str], backend: str, threads: int
 ) -> tuple[dict[str, Any], Run]:
     """A bundle on a backend."""
-    from ...engines import VLM
-
     memory = DeviceMemory()
     with memory:
         vlm = VLM.load(path, backend=backend, threads=threads)
         atexit.register(vlm.close)  # a worker holds its system to its end
-        manifest = vlm.manifest
-        chosen = next(x for x in manifest.layouts if x.name == layout)
+        chosen = next(x for x in vlm.manifest.layouts if x.name == layout)
         vlm.runner.prepare(chosen)
 
     def run(batch: int, new_tokens: int) -> Figures:
-        with memory:
-            found = measure(batch, new_tokens)
-        return found | {"device_bytes": memory.bytes}
-
-    def measure(batch: int, new_tokens: int) -> Figures:
         rows = conversations(chosen, question, images, batch)
-        prompts = [
-            vlm.processor.prompt(m, layout) for m in rows
-        ]  # tokenising is in no system's time
-        watch = Stopwatch()
-        state, result, timing = vlm.prefill(prompts)
-        tokens = [result.logits.argmax(-1)]
-        watch.mark()
-        while len(tokens) < new_tokens:
-            tokens.append(state.step([[int(t)] for t in tokens[-1]]).argmax(-1))
-            watch.mark()
-        text = len(prompts[0].input_ids) - chosen.visual_tokens
-        visual = chosen.schedule.visual_per_layer(manifest.language.layers, chosen.visual_tokens)
-        return figures(
-            timing.pixels_ms, timing.vision_ms, watch.moments,
-            kv_bytes=batch * manifest.kv_bytes(chosen, text),
-            kv_allocated_bytes=batch * manifest.kv_bytes(chosen),
-            token_ids=np.stack(tokens, 1).tolist(),
-            text_tokens=text,
-            visual_tokens=visual,
-        )  # fmt: skip
+        prompts = [vlm.processor.prompt(m, layout) for m in rows]
+        with memory:
+            found = answer(vlm, prompts, new_tokens)
+        return found | {"device_bytes": memory.bytes}
 
     about = {
         "description": vlm.runner.description,
-        "model": manifest.model,
-        "dtype": manifest.dtype,
+        "model": vlm.manifest.model,
+        "dtype": vlm.manifest.dtype,
         "ratio": chosen.schedule.ratio,
         "flops": chosen.ratios.model_dump(),
     }
     return about, run
+
+
+def answer(vlm: VLM, prompts: list[Prompt], new_tokens: int) -> Figures:
+    """One answer to each prompt of a layout; tokenising was before, as in no system's time."""
+    manifest = vlm.manifest
+    layout = prompts[0].layout
+    batch = len(prompts)
+    watch = Stopwatch()
+    state, result, timing = vlm.prefill(prompts)
+    tokens = [result.logits.argmax(-1)]
+    watch.mark()
+    while len(tokens) < new_tokens:
+        tokens.append(state.step([[int(t)] for t in tokens[-1]]).argmax(-1))
+        watch.mark()
+    text = len(prompts[0].input_ids) - layout.visual_tokens
+    return figures(
+        timing.pixels_ms,
+        timing.vision_ms,
+        watch.moments,
+        kv_bytes=batch * manifest.kv_bytes(layout, text),
+        kv_allocated_bytes=batch * manifest.kv_bytes(layout),
+        token_ids=np.stack(tokens, 1).tolist(),
+        text_tokens=text,
+        visual_tokens=layout.schedule.visual_per_layer(
+            manifest.language.layers, layout.visual_tokens
+        ),
+    )
 
 
 def hugging_face(
