@@ -67,6 +67,12 @@ def make_bundles(folder: Path) -> dict[int, Path]:
     return bundles
 
 
+def find_bundles(folder: Path) -> dict[int, Path]:
+    """The bundle of each ratio, made unless all are there."""
+    found = {ratio: folder / f"{ratio}x" for ratio in RATIOS}
+    return found if all(path.exists() for path in found.values()) else make_bundles(folder)
+
+
 @functools.cache
 def bodies(count: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
@@ -239,6 +245,18 @@ def describe(bundles: dict[int, Path]) -> dict[str, Any]:
     return found
 
 
+def settings(bundles: dict[int, Path], rows: int) -> dict[str, Any]:
+    """What is served and how, beside the loads and the memory to come."""
+    return {
+        "model": SHAPE | {"image_size": SIZE, "weights": "random, float32"},
+        "new_tokens": TOKENS,
+        "limits": {"rows": rows, "prefill": PREFILL},
+        "bundles": describe(bundles),
+        "loads": {},
+        "memory": {},
+    }
+
+
 def run(
     seconds: Annotated[float, typer.Option(help="Of each loop.")] = 30,
     rounds: Annotated[int, typer.Option(help="Loops of each ratio at each load.")] = 3,
@@ -253,32 +271,22 @@ def run(
     """Compare ratio 1 and ratio 2 under load."""
     from luvc.tools.bench.machine import provenance
 
+    command = (
+        f"python -m benchmarks.serving --seconds {seconds:g} --rounds {rounds} "
+        f"--minutes {minutes:g} --threads {threads} --rows {rows}"
+    )
+    loads = [int(n) for n in clients.split(",")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        place = bundles or folder
-        made = {r: place / f"{r}x" for r in RATIOS}
-        if not all(p.exists() for p in made.values()):
-            made = make_bundles(place)
-        command = (
-            f"python -m benchmarks.serving --seconds {seconds:g} --rounds {rounds} "
-            f"--minutes {minutes:g} --threads {threads} --rows {rows}"
-        )
-        result = provenance(command) | {
-            "model": SHAPE | {"image_size": SIZE, "weights": "random, float32"},
-            "new_tokens": TOKENS,
-            "limits": {"rows": rows, "prefill": PREFILL},
-            "bundles": describe(made),
-            "loads": {},
-            "memory": {},
-        }
+        made = find_bundles(bundles or folder)
+        result = provenance(command) | settings(made, rows)
         with servers(made, folder, server, threads, rows) as running:
-            for load in (int(n) for n in clients.split(",")):
+            for load in loads:
                 result["loads"][str(load)] = under_load(running, load, rounds, seconds)
             output.write_text(json.dumps(result, indent=1) + "\n")
             if minutes:
-                result["memory"] = asyncio.run(
-                    both_followed(running, int(clients.split(",")[-1]), 60 * minutes)
-                )
+                followed_for = both_followed(running, loads[-1], 60 * minutes)
+                result["memory"] = asyncio.run(followed_for)
     output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {output}")
 

@@ -44,7 +44,6 @@ def _internvl(folder: Path, s: dict[str, int]) -> None:
 
 
 def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
-    from safetensors.torch import load_file, save_file
     from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
     from transformers import Qwen2VLImageProcessorPil as Images
 
@@ -53,22 +52,7 @@ def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
     tokens = random_checkpoint.tokenizer()
     tokens.add_special_tokens({"additional_special_tokens": list(QWEN_TOKENS.values())})
     tokens.chat_template = QWEN_TEMPLATE
-    heads = (
-        s["hidden"] // 128 if s["hidden"] % 128 == 0 and s["hidden"] > 1024 else s["hidden"] // 64
-    )
-    head = s["hidden"] // heads
-    third = head // 2 // 8
-    text: dict[str, Any] = {
-        "model_type": "qwen2_vl_text", "vocab_size": -(-len(tokens) // 8) * 8,
-        "hidden_size": s["hidden"], "intermediate_size": s["intermediate"],
-        "num_hidden_layers": s["layers"], "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // 6 if head == 128 else heads // 4),
-        "max_position_embeddings": 32768, "tie_word_embeddings": False,
-        "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e6,
-            "mrope_section": [2 * third, 3 * third, 3 * third],
-        },
-    }  # fmt: skip
+    text = _qwen_text(s, vocabulary=-(-len(tokens) // 8) * 8)
     vision = {
         "depth": s["vision_layers"], "embed_dim": s["vision"], "hidden_size": s["hidden"],
         "num_heads": s["vision"] // (80 if s["vision"] == 1280 else 64), "mlp_ratio": 4,
@@ -82,9 +66,34 @@ def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
         eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id, do_sample=False
     )
     model.save_pretrained(folder, max_shard_size="100GB")
-    file = folder / "model.safetensors"  # names as on the Hub, which other exporters expect
+    _name_as_on_the_hub(folder / "model.safetensors")
+    tokens.save_pretrained(folder)
+    Images(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder)
+
+
+def _qwen_text(s: dict[str, int], vocabulary: int) -> dict[str, Any]:
+    heads = (
+        s["hidden"] // 128 if s["hidden"] % 128 == 0 and s["hidden"] > 1024 else s["hidden"] // 64
+    )
+    head = s["hidden"] // heads
+    third = head // 2 // 8
+    return {
+        "model_type": "qwen2_vl_text", "vocab_size": vocabulary,
+        "hidden_size": s["hidden"], "intermediate_size": s["intermediate"],
+        "num_hidden_layers": s["layers"], "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 6 if head == 128 else heads // 4),
+        "max_position_embeddings": 32768, "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "default", "rope_theta": 1e6,
+            "mrope_section": [2 * third, 3 * third, 3 * third],
+        },
+    }  # fmt: skip
+
+
+def _name_as_on_the_hub(file: Path) -> None:
+    """Rename the tensors to the names of the Hub's checkpoints, which other exporters expect."""
+    from safetensors.torch import load_file, save_file
+
     renamed = {k.replace("model.visual.", "visual."): v for k, v in load_file(file).items()}
     renamed = {k.replace("model.language_model.", "model."): v for k, v in renamed.items()}
     save_file(renamed, file, metadata={"format": "pt"})
-    tokens.save_pretrained(folder)
-    Images(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder)

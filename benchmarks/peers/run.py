@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,18 +43,59 @@ def main(
 ) -> None:
     """Measure everything and write the results."""
     from luvc import console
-    from luvc.errors import brief
     from luvc.tools.bench.machine import provenance
     from luvc.tools.bench.tables import tables
-    from luvc.tools.bench.workers import measure
 
     name = f"{family}-{shape}"
     model = checkpoint.write(WORK / name / "model", family, shape).resolve()
+    found = measured(model, threads, rounds, new_tokens)
+    options = f"--family {family} --shape {shape} --rounds {rounds} --threads {threads}"
+    report = provenance(f"python -m benchmarks.peers.run {options} --new-tokens {new_tokens}") | {
+        "model": {"family": family} | checkpoint.SHAPES[shape] | {"image_size": SIZE},
+        **found,
+    }
+    target = HERE.parent / "results" / f"peers-{name}.json"
+    text = json.dumps(report, indent=1) + "\n"
+    target.write_text(text.replace(f"{ROOT}/", ""))  # paths as in any checkout
+    console.show(*tables(report))
+    for label, reason in found["did_not_run"].items():
+        print(f"did not run: {label}: {reason}")
+    print(f"wrote {target}")
+    if not keep:
+        shutil.rmtree(WORK / name)
+
+
+def measured(model: Path, threads: int, rounds: int, new_tokens: int) -> dict[str, Any]:
+    """All systems that run, side by side: settings, systems, those that did not run, cases."""
+    from luvc.tools.bench.workers import measure
+
     failed: dict[str, str] = {}
+    with running(model, threads, failed) as systems:
+        cases = measure(systems, [1], rounds, 1, new_tokens, _progress)
+    return {
+        "settings": {
+            "batches": [1],
+            "rounds": rounds,
+            "warmup": 1,
+            "new_tokens": new_tokens,
+            "threads": threads,
+            "question": QUESTION,
+        },
+        "systems": [{"name": s.name} | s.about for s in systems],
+        "did_not_run": failed,
+        "cases": cases,
+    }
+
+
+@contextmanager
+def running(model: Path, threads: int, failed: dict[str, str]) -> Iterator[list[Any]]:
+    """The systems that start; why another does not is added to `failed`. They end with the block."""
+    from luvc.errors import brief
+
     with ExitStack() as stack:
         systems = []
         for label, start in plan(model, threads, failed):
-            print(f"  starting {label}", file=sys.stderr)
+            _progress(f"starting {label}")
             try:
                 systems.append(start())
                 stack.callback(systems[-1].close)
@@ -62,29 +103,11 @@ def main(
                 failed[label] = brief(e)
         if not systems:
             sys.exit("nothing ran: " + "; ".join(f"{k}: {v}" for k, v in failed.items()))
-        cases = measure(
-            systems, [1], rounds, 1, new_tokens, lambda s: print(" ", s, file=sys.stderr)
-        )
-    options = f"--family {family} --shape {shape} --rounds {rounds} --threads {threads}"
-    report = provenance(f"python -m benchmarks.peers.run {options} --new-tokens {new_tokens}") | {
-        "model": {"family": family} | checkpoint.SHAPES[shape] | {"image_size": SIZE},
-        "settings": {
-            "batches": [1], "rounds": rounds, "warmup": 1, "new_tokens": new_tokens,
-            "threads": threads, "question": QUESTION,
-        },
-        "systems": [{"name": s.name} | s.about for s in systems],
-        "did_not_run": failed,
-        "cases": cases,
-    }  # fmt: skip
-    target = HERE.parent / "results" / f"peers-{name}.json"
-    text = json.dumps(report, indent=1) + "\n"
-    target.write_text(text.replace(f"{ROOT}/", ""))  # paths as in any checkout
-    console.show(*tables(report))
-    for label, reason in failed.items():
-        print(f"did not run: {label}: {reason}")
-    print(f"wrote {target}")
-    if not keep:
-        shutil.rmtree(WORK / name)
+        yield systems
+
+
+def _progress(step: str) -> None:
+    print(" ", step, file=sys.stderr)
 
 
 def plan(model: Path, threads: int, failed: dict[str, str]) -> Iterator[tuple[str, Callable]]:
@@ -134,7 +157,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
     )
     if path.is_dir() and (found := Bundle.load(path)).manifest.solver == config.solved_for:
         return found
-    return export(config, lambda s: print(" ", s, file=sys.stderr))
+    return export(config, _progress)
 
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:

@@ -70,24 +70,15 @@ def train(
     compile: Annotated[bool | None, typer.Option(help="Use torch.compile.")] = None,
 ) -> None:
     """Train, score on the test set, and write a checkpoint in Hugging Face form."""
-    given = {
-        "steps": steps,
-        "stop_after": stop_after,
-        "start": start,
-        "singles": singles,
-        "pairs": pairs,
-        "layers": layers,
-        "rate": rate,
-        "muon": muon,
-        "workers": workers,
-        "test": test,
-        "seed": seed,
-        "compile": compile,
-    }
     if minutes and steps is None:
-        given["steps"] = UNLIMITED
-    chosen = {name: value for name, value in given.items() if value is not None}
-    _run(output, device, threads, {"minutes": minutes, **chosen})
+        steps = UNLIMITED
+    schedule = {"steps": steps, "minutes": minutes, "stop_after": stop_after, "test": test}
+    model = {"start": start, "layers": layers, "seed": seed}
+    batches = {"singles": singles, "pairs": pairs, "workers": workers}
+    learning = {"rate": rate, "muon": muon, "compile": compile}
+    options = schedule | model | batches | learning
+    given = {name: value for name, value in options.items() if value is not None}
+    _run(output, device, threads, given)
 
 
 def _run(output: Path, device: str, threads: int, options: dict[str, Any]) -> None:
