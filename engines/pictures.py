@@ -1,7 +1,7 @@
-"""Pictures and videos: opening, bringing to a layout's size, pixel values. Letters: P patches."""
+"""Pictures and videos: opening them, checked before they are decoded. What a model sees: pixels.py."""
 
-import base64
 import io
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import LuvcError
-from .bundle.manifest import Layout
+from .data_urls import from_base64, is_data_url
+
+MEGAPIXELS = 50
+"""Of a picture, as it comes and as a processor's resize makes it."""
+VIDEO_PICTURES = 20
+"""A video's frames together may have the pixels of so many pictures."""
+SIDE = 65_535
+"""Longest side in pixels: a JPEG's. Narrow pictures cost more than their pixels say."""
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of 16-bit grey
 
 
 @dataclass(frozen=True)
@@ -46,90 +54,11 @@ class Video:
 
 
 Visual = Any  # a PIL image or a Video
-UNREADABLE = (OSError, SyntaxError, TypeError, ValueError)  # what Pillow raises for a broken file
-
-
-class ImageProcessor:
-    """Loads Hugging Face image processors, in their Pillow form: the same pixels everywhere."""
-
-    @staticmethod
-    def from_pretrained(source: Any, **options: Any) -> Any:
-        """The image processor of a checkpoint or of a bundle's processor folder.
-
-        Raises:
-            LuvcError: the family has none without torchvision, which is not installed.
-        """
-        from transformers import AutoImageProcessor
-
-        try:
-            return AutoImageProcessor.from_pretrained(source, backend="pil", **options)
-        except (ImportError, ValueError) as e:
-            if "torchvision" not in str(e) and "Could not load any image processor" not in str(e):
-                raise
-            raise LuvcError(
-                f"{source}: this family's image processor needs torchvision: pip install torchvision"
-            ) from e
 
 
 def frames_of(visual: Visual) -> int:
     """Frames of a video; 0 for an image."""
     return len(visual.frames) if isinstance(visual, Video) else 0
-
-
-def pixel_values(processor: Any, visuals: Sequence[Visual], layout: Layout) -> np.ndarray:
-    """Pixels of a prompt's images or videos, float32 [layout.pixel_shape], joined along the first axis.
-
-    Args:
-        processor: the Hugging Face image processor; it sees all images at once, because
-            LLaVA-OneVision's cuts tiles only of one that stands alone.
-        visuals: what to show.
-        layout: chosen for them.
-
-    Raises:
-        LuvcError: the processor makes another shape of them than the layout's.
-    """
-    if isinstance(visuals[0], Video):
-        return np.concatenate([_video_pixels(processor, v, layout) for v in visuals])
-    values = _process(processor, visuals, layout)
-    wanted = (len(visuals) * layout.pixel_shape[0], *layout.pixel_shape[1:])
-    if values.size != np.prod(wanted) or values.shape[2 - len(wanted) :] != wanted[2:]:
-        raise LuvcError(
-            f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}: the bundle's "
-            "processor folder is another checkpoint's; export again"
-        )
-    return np.ascontiguousarray(values.reshape(wanted), dtype=np.float32)
-
-
-def to_layout(processor: Any, images: Sequence[Any], layout: Layout) -> list[Any]:
-    """PIL images in the size that a layout needs, where its tokens follow the picture's size."""
-    if not layout.resize:
-        return list(images)
-    size, resample = layout.image_size[::-1], getattr(processor, "resample", None)
-    return [image.resize(size, resample) for image in images]
-
-
-def _process(processor: Any, images: Sequence[Any], layout: Layout) -> np.ndarray:
-    images = to_layout(processor, images, layout)
-    found = processor([images], return_tensors="np", **layout.processor_options)
-    values = np.asarray(found["pixel_values"])
-    if "pixel_attention_mask" in found and values.ndim == 3:  # patches padded to the longest tile
-        values = values[:, : layout.pixel_shape[-2]]
-    return values
-
-
-def _video_pixels(processor: Any, video: Video, layout: Layout) -> np.ndarray:
-    """Patches [time, P, C * s * p * p] of a video, s frames a step.
-
-    The processor repeats a single frame s times along the patch's time axis, so a step takes its k-th
-    frame from the k-th place of that frame's patches.
-    """
-    frames = [_process(processor, [frame], layout) for frame in video.frames]
-    time, patches, values = layout.pixel_shape
-    span = layout.frames // time
-    split = np.stack([f.reshape(patches, 3, span, -1) for f in frames])
-    steps = split.reshape(time, span, patches, 3, span, -1)
-    joined = np.stack([steps[:, k, :, :, k] for k in range(span)], 3)
-    return np.ascontiguousarray(joined.reshape(time, patches, values), dtype=np.float32)
 
 
 def is_visual(part: Any) -> bool:
@@ -147,50 +76,65 @@ def image_source(part: Mapping) -> Any:
     return None
 
 
-def open_visual(part: Mapping) -> Visual:
+def open_visual(part: Mapping, megapixels: float = MEGAPIXELS) -> Visual:
     """The image or video of a content part.
 
     Raises:
-        LuvcError: nothing to show in it, or not readable.
+        LuvcError: nothing to show in it, not readable, or larger than the bounds.
     """
     if part["type"] == "video":
-        return open_video(part.get("video"), part.get("fps", 1.0))
+        return open_video(part.get("video"), part.get("fps", 1.0), megapixels)
     source = image_source(part)
     if source is None:
         raise LuvcError(
             "an image part needs 'image' (a path, data: URL, bytes, array or PIL image) or 'image_url'"
         )
-    return open_image(source)
+    return open_image(source, megapixels)
 
 
-def open_video(source: Any, fps: float = 1.0) -> Video:
+def open_video(source: Any, fps: float = 1.0, megapixels: float = MEGAPIXELS) -> Video:
     """A video from its frames.
 
     Args:
         source: a list of frames (as `open_image` takes them), a folder of pictures in the order of their
             names, or an animated picture file (GIF, WebP, PNG).
         fps: frames that show a second.
+        megapixels: most of a frame; all together may have `VIDEO_PICTURES` times as many.
 
     Raises:
-        LuvcError: none of these, no frames, or frames of several sizes.
+        LuvcError: none of these, no frames, frames of several sizes, or larger than the bounds.
     """
-    if not isinstance(fps, (int, float)) or not fps > 0:
-        raise LuvcError(f"the fps of a video must be a number above 0, got {fps!r}")
-    frames = _frames_at(Path(source)) if isinstance(source, (str, os.PathLike)) else source
+    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
+        raise LuvcError(f"the fps of a video must be a number above 0, got {fps!r:.80}")
+    frames = (
+        _frames_at(Path(source), megapixels) if isinstance(source, (str, os.PathLike)) else source
+    )
     if isinstance(frames, bytes) or not isinstance(frames, (Sequence, np.ndarray)):
         raise LuvcError(
             "a video is the list of its frames (paths, arrays or PIL images), a folder of pictures or an "
             f"animated picture, got {type(source).__name__}; take frames out of other files first"
         )
-    opened = tuple(open_image(frame) for frame in frames)
+    opened: list[Any] = []
+    for frame in frames:
+        opened.append(open_image(frame, megapixels))
+        _check_frames(len(frames), opened[0].size, megapixels)
     if not opened or len({frame.size for frame in opened}) > 1:
         raise LuvcError(
             f"a video needs frames of one size, {source!r:.80} has none or several sizes"
         )
-    return Video(opened, float(fps))
+    return Video(tuple(opened), float(fps))
 
 
-def _frames_at(path: Path) -> list[Any]:
+def _check_frames(count: int, size: tuple[int, int], megapixels: float) -> None:
+    most = VIDEO_PICTURES * megapixels
+    if count * size[0] * size[1] > most * 1e6:
+        raise LuvcError(
+            f"the video has {count} frames of {size[0]}x{size[1]} pixels, the limit is {most:g} megapixels "
+            "together; take fewer frames or scale them down first"
+        )
+
+
+def _frames_at(path: Path, megapixels: float) -> list[Any]:
     """Frames of a folder or of an animated picture."""
     from PIL import Image, ImageSequence
 
@@ -199,53 +143,111 @@ def _frames_at(path: Path) -> list[Any]:
             known = Image.registered_extensions()
             return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
         with Image.open(path) as animation:
-            return [frame.convert("RGB") for frame in ImageSequence.Iterator(animation)]
-    except UNREADABLE as e:
+            _check_frames(getattr(animation, "n_frames", 1), animation.size, megapixels)
+            frames = ImageSequence.Iterator(animation)
+            return [open_image(frame, megapixels) for frame in frames]
+    except LuvcError:
+        raise
+    except Exception as e:  # decoders raise what they like
         raise LuvcError(
             f"video {_brief(path)} cannot be read ({_reason(e)}): give a folder of frames or an "
             "animated picture"
         ) from e
 
 
-def open_image(source: Any) -> Any:
-    """A PIL image in RGB, upright.
+def open_image(source: Any, megapixels: float = MEGAPIXELS) -> Any:
+    """A PIL image in RGB, upright, on white where it is transparent.
 
     Args:
         source: PIL image, array [H, W, 3] uint8, bytes of a file, a local path or a data: URL.
+        megapixels: most it may have.
 
     Raises:
-        LuvcError: not readable as an image; says why.
+        LuvcError: not readable as an image, or larger than the bounds; says why.
     """
     from PIL import Image, ImageOps
 
     try:
-        image = _decoded(source)
-        if 0 in image.size:
-            raise LuvcError(
-                f"the image has {image.width}x{image.height} pixels; it needs 1 or more each way"
-            )
-        return ImageOps.exif_transpose(image).convert("RGB")
+        image = _opened(source)
+        check_size(image.size, megapixels)
+        deep = image.mode in DEEP or (image.mode == "I" and image.format in ("PNG", "PPM"))
+        return as_rgb(ImageOps.exif_transpose(image), deep)
     except LuvcError:
         raise
-    except UNREADABLE as e:
-        shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise LuvcError(f"image {_brief(shown)} cannot be read: {_reason(e)}") from e
     except Image.DecompressionBombError as e:
         raise LuvcError(f"the image is too large: {e}; scale it down first") from e
+    except Exception as e:  # decoders raise what they like
+        shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        raise LuvcError(f"image {_brief(shown)} cannot be read: {_reason(e)}") from e
 
 
-def _decoded(source: Any) -> Any:
+def check_size(size: tuple[int, int], megapixels: float) -> None:
+    """Refuse a picture of (width, height) pixels that is empty or larger than the bounds.
+
+    Raises:
+        LuvcError: it is.
+    """
+    width, height = size
+    if 0 in size:
+        raise LuvcError(f"the image has {width}x{height} pixels; it needs 1 or more each way")
+    if width * height > megapixels * 1e6 or max(size) > SIDE:
+        raise LuvcError(
+            f"the image has {width}x{height} pixels, the limit is {megapixels:g} megapixels and {SIDE} "
+            "pixels a side; scale it down first"
+        )
+
+
+def as_rgb(image: Any, deep: bool = False) -> Any:
+    """A PIL image in RGB as Hugging Face's `convert_to_rgb` makes it: what is transparent becomes white.
+
+    Args:
+        image: of any mode.
+        deep: it is grey of 16 bits, which are scaled to 8 (Pillow itself would cut them off).
+
+    Raises:
+        LuvcError: integers of 32 bits or floats, whose white is unknown.
+    """
+    from PIL import Image
+
+    if deep:
+        return _from_16_bits(image)
+    if image.mode in ("I", "F"):
+        kind = "integers of 32 bits" if image.mode == "I" else "floats"
+        raise LuvcError(
+            f"the image holds {kind}, and nothing says which is white: give uint8 [H, W, 3]"
+        )
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _from_16_bits(image: Any) -> Any:
+    from PIL import Image
+
+    wide = np.asarray(image).astype(np.uint32)
+    grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    grey[wide == image.info.get("transparency", -1)] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _opened(source: Any) -> Any:
     """A PIL image; of a file, its header."""
     from PIL import Image
 
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
-        return Image.fromarray(source)
+        if source.dtype == np.uint8 and (source.ndim == 2 or source.shape[2:] in ((3,), (4,))):
+            return Image.fromarray(source)
+        raise LuvcError(
+            f"an array {list(source.shape)} of {source.dtype} is no picture: give uint8 [H, W, 3]"
+        )
     if isinstance(source, (bytes, bytearray)):
         return Image.open(io.BytesIO(source))
-    if isinstance(source, str) and source.startswith("data:"):
-        return Image.open(io.BytesIO(from_base64(source.encode())))
+    if isinstance(source, str) and is_data_url(source):
+        return Image.open(io.BytesIO(from_base64(source)))
     if isinstance(source, (str, os.PathLike)):
         return Image.open(_local_path(str(source)))
     raise LuvcError(
@@ -253,19 +255,8 @@ def _decoded(source: Any) -> Any:
     )
 
 
-def from_base64(text: bytes) -> bytes:
-    """The bytes behind base64, which may be broken into lines, or behind a data: URL of it.
-
-    Raises:
-        binascii.Error: it is something else.
-    """
-    if text.startswith(b"data:"):
-        text = text.partition(b",")[2]
-    return base64.b64decode(text.translate(None, b"\r\n"), validate=True)
-
-
 def _local_path(source: str) -> Path:
-    if source.startswith(("http://", "https://")):
+    if source.lower().startswith(("http://", "https://")):
         raise LuvcError(f"image {_brief(source)} is remote; download it and give the file")
     return Path(source.removeprefix("file://"))
 
@@ -282,4 +273,5 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "it is of no known format"
-    return getattr(error, "strerror", None) or f"{error!s:.80}"
+    said = getattr(error, "strerror", None) or f"{error!s:.80}"
+    return said or type(error).__name__

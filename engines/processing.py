@@ -1,4 +1,4 @@
-"""Messages and images to arrays: chat template, shrunk image runs, pixels (pictures.py).
+"""Messages and images to arrays: chat template, shrunk image runs, pixels (pixels.py).
 
 The number of image tokens in the prompt is the layout's, which export computed from the schedule; a
 prompt whose count differs is an error, never a guess. Letters: N tiles, V visual tokens.
@@ -16,16 +16,8 @@ import numpy as np
 from ..errors import LuvcError
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
-from .pictures import (
-    ImageProcessor,
-    Video,
-    Visual,
-    frames_of,
-    is_visual,
-    open_image,
-    open_visual,
-    pixel_values,
-)
+from .pictures import Video, Visual, frames_of, is_visual, open_image, open_visual
+from .pixels import ImageProcessor, pixel_values
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.schedule import Schedule
-from ..engines.pictures import to_layout
+from ..engines.pixels import to_layout
 from ..engines.processing import Processor, Prompt
 from ..exporter.checkpoint.family import Family
 from ..exporter.layouts import replan

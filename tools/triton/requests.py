@@ -3,7 +3,6 @@
 Texts of a client are never taken as paths: a picture is what was sent with the request.
 """
 
-import binascii
 import contextlib
 import io
 from collections.abc import Callable, Mapping
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ... import strict_json
-from ...engines.pictures import from_base64, image_source
+from ...engines.data_urls import from_base64
+from ...engines.pictures import image_source
 from ...errors import LuvcError
 
 OPTIONS = {
@@ -98,7 +98,7 @@ def _picture(data: bytes, bounds: Bounds) -> Any:
     if len(data) > most * 3 // 2:
         raise LuvcError(_too_large(len(data), bounds))
     if data[:64].isascii():  # perhaps base64
-        with contextlib.suppress(binascii.Error):  # then it is the file itself, or refused below
+        with contextlib.suppress(LuvcError):  # then it is the file itself, or refused below
             data = from_base64(data)
     if len(data) > most:
         raise LuvcError(_too_large(len(data), bounds))
