@@ -39,7 +39,8 @@ def assert_rows_are_alone(vlm, prompts):
     change what the first one holds.
     """
     turns = [
-        vlm.processor.tokenise(t, start=False) for t in ("No", " And why is it so, since when?")
+        vlm.processor.tokenizer(t, add_special_tokens=False)["input_ids"]
+        for t in ("No", " And why is it so, since when?")
     ]
     assert len(turns[0]) < len(turns[1]) and len(prompts[0].input_ids) > len(prompts[1].input_ids)
     rows, first, _ = vlm.prefill(prompts)
