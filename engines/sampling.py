@@ -5,7 +5,8 @@ top-p. Letters: B batch.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypedDict, Unpack
+from numbers import Number
+from typing import Annotated, Any, TypedDict, Unpack
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +16,9 @@ from ..errors import LuvcError
 from .bundle.folder import Bundle, first_error
 
 GENERATION = "generation_config.json"
+STOPS = 16
+STOP_LENGTH = 256
+"""Most stop texts of a request, and characters of each."""
 # transformers' settings that choose other tokens and are not known here, and what changes nothing beside
 # None; lengths are not among them: max_new_tokens and the text capacity stand for max_length
 NEUTRAL = {
@@ -55,7 +59,8 @@ class Sampling(BaseModel):
         top_p: sample from the smallest set of tokens with this probability.
         repetition_penalty: divides positive and multiplies negative logits of tokens already seen.
         eos_token_id: ids that end the answer.
-        stop: texts that end the answer; they are not part of it.
+        stop: texts that end the answer; they are not part of it. They are looked for with every token,
+            so their number and length are bounded.
         seed: of the sampling, which it does not turn on; None draws one.
     """
 
@@ -63,12 +68,12 @@ class Sampling(BaseModel):
 
     max_new_tokens: int = Field(default=512, ge=1)
     do_sample: bool = False
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     top_k: int = Field(default=50, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float = Field(default=1.0, ge=1e-3, le=1e3)
     eos_token_id: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(max_length=STOP_LENGTH)], ...] = Field((), max_length=STOPS)
     seed: int | None = Field(default=None, ge=0)
 
     @field_validator("stop", mode="before")
@@ -114,7 +119,8 @@ class Sampling(BaseModel):
         given: dict[str, Any] = {k: v for k, v in changes.items() if v is not None}
         if "stop_strings" in given:
             given.setdefault("stop", given.pop("stop_strings"))
-        if "temperature" in given and given["temperature"] == 0:
+        temperature = given.get("temperature")
+        if isinstance(temperature, Number) and temperature == 0:
             given |= {"temperature": 1.0, "do_sample": False}
         elif {"temperature", "top_k", "top_p"} & set(given):
             given.setdefault("do_sample", True)
@@ -205,8 +211,9 @@ def distribution(scores: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np
     if 0 < sampling.top_k < len(scores):  # cut first: a vocabulary is large, top_k is small
         least = np.partition(scores, -sampling.top_k)[-sampling.top_k]
         tokens = np.flatnonzero(scores >= least)
-    scores = scores[tokens] / sampling.temperature
-    p = np.exp(scores - scores.max())
+    scores = scores[tokens]
+    with np.errstate(over="ignore"):  # a temperature near 0 leaves the likeliest alone
+        p = np.exp((scores - scores.max()) / sampling.temperature)
     p /= p.sum()
     if sampling.top_p < 1:
         order = np.argsort(-p, kind="stable")

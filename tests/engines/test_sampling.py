@@ -164,3 +164,32 @@ def test_every_logits_processor_of_hugging_face_is_accounted_for():
     names = set(re.findall(r"generation_config\.([a-z]\w*)", source))
     others = names - set(Sampling.model_fields) - set(NEUTRAL)
     assert others == {"max_length", "remove_invalid_values", "renormalize_logits", "use_cache"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": float("inf")},
+        {"repetition_penalty": float("nan")},
+        {"repetition_penalty": 5e-324},
+        {"temperature": float("inf")},
+        {"temperature": float("nan")},
+        {"temperature": np.zeros(3)},
+        {"top_p": float("nan")},
+        {"stop": ["a"] * 17},
+        {"stop": "a" * 257},
+        {"stop": "\ud800"},
+    ],
+)
+def test_options_out_of_bounds_are_refused_briefly(options):
+    with pytest.raises(LuvcError, match=f"generation option {next(iter(options))}") as caught:
+        Sampling().override(**options)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_temperature_near_nothing_is_greedy():
+    """Scores divided by it would not be numbers."""
+    scores = np.random.default_rng(0).normal(size=50)
+    for temperature in (5e-324, 1e-300, 1e-9):
+        tokens, p = distribution(scores, Sampling(temperature=temperature, do_sample=True))
+        assert tokens[p.argmax()] == scores.argmax() and p.max() == 1 and np.isfinite(p).all()
