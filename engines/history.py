@@ -73,8 +73,8 @@ class History:
         """Add the answered turns; `length` ids are in the caches, of prompt and answer together."""
         fed = length - len(self.cached)
         self.cached += reply.ids[:fed]
-        # the template writes the end
-        self._pending = [t for t in reply.ids[fed:] if not is_end(t, reply.sampling)]
+        left = reply.ids[fed:]  # the template writes the end
+        self._pending = [t for t in left if not is_end(t, reply.sampling)]
         answer = {"role": "assistant", "content": [{"type": "text", "text": reply.text}]}
         self.messages += [*turns, answer]
 

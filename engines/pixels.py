@@ -80,8 +80,9 @@ def made_size(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
     wanted = dict(getattr(processor, "size", None) or {})
     short = wanted.get("shortest_edge")
     if short and not wanted.get("longest_edge") and _follows(processor):
-        scale = max(1.0, short / min(width, height))
-        width, height = round(width * scale), round(height * scale)
+        least = min(width, height)
+        if least < short:
+            width, height = int(short * width / least), int(short * height / least)
     return width, height
 
 

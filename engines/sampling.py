@@ -73,7 +73,9 @@ class Sampling(BaseModel):
     top_p: float = Field(default=1.0, gt=0, le=1)
     repetition_penalty: float = Field(default=1.0, ge=1e-3, le=1e3)
     eos_token_id: tuple[int, ...] = ()
-    stop: tuple[Annotated[str, Field(max_length=STOP_LENGTH)], ...] = Field((), max_length=STOPS)
+    stop: tuple[Annotated[str, Field(max_length=STOP_LENGTH)], ...] = Field(
+        default=(), max_length=STOPS
+    )
     seed: int | None = Field(default=None, ge=0)
 
     @field_validator("stop", mode="before")

@@ -1,6 +1,7 @@
 """What of a conversation is in its caches, for tokenizers of both kinds: by ids, and by what they say."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -52,24 +53,24 @@ class Conversation:
     def __init__(self, generated: list[int], fed: int, text: str | None = None):
         self.tokenizer = sentencepiece()
         language = SimpleNamespace(whole_prompt=False, image_token_id=-1)
-        processor = SimpleNamespace(
+        processor: Any = SimpleNamespace(
             tokenizer=self.tokenizer, manifest=SimpleNamespace(language=language)
         )
-        self.history = History(processor)  # type: ignore[arg-type]
+        self.history = History(processor)
         first = self.prompt("USER: What? ASSISTANT:")
         self.history.begin(first, {})
         said = self.tokenizer.decode(generated, skip_special_tokens=True) if text is None else text
         eos = self.tokenizer.eos_token_id
-        state = SimpleNamespace(
+        state: Any = SimpleNamespace(
             ids=generated, sampling=Sampling(eos_token_id=eos), text=said, tokenizer=self.tokenizer
         )
-        self.history.close([], first, state, len(first.input_ids) + fed)  # type: ignore[arg-type]
+        self.history.close([], first, state, len(first.input_ids) + fed)
 
-    def prompt(self, text: str) -> SimpleNamespace:
+    def prompt(self, text: str) -> Any:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return SimpleNamespace(input_ids=ids, text=text, layout=SimpleNamespace(name="a"))
 
-    def ids(self, *words: str) -> list[int]:
+    def ids(self, *words: str) -> Any:
         return self.tokenizer.convert_tokens_to_ids(list(words))
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import urllib.parse
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,7 +174,8 @@ def test_the_frames_of_a_video_are_bounded_together():
     assert len(open_video([frame] * 20, megapixels=0.01).frames) == 20
     with pytest.raises(LuvcError, match=r"21 frames of 100x100 pixels, the limit is 0\.2 meg"):
         open_video([frame] * 21, megapixels=0.01)
-    for fps in (float("inf"), float("nan"), True, "1", -1):
+    wrong: tuple[Any, ...] = (float("inf"), float("nan"), True, "1", -1)
+    for fps in wrong:
         with pytest.raises(LuvcError, match="fps"):
             open_video([frame], fps)
 
