@@ -10,10 +10,11 @@ from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ..errors import LuvcError
 from .answer import Answer, Pieces, Stream, Timing, single
 from .decoding import Rows, decode
 from .history import History
-from .processing import ImageSource, Prompt, open_image
+from .processing import ImageSource, Prompt
 from .reply import Reply
 from .sampling import Sampling
 
@@ -77,8 +78,11 @@ class Chat:
             except BaseException:  # the caches may be ahead of the history
                 self._rows = None
                 raise
-        parts = [{"type": "image", "image": open_image(image)} for image in images]
-        turn = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+        if not isinstance(images, Sequence) or isinstance(images, (str, bytes)):
+            raise LuvcError("images is a list of pictures; put a single one into a list")
+        parts = [{"type": "image", "image": image} for image in images]
+        asked = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+        (turn,) = self.vlm.processor.opened([asked])
         prompt = self.vlm.processor.prompt([*self.messages, turn])
         cancelled = threading.Event()
         self._running = Stream(single(self._answer(turn, prompt, cancelled)), cancelled)

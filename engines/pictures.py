@@ -61,11 +61,6 @@ def frames_of(visual: Visual) -> int:
     return len(visual.frames) if isinstance(visual, Video) else 0
 
 
-def is_visual(part: Any) -> bool:
-    """Whether a content part is an image or a video; `image_url` is OpenAI's name of an image."""
-    return isinstance(part, Mapping) and part.get("type") in ("image", "image_url", "video")
-
-
 def image_source(part: Mapping) -> Any:
     """What an image part holds, as `open_image` takes it; None where it holds nothing."""
     for key in ("image", "path", "url", "image_url"):

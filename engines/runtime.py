@@ -2,10 +2,10 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeGuard, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .backends.base import PrefillResult, Runner, refuse_closed
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
 from .decoding import Rows, decode
+from .messages import is_batch
 from .processing import Messages, Processor, Prompt
 from .reply import Reply
 from .sampling import Sampling, SamplingOptions
@@ -152,9 +153,7 @@ class VLM:
         """
         self._check_open()
         sampling = self.sampling.override(**options)
-        if isinstance(messages, Mapping):
-            raise LuvcError("messages must be a list of messages; put this one into a list")
-        if _is_batch(messages):
+        if is_batch(messages):
             if stream:
                 raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
             return self._batch([self.processor.prompt(m, layout) for m in messages], sampling)
@@ -282,10 +281,3 @@ class VLM:
             timing=timing,
             notes=tuple(prompt.notes),
         )
-
-
-def _is_batch(
-    messages: Messages | Sequence[Messages],
-) -> TypeGuard[Sequence[Messages]]:
-    """Whether these are several conversations."""
-    return bool(messages) and not isinstance(messages[0], Mapping)

@@ -21,7 +21,9 @@ class Conversation:
     @property
     def bytes(self) -> int:
         """Host memory of the row and of the pictures."""
-        parts = [p for m in self.history.messages for p in m["content"] if isinstance(p, dict)]
+        parts = [
+            p for m in self.history.messages for p in m.get("content", ()) if isinstance(p, dict)
+        ]
         images = [p["image"] for p in parts if p["type"] == "image"]
         frames = [frame for p in parts if p["type"] == "video" for frame in p["video"]]
         pictures = sum(3 * image.width * image.height for image in (*images, *frames))

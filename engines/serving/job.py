@@ -1,6 +1,5 @@
 """One request on its way through a scheduler."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import numpy as np
 
 from ..answer import Timing
 from ..history import History
-from ..pictures import Video, is_visual, open_visual
+from ..messages import visual_parts
 from ..processing import Prompt
 from ..reply import Reply
 from ..sampling import Sampling
@@ -61,8 +60,8 @@ class Job:
         """
         history: History | None = None
         if self.key is not None:
-            self.turns = [_opened(turn) for turn in self.turns]
-            history = History(vlm.processor) if _has_picture(self.turns) else None
+            self.turns = vlm.processor.opened(self.turns)
+            history = History(vlm.processor) if visual_parts(self.turns) else None
             if history is None:
                 self.conversation = conversations.take(self.key, None)
         earlier = self.conversation.history.messages if self.conversation else []
@@ -112,23 +111,3 @@ class Job:
         timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
         answer = vlm.answer(self.prompt, self.reply, self.stages, timing, self.reused)
         self.ticket.finish(answer)
-
-
-def _opened(turn: Any) -> Any:
-    """A turn whose pictures are open, to be kept; what is malformed is left to the processor."""
-    content = turn.get("content") if isinstance(turn, Mapping) else None
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return turn
-    return {**turn, "content": [_open(p) if is_visual(p) else p for p in content]}
-
-
-def _open(part: Mapping[str, Any]) -> dict[str, Any]:
-    shown = open_visual(part)
-    if isinstance(shown, Video):
-        return {"type": "video", "video": shown.frames, "fps": shown.fps}
-    return {"type": "image", "image": shown}
-
-
-def _has_picture(turns: Sequence[Any]) -> bool:
-    contents = [t.get("content") for t in turns if isinstance(t, Mapping)]
-    return any(is_visual(p) for c in contents if isinstance(c, Sequence) for p in c)

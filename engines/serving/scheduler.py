@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import LuvcError
 from ..backends.base import SharedRunner
+from ..messages import is_batch
 from ..processing import Messages
 from ..sampling import SamplingOptions
 from .conversations import Conversations
@@ -83,9 +84,12 @@ class Scheduler:
             options: fields of `Sampling`.
 
         Raises:
-            LuvcError: an option is out of range; what else is wrong is raised by the ticket.
+            LuvcError: not one conversation, or an option is out of range; what else is wrong is raised by the
+                ticket.
             Busy: too many requests are waiting.
         """
+        if is_batch(messages):
+            raise LuvcError("a request is one conversation; hand in several one by one")
         sampling = self.vlm.sampling.override(**options)
         ticket = Ticket(notify)
         job = Job(list(messages), sampling, layout, conversation, ticket)

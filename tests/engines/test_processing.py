@@ -136,7 +136,8 @@ def test_a_truncated_photograph(picture):
         ([], "list of"),
         ("hello", "list of"),
         ([{"role": "user"}], "'role' and 'content'"),
-        ([{"role": "user", "content": None}], "text or a list of parts"),
+        ([{"role": "user", "content": None}], "'role' and 'content'"),
+        ([{"role": "user", "content": 7}], "text or a list of parts"),
         (ask("no picture"), "no image"),
         ([{"role": "user", "content": [{"type": "audio", "audio": "a.wav"}]}], "type"),
         (
@@ -169,6 +170,85 @@ def test_prompts_that_do_not_fit(workshop, picture):
     two = workshop.vlm("qwen2-two-images")
     with pytest.raises(LuvcError, match="1 image, this bundle holds 2"):
         two.generate(ask("Compare", picture))
+
+
+LOW = {"type": "image_url", "image_url": {"url": "a", "detail": "low"}}
+IMAGE = {"type": "image", "image": np.zeros((8, 8, 3), np.uint8)}
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (-1, "list of .* got -1"),
+        (None, "list of .* got None"),
+        ([1], "list of .* got 1"),
+        (np.zeros((2, 2)), "list of .* got ndarray"),
+        (Image.new("L", (2, 2)), "list of .* got Image"),
+        ([{"role": "user", "content": IMAGE["image"]}], "content is a text .* got ndarray"),
+        ([{"role": "user", "content": [IMAGE["image"]]}], "a content part .* got ndarray"),
+        ([{"role": "user", "content": [{"type": ["image"]}]}], "a content part"),
+        ([{"role": "user\udc80", "content": "a"}], "'role' of a message is not valid Unicode"),
+        ([{"role": 7, "content": "a"}], "a message's role must be a text, got 7"),
+        (ask("half \ud800", IMAGE["image"]), "not valid Unicode: half a surrogate .* character 5"),
+        ([{"role": "user", "content": [IMAGE], "name": "Ada"}], "prints no 'name'"),
+        ([{"role": "user", "content": [IMAGE], "data": b"a"}], "'data' of a message holds texts"),
+        ([{"role": "user", "content": [IMAGE | {"min_pixels": 4}]}], "has no 'min_pixels'"),
+        ([{"role": "user", "content": [IMAGE | {"path": "a.png"}]}], "image and path"),
+        ([{"role": "user", "content": [LOW]}], "no 'detail' of 'low'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_message_is_said_so(workshop, messages, message):
+    vlm = workshop.vlm("qwen2")
+    with pytest.raises(LuvcError, match=message) as caught:
+        vlm.generate(messages)
+    assert len(str(caught.value)) < 300
+
+
+def test_openais_parts_may_say_auto(workshop, picture):
+    processor = workshop.vlm("qwen2").processor
+    url = {"url": data_url(picture), "detail": "auto"}
+    parts = [
+        {"type": "image_url", "image_url": url, "image": None},
+        {"type": "text", "text": "Why?"},
+    ]
+    found = processor.prompt([{"role": "user", "content": parts, "name": None}])
+    assert found.input_ids == processor.prompt(ask("Why?", picture)).input_ids
+
+
+def test_counted_and_measured_before_anything_is_opened_or_tokenised(workshop, monkeypatch):
+    from luvc.engines import processing
+
+    processor = workshop.vlm("qwen2").processor
+    _ = processor.template, processor._longest_token
+    monkeypatch.setattr(processing, "open_visual", lambda *about: pytest.fail("opened"))
+    for many in (processor.prompt, processor.opened):
+        with pytest.raises(LuvcError, match="12 images, this bundle holds 1"):
+            many(ask("Compare", *[b"a picture"] * 12))
+    monkeypatch.setattr(processing, "open_visual", lambda *about: open_image(IMAGE["image"]))
+    monkeypatch.setattr(type(processor), "tokenise", lambda *about: pytest.fail("tokenised"))
+    with pytest.raises(LuvcError, match="10000004 characters, the bundle holds 96 text tokens"):
+        processor.prompt(ask("x" * 10_000_000, b"a picture"))
+
+
+def test_no_text_that_fits_is_too_long_in_characters(workshop, picture):
+    """The longest token of the vocabulary as often as the bundle holds tokens."""
+    processor = workshop.vlm("qwen2").processor
+    longest = max(processor.tokenizer.get_vocab(), key=len)
+    processor._check_length([{"content": longest * processor.manifest.text_capacity}])
+
+
+def test_a_token_without_an_embedding_is_refused(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    vlm.processor.tokenizer.add_tokens(["<new>"])
+    with pytest.raises(LuvcError, match=r"'<new>' \(id 1024\), .* below 1024 alone"):
+        vlm.generate(ask("What is <new>?", picture))
+
+
+def test_a_large_picture_is_refused_by_the_processors_bound(workshop, picture):
+    processor = workshop.vlm("qwen2").processor
+    processor.megapixels = 0.05
+    with pytest.raises(LuvcError, match=r"260x200 pixels, the limit is 0\.05 megapixels"):
+        processor.prompt(ask("Why?", picture))
 
 
 def test_a_named_layout_says_what_it_takes(workshop, picture):

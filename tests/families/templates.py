@@ -1,6 +1,7 @@
-"""Chat templates of the families, as they are published but shorter."""
+"""Chat templates of the families, written anew after the published ones."""
 
-# One loop over messages and parts, as published templates have it; what differs is put in by name.
+# Written anew after the published templates: what each prints for a text and for a list of parts is theirs,
+# role by role (FORMS). One loop over messages and parts; what differs is put in by name.
 PARTS = """\
 {%- for part in message['content'] -%}
 {%- if part['type'] == 'image' -%}{{- IMAGE -}}
@@ -40,12 +41,38 @@ QWEN_MARKS = {
     "IMAGE": "'<|vision_start|><|image_pad|><|vision_end|>'",
     "VIDEO": "'<|vision_start|><|video_pad|><|vision_end|>'",
 }
-QWEN3 = spell(CHATML.replace("SYSTEM", ""), **QWEN_MARKS)
+# Qwen3-VL: what a tool is asked stands in the assistant's turn, what it answers in a user's.
+QWEN3_CALLS = """\
+{%- for call in message.tool_calls or [] -%}
+{{- '\n' if message.content or not loop.first else '' -}}
+{%- set call = call.function or call -%}
+{{- '<tool_call>\n{"name": "' + call.name + '", "arguments": ' -}}
+{{- call.arguments if call.arguments is string else call.arguments | tojson -}}
+{{- '}\n</tool_call>' -}}
+{%- endfor -%}"""
+QWEN3 = spell(
+    "{%- for message in messages -%}\n{%- if message.role == 'tool' -%}\n"
+    "{{- '<|im_start|>user' if loop.first or loop.previtem.role != 'tool' else '' -}}\n"
+    "{{- '\\n<tool_response>\\n' -}}\n" + CONTENT + "\n{{- '\\n</tool_response>' -}}\n"
+    "{{- '<|im_end|>\\n' if loop.last or loop.nextitem.role != 'tool' else '' -}}\n"
+    "{%- else -%}\n{{- '<|im_start|>' + message.role + '\\n' -}}\n"
+    "{%- if message.content -%}\n" + CONTENT + "\n{%- endif -%}\n"
+    "{%- if message.role == 'assistant' -%}\n" + QWEN3_CALLS + "\n{%- endif -%}\n"
+    "{{- '<|im_end|>\\n' -}}\n{%- endif -%}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}",
+    **QWEN_MARKS,
+)
 QWEN2 = spell(CHATML.replace("SYSTEM", DEFAULT_SYSTEM), **QWEN_MARKS)
 INTERNVL = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<IMG_CONTEXT>\\n'", VIDEO="'<video>\\n'")
 OVIS2 = spell(CHATML.replace("SYSTEM", ""), IMAGE="'<image>\\n'", VIDEO="'<video>\\n'")
-LFM2 = "{{- bos_token -}}\n" + spell(
-    CHATML.replace("SYSTEM", ""), IMAGE="'<image>'", VIDEO="'<video>'"
+# LFM2-VL joins the system's content to its marks: a text alone.
+LFM2 = spell(
+    "{{- bos_token -}}\n{%- set turns = messages -%}\n"
+    "{%- if messages[0]['role'] == 'system' -%}{%- set turns = messages[1:] -%}\n"
+    "{{- '<|im_start|>system\\n' + messages[0]['content'] + '<|im_end|>\\n' -}}{%- endif -%}\n"
+    + CHATML.replace("SYSTEM", "").replace("in messages", "in turns"),
+    IMAGE="'<image>'",
+    VIDEO="'<video>'",
 )
 ONEVISION = spell(
     "{%- for message in messages -%}\n{{- '<|im_start|>' + message['role'] + ' ' -}}\n"
@@ -71,7 +98,9 @@ LLAVA_MISTRAL = spell(
     + "\n{{- ' [/INST]' -}}\n"
     "{%- elif message['role'] == 'assistant' -%}"
     "{{- ' ' + message['content'][0]['text'] + '</s> ' -}}\n"
-    "{%- else -%}{{- '<<SYS>>\\n' + message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' -}}{%- endif -%}\n"
+    "{%- elif message['role'] == 'system' -%}"
+    "{{- '<<SYS>>\\n' + message['content'][0]['text'] + '\\n<</SYS>>\\n\\n' -}}\n"
+    "{%- else -%}{{- raise_exception('Only user and assistant roles are supported!') -}}{%- endif -%}\n"
     "{%- endfor -%}",
     IMAGE="'<image>\\n'",
     VIDEO="''",
@@ -84,12 +113,20 @@ IDEFICS = (
     + "\n{{- '<end_of_utterance>\\n' -}}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"
 )
+# Gemma 3 has no system's turn: its text stands before the first user's. Turns must alternate.
 GEMMA = (
-    "{{- bos_token -}}\n{%- for message in messages -%}\n"
+    "{{- bos_token -}}\n{%- set turns = messages -%}{%- set prefix = '' -%}\n"
+    "{%- if messages[0]['role'] == 'system' -%}{%- set turns = messages[1:] -%}\n"
+    "{%- set first = messages[0]['content'] -%}\n"
+    "{%- set prefix = (first if first is string else first[0]['text']) + '\\n\\n' -%}{%- endif -%}\n"
+    "{%- for message in turns -%}\n"
+    "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
+    "{{- raise_exception('Conversation roles must alternate') -}}{%- endif -%}\n"
     "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}\n"
-    + spell(CONTENT, IMAGE="'<start_of_image>'", VIDEO="''").replace(
-        "part['text'] -}}", "part['text'] | trim -}}"
-    )
+    "{{- prefix if loop.first else '' -}}\n"
+    + spell(CONTENT, IMAGE="'<start_of_image>'", VIDEO="''")
+    .replace("part['text'] -}}", "part['text'] | trim -}}")
+    .replace("{{- message['content'] -}}", "{{- message['content'] | trim -}}")
     + "\n{{- '<end_of_turn>\\n' -}}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"
 )
@@ -98,8 +135,29 @@ GLM_PARTS = spell(
     IMAGE="'<|begin_of_image|><|image|><|end_of_image|>'",
     VIDEO="'<|begin_of_video|><|video|><|end_of_video|>'",
 )
+# GLM-4.1V writes the system's and the assistant's content as it comes: given a list, Python's notation of it.
 GLM = (
     "{{- '[gMASK]<sop>' -}}\n{%- for message in messages -%}\n"
-    "{{- '<|' + message['role'] + '|>\\n' -}}\n" + GLM_PARTS + "\n{%- endfor -%}\n"
+    "{%- if message['role'] == 'user' -%}{{- '<|user|>\\n' -}}\n" + GLM_PARTS + "\n"
+    "{%- elif message['role'] == 'system' -%}{{- '<|system|>\\n' -}}{{- message['content'] -}}\n"
+    "{%- elif message['role'] == 'assistant' -%}\n"
+    "{{- '<|assistant|>' -}}{{- message['metadata'] or '' -}}{{- '\\n' -}}{{- message['content'] -}}\n"
+    "{%- endif -%}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
 )
+
+# The forms of a turn's content that the published template prints: both unless it is named here.
+BOTH = frozenset({"text", "parts"})
+TEXTS = frozenset({"text"})
+LISTS: dict[str, frozenset[str]] = dict.fromkeys(
+    ("system", "user", "assistant"), frozenset({"parts"})
+)
+FORMS: dict[str, dict[str, frozenset[str]]] = {
+    "llava": LISTS,
+    "llava_next": LISTS,
+    "llava_onevision": LISTS,
+    "smolvlm": LISTS,
+    "idefics3": LISTS,
+    "glm4v": {"system": TEXTS, "assistant": TEXTS},
+    "lfm2_vl": {"system": TEXTS},
+}
