@@ -18,6 +18,7 @@ from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
 from ...engines.decoding import Rows
+from ...engines.layouts import most_images
 from ...engines.runtime import VLM
 from ...engines.serving import Busy, Cancelled, Limits, Scheduler
 from ...errors import LuvcError
@@ -53,6 +54,8 @@ class TritonPythonModel:
         limits = Limits(**self._numbers(Limits))
         self._warm(min(2, limits.rows), vision=not models)
         self.bounds = requests.Bounds(**self._numbers(requests.Bounds))
+        self.images = most_images(bundle.manifest)
+        self.vlm.processor.megapixels = self.bounds.megapixels
         self.scheduler = Scheduler(self.vlm, limits, ahead=bool(models))
         self.metrics = Metrics(pb, self.scheduler, args)
         final = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
@@ -92,7 +95,7 @@ class TritonPythonModel:
             found = self.pb.get_input_tensor_by_name(request, name)
             return None if found is None else found.as_numpy()
 
-        asked = requests.read(tensor, self.bounds)
+        asked = requests.read(tensor, self.bounds, self.images)
         ticket = self.scheduler.submit(
             asked.messages, conversation=asked.session, notify=self.outbox.notify, **asked.options
         )

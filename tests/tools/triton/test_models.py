@@ -131,7 +131,7 @@ def test_a_repository_of_another_version(
 def test_a_request_may_name_its_layout():
     model, named = vlm_model.TritonPythonModel(), []
     model.pb = SimpleNamespace(get_input_tensor_by_name=lambda request, name: request.get(name))
-    model.bounds = Bounds()
+    model.bounds, model.images = Bounds(), 1
     model.scheduler = SimpleNamespace(submit=lambda turns, **o: named.append(o.get("layout")))
     model.outbox = SimpleNamespace(notify=None, open=lambda *about: None)
 

@@ -32,7 +32,7 @@ def parse(bounds: Bounds | None = None, **fields) -> requests.Asked:
         texts = isinstance(values[0], (str, bytes))
         values = [v.encode() if isinstance(v, str) else v for v in values]
         arrays[name] = np.array(values, object if texts else None)
-    return requests.read(arrays.get, bounds or Bounds())
+    return requests.read(arrays.get, bounds or Bounds(), images=3)
 
 
 def test_a_request_of_everything():
@@ -134,6 +134,56 @@ def test_bounds_of_pictures():
 def test_what_cannot_be_read(fields, message):
     with pytest.raises(LuvcError, match=message):
         parse(**fields)
+
+
+DEEP = "[" * 100_000
+LONE = '[{"role": "user", "content": "\\ud800"}]'
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"messages": DEEP}, "not valid JSON: .*100 deep"),
+        ({"messages": DEEP + "]" * 100_000}, "not valid JSON: .*100 deep"),
+        ({"text_input": "Why?", "stop": [b"\xff"]}, "stop is not UTF-8"),
+        ({"text_input": "Why?", "stop": ["a"] * 1_000_000}, "stop has 1000000 texts, the limit is"),
+        ({"text_input": ["Why?", "How?"]}, "text_input has 2 values"),
+        ({"text_input": "Why?", "temperature": [0.5, 1.0]}, "temperature has 2 values"),
+        ({"text_input": 7}, "text_input must be of the type BYTES"),
+        ({"text_input": "Why?", "image": [png()] * 4}, "has 4 images, this model takes 3"),
+        ({"text_input": "Why?", "image": [b""] * 100_000}, "has 100000 images"),
+        ({"text_input": "Why?", "image": png(1, 65_536)}, "65535 pixels a side"),
+        ({"text_input": "Why?", "image": "QUJD!"}, "not base64: b'!' .* no known format"),
+    ],
+)
+def test_what_would_cost_or_fail_later_is_refused(fields, message):
+    with pytest.raises(LuvcError, match=message):
+        parse(**fields)
+
+
+@pytest.mark.parametrize("name", [n for n, *_ in INPUTS])
+def test_empty_tensors(name):
+    """A picture or a stop text fewer, or a refusal: never an IndexError."""
+    arrays = {"text_input": np.array([b"Why?"], object), name: np.zeros((1, 0), np.float32)}
+    if name in ("image", "stop", "session", "layout", "messages"):
+        assert requests.read(arrays.get, Bounds(), 1).messages[0]["role"] == "user"
+    else:
+        with pytest.raises(LuvcError, match=r"has 0 values|either text_input or messages"):
+            requests.read(arrays.get, Bounds(), 1)
+
+
+def test_pictures_of_messages_are_counted_before_they_are_opened():
+    image = {"type": "image", "image": base64.b64encode(png()).decode()}
+    turns = [{"role": "user", "content": [image] * 2}] * 2
+    with pytest.raises(LuvcError, match="has 4 images, this model takes 3"):
+        parse(messages=json.dumps(turns))
+
+
+def test_half_a_surrogate_in_messages_is_the_processors_to_refuse():
+    from luvc.engines.messages import read_messages
+
+    with pytest.raises(LuvcError, match="not valid Unicode: half a surrogate pair at character 0"):
+        read_messages(parse(messages=LONE).messages)
 
 
 def test_the_client_sends_what_the_model_takes(monkeypatch):
