@@ -6,9 +6,17 @@ from importlib.metadata import PackageNotFoundError, version
 from . import __version__
 
 LIBRARIES = (
-    "torch", "transformers", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "onnxruntime-gpu",
-    "tensorrt", "tensorrt-rtx", "numpy",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxscript",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt-rtx",
+    "numpy",
+)
 
 
 def versions() -> dict[str, str]:

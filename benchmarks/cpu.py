@@ -18,9 +18,14 @@ import typer
 
 HERE = Path(__file__).parent
 SHAPE = {
-    "layers": 24, "hidden": 896, "kv_heads": 2, "intermediate": 4864, "vision_layers": 6,
-    "vision_hidden": 384, "image": 448,
-}  # fmt: skip
+    "layers": 24,
+    "hidden": 896,
+    "kv_heads": 2,
+    "intermediate": 4864,
+    "vision_layers": 6,
+    "vision_hidden": 384,
+    "image": 448,
+}
 SIZE = (896, 896)
 
 

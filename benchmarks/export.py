@@ -171,9 +171,11 @@ def measure(name: str, place: Path) -> dict[str, Any]:
         shutil.rmtree(output, ignore_errors=True)
     values = json.loads(text)
     own = round(values["seconds"] - copied, 2)
-    return found | values | {
-        "process_s": round(process, 2), "copy_s": round(copied, 2), "without_disk_s": own
-    }  # fmt: skip
+    return (
+        found
+        | values
+        | {"process_s": round(process, 2), "copy_s": round(copied, 2), "without_disk_s": own}
+    )
 
 
 def main(

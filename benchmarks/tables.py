@@ -41,7 +41,9 @@ def serving(data: dict) -> str:
         for key in ("tokens_per_s", "ttft_p50_ms", "ttft_p95_ms"):
             cells.append(f"{a[key]:.0f} → {b[key]:.0f}")
         lines.append(f"| {clients} | {' | '.join(cells)} | {a['failures'] + b['failures']} |")
-    one, two, m = data["bundles"]["1"], data["bundles"]["2"], data["machine"]
+    one = data["bundles"]["1"]
+    two = data["bundles"]["2"]
+    m = data["machine"]
     memory = "; ".join(
         f"at ratio {ratio} {x['rss_mib'][0]:.0f} MiB after {x['seconds'] / 600:.3g} min and "
         f"{x['rss_mib'][-1]:.0f} MiB after {x['seconds'] / 60:.3g} min under {x['clients']} clients"
@@ -137,7 +139,9 @@ def _row(title: str, values: list[float | None], spreads: list[str]) -> str:
 
 def latency_ratio(data: dict) -> str:
     """What was asked for, predicted and measured."""
-    t, f, m = data["latency"], data["flops"], data["machine"]
+    t = data["latency"]
+    f = data["flops"]
+    m = data["machine"]
     return "\n".join(
         [
             f"| schedule for {data['asked']:g}x of | predicted | measured | prefill, ms |",
@@ -176,7 +180,9 @@ def export(data: dict) -> str:
 
 def pocket(data: dict) -> str:
     """Exact match of every task beside what can be had without looking."""
-    right, chance, text = data["exact_match"], data["chance"], data["text_only"]
+    right = data["exact_match"]
+    chance = data["chance"]
+    text = data["text_only"]
     lines = [
         "| task | exact match, % | chance, % | from the text alone, % |",
         "|---|---:|---:|---:|",

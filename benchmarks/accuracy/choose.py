@@ -136,9 +136,11 @@ def _plans(study: Study, plan) -> tuple:
 def as_json(rounds: list[Round], head: dict) -> dict:
     """What benchmarks/results/accuracy_choice.json holds."""
     return head | {
-        "ratios": RATIOS, "start": asdict(rounds[0].start), "chosen": asdict(rounds[-1].end),
+        "ratios": RATIOS,
+        "start": asdict(rounds[0].start),
+        "chosen": asdict(rounds[-1].end),
         "rounds": [[asdict(v) for v in r.tried] for r in rounds],
-    }  # fmt: skip
+    }
 
 
 def run(

@@ -140,7 +140,11 @@ class Decoder:
         embed, device = self.text.embed_tokens, tokens.device
         B, P, V, _ = tokens.shape
         span = V if places is None else span
-        parts, positions, visual, at, place = [], [], [], 0, 0
+        parts = []
+        positions = []
+        visual = []
+        at = 0
+        place = 0
         for picture in range(P):
             words = group.between if picture else group.head
             parts += [embed(words).expand(B, -1, -1), tokens[:, picture]]
@@ -157,9 +161,14 @@ class Decoder:
         hidden = torch.cat([part.to(tokens.dtype) for part in parts], 1)
         position = torch.cat(positions, 1)
         return LayerInput(
-            0, self.text.layers[0], hidden, position, torch.cat(visual, 1), at + group.last,
+            0,
+            self.text.layers[0],
+            hidden,
+            position,
+            torch.cat(visual, 1),
+            at + group.last,
             self.rotary(hidden, position),
-        )  # fmt: skip
+        )
 
     def rotary(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin [B, S, d]."""

@@ -60,12 +60,17 @@ MOVES: dict[str, tuple] = {
     "scope": ("prompt", "image"),
     "match": (False, True),
     "stages": (
-        (0.25, 0.5, 0.75), (0.125, 0.25, 0.5), (0.5, 0.625, 0.75), (0.25, 0.5), (0.125,), (0.25,),
+        (0.25, 0.5, 0.75),
+        (0.125, 0.25, 0.5),
+        (0.5, 0.625, 0.75),
+        (0.25, 0.5),
+        (0.125,),
+        (0.25,),
         (0.5,),
     ),
     "keeps": ("geometric", "linear"),
     "oim_share": (0.0, 0.25, 0.5, 0.75, 1.0),
-}  # fmt: skip
+}
 """What the study tries of each of the solver's options."""
 
 _NOTES = {
@@ -102,9 +107,13 @@ def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = D
 def _variants() -> Iterator[Method]:
     """The defaults with one option moved, to what tells most; the choice measures every value."""
     for option, values in {
-        "cutoff": (0.25, 0.5), "signal": ("raw",), "scope": ("image",), "keeps": ("linear",),
-        "stages": ((0.25, 0.5, 0.75), (0.125,)), "oim_share": (0.5,),
-    }.items():  # fmt: skip
+        "cutoff": (0.25, 0.5),
+        "signal": ("raw",),
+        "scope": ("image",),
+        "keeps": ("linear",),
+        "stages": ((0.25, 0.5, 0.75), (0.125,)),
+        "oim_share": (0.5,),
+    }.items():
         for value in values:
             note = _NOTES[option].format(_text(value))
             yield luvc(name_of(option, value), note, options=replace(DEFAULTS, **{option: value}))
@@ -133,44 +142,95 @@ _LUVC = (
     Method("oim", "part", "OIM only", plans.oim_only),
     Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only, match=True),
     luvc("paper spu", "SPU only, with the paper's low-pass", "part", replace(PAPER, oim_share=0.0)),
-    luvc("oim share 0.5 match", "OIM's factor up to ratio ** 0.5, most similar neighbours",
-         options=replace(DEFAULTS, oim_share=0.5, match=True)),
-    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
-           lambda *_: scores.spectrum()),
+    luvc(
+        "oim share 0.5 match",
+        "OIM's factor up to ratio ** 0.5, most similar neighbours",
+        options=replace(DEFAULTS, oim_share=0.5, match=True),
+    ),
+    Method(
+        "--ratio",
+        "export",
+        "luvc-export's own ratio, of FLOPs at 64 text tokens",
+        plans.product,
+        lambda *_: scores.spectrum(),
+    ),
     *_variants(),
     _score("cosine", "score: cosine of a token and its low-pass"),
     _score("residual", "score: least distance from the low-pass"),
     _score("share", "score: norm of the low-pass / norm of the token"),
     _score("high", "score: largest distance from the low-pass, that is the high-pass"),
     _score("high", "the same with a narrower low-pass", 0.05),
-    Method("score random", "variant", "LUVC's plan, tokens drawn at random, once", plans.luvc(),
-           lambda draws, _: scores.random(draws)),
-    Method("score uniform", "variant", "LUVC's plan, tokens at equal steps", plans.luvc(),
-           lambda *_: scores.uniform()),
-)  # fmt: skip
+    Method(
+        "score random",
+        "variant",
+        "LUVC's plan, tokens drawn at random, once",
+        plans.luvc(),
+        lambda draws, _: scores.random(draws),
+    ),
+    Method(
+        "score uniform",
+        "variant",
+        "LUVC's plan, tokens at equal steps",
+        plans.luvc(),
+        lambda *_: scores.uniform(),
+    ),
+)
 _BASELINES = (
-    Method("random", "baseline", "random tokens before the LLM", plans.before,
-           select=selections.random, drawn=True),
+    Method(
+        "random",
+        "baseline",
+        "random tokens before the LLM",
+        plans.before,
+        select=selections.random,
+        drawn=True,
+    ),
     _before("uniform", "tokens at equal steps before the LLM", selections.uniform, "baseline"),
     Method("downsample", "baseline", "the picture made smaller", plans.smaller_grid, resize=True),
-    Method("pool", "baseline", "the token grid averaged down", plans.smaller_grid,
-           reduce=selections.pool),
-    Method("drop all", "baseline", "all visual tokens dropped from a layer on", plans.drop_all,
-           lambda *_: scores.uniform()),
-)  # fmt: skip
+    Method(
+        "pool",
+        "baseline",
+        "the token grid averaged down",
+        plans.smaller_grid,
+        reduce=selections.pool,
+    ),
+    Method(
+        "drop all",
+        "baseline",
+        "all visual tokens dropped from a layer on",
+        plans.drop_all,
+        lambda *_: scores.uniform(),
+    ),
+)
 _METHODS = (
     _before("divprune", "DivPrune", selections.divprune),
     _before("cls attention", "FasterVLM, CLS attention", selections.cls_attention),
     _before("visionzip", "VisionZip, attention received", selections.visionzip),
     _before("hiprune", "HiPrune", selections.hiprune),
-    Method("visiondrop", "method", "VisionDrop", plans.visiondrop, lambda *_: scores.visiondrop(),
-           select=lambda _: selections.visionzip, renumber=True),
+    Method(
+        "visiondrop",
+        "method",
+        "VisionDrop",
+        plans.visiondrop,
+        lambda *_: scores.visiondrop(),
+        select=lambda _: selections.visionzip,
+        renumber=True,
+    ),
     _inside("pact", "PACT's pruning score, at 1/7 of the layers", [4 / 28], [0.5], scores.pact),
     _inside("fastv", "FastV, before layer 1", [1 / 16], [0.5], scores.fastv),
-    Method("transprune", "method", "TransPrune's TTV",
-           plans.cascade([7 / 28, 9 / 28, 12 / 28], [0.875, 0.625, 0.125]),
-           lambda *_: scores.transprune(1), renumber=True),
-    Method("dct crop", "method", "Fourier: DCT of the token grid, cropped", plans.smaller_grid,
-           reduce=selections.dct_crop),
-)  # fmt: skip
+    Method(
+        "transprune",
+        "method",
+        "TransPrune's TTV",
+        plans.cascade([7 / 28, 9 / 28, 12 / 28], [0.875, 0.625, 0.125]),
+        lambda *_: scores.transprune(1),
+        renumber=True,
+    ),
+    Method(
+        "dct crop",
+        "method",
+        "Fourier: DCT of the token grid, cropped",
+        plans.smaller_grid,
+        reduce=selections.dct_crop,
+    ),
+)
 METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}

@@ -38,14 +38,23 @@ def token_problem(config, pictures: int) -> TokenProblem:
     v, t = config.vision_config, config.text_config
     shuffle = round(1 / config.downsample_ratio)
     decoder = DecoderShape(
-        t.num_hidden_layers, t.hidden_size, t.num_attention_heads, t.num_key_value_heads,
-        t.hidden_size // t.num_attention_heads, t.intermediate_size, t.vocab_size,
-    )  # fmt: skip
+        t.num_hidden_layers,
+        t.hidden_size,
+        t.num_attention_heads,
+        t.num_key_value_heads,
+        t.hidden_size // t.num_attention_heads,
+        t.intermediate_size,
+        t.vocab_size,
+    )
     encoder = EncoderShape(
-        v.num_hidden_layers, v.hidden_size, v.intermediate_size, 1,
-        v.num_channels * v.patch_size[0] * v.patch_size[1], shuffle**2,
+        v.num_hidden_layers,
+        v.hidden_size,
+        v.intermediate_size,
+        1,
+        v.num_channels * v.patch_size[0] * v.patch_size[1],
+        shuffle**2,
         (v.hidden_size * shuffle**2, t.hidden_size, t.hidden_size),
-    )  # fmt: skip
+    )
     grid = Grid(v.image_size[0] // v.patch_size[0], v.image_size[1] // v.patch_size[1])
     return TokenProblem(decoder, encoder, grid, Grid(shuffle, shuffle), pictures, pictures)
 
@@ -118,7 +127,9 @@ def product(budget: Budget) -> Plan:
 
 def oim_only(budget: Budget) -> Plan:
     """OIM steps alone, at most one of each axis: the grid nearest to the budget, then to a square."""
-    L, grid, block = budget.problem.encoder.layers, budget.problem.grid, budget.problem.multiple
+    L = budget.problem.encoder.layers
+    grid = budget.problem.grid
+    block = budget.problem.multiple
 
     def steps(axis, length: int, layer: int, multiple: int):
         yield ()

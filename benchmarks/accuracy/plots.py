@@ -5,16 +5,27 @@ from typing import Any
 
 from .results import Results
 
-INK, BLUE, GREY = "#1e293b", "#2563eb", "#cbd5e1"
+INK = "#1e293b"
+BLUE = "#2563eb"
+GREY = "#cbd5e1"
 LINES = {
-    "luvc": (BLUE, "-", 2.6), "paper": ("#7c3aed", "-", 1.8), "oim match": (BLUE, "--", 1.3),
-    "paper spu": ("#7c3aed", ":", 1.6), "random": ("#64748b", "-", 1.6), "uniform": ("#64748b", "--", 1.3),
-    "downsample": ("#ea580c", "-", 1.6), "drop all": ("#94a3b8", ":", 1.3),
-    "divprune": ("#16a34a", "-", 1.2), "cls attention": ("#dc2626", "-", 1.2),
-    "hiprune": ("#dc2626", "--", 1.2), "visiondrop": ("#db2777", "-", 1.2),
-    "pact": ("#ca8a04", "-", 1.2), "fastv": ("#ca8a04", "--", 1.2),
-    "transprune": ("#0891b2", "-", 1.2), "dct crop": ("#0891b2", "--", 1.2),
-}  # fmt: skip
+    "luvc": (BLUE, "-", 2.6),
+    "paper": ("#7c3aed", "-", 1.8),
+    "oim match": (BLUE, "--", 1.3),
+    "paper spu": ("#7c3aed", ":", 1.6),
+    "random": ("#64748b", "-", 1.6),
+    "uniform": ("#64748b", "--", 1.3),
+    "downsample": ("#ea580c", "-", 1.6),
+    "drop all": ("#94a3b8", ":", 1.3),
+    "divprune": ("#16a34a", "-", 1.2),
+    "cls attention": ("#dc2626", "-", 1.2),
+    "hiprune": ("#dc2626", "--", 1.2),
+    "visiondrop": ("#db2777", "-", 1.2),
+    "pact": ("#ca8a04", "-", 1.2),
+    "fastv": ("#ca8a04", "--", 1.2),
+    "transprune": ("#0891b2", "-", 1.2),
+    "dct crop": ("#0891b2", "--", 1.2),
+}
 """Methods that are drawn: colour, dash, width."""
 
 
@@ -61,8 +72,16 @@ def _line(axes, results: Results, name, task, full, colour, dash, width) -> None
         return
     shares = [full, *(results.share(row, task) for row in rows)]
     x = [1.0, *(row.ratio for row in rows)]
-    axes.plot(x, [100 * s.value for s in shares], dash, color=colour, linewidth=width, label=name,
-              marker="o", markersize=2 + width)  # fmt: skip
+    axes.plot(
+        x,
+        [100 * s.value for s in shares],
+        dash,
+        color=colour,
+        linewidth=width,
+        label=name,
+        marker="o",
+        markersize=2 + width,
+    )
     if name in ("luvc", "random"):
         low, high = [100 * s.low for s in shares], [100 * s.high for s in shares]
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
@@ -75,9 +94,13 @@ def spectrum(data: dict, path: Path) -> None:
     pyplot = _pyplot()
     stages, names = data["stages"], list(data["curves"])
     figure, panels = pyplot.subplots(
-        len(names), len(stages), figsize=(3.4 * len(stages), 2.1 * len(names)), sharex=True,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
+        len(names),
+        len(stages),
+        figsize=(3.4 * len(stages), 2.1 * len(names)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
     for row, name in zip(panels, names, strict=True):
         for axes, layer in zip(row, stages, strict=True):
             curve = np.array(data["curves"][name][layer])

@@ -50,10 +50,15 @@ class Group:
     def part(self, start: int, stop: int, device: torch.device) -> "Group":
         """Rows start .. stop - 1, with their tokens on a device."""
         return Group(
-            self.numbers[start:stop], self.tasks[start:stop], self.pixels[start:stop],
-            self.head.to(device), self.between.to(device), self.tail[start:stop].to(device),
-            self.targets[start:stop].to(device), self.last[start:stop].to(device),
-        )  # fmt: skip
+            self.numbers[start:stop],
+            self.tasks[start:stop],
+            self.pixels[start:stop],
+            self.head.to(device),
+            self.between.to(device),
+            self.tail[start:stop].to(device),
+            self.targets[start:stop].to(device),
+            self.last[start:stop].to(device),
+        )
 
 
 def _draw(job: tuple[str, int]) -> tuple[Record, np.ndarray]:
@@ -88,7 +93,9 @@ def _group(entries: Sequence[tuple[int, tuple[Record, np.ndarray]]], tokenizer) 
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    tails, targets, last = [], [], []
+    tails = []
+    targets = []
+    last = []
     for _, (record, _) in entries:
         question = record.questions[0]
         before, answer = map(encode, turn(question.text, question.answer))

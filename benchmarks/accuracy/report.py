@@ -37,12 +37,15 @@ def main_table(results: Results, ratio: float) -> list[dict]:
 
 def _line(results: Results, row: Row) -> dict:
     return {
-        "name": row.name, "note": row.fields["note"], "kind": row.fields["kind"],
+        "name": row.name,
+        "note": row.fields["note"],
+        "kind": row.fields["kind"],
         "mean": row.fields["mean"].get("1", next(iter(row.fields["mean"].values()))),
-        "overall": percent(results.share(row)), "ocr": percent(results.share(row, "ocr")),
+        "overall": percent(results.share(row)),
+        "ocr": percent(results.share(row, "ocr")),
         "lost": percent(results.gain(row, results.full), signed=True),
         "ocr_lost": percent(results.gain(row, results.full, "ocr"), signed=True),
-    }  # fmt: skip
+    }
 
 
 def curve_table(results: Results, task: str | None) -> list[tuple[str, list[str]]]:
@@ -108,9 +111,13 @@ def rounds(choice: dict) -> list[dict]:
     for tried in choice["rounds"]:
         best = tried[0]
         lines.append(
-            {"start": ", ".join(start), "taken": best["name"] if best["moved"] else "nothing",
-             "overall": _share(best["overall"]), "ocr": _share(best["ocr"])}
-        )  # fmt: skip
+            {
+                "start": ", ".join(start),
+                "taken": best["name"] if best["moved"] else "nothing",
+                "overall": _share(best["overall"]),
+                "ocr": _share(best["ocr"]),
+            }
+        )
         start = [*start, best["name"]]
     return lines
 
@@ -122,12 +129,16 @@ def _share(data: dict | None) -> str:
 def slopes(data: dict) -> list[tuple[str, int, str, str]]:
     """Score, layer, change from first to last token, whether its interval leaves out zero."""
     return [
-        (name, layer, percent(Share(s["change"], s["low"], s["high"]), signed=True),
-         "yes" if s["significant"] else "no")
+        (
+            name,
+            layer,
+            percent(Share(s["change"], s["low"], s["high"]), signed=True),
+            "yes" if s["significant"] else "no",
+        )
         for name, layers in data["slopes"].items()
         for layer, s in enumerate(layers)
         if layer in data["stages"]
-    ]  # fmt: skip
+    ]
 
 
 def leanings(data: dict) -> list[str]:
@@ -153,14 +164,25 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         plots.spectrum(spectrum, docs / "spectrum.png")
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
-    return template.render(
-        test=test, choice=choice, rounds=rounds, spectrum=spectrum,
-        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
-        curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
-        named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
-        share=_share, goal_ratio=f"{GOAL_RATIO:g}",
-        percent=percent,
-    ).rstrip() + "\n"  # fmt: skip
+    return (
+        template.render(
+            test=test,
+            choice=choice,
+            rounds=rounds,
+            spectrum=spectrum,
+            methods=METHODS.values(),
+            main_table=lambda r: main_table(r, GOAL_RATIO),
+            curve_table=curve_table,
+            goals=goals,
+            slopes=slopes,
+            leanings=leanings,
+            named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
+            share=_share,
+            goal_ratio=f"{GOAL_RATIO:g}",
+            percent=percent,
+        ).rstrip()
+        + "\n"
+    )
 
 
 def run(

@@ -63,8 +63,12 @@ def _header(model: Path, study: Study, split: str) -> dict:
     device = study.device
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
-        "device": name, "torch": torch.__version__,
-        "transformers": transformers.__version__, "checkpoint": sha256(model / "model.safetensors"),
-        "trained": read_json(model / "results.json"), "visual_tokens": study.span,
-        "split": split, "tasks": study.tasks.tolist(),
-    }  # fmt: skip
+        "device": name,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "checkpoint": sha256(model / "model.safetensors"),
+        "trained": read_json(model / "results.json"),
+        "visual_tokens": study.span,
+        "split": split,
+        "tasks": study.tasks.tolist(),
+    }

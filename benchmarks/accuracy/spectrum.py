@@ -59,9 +59,11 @@ def slope(values: np.ndarray) -> dict[str, float | bool]:
     places = np.arange(V) - (V - 1) / 2
     change = bootstrap_mean((V - 1) * (values @ places) / (places @ places))
     return {
-        "change": change.value, "low": change.low, "high": change.high,
+        "change": change.value,
+        "low": change.low,
+        "high": change.high,
         "significant": not change.low <= 0 <= change.high,
-    }  # fmt: skip
+    }
 
 
 def measure(study: Study) -> dict:

@@ -31,7 +31,9 @@ class Study:
     """
 
     def __init__(self, model, groups: Sequence[Group], device: torch.device, batch: int = 400):
-        self.model, self.device, self.batch = model.to(device).float().eval(), device, batch
+        self.model = model.to(device).float().eval()
+        self.device = device
+        self.batch = batch
         self.tower, self.decoder = Tower(self.model), Decoder(self.model)
         self.problems = {g.pictures: token_problem(model.config, g.pictures) for g in groups}
         problem = next(iter(self.problems.values()))
@@ -146,9 +148,15 @@ def entry(study: Study, method: Method, ratio: float, seed: int) -> dict:
     plans = {P: method.plan(Budget(problem, ratio)) for P, problem in study.problems.items()}
     one = plans[min(plans)]
     return {
-        "method": method.name, "kind": method.kind, "note": method.note, "ratio": ratio, "seed": seed,
+        "method": method.name,
+        "kind": method.kind,
+        "note": method.note,
+        "ratio": ratio,
+        "seed": seed,
         "mean": {str(P): plan.mean for P, plan in plans.items()},
-        "stages": one.stages, "merges": [merge.model_dump() for merge in one.merges],
-        "grid": [one.grid.h, one.grid.w] if one.grid else None, "keep": one.keep,
+        "stages": one.stages,
+        "merges": [merge.model_dump() for merge in one.merges],
+        "grid": [one.grid.h, one.grid.w] if one.grid else None,
+        "keep": one.keep,
         "right": np.packbits(right).tobytes().hex(),
-    }  # fmt: skip
+    }

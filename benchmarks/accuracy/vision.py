@@ -101,7 +101,9 @@ class Tower:
     def look(self, pixels: Tensor) -> Seen:
         """Visual tokens with the attention of every layer beside them."""
         x, grid = self.embed(pixels)
-        cls, received, keys = [], [], x
+        cls = []
+        received = []
+        keys = x
         for number, layer in enumerate(self.layers):
             weights, key = self._attention(layer, x)
             cls.append(self._cells(weights[:, 0, 1:, None], grid)[..., 0])

@@ -43,7 +43,9 @@ class Case:
         batch: int,
         choices: dict[str, Choice],
     ):
-        self.runner, self.clock, self.choices = runner, Clock(runner.device), choices
+        self.runner = runner
+        self.clock = Clock(runner.device)
+        self.choices = choices
         self._cuda = runner.device.type == "cuda"
         base = layouts[BASE]
         self._pixels = [shapes.pixels(base, batch, runner.device, n) for n in range(INPUT_SETS)]
@@ -145,11 +147,16 @@ class Case:
     def _manifest(self, layout: Layout) -> Manifest:
         family, name = self.runner.family, str(self.runner.dtype).removeprefix("torch.")
         return Manifest(
-            created="", model=family.source, family=family.config.model_type,
+            created="",
+            model=family.source,
+            family=family.config.model_type,
             dtype=name,  # type: ignore[arg-type]
-            language=family.language, layouts=(layout,), parameters=0,
-            text_capacity=self.runner.text_capacity, reference_text=shapes.TEXT,
-        )  # fmt: skip
+            language=family.language,
+            layouts=(layout,),
+            parameters=0,
+            text_capacity=self.runner.text_capacity,
+            reference_text=shapes.TEXT,
+        )
 
     # ---- beside Hugging Face
     def compare(self, seconds: float) -> dict[str, Any]:
@@ -181,9 +188,11 @@ class Case:
         found = side_by_side(systems, rounds_for(seconds, warm, least=2, most=7))
         parts = {s: {f"{part}_ms": t for part, t in found[s].items()} for s in found}
         return {
-            "eager": parts, "logits_error": error, "hf_kv_bytes": theirs.kv_bytes,
+            "eager": parts,
+            "logits_error": error,
+            "hf_kv_bytes": theirs.kv_bytes,
             "same_token": bool((logits.argmax(-1) == wanted.argmax(-1)).all()),
-        }  # fmt: skip
+        }
 
     def _eager(self, side: Any, prefix: str = "") -> dict[str, float]:
         """ms of each part of a side, as it is."""

@@ -56,9 +56,13 @@ def ort_problem() -> str | None:
 
 
 def make_bundles(
-    model: str, size: tuple[int, int], ratios: list[float], backend: str, batches: list[int],
+    model: str,
+    size: tuple[int, int],
+    ratios: list[float],
+    backend: str,
+    batches: list[int],
     folder: Path,
-) -> dict[str, Path]:  # fmt: skip
+) -> dict[str, Path]:
     """Checkpoint, bundles by ratio, engines; the checkpoint is gone afterwards."""
     from luvc.engines.backends import engine_builder
     from luvc.engines.backends.base import BuildOptions
@@ -71,9 +75,14 @@ def make_bundles(
     for ratio in ratios:
         path = folder / f"{ratio:g}x"
         config = ExportConfig.make(
-            model=str(checkpoint), output=path, ratio=ratio, image_sizes=(size,), dtype="float16",
-            text_capacity=CAPACITY, check=False,
-        )  # fmt: skip
+            model=str(checkpoint),
+            output=path,
+            ratio=ratio,
+            image_sizes=(size,),
+            dtype="float16",
+            text_capacity=CAPACITY,
+            check=False,
+        )
         bundle = export(config, lambda step: print(f"  {step}", flush=True))
         if backend != "ort":
             usual = batches[len(batches) // 2]
@@ -85,9 +94,12 @@ def make_bundles(
 
 
 def measure(
-    bundles: dict[str, Path], backend: str, batches: list[int], rounds: int,
+    bundles: dict[str, Path],
+    backend: str,
+    batches: list[int],
+    rounds: int,
     new_tokens: int = NEW_TOKENS,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """The bundles interleaved, each in a process of its own."""
     from luvc.engines.bundle.folder import Bundle
     from luvc.tools.bench.cli import QUESTION, start

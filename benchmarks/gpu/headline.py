@@ -55,9 +55,13 @@ class Plan:
 
 
 def measure(
-    family: Family, plan: Plan, device: torch.device, dtype: torch.dtype, report: dict[str, Any],
+    family: Family,
+    plan: Plan,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: dict[str, Any],
     target: Path,
-) -> None:  # fmt: skip
+) -> None:
     """All cases of a model, small batches first; the report is written as soon as it says more."""
     model = shapes.random_model(family, device, dtype)
     runner = TorchRunner(model, family, shapes.TEXT + ROOM, device, dtype)
@@ -85,14 +89,20 @@ def measure(
 
 
 def measure_case(
-    runner: TorchRunner, layouts: dict[str, Layout], batch: int, choices: dict[str, Choice],
-    plan: Plan, save: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:  # fmt: skip
+    runner: TorchRunner,
+    layouts: dict[str, Layout],
+    batch: int,
+    choices: dict[str, Choice],
+    plan: Plan,
+    save: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
     """One case, saved before the comparison; what goes wrong is recorded, and the next one can run."""
     found: dict[str, Any] = {
-        "visual": layouts[BASE].visual_tokens, "batch": batch, "text": shapes.TEXT,
+        "visual": layouts[BASE].visual_tokens,
+        "batch": batch,
+        "text": shapes.TEXT,
         "image_size": layouts[BASE].image_size,
-    }  # fmt: skip
+    }
     case = None
     try:
         case = Case(runner, layouts, batch, choices)

@@ -31,8 +31,36 @@ from .timing import Captured, Clock
 
 SHAPES = [(1, 256, 896), (1, 1024, 3584), (1, 4096, 4096), (8, 1024, 4096), (1, 16384, 3584)]
 DTYPES = ("float16", "bfloat16", "float32")
-LENGTHS = [1, 2, 16, 49, 105, 144, 196, 256, 576, 729, 1000, 1001, 1009, 1024, 1440, 2048, 2816, 3328,
-           4096, 4590, 5760, 5824, 6144, 8192, 8788, 16384, 17408, 20011]  # fmt: skip
+LENGTHS = [
+    1,
+    2,
+    16,
+    49,
+    105,
+    144,
+    196,
+    256,
+    576,
+    729,
+    1000,
+    1001,
+    1009,
+    1024,
+    1440,
+    2048,
+    2816,
+    3328,
+    4096,
+    4590,
+    5760,
+    5824,
+    6144,
+    8192,
+    8788,
+    16384,
+    17408,
+    20011,
+]
 IN_GROUPS = [(105, 3), (576, 3), (2816, 11), (3027, 3), (3328, 13)]
 FEW = [144, 1009, 1024, 8192]  # one length of each kernel and of a long select, for memory checkers
 # V and D at which blocks of each kernel make several passes over channels (score.cu: of 8 and of 4 pairs)
@@ -167,7 +195,9 @@ def time_shape(shape: tuple[int, int, int], bandwidth: float, clock: Clock) -> d
     capability = f"{properties.major}.{properties.minor}"
     rate = forms.FP32_FLOPS.get(capability)
     return {
-        "shape": shape, "kernel": stage.score_plan.source, "input_sets": len(sets),
+        "shape": shape,
+        "kernel": stage.score_plan.source,
+        "input_sets": len(sets),
         "score_us": microseconds(stage.score, sets, clock),
         "select_us": microseconds(stage.select, sets, clock),
         "gather_us": microseconds(lambda item: stage.gather(*item), gathers, clock),
@@ -175,7 +205,7 @@ def time_shape(shape: tuple[int, int, int], bandwidth: float, clock: Clock) -> d
         **floors(stage, bandwidth),
         "score_fp32_us": forms.fft_flops(B, V, D) / rate * 1e6 if rate else None,
         "relative_error": errors,
-    }  # fmt: skip
+    }
 
 
 def _error(ours: torch.Tensor, exact: torch.Tensor) -> float:

@@ -117,9 +117,11 @@ def outcome(steps: list[dict[str, Any]]) -> dict[str, Any]:
         return found | {"status": "compared", "passed": passed, "reports": reports}
     missing = bad["step"] == "load" and bad.get("refused")
     status = "not available" if missing else "failed"
-    return found | {"status": status, "step": bad["step"], "reason": bad["error"]} | {
-        k: bad[k] for k in ("log",) if k in bad
-    }  # fmt: skip
+    return (
+        found
+        | {"status": status, "step": bad["step"], "reason": bad["error"]}
+        | {k: bad[k] for k in ("log",) if k in bad}
+    )
 
 
 def main(
@@ -147,8 +149,14 @@ def main(
         report["bundles"].append({"name": path.resolve().name, "runtimes": runtimes})
         for name in chosen:
             arguments = [
-                "-m", "benchmarks.gpu.parity", str(path), "--runtime", name, "--child", *given
-            ]  # fmt: skip
+                "-m",
+                "benchmarks.gpu.parity",
+                str(path),
+                "--runtime",
+                name,
+                "--child",
+                *given,
+            ]
             runtimes[name] = found = outcome(watch(arguments, SECONDS, "compare"))
             write_json(output / "parity.json", report)
             verdict = {True: "equal", False: "DIFFERS"}.get(found.get("passed"), found["status"])  # type: ignore[arg-type]

@@ -32,7 +32,10 @@ class Product:
     def __init__(
         self, runner: TorchRunner, layout: Layout, pixels: torch.Tensor, prompts: list[Prompts]
     ):
-        self.runner, self.layout, self.pixels, self._sets = runner, layout, pixels, prompts
+        self.runner = runner
+        self.layout = layout
+        self.pixels = pixels
+        self._sets = prompts
         self.prompts = Prompts(**{k: v.clone() for k, v in vars(prompts[0]).items()})
         B = len(prompts[0].input_ids)
         self.caches = runner.new_caches(layout, B)
@@ -96,10 +99,16 @@ class HuggingFace:
     """
 
     def __init__(
-        self, runner: TorchRunner, layout: Layout, pixels: torch.Tensor, prompts: Prompts,
+        self,
+        runner: TorchRunner,
+        layout: Layout,
+        pixels: torch.Tensor,
+        prompts: Prompts,
         embeds: torch.Tensor,
-    ):  # fmt: skip
-        self.model, self.prompts, self.cache = runner.model, prompts, None
+    ):
+        self.model = runner.model
+        self.prompts = prompts
+        self.cache = None
         B, axes = len(prompts.input_ids), runner.family.traits.position_axes
         self._pixels: dict[str, Any] = {"pixel_values": pixels}
         self._place, self._next = {}, {}

@@ -124,11 +124,16 @@ def parity_lines(data: dict[str, Any]) -> list[list[str]]:
             error = max(s["relative_error"] for x in reports for s in x["stages"])
             overlap = min((k["overlap"] for x in reports for k in x["kept"]), default=1.0)
             equal, total = (sum(x[k] for x in reports) for k in ("greedy_equal", "greedy_tokens"))
-            found.append([
-                bundle["name"], f"{name} ({r['description']})",
-                "equal" if r["passed"] else "**differs**", f"{error:.1e}", f"{overlap:.1%}",
-                f"{equal} of {total}",
-            ])  # fmt: skip
+            found.append(
+                [
+                    bundle["name"],
+                    f"{name} ({r['description']})",
+                    "equal" if r["passed"] else "**differs**",
+                    f"{error:.1e}",
+                    f"{overlap:.1%}",
+                    f"{equal} of {total}",
+                ]
+            )
     return found
 
 
@@ -155,16 +160,28 @@ def write(results: Path = RESULTS) -> str:
     environment.filters["cell"] = cell
     template = environment.from_string((HERE / "page.md.j2").read_text())
     named = {n: found.get(n) for n in ("rtx", "kernels", "sanitizer", "parity")}
-    return template.render(
-        results=found, machines=machines(found), goals=goal_table(verdicts),
-        missed=missed(verdicts, known), origin=origin, allowed=allowed(),
-        first_token=goals.FIRST_TOKEN,
-        headlines=[d for n, d in found.items() if n.startswith("headline-")],
-        engines=[d for n, d in found.items() if n.startswith("engines-")],
-        lines=lines, eager=eager, parity_lines=parity_lines, ms=ms, us=us,
-        not_recorded=not_recorded, eager_parts=eager_parts,
-        **named,
-    ).rstrip() + "\n"  # fmt: skip
+    return (
+        template.render(
+            results=found,
+            machines=machines(found),
+            goals=goal_table(verdicts),
+            missed=missed(verdicts, known),
+            origin=origin,
+            allowed=allowed(),
+            first_token=goals.FIRST_TOKEN,
+            headlines=[d for n, d in found.items() if n.startswith("headline-")],
+            engines=[d for n, d in found.items() if n.startswith("engines-")],
+            lines=lines,
+            eager=eager,
+            parity_lines=parity_lines,
+            ms=ms,
+            us=us,
+            not_recorded=not_recorded,
+            eager_parts=eager_parts,
+            **named,
+        ).rstrip()
+        + "\n"
+    )
 
 
 def run(

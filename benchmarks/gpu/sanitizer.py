@@ -32,9 +32,13 @@ def verdict(tool: str, checks: list[str] = CHECKS, seconds: float = SECONDS) -> 
     start = time.perf_counter()
     try:
         done = subprocess.run(
-            [program, "--tool", tool, *TOOLS[tool], *checks], env=os.environ | SETTINGS,
-            capture_output=True, text=True, timeout=seconds, check=False,
-        )  # fmt: skip
+            [program, "--tool", tool, *TOOLS[tool], *checks],
+            env=os.environ | SETTINGS,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return {"clean": None, "problem": f"not finished after {seconds:.0f} s"}
     text = done.stdout + done.stderr

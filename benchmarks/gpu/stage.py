@@ -67,7 +67,10 @@ class Stage:
         device: str = "cuda",
     ):
         self.sizes, self.text = sizes, text
-        B, V, D, S = sizes.batch, sizes.tokens, sizes.channels, sizes.tokens + text
+        B = sizes.batch
+        V = sizes.tokens
+        D = sizes.channels
+        S = sizes.tokens + text
         k, rows = sizes.keep, text + sizes.keep
         self.score_plan, self.select_plan, self.gather_plan = sizes.plans
         self._kernels = [cuda.kernel(plan) for plan in sizes.plans]
@@ -134,12 +137,15 @@ def check(sizes: Sizes, device: str = "cuda") -> dict:
     )
     gathered = gather_tokens(hidden, positions, selected[0])
     return {
-        "tokens": sizes.tokens, "groups": sizes.groups, "channels": sizes.channels,
-        "dtype": sizes.dtype, "kernel": stage.score_plan.source,
+        "tokens": sizes.tokens,
+        "groups": sizes.groups,
+        "channels": sizes.channels,
+        "dtype": sizes.dtype,
+        "kernel": stage.score_plan.source,
         "relative_error": float(np.abs(summed - wanted).max() / wanted.max()),
         "select_exact": _equal(stage.selected, selected),
         "gather_exact": _equal(stage.gathered, gathered),
-    }  # fmt: skip
+    }
 
 
 def energies(x: np.ndarray, groups: int, cutoff: int) -> np.ndarray:

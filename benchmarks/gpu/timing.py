@@ -52,7 +52,9 @@ class Captured:
     """
 
     def __init__(self, work: Work, device: torch.device, pool: Any = None, warmup: int = 2):
-        self.work, self.refused, self._graph = work, None, None
+        self.work = work
+        self.refused = None
+        self._graph = None
         if device.type != "cuda":
             self.refused = "CUDA graphs need a GPU"
             return

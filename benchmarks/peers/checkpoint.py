@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 QWEN_TOKENS = {
-    "image": "<|image_pad|>", "video": "<|video_pad|>",
-    "vision_start": "<|vision_start|>", "vision_end": "<|vision_end|>",
-}  # fmt: skip
+    "image": "<|image_pad|>",
+    "video": "<|video_pad|>",
+    "vision_start": "<|vision_start|>",
+    "vision_end": "<|vision_end|>",
+}
 QWEN_TEMPLATE = """\
 {%- for message in messages -%}
 {{- '<|im_start|>' + message['role'] + '\\n' -}}
@@ -22,9 +24,15 @@ QWEN_TEMPLATE = """\
 # decoder heavier than vision, as in real models; "2b" is Qwen2-VL-2B's own shape
 SHAPES = {
     "tiny": {"layers": 4, "hidden": 256, "intermediate": 512, "vision_layers": 2, "vision": 128},
-    "small": {"layers": 12, "hidden": 1024, "intermediate": 4096, "vision_layers": 4, "vision": 256},
+    "small": {
+        "layers": 12,
+        "hidden": 1024,
+        "intermediate": 4096,
+        "vision_layers": 4,
+        "vision": 256,
+    },
     "2b": {"layers": 28, "hidden": 1536, "intermediate": 8960, "vision_layers": 32, "vision": 1280},
-}  # fmt: skip
+}
 
 
 def write(folder: Path, family: str, shape: str) -> Path:
@@ -38,9 +46,14 @@ def _internvl(folder: Path, s: dict[str, int]) -> None:
     from luvc.tools.demo import random_checkpoint
 
     random_checkpoint.write(
-        folder, layers=s["layers"], hidden=s["hidden"], intermediate=s["intermediate"],
-        vision_layers=s["vision_layers"], vision_hidden=s["vision"], image=448,
-    )  # fmt: skip
+        folder,
+        layers=s["layers"],
+        hidden=s["hidden"],
+        intermediate=s["intermediate"],
+        vision_layers=s["vision_layers"],
+        vision_hidden=s["vision"],
+        image=448,
+    )
 
 
 def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
@@ -54,10 +67,15 @@ def _qwen2_vl(folder: Path, s: dict[str, int]) -> None:
     tokens.chat_template = QWEN_TEMPLATE
     text = _qwen_text(s, vocabulary=-(-len(tokens) // 8) * 8)
     vision = {
-        "depth": s["vision_layers"], "embed_dim": s["vision"], "hidden_size": s["hidden"],
-        "num_heads": s["vision"] // (80 if s["vision"] == 1280 else 64), "mlp_ratio": 4,
-        "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
-    }  # fmt: skip
+        "depth": s["vision_layers"],
+        "embed_dim": s["vision"],
+        "hidden_size": s["hidden"],
+        "num_heads": s["vision"] // (80 if s["vision"] == 1280 else 64),
+        "mlp_ratio": 4,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
     ids = {f"{k}_token_id": tokens.convert_tokens_to_ids(v) for k, v in QWEN_TOKENS.items()}
     config = Qwen2VLConfig(vision_config=vision, text_config=text, tie_word_embeddings=False, **ids)
     model = Qwen2VLForConditionalGeneration(config).eval()
@@ -78,16 +96,21 @@ def _qwen_text(s: dict[str, int], vocabulary: int) -> dict[str, Any]:
     head = s["hidden"] // heads
     third = head // 2 // 8
     return {
-        "model_type": "qwen2_vl_text", "vocab_size": vocabulary,
-        "hidden_size": s["hidden"], "intermediate_size": s["intermediate"],
-        "num_hidden_layers": s["layers"], "num_attention_heads": heads,
+        "model_type": "qwen2_vl_text",
+        "vocab_size": vocabulary,
+        "hidden_size": s["hidden"],
+        "intermediate_size": s["intermediate"],
+        "num_hidden_layers": s["layers"],
+        "num_attention_heads": heads,
         "num_key_value_heads": max(1, heads // 6 if head == 128 else heads // 4),
-        "max_position_embeddings": 32768, "tie_word_embeddings": False,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": False,
         "rope_parameters": {
-            "rope_type": "default", "rope_theta": 1e6,
+            "rope_type": "default",
+            "rope_theta": 1e6,
             "mrope_section": [2 * third, 3 * third, 3 * third],
         },
-    }  # fmt: skip
+    }
 
 
 def _name_as_on_the_hub(file: Path) -> None:

@@ -19,6 +19,9 @@ from optimum.exporters.openvino import main_export
 from optimum.intel import OVConfig
 
 main_export(
-    sys.argv[1], sys.argv[2], task="image-text-to-text", convert_tokenizer=True,
+    sys.argv[1],
+    sys.argv[2],
+    task="image-text-to-text",
+    convert_tokenizer=True,
     ov_config=OVConfig(dtype="fp32"),  # smaller precisions are the default for large models
-)  # fmt: skip
+)

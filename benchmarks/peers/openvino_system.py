@@ -13,6 +13,24 @@ import sys
 from tools.bench.protocol import serve
 
 
+def pipeline_of(model: str, threads: int):
+    """OpenVINO GenAI on the CPU in float32, with nothing kept between requests."""
+    import openvino_genai as og
+
+    scheduler = og.SchedulerConfig()
+    scheduler.enable_prefix_caching = False
+    scheduler.max_num_batched_tokens = 8192
+    return og.VLMPipeline(
+        model,
+        "CPU",
+        scheduler_config=scheduler,
+        ATTENTION_BACKEND="PA",
+        KV_CACHE_PRECISION="f32",
+        INFERENCE_PRECISION_HINT="f32",
+        INFERENCE_NUM_THREADS=threads,
+    )
+
+
 def load(model: str, picture: str, question: str, visual_tokens: int, pruning: int, threads: int):
     """The pipeline with `pruning` percent of the visual tokens left out; see protocol.serve."""
     import numpy as np
@@ -20,17 +38,13 @@ def load(model: str, picture: str, question: str, visual_tokens: int, pruning: i
     import openvino_genai as og
 
     image = ov.Tensor(np.load(picture)[None].copy())
-    scheduler = og.SchedulerConfig()
-    scheduler.enable_prefix_caching = False
-    scheduler.max_num_batched_tokens = 8192
-    pipeline = og.VLMPipeline(
-        model, "CPU", scheduler_config=scheduler, ATTENTION_BACKEND="PA",
-        KV_CACHE_PRECISION="f32", INFERENCE_PRECISION_HINT="f32", INFERENCE_NUM_THREADS=threads,
-    )  # fmt: skip
+    pipeline = pipeline_of(model, threads)
 
     def ask(new_tokens: int, percent: int):
         options = og.GenerationConfig()
-        options.max_new_tokens, options.ignore_eos, options.do_sample = new_tokens, True, False
+        options.max_new_tokens = new_tokens
+        options.ignore_eos = True
+        options.do_sample = False
         options.pruning_ratio = percent
         return pipeline.generate(question, images=[image], generation_config=options).perf_metrics
 

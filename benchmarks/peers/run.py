@@ -173,16 +173,23 @@ def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -
         shutil.rmtree(draft, ignore_errors=True)
         run = subprocess.run(
             [PYTHON, "-m", "benchmarks.peers.openvino_export", model, draft],
-            check=False, capture_output=True, text=True, env=environment,
-        )  # fmt: skip
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+        )
         if run.returncode:
             raise ValueError(run.stderr.strip().splitlines()[-1])
         draft.rename(exported)
     np.save(picture, generated_picture(SIZE, 0))
     request = {
-        "model": str(exported), "picture": str(picture), "question": QUESTION,
-        "visual_tokens": visual, "pruning": pruning, "threads": threads,
-    }  # fmt: skip
+        "model": str(exported),
+        "picture": str(picture),
+        "question": QUESTION,
+        "visual_tokens": visual,
+        "pruning": pruning,
+        "threads": threads,
+    }
     command = [str(PYTHON), "-m", "benchmarks.peers.openvino_system", json.dumps(request)]
     return System(label, command, environment)
 

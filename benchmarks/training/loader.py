@@ -133,11 +133,15 @@ class Loader:
     """
 
     def __init__(self, shape: BatchShape, packer: Packer, workers: int, start: int = 0):
-        self.shape, self.packer, self.start = shape, packer, start
+        self.shape = shape
+        self.packer = packer
+        self.start = start
         self.processes: list[BaseProcess] = []
         # Forked children share anonymous memory, which no limit on /dev/shm cuts short.
         context = multiprocessing.get_context("fork") if workers else None
-        self.slots, self.free, self.ready = [], [], []
+        self.slots = []
+        self.free = []
+        self.ready = []
         for worker in range(workers):
             assert context is not None
             buffers = [mmap.mmap(-1, batch_bytes(shape)) for _ in range(_SLOTS)]

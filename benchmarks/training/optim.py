@@ -23,7 +23,9 @@ def optimizers(
         decay: weight decay of matrices.
         muon: whether to use Muon.
     """
-    matrices, inner, plain = [], [], []
+    matrices = []
+    inner = []
+    plain = []
     for name, parameter in learner.named_parameters():
         if parameter.ndim == 2 and (".layer" in name or "projector" in name):
             inner.append(parameter)

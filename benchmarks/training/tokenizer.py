@@ -10,8 +10,13 @@ from luvc.tools.pocket.vocabulary import TASKS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-IMAGE_START, IMAGE, IMAGE_END, VIDEO = "<img>", "<IMG_CONTEXT>", "</img>", "<video>"
+PAD = "<|endoftext|>"
+START = "<|im_start|>"
+END = "<|im_end|>"
+IMAGE_START = "<img>"
+IMAGE = "<IMG_CONTEXT>"
+IMAGE_END = "</img>"
+VIDEO = "<video>"
 SPECIAL = (PAD, START, END, IMAGE_START, IMAGE_END, IMAGE, VIDEO)
 VOCABULARY = 640
 """Rows of the embedding; the tokenizer may hold fewer entries."""

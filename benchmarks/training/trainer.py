@@ -49,7 +49,9 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, directory: Path, echo: Callable[[str], None] = print):
-        self.config, self.directory, self.echo = config, directory, echo
+        self.config = config
+        self.directory = directory
+        self.echo = echo
         directory.mkdir(parents=True, exist_ok=True)
         self.device = torch.device(config.device)
         self.batch = 32 if self.device.type == "cpu" else 250

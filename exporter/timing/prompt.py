@@ -25,7 +25,9 @@ class TimedPrompt:
         seconds: Sequence[float],
     ):
         self._runner, self._bundle = runner, bundle
-        self._ids, self._embeds, self._seconds = ids, embeds, seconds
+        self._ids = ids
+        self._embeds = embeds
+        self._seconds = seconds
 
     @classmethod
     def of(cls, bundle: Bundle, text: int, backend: str = "auto") -> "TimedPrompt":

@@ -23,11 +23,24 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
             method = CONTROL if name == "ratio 1" else METHODS[name]
             right = np.arange(count) >= share * count
             rows.append(
-                {"method": name, "kind": method.kind, "note": method.note, "ratio": ratio, "seed": 0,
-                 "mean": {"1": 72.0}, "right": np.packbits(right).tobytes().hex()}
-            )  # fmt: skip
-    head = {"date": "d", "device": "x", "torch": "t", "checkpoint": "c" * 64,
-            "trained": {"minutes": 19.4}, "visual_tokens": 144}  # fmt: skip
+                {
+                    "method": name,
+                    "kind": method.kind,
+                    "note": method.note,
+                    "ratio": ratio,
+                    "seed": 0,
+                    "mean": {"1": 72.0},
+                    "right": np.packbits(right).tobytes().hex(),
+                }
+            )
+    head = {
+        "date": "d",
+        "device": "x",
+        "torch": "t",
+        "checkpoint": "c" * 64,
+        "trained": {"minutes": 19.4},
+        "visual_tokens": 144,
+    }
     data = head | {
         "tasks": ["ocr" if n % 10 == 5 else "colour" for n in range(count)],
         "rows": rows,
@@ -48,9 +61,10 @@ def test_the_choice_moves_only_what_surely_wins(tmp_path):
     tasks = np.array(["ocr" if n % 10 == 5 else "colour" for n in range(1000)])
     rounds = list(choose.search(answers, tasks))
     assert [r.start for r in rounds] == [
-        PAPER, dataclasses.replace(PAPER, cutoff=1.0),
+        PAPER,
+        dataclasses.replace(PAPER, cutoff=1.0),
         dataclasses.replace(PAPER, cutoff=1.0, oim_share=0.0),
-    ]  # fmt: skip
+    ]
     assert rounds[-1].end == rounds[-1].start and not any(v.moved for v in rounds[-1].tried)
     best = rounds[0].tried[0]
     gained = answers(rounds[1].start)[2.0].mean() - answers(PAPER)[2.0].mean()

@@ -91,10 +91,15 @@ def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
         theirs = study.model(input_ids=ids, pixel_values=pixels).logits[0, -1]
         torch.testing.assert_close(ours[0], theirs, atol=2e-4, rtol=1e-3)
         answer = study.model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels,
-            max_new_tokens=3, do_sample=False,
-        )[0, ids.shape[1] :]  # fmt: skip
-        last, tail, targets = int(part.last[0]), part.tail[:1].clone(), part.targets[:1].clone()
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels,
+            max_new_tokens=3,
+            do_sample=False,
+        )[0, ids.shape[1] :]
+        last = int(part.last[0])
+        tail = part.tail[:1].clone()
+        targets = part.targets[:1].clone()
         targets[:] = IGNORE
         targets[0, last : last + 3] = answer
         tail[0, last + 1 : last + 3] = answer[:2]
@@ -121,17 +126,24 @@ def test_luvc_is_what_the_product_runs(study, folder, name):
         P = part.pictures
         plan = method.plan(Budget(study.problems[P], 2.0))
         schedule = Schedule(
-            vision=plan.merges, language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
-            cutoff=options.cutoff, signal=options.signal, scope=options.scope, match=options.match,
-        )  # fmt: skip
+            vision=plan.merges,
+            language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
+            cutoff=options.cutoff,
+            signal=options.signal,
+            scope=options.scope,
+            match=options.match,
+        )
         layout = plan_layout(family, image_geometry(family, None, P), 64, schedule).layout
         pixels = study._pixels(number)[:P].numpy()
         embeds = runner.vision(layout, pixels).reshape(1, layout.visual_tokens, -1)
         ids = np.array([sequence(part, 0, layout.tokens_per_image, image)])
         feed = PrefillFeed(
-            ids, embeds, np.flatnonzero(ids[0] == image)[None], np.arange(ids.shape[1])[None],
+            ids,
+            embeds,
+            np.flatnonzero(ids[0] == image)[None],
+            np.arange(ids.shape[1])[None],
             np.array([ids.shape[1] - 1]),
-        )  # fmt: skip
+        )
         theirs = runner.prefill(layout, feed, runner.new_caches(layout, 1)).logits[0]
         implementation = study.model.config._attn_implementation
         study.model.set_attn_implementation("sdpa")
@@ -202,9 +214,15 @@ def test_processes_draw_the_same_questions(tokenizer):
 
 def test_the_command_writes_everything(folder, tmp_path):
     command.run(
-        folder, limit=3, ratio=[2.0], method=["luvc", "random", "signal raw"], device="cpu",
-        batch=4, workers=0, output=tmp_path,
-    )  # fmt: skip
+        folder,
+        limit=3,
+        ratio=[2.0],
+        method=["luvc", "random", "signal raw"],
+        device="cpu",
+        batch=4,
+        workers=0,
+        output=tmp_path,
+    )
     results = Results.read("test", tmp_path)
     assert results.tasks.tolist() == ["colour", "shape", "count"]
     assert results.rows["random", 2.0].right.shape == (5, 3)
@@ -219,9 +237,15 @@ def test_the_command_writes_everything(folder, tmp_path):
 def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
     def run():
         command.run(
-            folder, limit=2, ratio=[2.0], method=["luvc", "uniform", "random"], device="cpu",
-            batch=4, workers=0, output=tmp_path,
-        )  # fmt: skip
+            folder,
+            limit=2,
+            ratio=[2.0],
+            method=["luvc", "uniform", "random"],
+            device="cpu",
+            batch=4,
+            workers=0,
+            output=tmp_path,
+        )
 
     asked, right = [], Study.right
 

@@ -157,7 +157,9 @@ def test_large_batches_are_not_compared(families, runner, monkeypatch):
 
 def test_what_is_tried_again_and_solved_again(families, monkeypatch, tmp_path):
     """A case only with other kernels and without ratios; a schedule never."""
-    tried, solved, real = [], [], shapes.layouts
+    tried = []
+    solved = []
+    real = shapes.layouts
 
     def layouts(*arguments):
         solved.append(arguments)

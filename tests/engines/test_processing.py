@@ -82,10 +82,16 @@ LONG = "A" * 100_000  # base64 of something
 
 @pytest.mark.parametrize(
     "source",
-    [f"data:image/png;base64,{LONG}", f"data:image/png;base64,{LONG}!", LONG, Path("a", LONG),
-     f"https://example.com/{LONG}", f"{LONG}\0"],
+    [
+        f"data:image/png;base64,{LONG}",
+        f"data:image/png;base64,{LONG}!",
+        LONG,
+        Path("a", LONG),
+        f"https://example.com/{LONG}",
+        f"{LONG}\0",
+    ],
     ids=["no picture", "no base64", "name", "path", "remote", "null byte"],
-)  # fmt: skip
+)
 def test_errors_do_not_repeat_a_whole_source(source):
     for opened in (open_image, open_video):
         with pytest.raises(LuvcError) as caught:

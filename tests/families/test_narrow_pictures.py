@@ -113,7 +113,9 @@ def test_a_narrow_picture_costs_nothing(size):
 class Layout336:
     """The part of a layout that pixel values need."""
 
-    name, resize, frames = "336x336", False, 0
+    name = "336x336"
+    resize = False
+    frames = 0
     pixel_shape = (1, 3, 336, 336)
     image_size = (336, 336)
     processor_options = MappingProxyType({})

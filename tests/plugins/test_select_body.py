@@ -19,11 +19,20 @@ SIZES = pytest.mark.parametrize(
 def select_model(V, keep, groups) -> onnx.ModelProto:
     info = h.make_tensor_value_info
     node = h.make_node(
-        "SpectrumSelect", ["energies", "index", "positions"], ["rows", "next", "kept"],
-        domain="luvc", keep=keep, groups=groups, plugin_namespace="luvc", plugin_version="1",
-    )  # fmt: skip
-    inputs = [info("energies", 1, ["B", 1, V]), info("index", 7, ["B", V]),
-              info("positions", 7, ["B", "S", 1])]  # fmt: skip
+        "SpectrumSelect",
+        ["energies", "index", "positions"],
+        ["rows", "next", "kept"],
+        domain="luvc",
+        keep=keep,
+        groups=groups,
+        plugin_namespace="luvc",
+        plugin_version="1",
+    )
+    inputs = [
+        info("energies", 1, ["B", 1, V]),
+        info("index", 7, ["B", V]),
+        info("positions", 7, ["B", "S", 1]),
+    ]
     outputs = [
         info("rows", 7, ["B", "R"]),
         info("next", 7, ["B", keep]),

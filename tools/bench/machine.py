@@ -50,9 +50,11 @@ def gpu() -> dict[str, Any] | None:
     except (OSError, subprocess.SubprocessError, IndexError, ValueError):
         return None
     return {
-        "name": name, "driver": driver, "capability": capability,
+        "name": name,
+        "driver": driver,
+        "capability": capability,
         "memory_gib": round(int(mib) / 1024, 1),
-    }  # fmt: skip
+    }
 
 
 def _cpu() -> str | None:

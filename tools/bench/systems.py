@@ -144,17 +144,25 @@ def generate(
     watch.moments.clear()
     with torch.inference_mode(), timed_vision(network.model, watch) as vision:
         output = network.generate(
-            **inputs, max_new_tokens=new_tokens, do_sample=False, return_dict_in_generate=True,
+            **inputs,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            return_dict_in_generate=True,
             logits_processor=[lambda ids, scores: (watch.mark(), scores)[1]],
-        )  # fmt: skip
+        )
     length = inputs["input_ids"].shape[1]
     visual = prompts[0].layout.visual_tokens
     kv = cache_bytes(output.past_key_values, length)
     return figures(
-        pixels_ms, sum(vision), watch.moments, kv_bytes=kv, kv_allocated_bytes=kv,
-        token_ids=output.sequences[:, length:].tolist(), text_tokens=length - visual,
+        pixels_ms,
+        sum(vision),
+        watch.moments,
+        kv_bytes=kv,
+        kv_allocated_bytes=kv,
+        token_ids=output.sequences[:, length:].tolist(),
+        text_tokens=length - visual,
         visual_tokens=[visual] * processor.manifest.language.layers,
-    )  # fmt: skip
+    )
 
 
 class DeviceMemory:

@@ -33,9 +33,13 @@ class System:
         self.name = name
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the process
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
             env=environment,
-        )  # fmt: skip
+        )
         self.about: dict[str, Any] = self._answer()["ready"]
         self.about["load_peak_mib"] = self.peak_mib()
 

@@ -18,15 +18,27 @@ FLOORS = ("tools", "exporter", "engines", "plugins")
 SPLIT = ("exporter", "engines")
 """Floors whose folders are rooms of their own."""
 EXPORT = (
-    "exporter/checkpoint", "exporter/planning", "exporter/vision", "exporter/language", "exporter/onnx",
-    "engines/bundle", "exporter/check",
-)  # fmt: skip
+    "exporter/checkpoint",
+    "exporter/planning",
+    "exporter/vision",
+    "exporter/language",
+    "exporter/onnx",
+    "engines/bundle",
+    "exporter/check",
+)
 RUN = ("engines/serving", "engines", "engines/backends", "plugins")
 """The way of the data through the rooms, of an export and of an answer; drawn as numbers."""
 
 Graph = dict[str, set[str]]
-WIDE, HIGH, ACROSS, DOWN, LEFT = 214, 76, 22, 54, 12
-INK, GREY, BLUE, GREEN = "#1e293b", "#94a3b8", "#2563eb", "#15803d"
+WIDE = 214
+HIGH = 76
+ACROSS = 22
+DOWN = 54
+LEFT = 12
+INK = "#1e293b"
+GREY = "#94a3b8"
+BLUE = "#2563eb"
+GREEN = "#15803d"
 FILL = {"tools": "#f1f5f9", "exporter": "#dbeafe", "engines": "#dcfce7", "plugins": "#fef3c7"}
 
 

@@ -51,7 +51,10 @@ def _centred(canvas: Canvas, string: str, x: float, y: float, size: int, colour:
 def _draw_plot(canvas: Canvas, chart: Chart) -> None:
     """Bars or a line over an axis from 0 to 9 with grid lines at 0, 3, 6 and 9."""
     left, top, right, bottom = chart.box
-    x0, x1, y0, y1 = left + 20, right - 6, bottom - 18, top + 18
+    x0 = left + 20
+    x1 = right - 6
+    y0 = bottom - 18
+    y1 = top + 18
     unit, step = (y0 - y1) / TOP_VALUE, (x1 - x0) / len(chart.labels)
     ink, draw = _INK[chart.dark], canvas.draw
     for value in (0, 3, 6, 9):

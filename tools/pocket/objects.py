@@ -256,9 +256,15 @@ def ask_needle(rng: Random, scene: Scene) -> Question | None:
     )
     what = rng.choice((what, "place"))
     if what == "place":
-        answer, options, text = corner(item), CORNERS, f"Where is the {kind} object?"
+        answer = corner(item)
+        options = CORNERS
+        text = f"Where is the {kind} object?"
     elif what == "colour":
-        answer, options, text = item.colour, COLOUR_NAMES, f"What colour is the {kind} object?"
+        answer = item.colour
+        options = COLOUR_NAMES
+        text = f"What colour is the {kind} object?"
     else:
-        answer, options, text = item.shape, SHAPES, f"What shape is the {kind} object?"
+        answer = item.shape
+        options = SHAPES
+        text = f"What shape is the {kind} object?"
     return Question("needle", text, answer, options, kind) if answer else None

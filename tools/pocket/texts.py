@@ -34,7 +34,9 @@ def add_text(
     rng: Random, texts: list[Text], taken: list[Box], colour: str, size_class: str
 ) -> None:
     """Place a random text, if there is room, and append it to `texts`."""
-    size, face, string = rng.randint(*SIZES[size_class]), rng.choice(FONTS), random_string(rng)
+    size = rng.randint(*SIZES[size_class])
+    face = rng.choice(FONTS)
+    string = random_string(rng)
     # Thin small letters are lost on a photograph: they always get a panel.
     panels = readable_on(colour, ("white", "black", "yellow", "blue"))
     panel = rng.choice(panels) if panels and (size < 15 or rng.random() < 0.5) else None

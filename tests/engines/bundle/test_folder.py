@@ -40,14 +40,22 @@ def test_loads_and_verifies(copy):
         (lambda b: edit(b, lambda d: d.update(surprise=1)), "surprise"),
         (lambda b: (b / "onnx/weights.safetensors").unlink(), "weights.safetensors is missing"),
         (lambda b: os.truncate(b / "onnx/weights.safetensors", 1000), "has 1000 bytes"),
-        (lambda b: edit(b, lambda d: d["files"].update(
-            {"../evil": {"bytes": 1, "sha256": ""}})), "leaves the bundle"),
-        (lambda b: edit(b, lambda d: d["files"].update(
-            {"/etc/hostname": {"bytes": 1, "sha256": ""}})), "leaves the bundle"),
-        (lambda b: edit(b, lambda d: d["layouts"][0]["graphs"].update(step="onnx/x.onnx")),
-         "not listed"),
+        (
+            lambda b: edit(b, lambda d: d["files"].update({"../evil": {"bytes": 1, "sha256": ""}})),
+            "leaves the bundle",
+        ),
+        (
+            lambda b: edit(
+                b, lambda d: d["files"].update({"/etc/hostname": {"bytes": 1, "sha256": ""}})
+            ),
+            "leaves the bundle",
+        ),
+        (
+            lambda b: edit(b, lambda d: d["layouts"][0]["graphs"].update(step="onnx/x.onnx")),
+            "not listed",
+        ),
     ],
-)  # fmt: skip
+)
 def test_damage_is_named(copy, damage, message):
     damage(copy)
     with pytest.raises(LuvcError, match=message):

@@ -34,8 +34,14 @@ def in_the_hubs_cache(bundle: Path, root: Path) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["processor/added_tokens.json", "report/my-notes.txt", "onnx/more.bin", "engines/x/a.so", "notes.txt"],
-)  # fmt: skip
+    [
+        "processor/added_tokens.json",
+        "report/my-notes.txt",
+        "onnx/more.bin",
+        "engines/x/a.so",
+        "notes.txt",
+    ],
+)
 def test_what_is_not_listed_is_refused(copy, name):
     (copy / name).parent.mkdir(parents=True, exist_ok=True)
     (copy / name).write_text("{}")
@@ -44,8 +50,13 @@ def test_what_is_not_listed_is_refused(copy, name):
 
 
 def test_what_the_hub_and_a_stopped_build_leave_is_no_harm(copy):
-    for name in (".gitattributes", "README.md", ".cache/huggingface/x", ".engines.luvc-9-ab/a.plan",
-                 "engines/tensorrt-sm90-11.4/step.plan"):  # fmt: skip
+    for name in (
+        ".gitattributes",
+        "README.md",
+        ".cache/huggingface/x",
+        ".engines.luvc-9-ab/a.plan",
+        "engines/tensorrt-sm90-11.4/step.plan",
+    ):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_text("")
     Bundle.load(copy, verify=True)
@@ -157,7 +168,7 @@ OTHER = "/../../../../other-repository/luvc_vision/1/model_sm90"
         ("layouts.0.ratios.both", float("inf")),
         ("language.time_scale", float("nan")),
     ],
-)  # fmt: skip
+)
 def test_texts_and_numbers_of_a_manifest_have_bounds(copy, place, value):
     change(copy, place, value)
     start = time.perf_counter()
@@ -179,9 +190,14 @@ def test_bounds_leave_room_for_the_largest_models(workshop):
     data = workshop.bundle("qwen2").manifest.model_dump()
     data["parameters"] = 405_000_000_000
     data["language"] |= {
-        "layers": 126, "layer_types": ("full",) * 126, "hidden": 16384, "kv_heads": 128,
-        "head_dim": 256, "vocab_size": 262_208, "max_positions": 10_485_760,
-    }  # fmt: skip
+        "layers": 126,
+        "layer_types": ("full",) * 126,
+        "hidden": 16384,
+        "kv_heads": 128,
+        "head_dim": 256,
+        "vocab_size": 262_208,
+        "max_positions": 10_485_760,
+    }
     Manifest.model_validate(data)
 
 
@@ -207,9 +223,7 @@ def test_a_bundle_that_is_replaced_while_it_is_loaded_is_read_again(copy, worksh
 
 def test_damage_stays_damage(copy, monkeypatch):
     checked, plain = [], Bundle._check_files
-    monkeypatch.setattr(
-        Bundle, "_check_files", lambda *a: checked.append(1) or plain(*a)
-    )  # fmt: skip
+    monkeypatch.setattr(Bundle, "_check_files", lambda *a: checked.append(1) or plain(*a))
     os.truncate(copy / "onnx/weights.safetensors", 100)
     with pytest.raises(LuvcError, match="has 100 bytes"):
         Bundle.load(copy)

@@ -53,10 +53,13 @@ def test_the_oldest_goes_first_and_no_layout_starves(workshop, serve, picture):
     scheduler = serve(workshop.vlm("qwen2-layouts", 1), rows=1, prefill=4, preparing=1)
     done = []
     tickets = [
-        scheduler.submit(ask("Why?", picture[:56, : 56 + 56 * (i % 2)]), max_new_tokens=2,
-                         notify=lambda t, i=i: t.done and done.append(i))
+        scheduler.submit(
+            ask("Why?", picture[:56, : 56 + 56 * (i % 2)]),
+            max_new_tokens=2,
+            notify=lambda t, i=i: t.done and done.append(i),
+        )
         for i in range(6)
-    ]  # fmt: skip
+    ]
     assert [t.answer.layout for t in tickets] == ["56x56", "56x112"] * 3
     assert done == list(range(6))
 

@@ -86,7 +86,9 @@ class Machine:
 
     def __init__(self, monkeypatch, tmp_path, family, workshop, bias=1.0):
         self.workshop = workshop
-        self.bias, self.runs, self.planned = bias, [], set()
+        self.bias = bias
+        self.runs = []
+        self.planned = set()
         self.visual = problem_of(family, image_geometry(family), 64)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
