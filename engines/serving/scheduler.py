@@ -84,15 +84,13 @@ class Scheduler:
             options: fields of `Sampling`.
 
         Raises:
-            LuvcError: not one conversation, or an option is out of range; what else is wrong is raised by the
-                ticket.
+            LuvcError: not one conversation, or an option is out of range; the ticket raises the rest.
             Busy: too many requests are waiting.
         """
         if is_batch(messages):
             raise LuvcError("a request is one conversation; hand in several one by one")
         sampling = self.vlm.sampling.override(**options)
-        ticket = Ticket(notify)
-        job = Job(list(messages), sampling, layout, conversation, ticket)
+        job = Job(list(messages), sampling, layout, conversation, Ticket(notify))
         with self._changed:
             if self._closed:
                 raise Busy("the model is being stopped; send the request to another server")
@@ -103,7 +101,7 @@ class Scheduler:
                 )
             self._arrived.append(job)
             self._changed.notify_all()
-        return ticket
+        return job.ticket
 
     @property
     def waiting(self) -> int:
