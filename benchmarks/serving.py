@@ -29,11 +29,11 @@ from typing import Annotated, Any
 
 import typer
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 SHAPE = {"layers": 12, "hidden": 384, "intermediate": 1536, "vision_layers": 2, "image": 336}
 SIZE = (672, 672)  # four tiles and a thumbnail
 RATIOS = (1, 2)
-TOKENS = 8
+TOKENS = 8  # of an answer
 PREFILL = 2  # prompts run together: compute-bound on a CPU, so more would only delay the first
 CAPACITY = 64  # text tokens of a conversation
 QUESTION = "What is in the picture?"
@@ -60,9 +60,14 @@ def make_bundles(folder: Path) -> dict[int, Path]:
     for ratio in RATIOS:
         bundles[ratio] = folder / f"{ratio}x"
         config = ExportConfig.make(
-            model=str(model), output=bundles[ratio], ratio=ratio, image_sizes=(SIZE,), check=False,
-            text_capacity=CAPACITY, reference_text=32,
-        )  # fmt: skip
+            model=str(model),
+            output=bundles[ratio],
+            ratio=ratio,
+            image_sizes=(SIZE,),
+            check=False,
+            text_capacity=CAPACITY,
+            reference_text=32,
+        )
         export(config, lambda step: print(" ", step))
     return bundles
 
@@ -78,7 +83,7 @@ def bodies(count: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
     from PIL import Image
 
-    from luvc.engines.generated import generated_picture
+    from luvc.engines.generated_pictures import generated_picture
 
     found = []
     for seed in range(count):
@@ -264,9 +269,9 @@ def run(
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16,32",
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 2,
     rows: Annotated[int, typer.Option(help="Answers made at once.")] = 16,
-    server: Annotated[Path, typer.Option(help="Folder of install.sh.")] = HERE.parent / ".triton",
+    server: Annotated[Path, typer.Option(help="Folder of install.sh.")] = ROOT / ".triton",
     bundles: Annotated[Path | None, typer.Option(help="Keep or find the bundles here.")] = None,
-    output: Annotated[Path, typer.Option()] = HERE / "results" / "serving.json",
+    output: Annotated[Path, typer.Option()] = ROOT / "benchmarks/results/serving.json",
 ) -> None:
     """Compare ratio 1 and ratio 2 under load."""
     from luvc.tools.bench.machine import provenance
@@ -285,8 +290,7 @@ def run(
                 result["loads"][str(load)] = under_load(running, load, rounds, seconds)
             output.write_text(json.dumps(result, indent=1) + "\n")
             if minutes:
-                followed_for = both_followed(running, loads[-1], 60 * minutes)
-                result["memory"] = asyncio.run(followed_for)
+                result["memory"] = asyncio.run(both_followed(running, loads[-1], 60 * minutes))
     output.write_text(json.dumps(result, indent=1) + "\n")
     print(f"wrote {output}")
 

@@ -16,7 +16,7 @@ from .backends.base import PrefillResult, Runner
 from .bundle.manifest import Layout, Manifest
 from .bundle.tensors import cache_names
 from .decoding import Rows
-from .generated import generated_prompt
+from .generated_pictures import generated_prompt
 from .processing import Processor
 
 QUESTIONS = (

@@ -41,7 +41,7 @@ def export(
     config = asked.config(ratio, backend, output=output, check=validate, ratio_of=ratio_of)
     from .prepare import prepare
     from .timing.latency import solve_for_latency
-    from .write import write
+    from .write_bundle import write
 
     prepared, timed = prepare(config), None
     if config.ratio_of == "latency":

@@ -6,7 +6,7 @@ from .checkpoint.family import Family
 from .config import ExportConfig
 from .prepare import prepare
 from .timing.latency import solve_for_latency
-from .write import write
+from .write_bundle import write
 
 
 def export(

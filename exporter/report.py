@@ -14,8 +14,8 @@ from ..engines.validate import Report
 from .checkpoint.family import Family
 from .config import ExportConfig
 from .layouts import Planned
-from .planning import cost
 from .planning.defaults import SolverOptions
+from .planning.flops import decoder_layers, encoder_layer
 from .planning.grid import merge_grid
 from .planning.problem import Problem
 from .planning.solver import smooth_counts, without_stage
@@ -50,10 +50,8 @@ def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> 
                 "first": stage.first,
                 "last": stage.last,
                 "visual_tokens": stage.visual,
-                "flops": cost.decoder_layers(
-                    d, stage.first, stage.last, stage.visual + text_tokens
-                ),
-                "baseline_flops": cost.decoder_layers(d, stage.first, stage.last, before),
+                "flops": decoder_layers(d, stage.first, stage.last, stage.visual + text_tokens),
+                "baseline_flops": decoder_layers(d, stage.first, stage.last, before),
                 "kv_bytes": kept(stage, stage.visual + text_tokens),
                 "baseline_kv_bytes": kept(stage, before),
             }
@@ -134,8 +132,8 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
     encoder, first = problem.encoder, 0
     for grid, run in itertools.groupby(problem.grids(layout.schedule.vision)):
         layers = range(first, first + len(list(run)))
-        flops = sum(cost.encoder_layer(encoder, grid.tokens, i) for i in layers)
-        baseline = sum(cost.encoder_layer(encoder, problem.grid.tokens, i) for i in layers)
+        flops = sum(encoder_layer(encoder, grid.tokens, i) for i in layers)
+        baseline = sum(encoder_layer(encoder, problem.grid.tokens, i) for i in layers)
         tokens, share = f"{problem.tiles} x {grid.h}x{grid.w}", f"{flops / baseline:.0%}"
         span = _span(layers[0], layers[-1])
         yield "vision", span, tokens, human(problem.tiles * flops), share, "", ""

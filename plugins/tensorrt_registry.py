@@ -14,11 +14,11 @@ import inspect
 from functools import partial
 from pathlib import Path
 
-from ..dtypes import TENSORRT
 from ..errors import LuvcError
 from . import nvrtc
 from .contract import DOMAIN, Operator
 from .operators import OPERATORS
+from .tensorrt_shapes import element
 
 INSTALL = "pip install 'tensorrt>=11'"
 REGISTRY_VERSION = "1"  # the only version tensorrt.plugin registers
@@ -148,12 +148,6 @@ def _compiled(operator: Operator, compile_, trtp):
     return function
 
 
-def element(tensor) -> str:
-    """Name of the element type, as in contract.py."""
-    name = str(tensor.dtype.name)
-    return TENSORRT[name].name if name in TENSORRT else name.lower()
-
-
 def _check_inputs(operator: Operator, tensors) -> None:
     """Holds element types and ranks to the contract."""
     for wanted, tensor in zip(operator.inputs, tensors, strict=True):
@@ -168,14 +162,3 @@ def _check_inputs(operator: Operator, tensors) -> None:
                 f"{operator.name}: input {wanted.name} has {rank} axes; it must have "
                 f"{len(wanted.shape)}: [{', '.join(wanted.shape)}]."
             )
-
-
-def fixed_size(operator: Operator, tensor, axis: int, meaning: str) -> int:
-    """Size of an axis that must be known when the engine is built."""
-    size = tensor.shape_expr[axis]
-    if not size.is_constant:
-        raise LuvcError(
-            f"{operator.name}: {meaning} varies at run time; the kernels are compiled for one "
-            "value. Fix it in the ONNX graph."
-        )
-    return size.constant_value()

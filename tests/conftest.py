@@ -115,7 +115,7 @@ def workshop(tmp_path_factory) -> Workshop:
 
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
-    from luvc.engines.generated import generated_picture
+    from luvc.engines.generated_pictures import generated_picture
 
     return generated_picture((200, 260), seed=7)
 

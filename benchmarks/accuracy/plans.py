@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.errors import LuvcError
-from luvc.exporter.planning.cost import DecoderShape, EncoderShape
 from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
+from luvc.exporter.planning.flops import DecoderShape, EncoderShape
 from luvc.exporter.planning.grid import Grid
 from luvc.exporter.planning.problem import Problem
 from luvc.exporter.planning.solver import solve

@@ -164,25 +164,14 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         plots.spectrum(spectrum, docs / "spectrum.png")
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
-    return (
-        template.render(
-            test=test,
-            choice=choice,
-            rounds=rounds,
-            spectrum=spectrum,
-            methods=METHODS.values(),
-            main_table=lambda r: main_table(r, GOAL_RATIO),
-            curve_table=curve_table,
-            goals=goals,
-            slopes=slopes,
-            leanings=leanings,
-            named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
-            share=_share,
-            goal_ratio=f"{GOAL_RATIO:g}",
-            percent=percent,
-        ).rstrip()
-        + "\n"
-    )
+    return template.render(
+        test=test, choice=choice, rounds=rounds, spectrum=spectrum,
+        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
+        curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
+        named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
+        share=_share, goal_ratio=f"{GOAL_RATIO:g}",
+        percent=percent,
+    ).rstrip() + "\n"  # fmt: skip
 
 
 def run(

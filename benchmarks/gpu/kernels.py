@@ -31,36 +31,8 @@ from .timing import Captured, Clock
 
 SHAPES = [(1, 256, 896), (1, 1024, 3584), (1, 4096, 4096), (8, 1024, 4096), (1, 16384, 3584)]
 DTYPES = ("float16", "bfloat16", "float32")
-LENGTHS = [
-    1,
-    2,
-    16,
-    49,
-    105,
-    144,
-    196,
-    256,
-    576,
-    729,
-    1000,
-    1001,
-    1009,
-    1024,
-    1440,
-    2048,
-    2816,
-    3328,
-    4096,
-    4590,
-    5760,
-    5824,
-    6144,
-    8192,
-    8788,
-    16384,
-    17408,
-    20011,
-]
+LENGTHS = [1, 2, 16, 49, 105, 144, 196, 256, 576, 729, 1000, 1001, 1009, 1024, 1440, 2048, 2816, 3328,
+           4096, 4590, 5760, 5824, 6144, 8192, 8788, 16384, 17408, 20011]  # fmt: skip
 IN_GROUPS = [(105, 3), (576, 3), (2816, 11), (3027, 3), (3328, 13)]
 FEW = [144, 1009, 1024, 8192]  # one length of each kernel and of a long select, for memory checkers
 # V and D at which blocks of each kernel make several passes over channels (score.cu: of 8 and of 4 pairs)

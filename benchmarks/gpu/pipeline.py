@@ -12,7 +12,7 @@ import torch
 from luvc.engines.bundle.manifest import Layout
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
-from luvc.exporter.language.pruner import Tokens
+from luvc.exporter.language.spu import Tokens
 from luvc.exporter.ops.attention import NAME
 from luvc.exporter.vision.graph import VisionGraph
 

@@ -160,28 +160,16 @@ def write(results: Path = RESULTS) -> str:
     environment.filters["cell"] = cell
     template = environment.from_string((HERE / "page.md.j2").read_text())
     named = {n: found.get(n) for n in ("rtx", "kernels", "sanitizer", "parity")}
-    return (
-        template.render(
-            results=found,
-            machines=machines(found),
-            goals=goal_table(verdicts),
-            missed=missed(verdicts, known),
-            origin=origin,
-            allowed=allowed(),
-            first_token=goals.FIRST_TOKEN,
-            headlines=[d for n, d in found.items() if n.startswith("headline-")],
-            engines=[d for n, d in found.items() if n.startswith("engines-")],
-            lines=lines,
-            eager=eager,
-            parity_lines=parity_lines,
-            ms=ms,
-            us=us,
-            not_recorded=not_recorded,
-            eager_parts=eager_parts,
-            **named,
-        ).rstrip()
-        + "\n"
-    )
+    return template.render(
+        results=found, machines=machines(found), goals=goal_table(verdicts),
+        missed=missed(verdicts, known), origin=origin, allowed=allowed(),
+        first_token=goals.FIRST_TOKEN,
+        headlines=[d for n, d in found.items() if n.startswith("headline-")],
+        engines=[d for n, d in found.items() if n.startswith("engines-")],
+        lines=lines, eager=eager, parity_lines=parity_lines, ms=ms, us=us,
+        not_recorded=not_recorded, eager_parts=eager_parts,
+        **named,
+    ).rstrip() + "\n"  # fmt: skip
 
 
 def run(

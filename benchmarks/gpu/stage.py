@@ -9,7 +9,7 @@ from functools import reduce
 import numpy as np
 import torch
 
-from luvc.plugins import cuda
+from luvc.plugins import cuda_kernel
 from luvc.plugins.launch import Launch
 from luvc.plugins.scores.spectrum.launch import score_call, score_launch
 from luvc.plugins.scores.spectrum.reference import twiddle
@@ -73,7 +73,7 @@ class Stage:
         S = sizes.tokens + text
         k, rows = sizes.keep, text + sizes.keep
         self.score_plan, self.select_plan, self.gather_plan = sizes.plans
-        self._kernels = [cuda.kernel(plan) for plan in sizes.plans]
+        self._kernels = [cuda_kernel.kernel(plan) for plan in sizes.plans]
         side_by_side = torch.arange(4, 4 + V, device=device).expand(B, -1)
         self.index = (side_by_side if index is None else index.to(device)).contiguous()
         self.positions = torch.arange(S, device=device)[None, :, None].expand(B, -1, 3).contiguous()

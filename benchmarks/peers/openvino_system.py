@@ -13,8 +13,8 @@ import sys
 from tools.bench.protocol import serve
 
 
-def pipeline_of(model: str, threads: int):
-    """OpenVINO GenAI on the CPU in float32, with nothing kept between requests."""
+def make_pipeline(model: str, threads: int):
+    """The model on the CPU in float32, paged attention, no cache between prompts."""
     import openvino_genai as og
 
     scheduler = og.SchedulerConfig()
@@ -38,7 +38,7 @@ def load(model: str, picture: str, question: str, visual_tokens: int, pruning: i
     import openvino_genai as og
 
     image = ov.Tensor(np.load(picture)[None].copy())
-    pipeline = pipeline_of(model, threads)
+    pipeline = make_pipeline(model, threads)
 
     def ask(new_tokens: int, percent: int):
         options = og.GenerationConfig()

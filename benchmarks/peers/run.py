@@ -162,7 +162,7 @@ def our_bundle(model: Path, ratio: float) -> Any:
 
 def openvino(label: str, model: Path, visual: int, pruning: int, threads: int) -> Any:
     """OpenVINO GenAI on an export of the same checkpoint, in the peers' environment."""
-    from luvc.engines.generated import generated_picture
+    from luvc.engines.generated_pictures import generated_picture
     from luvc.tools.bench.workers import System
 
     peers_environment()

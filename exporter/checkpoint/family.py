@@ -8,7 +8,7 @@ from typing import Any
 
 from ...engines.bundle.manifest import LanguageModel
 from ..language.traits import TextTraits, decoder_shape, text_traits
-from ..planning import cost
+from ..planning import flops
 from ..planning.grid import Grid
 from ..vision.adapter import VisionAdapter
 from ..vision.families import adapter_class
@@ -74,7 +74,7 @@ class Family:
         return replace(self, config=config)
 
     @property
-    def decoder(self) -> cost.DecoderShape:
+    def decoder(self) -> flops.DecoderShape:
         """Language model widths."""
         return decoder_shape(self.config.text_config, self.traits)
 
@@ -103,7 +103,7 @@ class Family:
         )
 
     @property
-    def encoder(self) -> cost.EncoderShape:
+    def encoder(self) -> flops.EncoderShape:
         """Vision tower widths."""
         return self.adapter.shape(self.config)
 

@@ -91,9 +91,12 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                str(family.folder), config=family.config, dtype="auto", output_loading_info=True,
+                str(family.folder),
+                config=family.config,
+                dtype="auto",
+                output_loading_info=True,
                 trust_remote_code=False,
-            )  # fmt: skip
+            )
             model, info = loaded
     except MemoryError:
         raise

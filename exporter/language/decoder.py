@@ -15,8 +15,8 @@ from ...engines.bundle.tensors import cache_names, windowed_layers
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
 from .caches import Buffers, ScatterCache
-from .pruner import Pruner, Tokens
 from .rotary import Rotary, Rotations
+from .spu import Pruner, Tokens
 from .traits import TextTraits
 
 INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2

@@ -15,7 +15,7 @@ from ..ops.scatter import scattered
 from .caches import Buffers, ScatterCache
 from .decoder import INDICATOR_TABLE, Decoder
 from .masks import prompt_mask, step_mask
-from .pruner import Tokens, add_deepstack
+from .spu import Tokens, add_deepstack
 
 
 class PrefillGraph(Decoder):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ...engines.bundle.manifest import LayerType
 from ...errors import LuvcError
-from ..planning.cost import DecoderShape
+from ..planning.flops import DecoderShape
 
 SUPPORTED = (
     "gemma", "gemma2", "gemma3_text", "glm", "glm4v_text", "lfm2", "llama", "mistral", "phi3", "qwen2",

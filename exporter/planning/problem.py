@@ -7,7 +7,7 @@ from ...engines.bundle.manifest import Ratios
 from ...engines.bundle.schedule import Merge, Schedule, groups_of
 from ...errors import LuvcError
 from ...plugins.scores.spectrum.contract import cutoff_bin
-from . import cost
+from . import flops
 from .grid import Grid, merge_grid, merged_grids
 
 
@@ -27,8 +27,8 @@ class Problem:
             `shuffle` grid tokens (packed tiles, padding).
     """
 
-    decoder: cost.DecoderShape
-    encoder: cost.EncoderShape
+    decoder: flops.DecoderShape
+    encoder: flops.EncoderShape
     grid: Grid
     multiple: Grid
     tiles: int
@@ -50,22 +50,22 @@ class Problem:
         """Work of the language prefill under a schedule, scoring included; FLOPs here."""
         V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
-        return cost.prefill(self.decoder, visual, self.text_tokens, self._pruning(schedule, V))
+        return flops.prefill(self.decoder, visual, self.text_tokens, self._pruning(schedule, V))
 
-    def _pruning(self, schedule: Schedule, V: int) -> tuple[cost.SpuCost, ...]:
+    def _pruning(self, schedule: Schedule, V: int) -> tuple[flops.SpuCost, ...]:
         groups = groups_of(schedule.scope, self.images)
         stages = []
         for prune in schedule.language:
             if prune.keep:
                 length = V // groups
-                stages.append(cost.SpuCost(length, cutoff_bin(schedule.cutoff, length), groups))
+                stages.append(flops.SpuCost(length, cutoff_bin(schedule.cutoff, length), groups))
             V = prune.keep
         return tuple(stages)
 
     def vision_flops(self, schedule: Schedule) -> float:
         """FLOPs of the vision tower and projector for all tiles of a prompt."""
         tokens = tuple(g.tokens for g in self.grids(schedule.vision))
-        return self.tiles * cost.vision(self.encoder, self.grid.tokens, tokens)
+        return self.tiles * flops.vision(self.encoder, self.grid.tokens, tokens)
 
     def ratios(self, schedule: Schedule) -> Ratios:
         """Baseline / compressed FLOPs."""

@@ -2,7 +2,7 @@
 
 A probe is the model with few layers and random weights (time does not depend on values), exported
 and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on. The cost model
-(costs.py) follows from the probes. The schedule solved with them is then measured itself,
+(measured_costs.py) follows from the probes. The schedule solved with them is then measured itself,
 beside ratio 1, and corrected until the measured ratio is near the one asked for.
 Letters: V visual tokens, k kept, n tokens of a layer.
 """
@@ -29,9 +29,9 @@ from ..config import ExportConfig
 from ..planning.problem import Problem, check_schedule
 from ..planning.solver import solve
 from ..prepare import Prepared, plan_layouts
-from ..write import write
-from .costs import StageCosts, TimedProblem, fit
+from ..write_bundle import write
 from .interleaved import until_certain
+from .measured_costs import StageCosts, TimedProblem, fit
 from .prompt import TimedPrompt
 
 TOLERANCE = 0.05

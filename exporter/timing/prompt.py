@@ -9,7 +9,7 @@ import numpy as np
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
 from ...engines.decoding import Rows
-from ...engines.generated import generated_prompt
+from ...engines.generated_pictures import generated_prompt
 from ...engines.processing import Processor
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
-from ..planning.cost import EncoderShape
+from ..planning.flops import EncoderShape
 from ..planning.grid import Grid
 from .adapter import GridState, ImageGeometry, VisionAdapter
 from .processor import crop_size

@@ -14,7 +14,7 @@ from torch import nn
 
 from ...engines.bundle.manifest import Layout
 from ...engines.bundle.schedule import Merge
-from ..planning.cost import EncoderShape
+from ..planning.flops import EncoderShape
 from ..planning.grid import Grid, merged_grids
 from .processor import known_token
 

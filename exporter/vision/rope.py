@@ -15,7 +15,7 @@ from ...engines.bundle.manifest import Layout
 from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
 from ..ops.attention import attention
-from ..planning.cost import EncoderShape
+from ..planning.flops import EncoderShape
 from ..planning.grid import Grid
 from .adapter import GridState, ImageGeometry, VisionAdapter
 from .oim import merge_axis

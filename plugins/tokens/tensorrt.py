@@ -1,7 +1,7 @@
 """Select and gather as TensorRT asks for them: shapes, then the launch. Letters: ../contract.py."""
 
 from ..launch import Launch
-from ..tensorrt_registry import element, fixed_size
+from ..tensorrt_shapes import element, fixed_size
 from . import launch
 from .contract import GATHER, SELECT
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import forms, kernels, sanitizer, stage, timing
-from luvc.plugins import cuda, nvrtc
+from luvc.plugins import cuda_kernel, nvrtc
 
 from ..plugins import test_kernels
 from ..plugins.conftest import Emulator, emulator  # noqa: F401 a fixture
@@ -31,7 +31,7 @@ def host(request, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(cuda, "kernel", kernel)
+    monkeypatch.setattr(cuda_kernel, "kernel", kernel)
     return spoil
 
 

@@ -10,12 +10,19 @@ from benchmarks.gpu import engines, goals, report, results, run
 
 ROOT = Path(__file__).parent.parent.parent
 ORIGIN = {
-    "command": "python -m benchmarks.gpu.x", "date": "2027-01-01",
-    "machine": {"cpu": "C", "gpu": {
-        "name": "NVIDIA H200", "driver": "580.1", "capability": "9.0", "memory_gib": 140.4,
-    }},
+    "command": "python -m benchmarks.gpu.x",
+    "date": "2027-01-01",
+    "machine": {
+        "cpu": "C",
+        "gpu": {
+            "name": "NVIDIA H200",
+            "driver": "580.1",
+            "capability": "9.0",
+            "memory_gib": 140.4,
+        },
+    },
     "versions": {"python": "3.12.3", "torch": "2.11.0"},
-}  # fmt: skip
+}
 
 
 def times(median, spread=0.0):
@@ -24,51 +31,74 @@ def times(median, spread=0.0):
 
 def shape_times(shape, score, others):
     return {
-        "shape": shape, "kernel": "score.cu", "score_us": times(score), "select_us": times(5),
-        "gather_us": times(6), "others_us": {k: times(v) for k, v in others.items()},
-        "score_floor_us": 10.0, "select_floor_us": 0.5, "gather_floor_us": 4.0,
-        "score_fp32_us": None, "relative_error": {"kernel": 2e-7, "torch.fft": 1e-6},
-    }  # fmt: skip
+        "shape": shape,
+        "kernel": "score.cu",
+        "score_us": times(score),
+        "select_us": times(5),
+        "gather_us": times(6),
+        "others_us": {k: times(v) for k, v in others.items()},
+        "score_floor_us": 10.0,
+        "select_floor_us": 0.5,
+        "gather_floor_us": 4.0,
+        "score_fp32_us": None,
+        "relative_error": {"kernel": 2e-7, "torch.fft": 1e-6},
+    }
 
 
 def kernels(good: bool):
-    check = {"relative_error": 3e-7 if good else float("nan"), "select_exact": good,
-             "gather_exact": True}  # fmt: skip
+    check = {
+        "relative_error": 3e-7 if good else float("nan"),
+        "select_exact": good,
+        "gather_exact": True,
+    }
     others = {"torch.fft": 40.0, "basis, float32": 30.0, "basis, TF32": 21.0, "Gram, TF32": 25.0}
     spoiled = {"torch.fft": times(40.0) | {"form": "eager"}}
     return ORIGIN | {
-        "checks": [check, check | {"relative_error": 2e-7}], "planned": 2, "launch_us": 2.0,
+        "checks": [check, check | {"relative_error": 2e-7}],
+        "planned": 2,
+        "launch_us": 2.0,
         "copy_bandwidth_bytes_per_s": 4.3e12,
         "times": [
             shape_times([1, 1024, 3584], 22.0 if good else 24.0, others),
             (last := shape_times([1, 4096, 4096], 13.0 if good else 15.0, others))
             | {"others_us": last["others_us"] | spoiled},
         ],
-    }  # fmt: skip
+    }
 
 
 def ratio(prefill, spu=None, slower=0.0):
-    parts = {"vision_ms": 10.0, "prefill_ms": prefill, "first_token_ms": 10 + prefill,
-             "decode_ms": 5.0 + slower}  # fmt: skip
+    parts = {
+        "vision_ms": 10.0,
+        "prefill_ms": prefill,
+        "first_token_ms": 10 + prefill,
+        "decode_ms": 5.0 + slower,
+    }
     found = {name: times(value, 0.1) for name, value in parts.items()}
     if spu is not None:
         found["spu_ms"] = times(spu)
     found["not_recorded"] = {"decode": "no"}
-    return found | {"kv_bytes": 1000, "kv_plan_bytes": 1000, "kv_prompt_bytes": 2**20,
-                    "peak_bytes": 2**30}  # fmt: skip
+    return found | {
+        "kv_bytes": 1000,
+        "kv_plan_bytes": 1000,
+        "kv_prompt_bytes": 2**20,
+        "peak_bytes": 2**30,
+    }
 
 
 def headline(good: bool):
     side = {f"{p}_ms": times(100.0) for p in ("vision", "prefill", "decode")}
     attention = {p: {"name": "flash"} for p in ("vision", "prefill", "decode")}
     case = {
-        "visual": 1024, "batch": 1, "logits_error": 1e-3, "attention": attention,
+        "visual": 1024,
+        "batch": 1,
+        "logits_error": 1e-3,
+        "attention": attention,
         "ratios": {
             "1": ratio(200.0),
             "2": ratio(99.0, 0.5) if good else ratio(120.0, 2.0, slower=0.5),
         },
         "eager": {"luvc": side, "hf": side if good else side | {"prefill_ms": times(80.0)}},
-    }  # fmt: skip
+    }
     large = {k: v for k, v in case.items() if k != "eager"} | {"batch": 16}
     large["not_compared"] = "only batches up to 8 are held beside Hugging Face"
     broken = {"visual": 1024, "batch": 32, "error": "OutOfMemoryError: full", "trace": []}
@@ -245,8 +275,10 @@ def test_parts_have_their_time(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(run.subprocess, "Popen", popen)
     outcomes = run.run(["a", "b", "c"], [], None, tmp_path, minutes=1)
     assert [o[:2] for o in outcomes] == [
-        ("a", "done"), ("b", "ended after 2 s"), ("c", "left out: no --bundle"),
-    ]  # fmt: skip
+        ("a", "done"),
+        ("b", "ended after 2 s"),
+        ("c", "left out: no --bundle"),
+    ]
     assert run.run(["a"], [], None, tmp_path, minutes=0.1)[0][1] == "left out: no time"
     run.show(outcomes, folder_of(tmp_path, False))
     said = capfd.readouterr().out

@@ -142,30 +142,15 @@ def changes_tokens(name, value) -> bool:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("min_p", 0.1),
-        ("top_h", 0.4),
-        ("typical_p", 0.9),
-        ("epsilon_cutoff", 3e-4),
-        ("eta_cutoff", 3e-4),
-        ("no_repeat_ngram_size", 3),
-        ("encoder_no_repeat_ngram_size", 2),
-        ("encoder_repetition_penalty", 1.2),
-        ("bad_words_ids", [[5, 6]]),
-        ("suppress_tokens", [4]),
-        ("begin_suppress_tokens", [4]),
-        ("forced_bos_token_id", 0),
-        ("forced_eos_token_id", 2),
-        ("sequence_bias", [[[5], 1.5]]),
-        ("min_length", 9),
-        ("min_new_tokens", 4),
-        ("exponential_decay_length_penalty", [3, 1.1]),
-        ("guidance_scale", 1.5),
-        ("num_beams", 4),
-        ("penalty_alpha", 0.6),
-        ("dola_layers", "low"),
-        ("force_words_ids", [[5]]),
+        ("min_p", 0.1), ("top_h", 0.4), ("typical_p", 0.9), ("epsilon_cutoff", 3e-4),
+        ("eta_cutoff", 3e-4), ("no_repeat_ngram_size", 3), ("encoder_no_repeat_ngram_size", 2),
+        ("encoder_repetition_penalty", 1.2), ("bad_words_ids", [[5, 6]]), ("suppress_tokens", [4]),
+        ("begin_suppress_tokens", [4]), ("forced_bos_token_id", 0), ("forced_eos_token_id", 2),
+        ("sequence_bias", [[[5], 1.5]]), ("min_length", 9), ("min_new_tokens", 4),
+        ("exponential_decay_length_penalty", [3, 1.1]), ("guidance_scale", 1.5), ("num_beams", 4),
+        ("penalty_alpha", 0.6), ("dola_layers", "low"), ("force_words_ids", [[5]]),
     ],
-)
+)  # fmt: skip
 def test_settings_that_choose_other_tokens_are_told(name, value):
     assert changes_tokens(name, value), "or it need not be told"
     assert not_carried({name: value, "top_p": 0.9, "pad_token_id": 0}) == {name: value}

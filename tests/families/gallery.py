@@ -11,7 +11,7 @@ from filelock import FileLock
 from luvc.engines import VLM, Bundle
 from luvc.engines.bundle.manifest import Manifest
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule
-from luvc.engines.generated import generated_picture
+from luvc.engines.generated_pictures import generated_picture
 from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family

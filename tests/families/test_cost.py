@@ -1,7 +1,7 @@
 """FLOPs of published shapes, counted by hand: what the solver's small shapes have none of."""
 
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.planning import cost
+from luvc.exporter.planning import flops
 
 from . import published
 
@@ -15,7 +15,7 @@ def test_a_convolution_of_lfm2(tmp_path):
     shape = family("LFM2-VL-1.6B", tmp_path).decoder
     projections = 2048 * (3 * 2048) + 2048 * 2048
     mlp = 3 * 2048 * 8192
-    assert cost.decoder_layers(shape, 0, 0, 300) == 2 * 300 * (projections + mlp)
+    assert flops.decoder_layers(shape, 0, 0, 300) == 2 * 300 * (projections + mlp)
 
 
 def test_a_sliding_layer_of_gemma3(tmp_path):
@@ -26,8 +26,8 @@ def test_a_sliding_layer_of_gemma3(tmp_path):
     whole = sum(range(1, 1501))
     for layer, pairs in ((0, near), (4, near), (5, whole)):
         attention = 2 * (2 * pairs * (8 * 256))  # scores, and the values they weigh
-        assert cost.decoder_layers(shape, layer, layer, 1500) == 2 * 1500 * weights + attention
-    assert cost.decoder_layers(shape, 0, 0, 3) == 2 * 3 * weights + 2 * (2 * 6 * (8 * 256))
+        assert flops.decoder_layers(shape, layer, layer, 1500) == 2 * 1500 * weights + attention
+    assert flops.decoder_layers(shape, 0, 0, 3) == 2 * 3 * weights + 2 * (2 * 6 * (8 * 256))
 
 
 def test_the_projectors_of_qwen3_vl(tmp_path):
@@ -38,4 +38,4 @@ def test_the_projectors_of_qwen3_vl(tmp_path):
     weights = 4 * 1152 * 1152 + 2 * 1152 * 4304
     layer = 2 * patches * weights + 2 * (2 * patches * patches * 1152)
     merger = 2 * visual * (4608 * 4608 + 4608 * 4096)
-    assert cost.vision(shape, patches, (patches,) * 27) == embedding + 27 * layer + 4 * merger
+    assert flops.vision(shape, patches, (patches,) * 27) == embedding + 27 * layer + 4 * merger

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from luvc.errors import LuvcError
-from luvc.plugins import cuda, nvrtc
+from luvc.plugins import cuda, cuda_kernel, nvrtc
 from luvc.plugins.scores.spectrum import cuda as score_cuda
 from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens import cuda as tokens_cuda
@@ -28,7 +28,7 @@ def place(request, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(cuda, "kernel", kernel)
+    monkeypatch.setattr(cuda_kernel, "kernel", kernel)
     return "cpu"
 
 

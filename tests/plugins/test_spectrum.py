@@ -75,43 +75,65 @@ def test_ties_go_to_the_lower_position():
 
 def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=None):
     """The three function bodies in ONNX Runtime; given energies replace the scored ones."""
-    _B, V = visual_index.shape
-    _S, D = signal.shape[1:]
-    info = h.make_tensor_value_info
-    plugin = {"plugin_namespace": "luvc", "plugin_version": "1", "aot": 1}
-    nodes = [
-        h.make_node("SpectrumScore", ["signal", "index", "twiddle"], ["scored"], domain="luvc",
-                    cutoff=cutoff, groups=groups, **plugin),
-        h.make_node("SpectrumSelect", ["scored" if energies is None else "energies", "index", "pos"],
-                    ["keep_index", "next_visual_index", "kept"], domain="luvc", keep=keep,
-                    groups=groups, **plugin),
-        h.make_node("GatherTokens", ["signal", "pos", "keep_index"], ["rows", "row_pos"],
-                    domain="luvc", **plugin),
-    ]  # fmt: skip
-    inputs = [info("signal", 1, ["B", "S", D]), info("index", 7, ["B", V]),
-              info("pos", 7, ["B", "S", 1]), info("twiddle", 1, [V // groups, 2])]  # fmt: skip
-    if energies is not None:
-        inputs.append(info("energies", 1, ["B", 1, V]))
-    outputs = [info("scored", 1, ["B", 1, V]), info("keep_index", 7, ["B", None]),
-               info("next_visual_index", 7, ["B", keep]), info("kept", 7, ["B", keep]),
-               info("rows", 1, ["B", None, D]), info("row_pos", 7, ["B", None, 1])]  # fmt: skip
-    model = h.make_model(
-        h.make_graph(nodes, "spu", inputs, outputs),
-        opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
-        ir_version=11,
-        functions=[function_of(operator).to_function_proto() for operator in OPERATORS],
-    )
+    V, D = visual_index.shape[1], signal.shape[2]
+    model = stage_model(V, D, keep, cutoff, groups, energies is not None)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    values = {"signal": signal, "index": visual_index, "pos": positions,
-              "twiddle": twiddle(V // groups)}  # fmt: skip
+    values = {
+        "signal": signal,
+        "index": visual_index,
+        "pos": positions,
+        "twiddle": twiddle(V // groups),
+    }
     if energies is not None:
         values["energies"] = energies
     names = [o.name for o in session.get_outputs()]
     feeds = {k: v.numpy() for k, v in values.items()}
     return dict(zip(names, session.run(None, feeds), strict=True))
+
+
+def stage_model(V, D, keep, cutoff, groups, given):
+    """A model of the three calls of one stage; `given` energies are an input."""
+    info = h.make_tensor_value_info
+    inputs = [
+        info("signal", 1, ["B", "S", D]),
+        info("index", 7, ["B", V]),
+        info("pos", 7, ["B", "S", 1]),
+        info("twiddle", 1, [V // groups, 2]),
+    ]
+    if given:
+        inputs.append(info("energies", 1, ["B", 1, V]))
+    outputs = [
+        info("scored", 1, ["B", 1, V]),
+        info("keep_index", 7, ["B", None]),
+        info("next_visual_index", 7, ["B", keep]),
+        info("kept", 7, ["B", keep]),
+        info("rows", 1, ["B", None, D]),
+        info("row_pos", 7, ["B", None, 1]),
+    ]
+    nodes = stage_nodes(keep, cutoff, groups, "energies" if given else "scored")
+    return h.make_model(
+        h.make_graph(nodes, "spu", inputs, outputs),
+        opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
+        ir_version=11,
+        functions=[function_of(operator).to_function_proto() for operator in OPERATORS],
+    )
+
+
+def stage_nodes(keep, cutoff, groups, energies):
+    """Score, select and gather, as the exporter writes them."""
+    plugin = {"plugin_namespace": "luvc", "plugin_version": "1", "aot": 1, "domain": "luvc"}
+    score = ["SpectrumScore", ["signal", "index", "twiddle"], ["scored"]]
+    chosen = ["keep_index", "next_visual_index", "kept"]
+    select = ["SpectrumSelect", [energies, "index", "pos"], chosen]
+    gather = ["GatherTokens", ["signal", "pos", "keep_index"], ["rows", "row_pos"]]
+    return [
+        h.make_node(*score, cutoff=cutoff, groups=groups, **plugin),
+        h.make_node(*select, keep=keep, groups=groups, **plugin),
+        h.make_node(*gather, **plugin),
+    ]
 
 
 @pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups"), CASES)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from ... import console
 from ...errors import LuvcError
 from ..options import Backend, BundleFolder
 from .files import COLUMNS, as_table, check_run, done, read_input, write_part
+
+if TYPE_CHECKING:
+    from ...engines.sampling import SamplingOptions
 
 
 class Answerer:
@@ -164,10 +167,8 @@ def batch(
 ) -> None:
     """Answer a question about every picture; run it again to go on where it was stopped."""
     from ...engines import Bundle
-    from ...engines.sampling import Sampling
 
-    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    Sampling().override(**options)  # refuses now what every picture would be refused for
+    options = _sampling(max_new_tokens, temperature, seed)
     loaded = Bundle.load(bundle)
     check_installed()
     wanted = read_input(source)
@@ -185,6 +186,15 @@ def batch(
         if failed:
             console.err.print(f"[yellow]{failed} failed; their rows say why in `error`")
     console.show(f"wrote {output}: {len(wanted)} answers")
+
+
+def _sampling(max_new_tokens: int, temperature: float, seed: int | None) -> "SamplingOptions":
+    """Options of every answer; refused now if every picture would be refused for them."""
+    from ...engines.sampling import Sampling, SamplingOptions
+
+    options = SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    Sampling().override(**options)
+    return options
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ Run = Callable[[int, int], Figures]
 
 def conversations(layout: Layout, question: str, images: list[str], batch: int) -> list[list[dict]]:
     """`batch` conversations of equal length about given pictures, or about generated ones per row."""
-    from ...engines.generated import generated_parts
+    from ...engines.generated_pictures import generated_parts
 
     rows = []
     for row in range(batch):

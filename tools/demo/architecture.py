@@ -61,12 +61,13 @@ def imported(file: Path) -> Iterator[Path]:
 
 def room(file: Path, alone: set[Path]) -> str:
     """The box a file is drawn in: its floor, a folder of its floor, or itself."""
-    parts: tuple[str, ...] = file.relative_to(ROOT).parts
-    if parts[0] not in FLOORS:
+    place = file.relative_to(ROOT)
+    floor, *inside = place.parts
+    if floor not in FLOORS:
         return ""
     if file in alone:
-        return "/".join(parts)
-    return "/".join(parts[:2]) if parts[0] in SPLIT and len(parts) > 2 else parts[0]
+        return place.as_posix()
+    return f"{floor}/{inside[0]}" if floor in SPLIT and len(inside) > 1 else floor
 
 
 def rooms(alone: set[Path]) -> Graph:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...exporter.planning.cost import DecoderShape, EncoderShape
+from ...exporter.planning.flops import DecoderShape, EncoderShape
 from ...exporter.planning.grid import Grid
 from ...exporter.planning.problem import Problem
 from ...exporter.planning.solver import solve

@@ -99,7 +99,7 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     """The pictures given, or those of scikit-image where it is installed, or a generated one."""
     from PIL import Image
 
-    from ...engines.generated import generated_picture
+    from ...engines.generated_pictures import generated_picture
     from ...engines.processing import open_image
 
     if images:

@@ -18,8 +18,8 @@ from ...bundle.folder import Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ..base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
-from .caches import Caches, copied_caches
 from .cuda import Buffers, Memory
+from .kv_buffers import Caches, copied_caches
 from .prompt_lengths import pad_prompts, smallest_feeds
 from .session import Session, Sessions
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ...planning.cost import EncoderShape
+from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..adapter import GridState
 from ..rope import RopeAdapter

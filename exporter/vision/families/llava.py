@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ....errors import LuvcError
-from ...planning.cost import EncoderShape
+from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter
 from ..adapter import GridState

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ....errors import LuvcError
-from ...planning.cost import EncoderShape
+from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..absolute import AbsoluteAdapter, space_to_depth
 from ..adapter import GridState, ImageGeometry

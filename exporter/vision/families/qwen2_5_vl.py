@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ...ops.attention import attention
-from ...planning.cost import EncoderShape
+from ...planning.flops import EncoderShape
 from ..adapter import GridState
 from ..rope import QwenVLAdapter
 

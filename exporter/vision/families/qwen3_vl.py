@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...planning.cost import EncoderShape
+from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..adapter import GridState, ImageGeometry
 from ..rope import QwenVLAdapter

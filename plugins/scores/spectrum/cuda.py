@@ -2,7 +2,7 @@
 
 import torch
 
-from ...cuda import element, run
+from ...cuda_kernel import element, run
 from . import launch
 
 

@@ -2,7 +2,7 @@
 
 from ....errors import LuvcError
 from ...launch import Launch
-from ...tensorrt_registry import element, fixed_size
+from ...tensorrt_shapes import element, fixed_size
 from . import launch
 from .contract import SCORE
 

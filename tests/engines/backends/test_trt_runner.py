@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends.trt import caches as trt_caches
+from luvc.engines.backends.trt import kv_buffers
 from luvc.errors import LuvcError
 
 from ...conftest import ask
@@ -67,7 +67,7 @@ def test_a_crowd_and_a_conversation_share_the_device(both, picture):
 
 
 def test_a_row_that_tensorrt_cannot_address_is_refused(both):
-    from luvc.engines.backends.trt.caches import Caches
+    from luvc.engines.backends.trt.kv_buffers import Caches
     from luvc.engines.bundle.tensors import CacheSpec
 
     caches = Caches(FakeCuda(), [CacheSpec("a", (2, 1, 3, 64), "float16")])  # rows of 384 bytes
@@ -80,7 +80,7 @@ def test_a_scheduler_refuses_such_rows_before_any_request(both, monkeypatch):
     from luvc.engines.serving import Limits, Scheduler
 
     ours, _, _ = both
-    monkeypatch.setattr(trt_caches, "ALIGNED", 241)  # divides no row
+    monkeypatch.setattr(kv_buffers, "ALIGNED", 241)  # divides no row
     Scheduler(ours, Limits(rows=1)).close()
     with pytest.raises(LuvcError, match="row 1 of the caches does not begin at a multiple of 241"):
         Scheduler(ours, Limits(rows=2))
@@ -170,7 +170,7 @@ def test_an_engine_that_copies_caches_is_refused(both, monkeypatch):
 
 def test_small_caches_are_copied_back(both, picture, monkeypatch):
     """Positions and states of convolutions: no engine updates those in place. Here all are such."""
-    monkeypatch.setattr(trt_caches, "COPIED", ("key", "value"))
+    monkeypatch.setattr(kv_buffers, "COPIED", ("key", "value"))
     monkeypatch.setattr(FakeSession, "in_place", lambda *_: False)
     ours, theirs, _ = both
     cuda = FakeCuda()

@@ -156,19 +156,9 @@ def test_killed_export_leaves_the_earlier_bundle(copy, workshop, moment):
     """kill -9 of a real export that replaces a bundle."""
     before = (copy / MANIFEST).read_bytes()
     command = [
-        sys.executable,
-        "-m",
-        "luvc.exporter.cli",
-        "--model",
-        Bundle.load(copy).manifest.model,
-        "--output",
-        str(copy),
-        "--ratio",
-        "1",
-        "--text-tokens",
-        "8",
-        "--no-validate",
-    ]
+        sys.executable, "-m", "luvc.exporter.cli", "--model", Bundle.load(copy).manifest.model,
+        "--output", str(copy), "--ratio", "1", "--text-tokens", "8", "--no-validate",
+    ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if moment in line:

@@ -11,7 +11,7 @@ from luvc.errors import LuvcError
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
-from luvc.exporter.language.pruner import Tokens, text_positions
+from luvc.exporter.language.spu import Tokens, text_positions
 from luvc.exporter.language.traits import text_traits
 from luvc.exporter.layouts import image_geometry, plan_layout
 

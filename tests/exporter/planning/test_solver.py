@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
 from luvc.exporter.config import parse_ratio
-from luvc.exporter.planning import cost
+from luvc.exporter.planning import flops
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
 from luvc.exporter.planning.problem import Problem, check_schedule
@@ -21,21 +21,21 @@ from luvc.exporter.planning.solver import smooth_counts, solve, stage_layers, wi
 
 
 def encoder(hidden, layers, out, shuffle=4):
-    return cost.EncoderShape(layers, hidden, 4 * hidden, 1, 588, shuffle, (hidden * shuffle, out))
+    return flops.EncoderShape(layers, hidden, 4 * hidden, 1, 588, shuffle, (hidden * shuffle, out))
 
 
 SHAPES = {
     "InternVL3-1B": (
-        cost.DecoderShape(24, 896, 14, 2, 64, 4864, 151674),
+        flops.DecoderShape(24, 896, 14, 2, 64, 4864, 151674),
         encoder(1024, 24, 896),
         32,
     ),
     "InternVL2.5-8B": (
-        cost.DecoderShape(32, 4096, 32, 8, 128, 14336, 92553),
+        flops.DecoderShape(32, 4096, 32, 8, 128, 14336, 92553),
         encoder(1024, 24, 4096),
         32,
     ),
-    "demo": (cost.DecoderShape(8, 256, 4, 2, 64, 512, 1024), encoder(128, 8, 256), 24),
+    "demo": (flops.DecoderShape(8, 256, 4, 2, 64, 512, 1024), encoder(128, 8, 256), 24),
 }
 
 
@@ -45,7 +45,7 @@ def problem(name: str, tiles: int = 1) -> Problem:
 
 
 def independent_flops(p: Problem, schedule: Schedule) -> float:
-    """Prefill FLOPs counted another way: layer by layer from the weights' shapes, no cost.py."""
+    """Prefill FLOPs counted another way: layer by layer from the weights' shapes, no flops.py."""
     d, grid = p.decoder, p.grid
     for merge in schedule.vision:
         grid = merge_grid(grid, merge, p.multiple)
@@ -144,7 +144,7 @@ def test_random_shapes(
 ):
     options = replace(options, scope=scope)
     hidden = heads * head_dim
-    decoder = cost.DecoderShape(layers, hidden, heads, 1, head_dim, 3 * hidden, 32000)
+    decoder = flops.DecoderShape(layers, hidden, heads, 1, head_dim, 3 * hidden, 32000)
     p = Problem(
         decoder,
         encoder(256, vision_layers, hidden),

@@ -16,7 +16,7 @@ from luvc.exporter.layouts import image_geometry, problem_of
 from luvc.exporter.planning.solver import solve
 from luvc.exporter.prepare import prepare
 from luvc.exporter.timing import interleaved, latency
-from luvc.exporter.timing.costs import StageCosts, TimedProblem, fit
+from luvc.exporter.timing.measured_costs import StageCosts, TimedProblem, fit
 
 TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
 PROBES = [
