@@ -18,8 +18,12 @@ def main(
     bundle: str = "demo/bundle", picture: str = "demo/picture.png", photo: str = "demo/photo.png"
 ) -> None:
     """Ask about two pictures."""
-    vlm = VLM.load(bundle)
+    with VLM.load(bundle) as vlm:  # its memory is given back at the end of the block
+        ask(vlm, picture, photo)
 
+
+def ask(vlm: VLM, picture: str, photo: str) -> None:
+    """Ask alone, streamed, and as a batch."""
     answer = vlm.generate(question(picture, "What does the green text say?"), max_new_tokens=16)
     print(f"answer: {answer.text} ({answer.finish_reason})")
     print(f"{answer.visual_tokens} visual tokens, left from a layer on: {answer.stages}")

@@ -31,7 +31,8 @@ def main(
         {"type": "image", "image": picture},
         {"type": "text", "text": "What does the green text say?"},
     ]
-    answer = VLM.load(output).generate([{"role": "user", "content": parts}], max_new_tokens=16)
+    with VLM.load(output) as vlm:
+        answer = vlm.generate([{"role": "user", "content": parts}], max_new_tokens=16)
     print(answer.text, answer.stages)
 
 
