@@ -14,7 +14,7 @@ from ..errors import LuvcError
 from .answer import Answer, Pieces, Stream, Timing, single
 from .decoding import Rows, decode
 from .history import History
-from .processing import ImageSource, Prompt
+from .prompt.processing import ImageSource, Prompt
 from .reply import Reply
 from .sampling import Sampling
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.manifest import Layout, Manifest
-from .positions import next_positions, prompt_positions
+from .prompt.positions import next_positions, prompt_positions
 from .reply import Reply
 
 

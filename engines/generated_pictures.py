@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .bundle.manifest import Layout
-from .processing import Processor, Prompt
+from .prompt.processing import Processor, Prompt
 
 
 def generated_prompt(

@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-from .processing import Processor, Prompt
+from .prompt.processing import Processor, Prompt
 from .reply import Reply
 from .stopping import is_end
 

@@ -16,8 +16,8 @@ from .backends.base import PrefillResult, Runner, refuse_closed
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
 from .decoding import Rows, decode
-from .messages import is_batch
-from .processing import Messages, Processor, Prompt
+from .prompt.messages import is_batch
+from .prompt.processing import Messages, Processor, Prompt
 from .reply import Reply
 from .sampling import Sampling, SamplingOptions
 

@@ -17,7 +17,7 @@ from .bundle.manifest import Layout, Manifest
 from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt
-from .processing import Processor
+from .prompt.processing import Processor
 
 QUESTIONS = (
     "Describe the picture.",

@@ -7,8 +7,8 @@ from typing import Any
 
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.schedule import Schedule
-from ..engines.pixels import to_layout
-from ..engines.processing import Processor, Prompt
+from ..engines.prompt.pixels import to_layout
+from ..engines.prompt.processing import Processor, Prompt
 from ..exporter.checkpoint.family import Family
 from ..exporter.layouts import replan
 

@@ -19,7 +19,7 @@ def validate(
     """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
     from ..engines.backends import backend as load_backend
     from ..engines.bundle.folder import Bundle
-    from ..engines.processing import Processor
+    from ..engines.prompt.processing import Processor
     from ..engines.validate import validate as compare
     from ..exporter.check.parity import reference_runner
     from ..exporter.report import validation_table

@@ -82,7 +82,7 @@ RUNTIMES: dict[str, Callable[[Any, str | None], Any]] = {
 
 def compare(bundle: Any, runner: Any, name: str, model: str | None) -> list[dict[str, Any]]:
     """The reports of all layouts."""
-    from luvc.engines.processing import Processor
+    from luvc.engines.prompt.processing import Processor
     from luvc.engines.validate import validate
     from luvc.exporter.check.parity import reference_runner
 

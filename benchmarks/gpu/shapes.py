@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from luvc.engines.bundle.manifest import Layout
-from luvc.engines.positions import prompt_positions
+from luvc.engines.prompt.positions import prompt_positions
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts import image_geometry, layout_of, problem_of
 from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions

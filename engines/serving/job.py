@@ -8,8 +8,8 @@ import numpy as np
 
 from ..answer import Timing
 from ..history import History
-from ..messages import visual_parts
-from ..processing import Prompt
+from ..prompt.messages import visual_parts
+from ..prompt.processing import Prompt
 from ..reply import Reply
 from ..sampling import Sampling
 from .conversations import Conversation, Conversations

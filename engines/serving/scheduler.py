@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import LuvcError
 from ..backends.base import SharedRunner
-from ..messages import is_batch
-from ..processing import Messages
+from ..prompt.messages import is_batch
+from ..prompt.processing import Messages
 from ..sampling import SamplingOptions
 from .conversations import Conversations
 from .job import Job

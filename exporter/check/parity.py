@@ -12,7 +12,7 @@ from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import REPORT, Bundle
 from ...engines.bundle.manifest import Layout, Manifest
 from ...engines.bundle.schedule import stages_of
-from ...engines.processing import Processor
+from ...engines.prompt.processing import Processor
 from ...engines.validate import Report, validate
 from ...errors import LuvcError, Mismatch
 from ..assemble import Progress, assemble

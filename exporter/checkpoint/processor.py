@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ...engines.pixels import ImageProcessor
+from ...engines.prompt.pixels import ImageProcessor
 from ...errors import LuvcError, brief
 
 

@@ -1,6 +1,6 @@
 """Rotary positions: cos and sin of position ids in one axis or three.
 
-The ids are made at run time (engines/positions.py) and kept through every prune. Hugging Face's own
+The ids are made at run time (engines/prompt/positions.py) and kept through every prune. Hugging Face's own
 forward is not traced, because it may recompute frequencies from the longest position; here they are
 constants (see ROTARY in traits.py). Letters: B batch, S sequence, P position axes, d head size.
 """

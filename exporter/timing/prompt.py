@@ -10,7 +10,7 @@ from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
 from ...engines.decoding import Rows
 from ...engines.generated_pictures import generated_prompt
-from ...engines.processing import Processor
+from ...engines.prompt.processing import Processor
 
 
 class TimedPrompt:

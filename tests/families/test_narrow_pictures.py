@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines.pictures import MEGAPIXELS
-from luvc.engines.pixels import ImageProcessor, made_size, pixel_values
+from luvc.engines.prompt.pictures import MEGAPIXELS
+from luvc.engines.prompt.pixels import ImageProcessor, made_size, pixel_values
 from luvc.errors import LuvcError
 
 from .checkpoints import write_processor

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from luvc.engines import VLM
-from luvc.engines.positions import prompt_positions
+from luvc.engines.prompt.positions import prompt_positions
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check.parity import reports

@@ -16,7 +16,7 @@ import numpy as np
 from ...engines import VLM
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
-from ...engines.processing import Processor, Prompt
+from ...engines.prompt.processing import Processor, Prompt
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve
 

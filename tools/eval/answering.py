@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...engines.bundle.folder import MANIFEST, Bundle
-from ...engines.processing import Processor, open_image
+from ...engines.prompt.processing import Processor, open_image
 from ...errors import LuvcError
 from .items import Item
 

@@ -100,7 +100,7 @@ def sample_pictures(images: list[Path], size: tuple[int, int]) -> list[tuple[str
     from PIL import Image
 
     from ...engines.generated_pictures import generated_picture
-    from ...engines.processing import open_image
+    from ...engines.prompt.processing import open_image
 
     if images:
         return [(path.name, open_image(path)) for path in images]

@@ -12,8 +12,8 @@ import numpy as np
 
 from ... import strict_json
 from ...engines.data_urls import from_base64
-from ...engines.messages import read_part
-from ...engines.pictures import check_size, image_source
+from ...engines.prompt.messages import read_part
+from ...engines.prompt.pictures import check_size, image_source
 from ...engines.sampling import STOPS
 from ...errors import LuvcError, brief
 

@@ -18,7 +18,7 @@ from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
 from ...engines.decoding import Rows
-from ...engines.layouts import most_images
+from ...engines.prompt.layouts import most_images
 from ...engines.runtime import VLM
 from ...engines.serving import Busy, Cancelled, Limits, Scheduler
 from ...errors import LuvcError

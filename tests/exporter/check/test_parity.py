@@ -13,7 +13,7 @@ import torch
 from luvc.engines import Bundle
 from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.tensors import StageResult
-from luvc.engines.processing import Processor
+from luvc.engines.prompt.processing import Processor
 from luvc.engines.sampling import Sampling
 from luvc.engines.validate import TOLERANCES, _compare_kept, validate
 from luvc.exporter import assemble

@@ -180,7 +180,7 @@ def test_pictures_of_messages_are_counted_before_they_are_opened():
 
 
 def test_half_a_surrogate_in_messages_is_the_processors_to_refuse():
-    from luvc.engines.messages import read_messages
+    from luvc.engines.prompt.messages import read_messages
 
     with pytest.raises(LuvcError, match="not valid Unicode: half a surrogate pair at character 0"):
         read_messages(parse(messages=LONE).messages)

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from ..errors import LuvcError
-from .bundle.manifest import Layout, Manifest
+from ...errors import LuvcError
+from ..bundle.manifest import Layout, Manifest
 from .pictures import Video, Visual, frames_of
 
 OTHER = "name another layout, or none for the one that fits best"

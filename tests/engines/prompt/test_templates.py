@@ -4,13 +4,13 @@ from functools import cache
 
 import pytest
 
-from luvc.engines.chat_template import ChatTemplate
-from luvc.engines.messages import bare, read_messages, with_visuals
+from luvc.engines.prompt.chat_template import ChatTemplate
+from luvc.engines.prompt.messages import bare, read_messages, with_visuals
 from luvc.errors import LuvcError
 from luvc.exporter.vision.families import FAMILIES, adapter_class
 
-from ..families.prompts import WORDS, tokenizer
-from ..families.templates import BOTH, FORMS
+from ...families.prompts import WORDS, tokenizer
+from ...families.templates import BOTH, FORMS
 
 ROLES = ("system", "user", "assistant")
 SAID = {"system": "Be brief.", "user": "What colour is it?", "assistant": 'It\'s "red".\nReally.'}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LuvcError, brief
-from .bundle.manifest import Layout
+from ...errors import LuvcError, brief
+from ..bundle.manifest import Layout
 from .pictures import MEGAPIXELS, Video, Visual
 
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from transformers.image_utils import load_image
 
-from luvc.engines.pictures import open_video
-from luvc.engines.processing import open_image
+from luvc.engines.prompt.pictures import open_video
+from luvc.engines.prompt.processing import open_image
 from luvc.errors import LuvcError
 
-from ..conftest import ask
+from ...conftest import ask
 
 
 def test_prompt_is_the_templates_with_the_reduced_run(workshop, picture):
@@ -222,7 +222,7 @@ def test_openais_parts_may_say_auto(workshop, picture):
 
 
 def test_counted_and_measured_before_anything_is_opened_or_tokenised(workshop, monkeypatch):
-    from luvc.engines import processing
+    from luvc.engines.prompt import processing
 
     processor = workshop.vlm("qwen2").processor
     _ = processor.template, processor._longest_token

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import LuvcError, brief
+from ...errors import LuvcError, brief
 
 Turns = Sequence[dict[str, Any]]
 TEXT = "text"

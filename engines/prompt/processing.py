@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..errors import LuvcError
+from ...errors import LuvcError
+from ..bundle.folder import Bundle
+from ..bundle.manifest import Layout
 from . import layouts
-from .bundle.folder import Bundle
-from .bundle.manifest import Layout
 from .chat_template import ChatTemplate
 from .messages import (
     Message,

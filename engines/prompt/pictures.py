@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LuvcError
-from .data_urls import from_base64, is_data_url
+from ...errors import LuvcError
+from ..data_urls import from_base64, is_data_url
 
 MEGAPIXELS = 50
 """Of a picture, as it comes and as a processor's resize makes it."""

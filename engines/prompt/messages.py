@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ..errors import LuvcError
-from ..strict_json import DEEPEST
+from ...errors import LuvcError
+from ...strict_json import DEEPEST
 
 Message = Mapping[str, object]
 """{"role", "content"}; content is a text or a list of parts, see `VLM.generate`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .bundle.manifest import LanguageModel, Layout
+from ..bundle.manifest import LanguageModel, Layout
 
 
 def prompt_positions(
