@@ -16,6 +16,7 @@ from ..engines.stopping import end_tokens
 from ..versions import versions
 from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
+from .checkpoint.stored import check_stored
 from .config import ExportConfig
 from .onnx.export import save, trace
 from .onnx.inputs import prefill_request, step_request, vision_request
@@ -46,7 +47,7 @@ def assemble(
         progress: told each step.
 
     Raises:
-        LuvcError: the disk is too small.
+        LuvcError: the disk is too small, or weights are not those of the checkpoint's files, or no numbers.
     """
     model.set_attn_implementation(NAME)
     dtype = DTYPES[config.dtype].torch
@@ -58,6 +59,7 @@ def assemble(
             _write_graphs(model, family, config, layout, folder, weights, progress)
         progress("writing the weights")
         files = {WEIGHTS: written.result()}
+    check_stored(family, folder / WEIGHTS)
     progress("writing the processor files")
     _write_processor(family, model, folder / PROCESSOR)
     manifest = Manifest(

@@ -1,9 +1,10 @@
 """A checkpoint's config.json, read and refused early where nothing could be made of it."""
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import strict_json
 from ...errors import LuvcError, brief
 from ..vision.families import FAMILIES
 
@@ -11,6 +12,14 @@ _REMOTE = (
     "{source} needs code of its own (auto_map in config.json), which is never run; use the "
     "checkpoint in Hugging Face's own format (often named -hf); supported: {known}"
 )
+
+ADAPTER = "adapter_config.json"
+QUANTISED = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+"""Files by which other tools say that the weights beside them are quantised."""
+LARGEST = 1 << 31
+"""Of any number in config.json; positions go furthest."""
+LIMITS = {"layers": 1024, "depth": 1024, "size": 1 << 24, "dim": 1 << 24, "heads": 1 << 16}
+"""Of those whose name ends so; loops run over layers."""
 
 
 def read_config(source: str, folder: Path) -> Any:
@@ -21,11 +30,14 @@ def read_config(source: str, folder: Path) -> Any:
         folder: where its files lie.
 
     Raises:
-        LuvcError: not found, not a supported vision-language model, quantised, or needs remote code.
+        LuvcError: not found, not a supported vision-language model, quantised, an adapter, with a number
+            out of bounds, or needs remote code.
     """
     from transformers import AutoConfig
 
+    _check_files(source, folder)
     known, raw = ", ".join(FAMILIES), _raw_config(source, folder)
+    _check_values(source, raw)
     if raw.get("auto_map") and raw.get("model_type") not in FAMILIES:
         raise LuvcError(_REMOTE.format(source=source, known=known))
     try:
@@ -43,7 +55,6 @@ def read_config(source: str, folder: Path) -> Any:
         raise LuvcError(
             f"{source} is a {config.model_type} model without a vision tower; supported families: {known}"
         )
-    _check_quantization(source, config)
     return config
 
 
@@ -52,19 +63,49 @@ def _raw_config(source: str, folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise LuvcError(f"{source} is not a checkpoint: it has no config.json")
     try:
-        data = json.loads(file.read_text())
-    except ValueError as e:
-        raise LuvcError(f"{file} is not valid JSON: {e}") from e
+        data = strict_json.read(file)
+    except (OSError, ValueError) as e:
+        raise LuvcError(f"{file} is not valid JSON: {brief(e)}") from e
     return data if isinstance(data, dict) else {}
 
 
-def _check_quantization(source: str, config: Any) -> None:
-    """Refuse weights whose scales a plain conversion would leave out."""
-    for part in (config, config.text_config):
-        found = getattr(part, "quantization_config", None)
-        if found:
-            found = found if isinstance(found, dict) else vars(found)
+def _check_files(source: str, folder: Path) -> None:
+    """Refuse what would be loaded with some libraries installed and dropped without, or not understood."""
+    if (folder / ADAPTER).exists():
+        raise LuvcError(
+            f"{source} holds an adapter ({ADAPTER}), which is not applied here: merge it into its model "
+            "first (with peft: merge_and_unload, save_pretrained) and give the merged checkpoint"
+        )
+    for name in QUANTISED:
+        if (folder / name).exists():
+            raise LuvcError(f"{source} is quantised ({name}): give the checkpoint it was made from")
+
+
+def _check_values(source: str, raw: dict[str, Any]) -> None:
+    """Refuse quantised weights, whose scales a conversion would leave out, and numbers without bounds."""
+    for place, value in _entries(raw, ""):
+        name = place.rpartition(".")[2]
+        if name in ("quantization_config", "compression_config") and value:
+            method = value.get("quant_method") if isinstance(value, dict) else None
             raise LuvcError(
-                f"{source} is quantised ({found.get('quant_method', 'unknown method')}): give the "
-                "checkpoint it was made from"
+                f"{source} is quantised ({method or 'unknown method'}): give the checkpoint it was made from"
             )
+        if isinstance(value, (int, float)):
+            ending = name.rpartition("_")[2]
+            limit = LIMITS.get(ending, LARGEST)
+            if not abs(value) <= limit:
+                raise LuvcError(
+                    f"{source}: {place} is {value:.6g} in config.json, the limit is {limit}; no model of "
+                    "such a size is known: mend config.json"
+                )
+
+
+def _entries(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Every value of a nested config with its place, such as "text_config.layers"."""
+    inner = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        inner = ((place.rpartition(".")[2], v) for v in value)
+    for name, entry in inner:
+        where = f"{place}.{name}" if place and isinstance(value, dict) else str(name)
+        yield where, entry
+        yield from _entries(entry, where)

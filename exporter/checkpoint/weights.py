@@ -1,16 +1,21 @@
 """Weights of a checkpoint, with errors that say what is wrong with which file."""
 
-import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ... import strict_json
 from ...errors import LuvcError, brief
 from .family import Family
 from .hub import quiet
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights, the first there is; in shards NAME.index.json lists them."""
+LEFTOVERS = re.compile(r".*\.(rotary_emb\.inv_freq|position_ids)")
+"""What older versions of transformers saved beside the weights: tables that the model makes by itself."""
+PLAIN = ("F64", "F32", "F16", "BF16")
+"""Types of weights in safetensors files that a conversion keeps the meaning of; others need scales."""
 
 
 def fetch_weights(family: Family, progress: Callable[[str], None] = lambda step: None) -> None:
@@ -62,8 +67,18 @@ def _names(family: Family) -> tuple[str, ...]:
 def _files(folder: Path, name: str) -> list[str]:
     """The one file of the weights, and the shards that its index lists, where there is one."""
     index = folder / f"{name}.index.json"
-    shards = json.loads(index.read_text())["weight_map"].values() if index.is_file() else ()
-    return [name, *sorted(set(shards))]
+    if not index.is_file():
+        return [name]
+    try:
+        shards = sorted(set(strict_json.read(index)["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise LuvcError(f"{index} does not list the shards of the weights: {brief(e)}") from e
+    for shard in shards:
+        if not isinstance(shard, str) or not re.fullmatch(r"\w[\w.+-]*", shard):
+            raise LuvcError(
+                f"{index} names {shard!r:.80}, which is no file beside it; mend the index"
+            )
+    return [name, *shards]
 
 
 def _complete(folder: Path, files: list[str]) -> bool:
@@ -82,12 +97,14 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
         progress: told each step, see `fetch_weights`.
 
     Raises:
-        LuvcError: a weight file is missing, truncated or does not fit the config.
+        LuvcError: a weight file is missing, truncated, does not fit the config, or holds weights that the
+            model has no place for or that are quantised.
     """
     from transformers import AutoModelForImageTextToText
 
     fetch_weights(family, progress)
     progress("loading the weights")
+    _check_types(family)
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -96,6 +113,7 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
                 dtype="auto",
                 output_loading_info=True,
                 trust_remote_code=False,
+                weights_only=True,  # of a .bin file: no code in a pickle
             )
             model, info = loaded
     except MemoryError:
@@ -114,4 +132,47 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
             f"{family.source}: weights do not fit the config: {sorted(map(str, mismatched))[0]}; they are "
             "of another checkpoint"
         )
+    unused = sorted(n for n in info["unexpected_keys"] if not LEFTOVERS.fullmatch(n))
+    if unused:
+        raise LuvcError(
+            f"{family.source}: the model has no place for {len(unused)} of the weights, such as {unused[0]}, "
+            "so it would not be the model they were trained as: give a checkpoint in Hugging Face's own "
+            "format, not quantised"
+        )
     return model.eval()
+
+
+def _check_types(family: Family) -> None:
+    """Refuse quantised weights, which the loader would take for plain numbers.
+
+    Raises:
+        LuvcError: a weight of another type than floating point, or a file that is not readable.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for file in weight_files(family):
+        try:
+            with safe_open(file, "pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 it is no mapping
+                    kind = tensors.get_slice(name).get_dtype()
+                    if kind not in PLAIN and not LEFTOVERS.fullmatch(name):
+                        raise LuvcError(
+                            f"{family.source}: weight {name} has type {kind}, so the checkpoint is "
+                            "quantised: give the one it was made from"
+                        )
+        except (OSError, SafetensorError) as e:
+            raise LuvcError(
+                f"{family.source}: the weights cannot be loaded: {file.name}: {brief(e)}"
+            ) from e
+
+
+def weight_files(family: Family) -> list[Path]:
+    """The safetensors files of a checkpoint that are there; none where its weights are pickles."""
+    for name in _names(family):
+        files = [family.folder / file for file in _files(family.folder, name)]
+        if files[0].is_file():
+            files = files[:1]
+        found = [file for file in files if file.is_file()]
+        if found:
+            return [file for file in found if file.suffix == ".safetensors"]
+    return []

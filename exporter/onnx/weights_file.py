@@ -22,6 +22,7 @@ import torch
 
 from ...dtypes import of_torch
 from ...engines.bundle.manifest import File
+from ...errors import LuvcError
 
 PAGE = 4096
 MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
@@ -36,6 +37,20 @@ def release(tensor: torch.Tensor) -> None:
     size = tensor.data_ptr() + tensor.numel() * tensor.element_size() - start
     with contextlib.suppress(OSError, AttributeError):  # not Linux: nothing to do
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
+
+
+def _check_finite(name: str, tensor: torch.Tensor, stored: torch.Tensor) -> None:
+    """Refuse what would make every answer nothing; a sum tells, and is as fast as memory."""
+    if not stored.is_floating_point() or stored.sum(dtype=torch.float32).isfinite():
+        return
+    if stored.isfinite().all():  # only the sum went too far
+        return
+    if tensor.isfinite().all():
+        raise LuvcError(
+            f"weight {name} is larger than {str(stored.dtype).removeprefix('torch.')} holds: export with "
+            "--dtype bf16, or with fp32 for a CPU"
+        )
+    raise LuvcError(f"weight {name} holds NaN or infinity: the checkpoint is damaged, get it again")
 
 
 class WeightsFile:
@@ -85,6 +100,7 @@ class WeightsFile:
         """Write and sync the file -> its size and hash.
 
         Raises:
+            LuvcError: a weight is no number, or too large for the dtype.
             OSError: the disk is full or not writable, or the writing was stopped.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +120,9 @@ class WeightsFile:
             if self._stopped.is_set():
                 raise InterruptedError(f"{self.path} is not wanted any more")
             tensor = self.tensors[name].detach()
-            flat = tensor.to(self._dtype(tensor)).contiguous().reshape(-1).view(torch.uint8)
-            yield flat.numpy().data
+            stored = tensor.to(self._dtype(tensor)).contiguous()
+            _check_finite(name, tensor, stored)
+            yield stored.reshape(-1).view(torch.uint8).numpy().data
             release(tensor)
 
     @contextlib.contextmanager
