@@ -62,7 +62,7 @@ def check(
     shallow = family.truncated(depth)
     layouts = tuple(truncated(layout, depth) for layout in bundle.manifest.layouts)
     with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
-        part = load_model(shallow)
+        part = load_model(shallow, part=True)
         assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
         runner = TorchRunner(_rounded(part, config.dtype), shallow, config.text_capacity)
         _compare(config, runner, Bundle.load(folder), bundle.path / REPORT, layers, progress)

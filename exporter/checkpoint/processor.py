@@ -1,9 +1,9 @@
 """A checkpoint's tokenizer, chat template and image processor, with errors that say which file is wrong."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ... import strict_json
 from ...engines.prompt.pixels import ImageProcessor
 from ...errors import LuvcError, brief
 
@@ -46,7 +46,7 @@ def _processor_template(folder: Path, source: str) -> str | None:
     for name in ("processor_config.json", "chat_template.json"):
         file = folder / name
         try:
-            found = json.loads(file.read_text()) if file.is_file() else {}
+            found = strict_json.read(file) if file.is_file() else {}
             if found.get("chat_template"):
                 return found["chat_template"]
         except (OSError, ValueError, AttributeError) as e:

@@ -87,7 +87,9 @@ def _complete(folder: Path, files: list[str]) -> bool:
     return there[0] or (len(there) > 1 and all(there[1:]))
 
 
-def load_model(family: Family, progress: Callable[[str], None] = lambda step: None) -> Any:
+def load_model(
+    family: Family, progress: Callable[[str], None] = lambda step: None, part: bool = False
+) -> Any:
     """The Hugging Face model in the checkpoint's own dtype, in evaluation mode; no remote code is run.
 
     Without a conversion the parameters stay mapped files: nothing is read before it is used.
@@ -95,6 +97,7 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
     Args:
         family: of the checkpoint.
         progress: told each step, see `fetch_weights`.
+        part: the family is the checkpoint's first layers: the weights of the others stay unused.
 
     Raises:
         LuvcError: a weight file is missing, truncated, does not fit the config, or holds weights that the
@@ -120,6 +123,12 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
         raise
     except Exception as e:  # the loader raises whatever its readers raise
         raise LuvcError(f"{family.source}: the weights cannot be loaded: {brief(e)}") from e
+    _check_names(family, info, part)
+    return model.eval()
+
+
+def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
+    """Refuse weights that are missing, of other shapes, or without a place in the model."""
     missing = sorted(info["missing_keys"])
     if missing:
         raise LuvcError(
@@ -133,13 +142,12 @@ def load_model(family: Family, progress: Callable[[str], None] = lambda step: No
             "of another checkpoint"
         )
     unused = sorted(n for n in info["unexpected_keys"] if not LEFTOVERS.fullmatch(n))
-    if unused:
+    if unused and not part:
         raise LuvcError(
             f"{family.source}: the model has no place for {len(unused)} of the weights, such as {unused[0]}, "
             "so it would not be the model they were trained as: give a checkpoint in Hugging Face's own "
             "format, not quantised"
         )
-    return model.eval()
 
 
 def _check_types(family: Family) -> None:
