@@ -7,10 +7,11 @@ import torch
 
 from luvc.engines import Bundle
 from luvc.engines.bundle.schedule import Schedule
-from luvc.exporter import cli
+from luvc.exporter import ExportConfig, cli
 from luvc.exporter import cli_plan as plan
 from luvc.exporter.check import parity
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.prepare import Prepared
 from luvc.exporter.timing.latency import StageCosts, Timed
 
 from ..conftest import SMALL
@@ -49,7 +50,8 @@ def test_export_as_json(command, workshop, tmp_path):
 def test_export_as_json_with_measured_times(workshop):
     bundle = workshop.bundle("qwen2")
     timed = Timed(Schedule(), 1.5, 1.52, 1.51, 30.2, 20.0, StageCosts(0, 0, 0, 1, 0))
-    found = json.dumps(cli._result(bundle, Family.load(bundle.manifest.model), timed))
+    prepared = Prepared(ExportConfig(model="x"), Family.load(bundle.manifest.model), plans=())
+    found = json.dumps(cli._result(bundle, prepared, timed))
     assert json.loads(found)["latency"] == {
         "asked": 1.5,
         "predicted": 1.52,
