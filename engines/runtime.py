@@ -5,16 +5,17 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 import numpy as np
 
 from ..errors import LuvcError
 from .answer import Answer, Pieces, Stream, Timing, drain, single
 from .backends import backend as load_backend
-from .backends.base import PrefillResult, Runner, refuse_closed
+from .backends.base import PrefillResult, Runner
 from .bundle.folder import Bundle
 from .bundle.manifest import Layout
+from .closing import Closing
 from .decoding import Rows, decode
 from .prompt.messages import is_batch
 from .prompt.processing import Messages, Processor, Prompt
@@ -28,7 +29,7 @@ Vision = Callable[[Layout, np.ndarray], np.ndarray]
 """As `Runner.vision`: float32 [N, ...] -> visual embeddings [N, n, D]."""
 
 
-class VLM:
+class VLM(Closing):
     """A bundle, ready to answer; a `with` block gives its memory back at its end.
 
     Args:
@@ -44,7 +45,6 @@ class VLM:
         self.vision = vision
         self.processor = Processor(bundle)
         self.sampling = Sampling.of(bundle)
-        self._closed = False
 
     @classmethod
     def load(
@@ -78,12 +78,6 @@ class VLM:
         """
         self._closed = True
         self.runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @overload
     def generate(
@@ -170,10 +164,6 @@ class VLM:
         return Chat(self, self.sampling.override(**options))
 
     # ---- the work
-    def _check_open(self) -> None:
-        if self._closed:
-            refuse_closed()
-
     def embed(
         self, prompts: Sequence[Prompt], pixels: Sequence[np.ndarray] | None = None
     ) -> tuple[np.ndarray | None, Timing]:

@@ -7,11 +7,10 @@ tokens of a tile.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from ...errors import LuvcError
 from ..bundle.folder import Bundle
 from ..bundle.manifest import Layout, Range
 from ..bundle.tensors import StageResult
@@ -65,11 +64,6 @@ class PrefillResult:
 
     logits: np.ndarray
     stages: dict[int, StageResult] = field(default_factory=dict)
-
-
-def refuse_closed() -> NoReturn:
-    """What a closed runner does with whatever it is asked for."""
-    raise LuvcError("the model is closed, its memory was given back: load the bundle again")
 
 
 class Runner(Protocol):

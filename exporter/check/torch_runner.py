@@ -1,15 +1,16 @@
 """The bundle's stages in PyTorch: in float32 on the CPU, what every backend is validated against."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from ...dtypes import DTYPES
-from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
+from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed
 from ...engines.bundle.manifest import Layout
 from ...engines.bundle.tensors import cache_specs, stage_results
+from ...engines.closing import Closing
 from ...plugins import cuda
 from ..checkpoint.family import Family
 from ..language.graphs import StepGraph, prompt_graph
@@ -17,7 +18,7 @@ from ..ops.attention import NAME
 from ..vision.graph import VisionGraph
 
 
-class TorchRunner:
+class TorchRunner(Closing):
     """The same verbs as a backend's runner, on the graph modules themselves.
 
     Args:
@@ -43,7 +44,6 @@ class TorchRunner:
         self.family, self.text_capacity = family, text_capacity
         self.spu = cuda.register() if self.device.type == "cuda" else "SPU in PyTorch"
         self._graphs: dict[type, list[tuple[Layout, Any]]] = {}
-        self._closed = False
 
     @property
     def description(self) -> str:
@@ -129,16 +129,6 @@ class TorchRunner:
         """Give the model back; buffers belong to whoever made them."""
         self._closed, self.model = True, None
         self._graphs.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            refuse_closed()
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values)).to(self.device)

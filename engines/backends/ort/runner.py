@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ...bundle.folder import Bundle
 from ...bundle.graph_file import read_graph
 from ...bundle.manifest import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
-from ..base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
+from ...closing import Closing
+from ..base import PrefillFeed, PrefillResult, StepFeed
 from .weights import SharedWeights
 
 
@@ -57,7 +58,7 @@ class Caches:
         self.values, self._arrays = {}, None
 
 
-class OrtRunner:
+class OrtRunner(Closing):
     """Runs a bundle's graphs in ONNX Runtime; sessions are made when a layout is first used.
 
     Args:
@@ -73,7 +74,6 @@ class OrtRunner:
         self._made: weakref.WeakSet[Caches] = weakref.WeakSet()
         self._loading = threading.Lock()  # runs do not wait for a session that another thread makes
         self._lock = threading.Lock()  # of what has been made
-        self._closed = False
         # half precision is computed in float32 here, from copies that cannot be shared
         self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
 
@@ -195,17 +195,7 @@ class OrtRunner:
             for caches in self._made:
                 caches.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # ---- the work
-    def _check_open(self) -> None:
-        if self._closed:
-            refuse_closed()
-
     def _kept(self, arrays: dict[str, np.ndarray]) -> Caches:
         """Caches that `close` gives back."""
         with self._lock:

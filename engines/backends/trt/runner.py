@@ -8,7 +8,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ...bundle.manifest import Engine, EngineFile, Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
-from ..base import PrefillFeed, PrefillResult, StepFeed, refuse_closed
+from ...closing import Closing
+from ..base import PrefillFeed, PrefillResult, StepFeed
 from .cuda import Buffers, Memory
 from .kv_buffers import Caches, copied_caches
 from .prompt_lengths import pad_prompts, smallest_feeds
@@ -26,7 +27,7 @@ from .session import Session, Sessions
 ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
 
 
-class TrtRunner:
+class TrtRunner(Closing):
     """Runs engines through a CUDA layer and sessions; tests put others in their place.
 
     Args:
@@ -55,7 +56,6 @@ class TrtRunner:
         self._buffers = Buffers(cuda)
         self._workspace: Memory | None = None
         self._made: weakref.WeakSet[Caches] = weakref.WeakSet()
-        self._closed = False
         self._lock = threading.RLock()  # one stream and one scratch memory: one run at a time
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
@@ -145,12 +145,6 @@ class TrtRunner:
             self._sessions.clear()
             self._opener.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     # ---- the work
     def _warm_up(self, layout: Layout) -> None:
         """Run the smallest prompts that the engines take, and one step."""
@@ -166,8 +160,7 @@ class TrtRunner:
     def _open(self) -> Iterator[None]:
         """A block that has the device to itself, refused once the runner is closed."""
         with self._lock:
-            if self._closed:
-                refuse_closed()
+            self._check_open()
             yield
 
     def _run(self, graph: str, profile: int, feed, caches: Caches | None, outputs: list[str]):
