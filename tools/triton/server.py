@@ -172,7 +172,9 @@ class Server:
         self._models = now
         if not gone or self.exit_code is not None:
             return []
-        return sorted(name for name in gone if self._says_ready(name))
+        ready = {name for name in gone if self._says_ready(name)}
+        # a model that was loaded again since its process was looked for is ready with a new one
+        return sorted(ready - set(self._stubs().values()))
 
     def _says_ready(self, model: str) -> bool:
         try:

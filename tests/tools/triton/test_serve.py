@@ -35,3 +35,28 @@ def test_nothing_is_started_without_a_place_for_the_log(tmp_path, monkeypatch):
     for log in (tmp_path, Path("/dev/null/log")):
         with pytest.raises(LuvcError, match=f"log {log} cannot be written: .*; give the name"):
             Server(Binary(Path("tritonserver")), tmp_path, Ports(1, 2, 3), log=log)
+
+
+@pytest.mark.parametrize(
+    ("later", "dead"),
+    [({8: "luvc_vlm"}, []), ({}, ["luvc_vlm"]), ({9: "luvc_vision"}, ["luvc_vlm"])],
+)
+def test_a_model_loaded_again_between_two_looks_has_not_died(tmp_path, monkeypatch, later, dead):
+    """Its old process is gone when they are counted, and it is ready by the time that is asked."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **options: Running())
+    server = Server(Binary(Path("tritonserver")), tmp_path, Ports(1, 2, 3))
+    looks = iter([{7: "luvc_vlm"}, {}, later])
+    monkeypatch.setattr(server, "_stubs", lambda: next(looks))
+    monkeypatch.setattr(server, "_shared_memory", set)
+    monkeypatch.setattr(server, "_says_ready", lambda model: True)
+    assert server.dead_models() == []
+    assert server.dead_models() == dead
+
+
+class Running:
+    """A process that has not ended."""
+
+    pid = 1
+
+    def poll(self) -> None:
+        """No exit code."""
