@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     # aliases that signatures spell out
     ("py:.*", r"(luvc\.engines\.sampling\.SamplingOptions|ImageSource|Image)"),
     # what signatures name, and no other code builds on
-    ("py:.*", r"luvc\.(engines\.(backends|processing)|exporter\.checkpoint)\..*"),
+    ("py:.*", r"luvc\.(engines\.(backends|prompt)|exporter\.checkpoint)\..*"),
 ]
 
 autodoc_member_order = "bysource"

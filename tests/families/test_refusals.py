@@ -8,6 +8,7 @@ import pytest
 from luvc.errors import LuvcError
 from luvc.exporter import plan
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.layouts import image_geometry
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}
 
@@ -143,7 +144,7 @@ def test_a_grid_that_the_projector_cannot_take_is_refused(gallery, changed, tmp_
     values = json.loads(file.read_text()) | {"size": {"height": 154, "width": 154}}
     file.write_text(json.dumps(values))
     with pytest.raises(LuvcError, match=r"grid of 11x11 vision tokens .* blocks of 2x2: mend"):
-        Family.load(str(folder)).geometry()
+        image_geometry(Family.load(str(folder)))
 
 
 def test_layers_outside_the_tower_are_refused(changed):
@@ -160,7 +161,7 @@ def test_another_processor_than_the_towers_is_refused(changed):
     with pytest.raises(
         LuvcError, match=r"makes 140x140 pixels .* 112x112: mend preprocessor_config"
     ):
-        Family.load(str(folder)).geometry()
+        image_geometry(Family.load(str(folder)))
 
 
 def test_a_tokenizer_without_the_image_token_is_refused(changed):
