@@ -1,5 +1,5 @@
 # make demo: from nothing to answers about a picture and a photograph. make demo-triton: the same from a server.
-# make test: everything CI runs. make site: the documentation, with the API reference.
+# make test: everything CI runs. make fuzz, make soak: its short runs, long. make site: the documentation.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,10 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # The pocket VLM: small, trained, part of the source.
 POCKET := tools/pocket/model
 DEMO := demo
+SEED := 0
 PAGES := README.md docs/cpu.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-triton test docs site bench peers accuracy clean
+.PHONY: demo demo-triton test fuzz soak docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -52,6 +53,18 @@ demo-triton: demo $(VENV)/triton .triton/ready
 test: $(VENV)/test $(VENV)/torchvision .triton/ready
 	LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+$(VENV)/fuzz: $(VENV)/test
+	$(PIP) --editable '.[fuzz]'
+	touch $@
+
+# About an hour. It goes on where it was stopped; SEED=1 tries other inputs.
+fuzz: $(VENV)/fuzz
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED)
+
+# 32 threads on one scheduler for ten minutes.
+soak: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.soak
 
 docs: $(VENV)/demo demo
 	$(BIN)/python -m luvc.tools.demo.doc_pictures docs
