@@ -1,5 +1,6 @@
-# make demo: from nothing to answers about a picture and a photograph. make demo-triton: the same from a server.
-# make test: everything CI runs. make fuzz, make soak: its short runs, long. make site: the documentation.
+# make demo: from nothing to answers about a picture and a photograph. make demo-serve: the same by OpenAI's API.
+# make demo-triton: the same from Triton. make test: everything CI runs. make test-all: with what takes longest.
+# make fuzz, make soak: short tests of CI, long. make site: the documentation, with the API reference.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ DEMO := demo
 SEED := 0
 PAGES := README.md docs/cpu.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-triton test fuzz soak docs site bench peers accuracy clean
+.PHONY: demo demo-serve demo-triton test test-all fuzz soak docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -50,9 +51,23 @@ demo: $(VENV)/demo
 demo-triton: demo $(VENV)/triton .triton/ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/triton/demo.sh $(DEMO)/bundle $(DEMO)/photo.png
 
-test: $(VENV)/test $(VENV)/torchvision .triton/ready
-	LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
+$(VENV)/serve: $(VENV)/demo
+	$(PIP) --editable '.[cpu,docs,serve]' openai
+	touch $@
+
+demo-serve: demo $(VENV)/serve
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/10_openai/example.sh $(DEMO)/bundle $(DEMO)/picture.png
+
+TESTED := $(VENV)/test $(VENV)/torchvision .triton/ready
+PYTEST = LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test: $(TESTED)
+	$(PYTEST) -m "not slow"
+
+# Every family in every precision, too: before a release, and after a change to the exporter.
+test-all: $(TESTED)
+	$(PYTEST)
 
 $(VENV)/fuzz: $(VENV)/test
 	$(PIP) --editable '.[fuzz]'

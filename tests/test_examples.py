@@ -110,6 +110,14 @@ def test_tensorrt(workshop, tmp_path):
     assert len(re.findall(r"\.plan: .* built in", out)) == 3 and "sm89" in out
 
 
+def test_openai(exported, demo):
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    out = run("10_openai", demo / "bundle", demo / "picture.png", PORT=str(port))
+    assert '"content":"463"' in out and "black\n" in out
+    assert re.search(r"\d+ tokens in, \d+ of them visual", out) and out.endswith("code 0\n")
+
+
 def test_every_example_is_tested_and_listed():
     index = (ROOT / "examples" / "README.md").read_text()
     here = Path(__file__).read_text()

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 import torch
 
 from luvc.engines import Bundle
@@ -61,6 +62,7 @@ def test_export_as_json_with_measured_times(workshop):
     }
 
 
+@pytest.mark.slow
 def test_export_tells_which_generation_settings_are_left_out(command, broken, tmp_path):
     file = broken / "generation_config.json"
     settings = {"no_repeat_ngram_size": 3, "bad_words_ids": [[5]], "num_beams": 1, "top_k": 7}

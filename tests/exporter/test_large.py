@@ -92,6 +92,7 @@ def test_a_model_too_large_is_checked_in_its_first_layers(workshop, tmp_path, mo
     assert json.loads((bundle.path / "manifest.json").read_text())["validated"] is False
 
 
+@pytest.mark.slow
 def test_less_memory_than_the_first_stage_needs_is_refused(workshop, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "fitting_layers", lambda family, manifest: 1)
     source = workshop.checkpoint(layers=5, vision_layers=2, image=168, text="qwen2")

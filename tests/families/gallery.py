@@ -31,7 +31,7 @@ BRIEF = Schedule(
 )
 BUNDLES: dict[str, dict[str, Any]] = {
     "plain": {"ratio": 1, "check": False, "images": (1, 0)},
-    "compressed": {"ratio": 1.5},
+    "compressed": {"ratio": 1.5, "stages": (0.5,)},
     "half": {"schedule": BRIEF, "dtype": "float16", "backend": "tensorrt-rtx"},
 }
 # Sizes at which a family shows what sets it apart: tiles, padding to pack, windows of unequal size.
@@ -50,7 +50,7 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 
 
-def apart(value: str, torchvision: bool) -> Any:
+def apart(value: str, torchvision: bool, slow: bool = False) -> Any:
     """A test parameter that is skipped where torchvision is needed and missing.
 
     test_with_torchvision.py runs what is skipped, in a process that has it. Tests of one value share
@@ -60,13 +60,24 @@ def apart(value: str, torchvision: bool) -> Any:
 
     missing = torchvision and not is_torchvision_available()
     skip = pytest.mark.skipif(missing, reason="needs torchvision")
-    return pytest.param(value, marks=[skip, pytest.mark.xdist_group(f"family-{value}")])
+    marks = [
+        skip,
+        pytest.mark.xdist_group(f"family-{value}"),
+        *([pytest.mark.slow] if slow else []),
+    ]
+    return pytest.param(value, marks=marks)
 
 
 def names(*families: str) -> list[Any]:
     """All names as test parameters, or those of some families."""
     chosen = [n for n in NAMES if not families or family_of(n) in families]
     return [apart(n, family_of(n) == "lfm2_vl") for n in chosen]
+
+
+def exported(*quick: str) -> list[Any]:
+    """All names, for tests that need a bundle of each; slow but for some, or for one name a family."""
+    chosen = quick or shapes.FAMILIES
+    return [apart(n, family_of(n) == "lfm2_vl", n not in chosen) for n in NAMES]
 
 
 def families() -> list[Any]:

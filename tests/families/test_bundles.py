@@ -15,11 +15,11 @@ from luvc.exporter.check.parity import reports
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
-from .gallery import QUESTION, families, names, only_once, pictures, question
+from .gallery import QUESTION, exported, families, names, only_once, pictures, question
 
 
 @pytest.mark.cell("ORT fp32")
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", exported())
 def test_a_compressed_bundle_is_pytorchs(gallery, name):
     bundle = gallery.bundle(name, "compressed")
     (report,) = reports(bundle)
@@ -57,7 +57,7 @@ def assert_rows_are_alone(vlm, prompts):
         assert_near(second[i], both[0])
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", exported())
 def test_a_compressed_bundle_answers(gallery, name):
     bundle = gallery.bundle(name, "compressed")
     (layout,) = bundle.manifest.layouts
@@ -117,6 +117,7 @@ def test_a_bundle_of_ratio_one_answers_as_hugging_face(gallery, name):
     assert vlm.generate(question(shown), max_new_tokens=16).token_ids == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("family-qwen2_vl")
 def test_sizes_share_the_weights_and_the_nearest_one_is_taken(gallery, tmp_path):
     """Pictures near two sizes of one bundle, against Hugging Face on the picture brought to that size."""

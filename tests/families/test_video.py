@@ -45,7 +45,7 @@ def question(frames, fps=FPS):
 
 
 # one process for a family's tests: each would export it again
-NAMES = [apart(name, torchvision=False) for name in SIZES]
+NAMES = [apart(name, torchvision=False, slow=name != "qwen3_vl") for name in SIZES]
 
 
 @pytest.fixture(scope="module", params=NAMES)

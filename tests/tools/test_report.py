@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines import VLM, Bundle
-from luvc.exporter import cli
+from luvc.engines import VLM
+from luvc.exporter import cli, write_bundle
+from luvc.exporter.planning.defaults import SolverOptions
+from luvc.exporter.prepare import Prepared
 from luvc.tools.eval import outcome
 from luvc.tools.eval.outcome import Verdict
 from luvc.tools.report import cli as report
@@ -153,16 +155,22 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
 
 
 @pytest.mark.parametrize("case", ["qwen2-defaults", "qwen2-two-images", "qwen2-text-fp16"])
-def test_the_export_command_makes_the_same_bundle(workshop, command, tmp_path, case):
+def test_the_export_command_asks_for_the_same_bundle(
+    workshop, command, monkeypatch, tmp_path, case
+):
     bundle = workshop.bundle(case)
     line, what = facts.commands(replace(bundle, path=tmp_path / "my b"), "luvc-report")[0]
     assert what == "makes the bundle" and line.endswith("--output 'my b'")
     arguments = [*shlex.split(line)[1:-1], str(tmp_path / "my b")]
-    made = command(cli, *arguments, "--no-validate")
-    assert made.code == 0, made.err
-    found = Bundle.load(tmp_path / "my b").manifest
-    for name in ("layouts", "solver", "dtype", "text_capacity", "reference_text", "language"):
-        assert getattr(found, name) == getattr(bundle.manifest, name), name
+    made: list[Prepared] = []
+    monkeypatch.setattr(write_bundle, "write", lambda prepared, _: made.append(prepared) or bundle)
+    done = command(cli, *arguments)
+    assert done.code == 0, done.err
+    (prepared,) = made
+    assert prepared.layouts == tuple(bundle.manifest.layouts)
+    assert prepared.config.solver == SolverOptions.of(bundle.manifest.solver)
+    for name in ("dtype", "text_capacity", "reference_text"):
+        assert getattr(prepared.config, name) == getattr(bundle.manifest, name), name
 
 
 def test_the_export_command_of_a_schedule_names_a_file(workshop):

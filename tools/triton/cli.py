@@ -11,8 +11,8 @@ from ... import console
 from ...engines.bundle.folder import Bundle
 from ...engines.serving import Limits
 from ...errors import LuvcError
+from ..client_messages import Bounds
 from ..options import AsJson, BundleFolder, Threads
-from .requests import Bounds
 
 
 def triton(

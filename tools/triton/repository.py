@@ -20,8 +20,8 @@ from ...engines.bundle.manifest import Engine, EngineFile
 from ...engines.bundle.swap import check_place, replacing
 from ...engines.serving import Limits
 from ...errors import LuvcError
+from ..client_messages import Bounds
 from . import config
-from .requests import Bounds
 
 
 @dataclass(frozen=True)

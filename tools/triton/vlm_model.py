@@ -22,6 +22,7 @@ from ...engines.prompt.layouts import most_images
 from ...engines.runtime import VLM
 from ...engines.serving import Busy, Cancelled, Limits, Scheduler
 from ...errors import LuvcError
+from ..client_messages import Bounds
 from . import requests
 from .outbox import Outbox
 
@@ -53,7 +54,7 @@ class TritonPythonModel:
         self.vlm = VLM(bundle, runner, RemoteVision(pb, models) if models else None)
         limits = Limits(**self._numbers(Limits))
         self._warm(min(2, limits.rows), vision=not models)
-        self.bounds = requests.Bounds(**self._numbers(requests.Bounds))
+        self.bounds = Bounds(**self._numbers(Bounds))
         self.images = most_images(bundle.manifest)
         self.vlm.processor.megapixels = self.bounds.megapixels
         self.scheduler = Scheduler(self.vlm, limits, ahead=bool(models))

@@ -230,6 +230,7 @@ def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
     assert [p.name for p in asked.output.parent.iterdir()] == ["b"], "the probes are gone"
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_was_measured(tmp_path, family, machine, command):
     target = tmp_path / "new" / "b"
     line = ("--model", family.source, "--output", target, "--ratio", "1.5", "--no-validate")

@@ -23,7 +23,8 @@ def vlm(workshop):
 
 @pytest.fixture(scope="session")
 def repository(bundle, tmp_path_factory) -> Path:
-    from luvc.tools.triton.repository import Bounds, Options, write
+    from luvc.tools.client_messages import Bounds
+    from luvc.tools.triton.repository import Options, write
 
     target = tmp_path_factory.mktemp("triton") / "repository"
     write(bundle, target, Options(Limits(rows=6), Bounds(), threads=1))

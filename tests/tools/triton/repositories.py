@@ -8,7 +8,7 @@ from luvc.engines.backends.trt import graph as trt_graph
 from luvc.engines.bundle.folder import Bundle
 from luvc.engines.bundle.manifest import Engine, EngineFile
 from luvc.engines.serving import Limits
-from luvc.tools.triton.requests import Bounds
+from luvc.tools.client_messages import Bounds
 
 pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format

@@ -17,9 +17,9 @@ from luvc.engines.answer import Answer, Timing
 from luvc.engines.backends.trt.runner import TrtRunner
 from luvc.engines.serving import Busy, Cancelled, Limits, Ticket
 from luvc.errors import LuvcError
+from luvc.tools.client_messages import Bounds
 from luvc.tools.triton import vision_model, vlm_model
 from luvc.tools.triton.outbox import Outbox
-from luvc.tools.triton.requests import Bounds
 from luvc.tools.triton.server import Binary, Ports, Server
 
 from ...engines.backends.fake_device import FakeCuda, FakeSessions

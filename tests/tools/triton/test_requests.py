@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from luvc.errors import LuvcError
+from luvc.tools.client_messages import Bounds
 from luvc.tools.triton import requests
-from luvc.tools.triton.requests import Bounds
 
 pytest.importorskip("tritonclient.grpc")
 

@@ -32,7 +32,8 @@ def three_in_a_row() -> Ports:
 @pytest.fixture
 def launched(bundle, tmp_path):
     """luvc-serve on a repository for a GPU, as --cpu and in explicit mode -> process, client, folder."""
-    from luvc.tools.triton.repository import Bounds, Options, write
+    from luvc.tools.client_messages import Bounds
+    from luvc.tools.triton.repository import Options, write
 
     repository = tmp_path / "repository"
     write(with_engines(bundle, "sm90"), repository, Options(Limits(rows=2), Bounds(), threads=1))

@@ -1,0 +1,1 @@
+"""An HTTP server for one bundle, with OpenAI's chat completions (luvc-serve)."""
