@@ -100,7 +100,7 @@ def test_seed_and_stop_are_the_bundles_own(client, picture, bundle, wanted):
 
 
 def test_two_pictures(workshop, picture):
-    bundle = workshop.bundle("qwen2-layouts").path
+    bundle = workshop.bundle("qwen2-layouts", 1).path
     shown = [picture, 255 - picture]
     with VLM.load(bundle, threads=1) as vlm:
         parts = [{"type": "image", "image": image} for image in shown]
