@@ -214,8 +214,7 @@ def servers(bundles: dict[int, Path], folder: Path, place: Path, threads: int, r
     """A ready server for each ratio."""
     from luvc.engines import Bundle
     from luvc.engines.serving import Limits
-    from luvc.tools.client_messages import Bounds
-    from luvc.tools.triton.repository import Options, write
+    from luvc.tools.triton.repository import Bounds, Options, write
     from luvc.tools.triton.server import Ports, Server, find_server
 
     with contextlib.ExitStack() as stack:

@@ -12,6 +12,7 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -22,6 +23,7 @@ from .material import Material
 
 BUFFER = 4096
 """Bytes from which hypothesis draws an input."""
+HEALTH: Any = list(HealthCheck)
 HEAD = 8
 """Bytes before the input in `current`: its number."""
 
@@ -68,7 +70,7 @@ class Trial:
             database=None,
             deadline=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=HEALTH,
         )
         @given(self._surface.inputs)
         def test(data: bytes) -> None:

@@ -56,5 +56,5 @@ def _is_ours(file: str) -> bool:
 
 def kept() -> list[tuple[str, Path]]:
     """(surface, file) of every kept input."""
-    files = sorted(p for p in KEPT.glob("*/*") if p.suffix != ".txt")
+    files = sorted(p for p in KEPT.glob("*/*") if p.suffix != ".txt" and p.is_file())
     return [(p.parent.name, p) for p in files]

@@ -3,6 +3,7 @@
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,6 +17,7 @@ from .material import SHAPE, Material
 from .surfaces import Surface, load
 from .watch import Bounds, Watched
 
+HEALTH: Any = list(HealthCheck)
 INPUTS = 12
 """Of each surface; `make fuzz` tries thousands."""
 pytestmark = pytest.mark.xdist_group("fuzz")  # they share what is spoilt
@@ -60,7 +62,7 @@ def test_spoilt_inputs_give_a_result_or_a_clear_refusal(surface, name):
         database=None,
         deadline=None,
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=HEALTH,
     )
     @given(chosen.inputs)
     def one(data: bytes) -> None:

@@ -88,7 +88,9 @@ class Watched:
 
     def _watch(self, process: subprocess.Popen, told: Callable[[int], None]) -> str:
         """Until the process ends -> what it died of, or nothing."""
-        seen, since, held = -1, time.monotonic(), None
+        seen = -1
+        since = time.monotonic()
+        held = None
         while process.poll() is None:
             time.sleep(LOOK)
             tried, data = self._current()

@@ -4,8 +4,6 @@ import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,11 +19,12 @@ from ...engines.prompt.layouts import most_images
 from ...engines.serving import Busy, Cancelled, Scheduler
 from ...engines.serving.ticket import Ticket
 from ...errors import LuvcError
-from ..client_messages import Bounds, place_pictures
+from ..client_messages import place_pictures
 from .chat_request import BadRequest, ChatRequest, read_request
 from .metrics import Metrics
 from .remote_pictures import RemotePictures
 from .replies import DONE, Reply, event, failure
+from .settings import Settings
 from .tickets import Awaited
 
 LOG = logging.getLogger(__name__)
@@ -33,29 +32,6 @@ CLOSED = 499
 """Status that is counted for a client that went away (nginx's number)."""
 READ_PAST = 4
 """How many times its limit a body is read and thrown away, so that its client reads why."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an operator chooses.
-
-    Attributes:
-        name: the model's, as clients ask for it.
-        api_key: clients must send it; None lets everyone in.
-        origins: web pages that may ask from a browser; ("*",) for all.
-        bounds: of the pictures.
-        image_hosts: hosts that pictures are fetched from.
-        body_mib: largest body of a request.
-        body_seconds: longest that a body may take to come.
-    """
-
-    name: str
-    api_key: str | None = None
-    origins: tuple[str, ...] = ()
-    bounds: Bounds = field(default_factory=Bounds)
-    image_hosts: tuple[str, ...] = ()
-    body_mib: int = 64
-    body_seconds: float = 60.0
 
 
 class Service:
@@ -110,7 +86,9 @@ class Service:
         Raises:
             BadRequest: too large, or too slow.
         """
-        most, came, data = self.settings.body_mib << 20, 0, bytearray()
+        most = self.settings.body_mib << 20
+        came = 0
+        data = bytearray()
         try:
             async with asyncio.timeout(self.settings.body_seconds):
                 async for chunk in request.stream():
@@ -214,19 +192,8 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def application(service: Service, stopped: Callable[[], None] = lambda: None) -> Starlette:
-    """The application of a service.
-
-    Args:
-        service: what answers.
-        stopped: called when the server has ended its last request.
-    """
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        await asyncio.to_thread(stopped)
-
+def application(service: Service) -> Starlette:
+    """The application of a service."""
     guarded = partial(_guarded, service.settings.api_key)
     routes = [
         Route("/v1/chat/completions", guarded(service.chat), methods=["POST"]),
@@ -242,7 +209,6 @@ def application(service: Service, stopped: Callable[[], None] = lambda: None) ->
         routes=routes,
         middleware=[cors] if origins else [],
         exception_handlers={HTTPException: _http_error},
-        lifespan=lifespan,
     )
 
 
@@ -265,4 +231,5 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown addresses and methods, in OpenAI's form too."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse(failure(message, error.status_code), error.status_code, error.headers)
+    status = error.status_code
+    return JSONResponse(failure(message, status), status, headers=dict(error.headers or {}))
