@@ -9,7 +9,7 @@ port="${PORT:-8000}"
 
 luvc-serve "$bundle" --port "$port" --served-model-name pocket --api-key secret &
 server=$!
-trap 'kill "$server" 2>/dev/null; wait "$server" || true' EXIT
+trap 'kill "$server" 2>/dev/null || true' EXIT
 for _ in $(seq 600); do
     curl -sf "http://127.0.0.1:$port/health" >/dev/null && break
     kill -0 "$server" # it has not ended
