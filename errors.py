@@ -1,5 +1,8 @@
 """The one error for what the user can mend, and others in brief."""
 
+import re
+import unicodedata
+
 LONGEST = 4000
 """Characters of a message; more would be somebody's data."""
 
@@ -35,6 +38,19 @@ def printable(text: str, limit: int) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def is_line(text: str) -> bool:
+    """Whether a name is text of one line: no control characters, no bytes that are none of a text."""
+    return all(c.isprintable() or unicodedata.category(c) == "Zs" for c in text)
+
+
+def os_error(error: BaseException) -> int | None:
+    """The system's number of an error; libraries in Rust tell it in their words alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told else None
 
 
 def brief(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from ..engines.backends import engine_builder
 from ..engines.bundle.folder import Bundle
-from ..engines.bundle.swap import replacing
+from ..engines.bundle.swap import check_target, replacing
 from .assemble import Progress, assemble, write_manifest
 from .check.parity import check
 from .checkpoint.weights import load_model
@@ -23,7 +23,7 @@ def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
     """
     config, family = prepared.config, prepared.family
     model = load_model(family, progress)
-    with replacing(config.output) as folder:
+    with replacing(config.output, check_target) as folder:
         manifest = assemble(config, family, prepared.layouts, model, folder, progress)
         if config.validates:
             depth = check(config, family, model, Bundle.load(folder), progress)

@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from luvc.errors import LuvcError
-from luvc.files import check_file, user_cache, whole
+from luvc.files import user_cache, whole
+from luvc.places import check_file
+
+from .faults.places import bad_places
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -50,6 +53,7 @@ def test_places_that_no_file_can_be_written_to(tmp_path, monkeypatch):
         (tmp_path, "--output .* is a folder; give the name of a file"),
         (Path(os.devnull), "is a device"),
         (tmp_path / "file" / "new" / "x", "file is no folder with write access"),
+        *bad_places(tmp_path),
     )
     for place, message in cases:
         with pytest.raises(LuvcError, match=message):

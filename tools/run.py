@@ -11,6 +11,7 @@ import typer
 from .. import console
 from ..engines.bundle.manifest import Layout
 from ..errors import LuvcError
+from ..places import check_file
 from .options import Backend, BundleFolder, Threads
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def run(
     """Answer a question about pictures, videos, or none where the bundle holds that; streams as it goes."""
     from ..engines import VLM
 
+    check_file(show_tokens, "--show-tokens")
     messages = _messages(question, image or [], video or [], fps)
     options: dict[str, Any] = {"layout": layout, "max_new_tokens": max_new_tokens, "stop": stop}
     options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}

@@ -222,12 +222,19 @@ def draw(images: Sequence[Any], layout: Layout, kept: dict[int, np.ndarray], pat
             axes.set_title(title, fontsize=10, color=INK, loc="left")
     figure.suptitle(_caption(layout, stages), fontsize=11, color=INK, x=0.005, ha="left")
     try:
-        with whole(path) as draft:
-            figure.savefig(draft, format=path.suffix[1:] or "png", facecolor="white", dpi=150)
-    except (OSError, ValueError) as e:
-        raise LuvcError(f"--show-tokens {path} cannot be written: {e}") from e
+        _save(figure, path)
     finally:
         pyplot.close(figure)
+
+
+def _save(figure: Any, path: Path) -> None:
+    try:
+        with whole(path) as draft:
+            figure.savefig(draft, format=path.suffix[1:] or "png", facecolor="white", dpi=150)
+    except LuvcError:
+        raise
+    except (OSError, ValueError) as e:  # matplotlib knows no such format
+        raise LuvcError(f"--show-tokens {path} cannot be written: {e}") from e
 
 
 def _caption(layout: Layout, stages: dict[int, np.ndarray]) -> str:

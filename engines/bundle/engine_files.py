@@ -1,12 +1,10 @@
 """Compiled engines inside a bundle: written beside, moved in and listed, so that none is half there."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...errors import LuvcError
 from .folder import ENGINES, Bundle, sha256
 from .manifest import Engine, File, Manifest
 from .swap import beside
@@ -25,20 +23,8 @@ def working_folder(bundle: Bundle) -> Iterator[Path]:
     Raises:
         LuvcError: the bundle is not writable, or the disk is full.
     """
-    try:
-        with beside(bundle.path / ENGINES) as work:
-            yield work
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise LuvcError(
-                f"{bundle.path} is not writable, so engines cannot be added; copy the bundle first"
-            ) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LuvcError(
-                f"the disk is full while building engines for {bundle.path}, which is as it was; make "
-                "room and build again"
-            ) from error
-        raise
+    with beside(bundle.path / ENGINES) as work:
+        yield work
 
 
 def store(bundle: Bundle, engine: Engine, work: Path) -> Bundle:

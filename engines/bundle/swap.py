@@ -2,31 +2,30 @@
 
 import contextlib
 import ctypes
-import errno
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ... import strict_json
+from ...drafts import ASIDE, held, is_draft, leftovers, locked, remove
 from ...errors import LuvcError
 from ...files import flush
-from .folder import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT
-
-PARTS = {MANIFEST, GRAPHS, PROCESSOR, REPORT, ENGINES}  # what a bundle folder may hold
-DRAFTS = (f".{ENGINES}.luvc-", f".{MANIFEST}-")  # and what a killed luvc-build leaves in it
+from ...places import NO_ROOM, check_path, writing
+from .contents import ENGINES, MANIFEST, strangers
 
 
 def check_place(target: Path) -> None:
     """Refuse a place that no folder can be swapped into, whatever is to be written there.
 
     Raises:
-        LuvcError: the target is a file, the current folder, one above it or a mount point, or its
-            parent is not writable.
+        LuvcError: the target is a file, the current folder, one above it or a mount point, or nothing
+            can be written there.
     """
+    check_path(target, "output")
     place = target.resolve()
+    check_path(place, "output")  # where a link leads
     if place.exists():
         if not place.is_dir():
             raise LuvcError(f"output {target} is a file; give the name of a folder")
@@ -36,33 +35,43 @@ def check_place(target: Path) -> None:
                 f"output {target} is the current folder, one above it or a mount point, which cannot "
                 "be swapped; give the name of a folder inside"
             )
-    existing = next(p for p in place.parents if p.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise LuvcError(f"output {target} cannot be written: no write access to {existing}")
 
 
 def check_target(target: Path) -> None:
     """Refuse a target that a bundle cannot be written to, before any work is done.
 
     Raises:
-        LuvcError: see `check_place`, or the target is a folder that is no bundle.
+        LuvcError: see `check_place`, or the target is a folder that holds anything but a bundle.
     """
     check_place(target)
-    if target.is_dir() and any(target.iterdir()) and not _is_bundle(target):
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    with writing(target):
+        foreign = foreign_file(target)
+    if foreign is not None:
         raise LuvcError(
-            f"output {target} exists and is not a bundle; give another name or empty it"
+            f"output {target} exists and is not a bundle alone: it holds {foreign}, which no export wrote; "
+            "give another name, or move that elsewhere"
         )
 
 
-def _is_bundle(folder: Path) -> bool:
-    """Whether a folder holds a manifest of ours, of any version, and nothing but a bundle's parts."""
+def foreign_file(bundle: Path) -> str | None:
+    """Name of something in a folder that neither luvc-export nor luvc-build wrote there; None for a bundle.
+
+    Of a manifest of any version only the list of files is read.
+
+    Args:
+        bundle: a folder that holds something.
+    """
     try:
-        data = strict_json.read(folder / MANIFEST)
+        data = strict_json.read(bundle / MANIFEST)
     except (OSError, ValueError):
-        return False
-    ours = isinstance(data, dict) and {"schema_version", "layouts", "files"} <= data.keys()
-    names = (p.name for p in folder.iterdir())
-    return ours and all(n in PARTS or n.startswith(DRAFTS) for n in names)
+        data = None
+    data = data if isinstance(data, dict) else {}
+    ours = {"schema_version", "layouts", "files"} <= data.keys()
+    listed = data["files"] if ours and isinstance(data["files"], dict) else {}
+    others = (n for n in strangers(bundle, listed) if not is_draft(n, f"{ENGINES}|{MANIFEST}"))
+    return next(others, None if ours else MANIFEST)
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -85,65 +94,51 @@ def beside(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target`, in which work for it is done.
 
     It is removed at the end; the folders of killed processes are removed by the next call.
+
+    Raises:
+        LuvcError: the target's folder cannot be written to, or the disk is full.
     """
     target = target.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(target)
-    work = target.parent / f".{target.name}.luvc-{os.getpid()}-{secrets.token_hex(4)}"
-    work.mkdir()
-    try:
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
+    with writing(target, NO_ROOM), held(target, os.mkdir) as work:
         yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, check: Callable[[Path], None] = check_place) -> Iterator[Path]:
     """A folder `beside` the target that takes its name when the block succeeds.
 
-    An earlier bundle stays whole and loadable until that moment, and when the block fails or the
+    An earlier folder stays whole and loadable until that moment, and when the block fails or the
     process is killed.
 
+    Args:
+        target: the folder.
+        check: refuses a target that is not to be replaced; asked again at the end.
+
     Raises:
-        LuvcError: the disk is full.
+        LuvcError: see `beside` and `check`.
     """
-    target = target.resolve()
+    check(target)
     with beside(target) as work:
-        try:
-            yield work
+        yield work
+        check(target)
+        with writing(target):
             _sync(work)
-            _swap(work, target)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise LuvcError(
-                    f"the disk is full while writing {target}; nothing was changed"
-                ) from e
-            raise
+            _swap(work, target.resolve())
 
 
 def remove_leftovers(target: Path) -> None:
     """Remove the temporary folders of killed processes beside `target`.
 
-    A bundle that was put aside for a swap that never ended gets its name back.
+    A folder that was put aside for a swap that never ended gets its name back.
     """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.luvc-(\d+)-[0-9a-f]+(-old)?")
-    for path in target.parent.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match and not _alive(int(match[1])):
-            if match[2] and not target.exists():
-                os.rename(path, target)
-            else:
-                shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    for path in leftovers(target.parent, re.escape(target.name)):
+        if path.name.endswith(ASIDE) and not target.exists():
+            os.rename(path, target)
+        else:
+            remove(path)
 
 
 def _sync(folder: Path) -> None:
@@ -161,14 +156,15 @@ def _swap(work: Path, target: Path) -> None:
     if not target.exists():
         os.rename(work, target)
     elif not _exchange(work, target):
-        old = work.with_name(work.name + "-old")
-        os.rename(target, old)
-        try:
-            os.rename(work, target)
-        except OSError:
-            os.rename(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        old = work.with_name(work.name + ASIDE)
+        with locked(target):
+            os.rename(target, old)
+            try:
+                os.rename(work, target)
+            except OSError:
+                os.rename(old, target)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _exchange(a: Path, b: Path) -> bool:

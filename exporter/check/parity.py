@@ -15,6 +15,7 @@ from ...engines.bundle.schedule import stages_of
 from ...engines.prompt.processing import Processor
 from ...engines.validate import Report, validate
 from ...errors import LuvcError, Mismatch
+from ...files import whole
 from ..assemble import Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
@@ -81,7 +82,8 @@ def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layer
         target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
         target.write_text(report.model_dump_json(indent=1))
         if not report.passed:
-            shutil.copy(target, failed)
+            with whole(failed) as draft:
+                shutil.copyfile(target, draft)
             raise Mismatch(
                 f"layout {layout.name} does not match PyTorch, so no bundle was written "
                 f"(report: {failed}): " + "; ".join(report.failures())

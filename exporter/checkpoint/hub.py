@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...engines.bundle.manifest import Manifest
-from ...errors import LuvcError, brief
+from ...errors import LuvcError, brief, is_line
+from ...places import LONGEST
 
 NOTICES = ("LICENSE*", "NOTICE*")
 """Terms of the weights: they go where the weights go."""
@@ -41,8 +42,14 @@ def locate(source: str) -> tuple[Path, str | None]:
         source: directory, hub id, or ID@REVISION with a branch, tag or commit.
 
     Raises:
-        LuvcError: there is neither such a directory nor such a model on the hub, or it is not reached.
+        LuvcError: its name holds control characters, there is neither such a directory nor such a model on
+            the hub, or it is not reached.
     """
+    if not is_line(source) or len(source) > LONGEST:
+        raise LuvcError(
+            f"checkpoint {source[:200]!r} has control characters in its name, or more than {LONGEST} "
+            "characters: give it a plain name"
+        )
     path, (model, revision) = Path(source), named(source)
     if path.is_file():
         raise LuvcError(f"{source} is a file; give the checkpoint's directory or a hub id")

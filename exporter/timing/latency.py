@@ -178,7 +178,7 @@ def _cached_costs(bench: _Bench, problem: Problem) -> StageCosts:
         return known
     measured = _measure(bench, problem)
     costs = fit(measured)
-    with contextlib.suppress(OSError):  # without a place to keep them the next export measures anew
+    with contextlib.suppress(OSError, LuvcError):  # not kept, they are measured anew next time
         found = {"for": key, "costs": vars(costs), "measured": measured}
         with whole(file) as draft:
             draft.write_text(json.dumps(found, indent=1))

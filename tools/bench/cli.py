@@ -16,7 +16,8 @@ from ...cores import cores
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.manifest import Layout
 from ...errors import LuvcError
-from ...files import check_file, whole
+from ...files import whole
+from ...places import check_file
 from .machine import provenance
 from .tables import tables
 from .workers import System, measure

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ... import console
 from ...errors import LuvcError
-from ...files import check_file, whole
+from ...files import whole
+from ...places import check_file
 from ..options import BundleFolder, Threads
 from . import outcome
 from .answering import Answerer, Reply, askable, batches, load

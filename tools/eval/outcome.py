@@ -11,7 +11,8 @@ import numpy as np
 from rich.table import Table
 
 from ...errors import LuvcError
-from ...files import check_file, whole
+from ...files import whole
+from ...places import check_file
 from .intervals import Share, bootstrap_mean, wilson
 
 INK = "#1e293b"

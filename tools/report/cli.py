@@ -10,7 +10,8 @@ import typer
 from ... import console
 from ...engines.bundle.folder import Bundle
 from ...errors import LuvcError
-from ...files import check_file, whole
+from ...files import whole
+from ...places import check_file
 from ..options import Backend, BundleFolder
 
 Output = Annotated[

@@ -16,7 +16,8 @@ import typer
 
 from ... import console
 from ...errors import LuvcError
-from ...files import check_file, whole
+from ...files import whole
+from ...places import check_file
 from .server import Ports, Server, find_server
 
 RESTARTS = 3  # in a row; a server that lived for LIVED seconds counts anew

@@ -6,6 +6,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from ....errors import LuvcError
 from ....files import whole
 
 SECONDS = 60.0  # between two saves of a process that goes on compiling
@@ -49,5 +50,5 @@ class CompiledKernels:
     def save(self) -> None:
         """Write the file; a read-only bundle goes without."""
         self._unsaved, self._saved_at = False, monotonic()
-        with contextlib.suppress(OSError), whole(self.path) as draft:
+        with contextlib.suppress(OSError, LuvcError), whole(self.path) as draft:
             draft.write_bytes(bytes(self.cache.serialize()))

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from ....errors import LuvcError
 from ....files import user_cache, whole
 from ...bundle.manifest import Engine
 
@@ -27,5 +28,6 @@ class TimingCache:
 
     def keep(self, draft: Path) -> None:
         """Copy `draft` back, whole or not at all."""
-        with contextlib.suppress(OSError, RuntimeError), whole(user_cache() / self._name) as ours:
+        errors = contextlib.suppress(OSError, RuntimeError, LuvcError)
+        with errors, whole(user_cache() / self._name) as ours:
             shutil.copyfile(draft, ours)

@@ -13,7 +13,7 @@ from luvc.errors import LuvcError
 from luvc.exporter import assemble, cli
 from luvc.exporter import cli_plan as plan
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.checkpoint.hub import checkpoint_of
+from luvc.exporter.checkpoint.hub import checkpoint_of, locate
 from luvc.exporter.checkpoint.weights import fetch_weights, load_model
 from luvc.exporter.layouts import image_geometry
 from luvc.tools import validate as validate_tool
@@ -216,3 +216,9 @@ def test_a_download_that_fails(remote, monkeypatch):
         LuvcError, match=r"someone/model: the weights cannot be downloaded: .*space"
     ):
         fetch_weights(family)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "\x1b[2J", "\udcff", "a" * 5000])
+def test_names_that_a_manifest_could_not_hold_are_refused_at_once(name):
+    with pytest.raises(LuvcError, match="control characters in its name, or more than"):
+        locate(name)
