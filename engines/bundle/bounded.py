@@ -4,15 +4,18 @@ Bounds lie an order of magnitude and more above what any published model has; th
 single number makes a loop endless, and no text steers a path or a terminal.
 """
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
+
+from ...errors import is_line
 
 SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9_.+-]*"  # of a path: never "..", never hidden
 
 
 def _one_line(text: str) -> str:
-    if not text.isprintable():
+    if not is_line(text):
         raise ValueError("holds a control character")
     return text
 
@@ -23,6 +26,13 @@ def _words(text: str) -> str:
     return text
 
 
+def _inside(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts or path.as_posix() != text or text == ".":
+        raise ValueError("leaves the bundle, or is no plain path of a file in it")
+    return _one_line(text)
+
+
 Name = Annotated[str, Field(max_length=200, pattern=rf"^{SEGMENT}$")]
 """Becomes part of a file's name, or is looked up."""
 Line = Annotated[str, Field(max_length=4096), AfterValidator(_one_line)]
@@ -31,6 +41,10 @@ Words = Annotated[str, Field(max_length=4096), AfterValidator(_words)]
 """Goes into a prompt; may break lines."""
 GraphPath = Annotated[str, Field(max_length=300, pattern=rf"^(onnx/{SEGMENT}\.onnx)?$")]
 """Of a graph in the bundle; empty where there is none."""
+PlanPath = Annotated[str, Field(max_length=500, pattern=rf"^engines/{SEGMENT}/{SEGMENT}\.plan$")]
+"""Of a graph's engine in the bundle."""
+FilePath = Annotated[str, Field(max_length=1000), AfterValidator(_inside)]
+"""Of any file in the bundle; one name a file."""
 Digest = Annotated[str, Field(max_length=64, pattern=r"^[0-9a-f]*$")]
 
 Arch = Annotated[str, Field(max_length=200, pattern=r"^(portable|sm[0-9]{2,3}(\+sm[0-9]{2,3})*)$")]

@@ -16,11 +16,13 @@ from .bounded import (
     Count,
     Digest,
     Factor,
+    FilePath,
     GraphPath,
     Layers,
     Line,
     Name,
     Pixels,
+    PlanPath,
     Position,
     Tokens,
     Version,
@@ -205,7 +207,7 @@ class EngineFile(Frozen):
     """
 
     graph: GraphPath
-    file: Line
+    file: PlanPath
     key: Line
     profiles: Annotated[tuple[dict[Name, Range], ...], Field(max_length=16)]
 
@@ -227,9 +229,15 @@ class Engine(Frozen):
     plugins: Literal["aot", "library", "body"]
     graphs: Annotated[tuple[EngineFile, ...], Field(max_length=1024)]
 
+    @model_validator(mode="after")
+    def _keeps_to_its_folder(self) -> "Engine":
+        if not all(plan.file.startswith(f"{self.folder}/") for plan in self.graphs):
+            raise ValueError(f"a plan lies outside of {self.folder}")
+        return self
+
     @property
     def folder(self) -> str:
-        """Where its plans lie in the bundle."""
+        """Where its plans lie in the bundle, and nothing else."""
         return f"engines/{self.backend}-{self.arch}-{self.version}"
 
 
@@ -269,7 +277,7 @@ class Manifest(Frozen):
     reference_text: Tokens
     solver: Solver | None = None
     parameters: Bytes
-    files: dict[Line, File] = Field(default_factory=dict, max_length=4096)
+    files: dict[FilePath, File] = Field(default_factory=dict, max_length=4096)
     versions: dict[Name, Line] = Field(default_factory=dict, max_length=100)
     validated: bool = False
     validated_layers: Layers = 0

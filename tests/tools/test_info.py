@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from luvc.engines import Bundle
-from luvc.engines.bundle.manifest import Engine, EngineFile
+from luvc.engines.bundle.manifest import Engine, EngineFile, File
 from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.exporter import cli_plan
 from luvc.tools import info
@@ -77,14 +77,20 @@ def test_engines(command, copy):
     (layout,) = copy.manifest.layouts
     graphs = layout.graphs.model_dump()
     profiles = {"vision": {"N": (3, 6, 24)}, "prefill": {"B": (1, 2, 8)}, "step": {"B": (1, 2, 8)}}
-    files = tuple(
-        EngineFile(graph=graph, file=graph, key="", profiles=(profiles[kind],))
-        for kind, graph in graphs.items()
-    )
     about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot"}
-    engine = Engine.model_validate({**about, "graphs": files})
-    copy.with_manifest(copy.manifest.model_copy(update={"engines": (engine,)}))
-    size = sum((copy.path / graph).stat().st_size for graph in graphs.values())
+    folder = Engine.model_validate({**about, "graphs": ()}).folder
+    plans = tuple(
+        EngineFile(graph=g, file=f"{folder}/{kind}.plan", key="", profiles=(profiles[kind],))
+        for kind, g in graphs.items()
+    )
+    engine = Engine.model_validate({**about, "graphs": plans})
+    (copy.path / folder).mkdir(parents=True)
+    for size, plan in enumerate(plans, 1):
+        (copy.path / plan.file).write_bytes(bytes(size))
+    files = {p.file: File(bytes=n, sha256="") for n, p in enumerate(plans, 1)}
+    files = copy.manifest.files | files
+    copy.with_manifest(copy.manifest.model_copy(update={"engines": (engine,), "files": files}))
+    size = 1 + 2 + 3
     found = json.loads(command(info, copy.path, "--json").out)["engines"]
     assert found == [{**about, "batch": [1, 2, 8], "bytes": size}]
     line = next(x for x in command(info, copy.path).out.splitlines() if "sm90" in x)

@@ -9,7 +9,9 @@ the same repository anywhere, on ONNX Runtime.
 
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,18 @@ from typing import Any
 from ... import __version__
 from ...engines.bundle.folder import MANIFEST, Bundle
 from ...engines.bundle.manifest import Engine, EngineFile
-from ...engines.bundle.swap import check_place, replacing
+from ...engines.bundle.swap import check_place, foreign_file, replacing
 from ...engines.serving import Limits
 from ...errors import LuvcError
+from ...places import writing
 from ..client_messages import Bounds
 from . import config
+
+_MODEL = rf"({config.VLM}|{config.VISION}(_\d+)?)"
+FOLDERS = re.compile(rf"{_MODEL}(/configs|/1(/__pycache__)?)?")
+WRITTEN = re.compile(
+    rf"{_MODEL}/(config\.pbtxt|configs/cpu\.pbtxt|1/(model\.py|model_[a-z0-9+]+\.plan|__pycache__/model\..*))"
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ def write(bundle: Bundle, target: Path, options: Options) -> list[str]:
     check_target(target)
     graphs = [] if options.vision_inside else config.vision_graphs(bundle, options.limits.prefill)
     names = {g.graph: config.VISION + (f"_{i}" if i else "") for i, g in enumerate(graphs)}
-    with replacing(target) as root:
+    with replacing(target, check_target) as root:
         for graph in graphs:
             _write_vision(bundle, root / names[graph.graph], graph, options)
         _write_vlm(bundle, root / config.VLM, names, options)
@@ -61,17 +70,39 @@ def write(bundle: Bundle, target: Path, options: Options) -> list[str]:
 
 
 def check_target(target: Path) -> None:
-    """Refuse to replace what is not a repository of ours.
+    """Refuse to replace what is not a repository of ours, and nothing else.
 
     Raises:
         LuvcError: it cannot be swapped in there, or the folder holds something else.
     """
     check_place(target)
-    ours = (config.VLM, config.VISION)
-    if target.is_dir() and any(not p.name.startswith(ours) for p in target.iterdir()):
+    if not target.is_dir():
+        return
+    with writing(target):
+        foreign = next(_foreign(target), None)
+    if foreign is not None:
         raise LuvcError(
-            f"output {target} exists and is not a repository of luvc-triton; give another name"
+            f"output {target} exists and is not a repository of luvc-triton alone: it holds {foreign}; give "
+            "another name, or move that elsewhere"
         )
+
+
+def _foreign(folder: Path, inside: str = "") -> Iterator[str]:
+    """Names of what luvc-triton did not write in a repository, and Python did not beside it."""
+    with os.scandir(folder / inside) as entries:
+        for entry in entries:
+            name = f"{inside}{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                if entry.is_symlink() or not WRITTEN.fullmatch(name):
+                    yield name
+            elif name == f"{config.VLM}/1/bundle":
+                other = foreign_file(folder / name)
+                if other is not None:
+                    yield f"{name}/{other}"
+            elif FOLDERS.fullmatch(name):
+                yield from _foreign(folder, f"{name}/")
+            else:
+                yield name
 
 
 def _write_vlm(bundle: Bundle, model: Path, names: dict[str, str], options: Options) -> None:
@@ -139,9 +170,16 @@ def _write_code(model: Path, template: str) -> None:
 
 
 def _place(source: Path, target: Path) -> None:
-    """The same file under another name where the file system can, a copy elsewhere."""
+    """The same file under a new name where the file system can, a copy elsewhere; overwrites nothing.
+
+    Raises:
+        FileExistsError: there is a file of that name.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
     except OSError:
-        shutil.copy2(source, target)
+        with source.open("rb") as old, target.open("xb") as new:
+            shutil.copyfileobj(old, new)

@@ -136,6 +136,13 @@ def change(bundle: Path, place: str, value) -> None:
     (bundle / MANIFEST).write_text(json.dumps(data))
 
 
+FILE = {"bytes": 1, "sha256": ""}
+PLAN = {
+    "graph": "onnx/a.onnx",
+    "file": "engines/tensorrt-sm90-11.4/a.plan",
+    "key": "",
+    "profiles": [],
+}
 ENGINE = {"backend": "tensorrt", "arch": "sm90", "version": "11.4", "plugins": "aot", "graphs": []}
 OTHER = "/../../../../other-repository/luvc_vision/1/model_sm90"
 
@@ -146,6 +153,15 @@ OTHER = "/../../../../other-repository/luvc_vision/1/model_sm90"
         ("engines", [ENGINE | {"arch": OTHER}]),
         ("engines", [ENGINE | {"version": "../../11.4"}]),
         ("engines", [ENGINE | {"backend": "../tensorrt"}]),
+        ("engines", [ENGINE | {"graphs": [PLAN | {"file": "onnx/weights.safetensors"}]}]),
+        ("engines", [ENGINE | {"graphs": [PLAN | {"file": "engines/../onnx/a.plan"}]}]),
+        ("engines", [ENGINE | {"graphs": [PLAN | {"file": "/home/somebody/a.plan"}]}]),
+        ("engines", [ENGINE | {"graphs": [PLAN | {"file": "engines/tensorrt-sm89-11.4/a.plan"}]}]),
+        ("files", {"processor/../onnx/weights.safetensors": FILE}),
+        ("files", {"onnx/./weights.safetensors": FILE}),
+        ("files", {"onnx//weights.safetensors": FILE}),
+        ("files", {"": FILE}),
+        ("files", {"processor/a\x1b[2J": FILE}),
         ("layouts.0.name", "../../x"),
         ("layouts.0.name", "a\x1b[2J"),
         ("layouts.0.graphs.step", "/etc/passwd"),

@@ -24,7 +24,7 @@ def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bund
     engines = []
     for arch in archs:
         files = [
-            EngineFile(
+            EngineFile.model_construct(  # no manifest may list a graph as a plan
                 graph=graph,
                 file=graph,
                 key="",
@@ -34,7 +34,9 @@ def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bund
             for graph in layout.graphs.files
         ]
         engines.append(
-            Engine(backend=backend, arch=arch, version="11.4", plugins="aot", graphs=tuple(files))
+            Engine.model_construct(
+                backend=backend, arch=arch, version="11.4", plugins="aot", graphs=tuple(files)
+            )
         )
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"engines": tuple(engines)}))
 

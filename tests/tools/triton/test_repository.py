@@ -1,6 +1,8 @@
 """The generated repository, without a server."""
 
 import json
+import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from luvc.tools.triton import cli
 pytest.importorskip("tritonclient.grpc")
 from tritonclient.grpc import model_config_pb2 as pb
 
-from luvc.tools.triton.repository import write
+from luvc.tools.triton.repository import check_target, write
 
 from .repositories import OPTIONS, read, with_engines
 
@@ -110,8 +112,52 @@ def test_a_repository_is_replaced_and_nothing_else(workshop, tmp_path):
     assert [p.name for p in (tmp_path / "r").iterdir()] == ["luvc_vlm"]
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    with pytest.raises(LuvcError, match="not a repository"):
+    with pytest.raises(LuvcError, match=r"not a repository .* holds mine\.txt"):
         write(bundle, tmp_path / "notes", OPTIONS)
+
+
+def test_what_is_not_of_luvc_triton_in_a_repository_is_named(workshop, tmp_path):
+    target = tmp_path / "r"
+    write(with_engines(workshop.bundle("qwen2"), "sm86+sm89"), target, OPTIONS)
+    (target / "luvc_vlm/1/__pycache__").mkdir()
+    (target / "luvc_vlm/1/__pycache__/model.cpython-312.pyc").write_text("")
+    check_target(target)
+    for name in (
+        "notes.txt",
+        "luvc_vlm_of_a_colleague/config.pbtxt",
+        "luvc_vision/2/model.py",
+        "luvc_vision/1/my.plan",
+        "luvc_vlm/1/weights.bin",
+        "luvc_vlm/1/bundle/report/my-notes.txt",
+        "luvc_vlm/1/bundle/thesis.docx",
+    ):
+        new = [p for p in (target / name, *(target / name).parents) if not p.exists()]
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_text("mine")
+        with pytest.raises(LuvcError, match=f"it holds {new[-1].relative_to(target)};"):
+            check_target(target)
+        shutil.rmtree(new[-1]) if new[-1].is_dir() else new[-1].unlink()
+    check_target(target)
+
+
+def test_nothing_is_overwritten(tmp_path, monkeypatch):
+    """Also where the file system has no hard links."""
+    from luvc.tools.triton import repository
+
+    source, target = tmp_path / "source", tmp_path / "folder" / "target"
+    source.write_text("new")
+    repository._place(source, target)
+    assert target.read_text() == "new" and target.samefile(source)
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr(os, "link", lambda *a: (_ for _ in ()).throw(PermissionError()))
+            repository._place(source, tmp_path / "copied")
+            assert (tmp_path / "copied").read_text() == "new"
+        target.unlink()
+        target.write_text("of somebody else")
+        with pytest.raises(FileExistsError):
+            repository._place(source, target)
+        assert target.read_text() == "of somebody else"
 
 
 def test_places_that_cannot_be_written(workshop, tmp_path, monkeypatch):
