@@ -1,9 +1,13 @@
 """What all commands share on the terminal: errors without a trace, steps with their time."""
 
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console, RenderableType
@@ -11,6 +15,7 @@ from rich.table import Table
 
 from . import __version__
 from .errors import LuvcError
+from .places import NO_ROOM, writing
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -23,18 +28,62 @@ def show(*parts: RenderableType) -> None:
 
 
 def run_command(function: Callable[..., None]) -> None:
-    """Run a function as a command line; a LuvcError is printed without a trace."""
+    """Run a function as a command line; a LuvcError is printed without a trace.
+
+    SIGTERM ends it as Ctrl-C would, so that nothing half done is left, with exit code 143.
+    """
     if "--version" in sys.argv[1:]:
         out.print(f"luvc-export {__version__}")
         return
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(function)
     try:
-        app()
+        with stopped_by(signal.SIGTERM, signal.SIGHUP), writing(Path("the output"), NO_ROOM):
+            try:
+                app()
+            finally:
+                _flush()
+    except BrokenPipeError:  # who reads it has seen enough
+        sys.exit(1)
     except LuvcError as e:
         err.print("error:", style="bold red", end=" ")
         err.print(str(e), markup=False)
         sys.exit(e.exit_code)
+
+
+def _flush() -> None:
+    """Write what is printed now: when the interpreter ends an error would be a trace."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # it would be tried once more
+        raise
+
+
+@contextmanager
+def stopped_by(*signals: signal.Signals) -> Iterator[None]:
+    """Let signals that would end the process at once raise SystemExit, with 128 + their number.
+
+    A signal that is ignored (by nohup) or handled already stays so.
+    """
+
+    def leave(number: int, _: object) -> None:
+        for other in changed:  # a second one must not stop the cleaning up
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    mine = threading.current_thread() is threading.main_thread()
+    changed = [s for s in signals if mine and signal.getsignal(s) is signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in changed:
+            if signal.getsignal(number) in (leave, signal.SIG_IGN):
+                signal.signal(number, signal.SIG_DFL)
 
 
 class Steps:

@@ -164,8 +164,8 @@ class _Build:
         try:
             return make(parsed, config=config, save_timing_cache=cache)
         except Exception as error:
-            if monitor.interrupted:
-                raise KeyboardInterrupt from error
+            if monitor.interrupted is not None:
+                raise monitor.interrupted from error
             reason = log.last() or str(error)
             raise LuvcError(f"{self.library.title} cannot build {file.graph}: {reason}") from error
 

@@ -21,12 +21,13 @@ class Phases:
 
 
 def make_monitor(trt: Any, graph: str, progress: Progress) -> Any:
-    """An IProgressMonitor that calls `progress`; Ctrl-C in it stops the build."""
+    """An IProgressMonitor that calls `progress`; Ctrl-C or SIGTERM in it stops the build."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self):
             super().__init__()
-            self.phases, self.interrupted = Phases(), False
+            self.phases = Phases()
+            self.interrupted: BaseException | None = None
 
         def phase_start(self, name, parent, steps):
             self.phases.open[name] = [0, steps]
@@ -36,7 +37,7 @@ def make_monitor(trt: Any, graph: str, progress: Progress) -> Any:
             if name in self.phases.open:
                 self.phases.open[name][0] = step + 1
             self._tell(name)
-            return not self.interrupted
+            return self.interrupted is None
 
         def phase_finish(self, name):
             self.phases.open.pop(name, None)
@@ -46,7 +47,7 @@ def make_monitor(trt: Any, graph: str, progress: Progress) -> Any:
             # an exception must not travel through the library's own frames
             try:
                 progress(graph, name, self.phases.share)
-            except KeyboardInterrupt:
-                self.interrupted = True
+            except (KeyboardInterrupt, SystemExit) as e:
+                self.interrupted = e
 
     return Monitor()
