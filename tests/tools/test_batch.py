@@ -16,6 +16,7 @@ from luvc.tools.batch import cli as batch
 from luvc.tools.batch import files as batch_files
 
 from ..conftest import ask
+from ..faults.places import DEAD, bad_places
 
 pytest.importorskip("ray")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -130,6 +131,23 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(LuvcError, match="holds something else"):
         batch_files.check_run(tmp_path, {"question": "Why?"})
+
+
+def test_a_run_that_was_killed_at_its_start_goes_on(tmp_path):
+    (tmp_path / f"._run.json.luvc-{DEAD}").write_text("{")
+    (tmp_path / f".part-0123456789abcdef.parquet.luvc-{DEAD}").write_bytes(b"PAR1")
+    batch_files.check_run(tmp_path, {"question": "Why?"})
+    assert os.listdir(tmp_path) == ["_run.json"]
+    batch_files.check_run(tmp_path, {"question": "Why?"})
+    (tmp_path / "_run.json").write_text("{")
+    with pytest.raises(LuvcError, match=r"_run\.json cannot be read .* give another folder"):
+        batch_files.check_run(tmp_path, {"question": "Why?"})
+
+
+def test_places_for_answers(tmp_path):
+    for place, message in bad_places(tmp_path):
+        with pytest.raises(LuvcError, match=message):
+            batch_files.check_run(place, {})
 
 
 def test_a_run_goes_on_with_its_own_sampling_alone(workshop, tmp_path, monkeypatch):

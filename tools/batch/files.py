@@ -1,16 +1,21 @@
 """What luvc-batch reads and writes: rows of pictures, and Parquet parts that are whole or absent."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import strict_json
+from ...drafts import remove_leftovers
 from ...errors import LuvcError
 from ...files import whole
+from ...places import check_path, writing
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 RUN = "_run.json"  # a name that readers of Parquet folders pass over
+DRAFTS = rf"{re.escape(RUN)}|part-[0-9a-f]+\.parquet"
 COLUMNS = {
     "id": str,
     "question": str,
@@ -93,23 +98,35 @@ def check_run(target: Path, settings: dict[str, Any]) -> None:
     """Note what a run's answers depend on; refuse to go on with something else.
 
     Raises:
-        LuvcError: the folder holds a run with other settings, or something else.
+        LuvcError: the folder holds a run with other settings, or something else, or cannot be written to.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    note = target / RUN
-    if not note.exists():
-        if any(target.iterdir()):
+    check_path(target, "output")
+    with writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target, DRAFTS)
+        begun, empty = (target / RUN).exists(), not any(target.iterdir())
+    if not begun:
+        if not empty:
             raise LuvcError(f"output {target} holds something else; give another folder")
-        with whole(note, lasting=True) as draft:
+        with whole(target / RUN, lasting=True) as draft:
             draft.write_text(json.dumps(settings, indent=1))
         return
-    earlier = json.loads(note.read_text())
+    earlier = _settings(target / RUN)
     for name, value in settings.items():
         if earlier.get(name) != value:
             raise LuvcError(
                 f"output {target} was begun with {name} {earlier.get(name)!r}, not {value!r}: use the "
                 "same, or another folder"
             )
+
+
+def _settings(note: Path) -> dict[str, Any]:
+    """What an earlier run noted."""
+    try:
+        data = strict_json.read(note)
+    except (OSError, ValueError) as error:
+        raise LuvcError(f"{note} cannot be read ({error}); give another folder") from error
+    return data if isinstance(data, dict) else {}
 
 
 def write_part(target: Path, rows: list[dict[str, Any]]) -> None:
