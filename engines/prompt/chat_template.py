@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import LuvcError, brief
+from .rendering import RenderError, renderer
 
 Turns = Sequence[dict[str, Any]]
 TEXT = "text"
 PARTS = "parts"
+REASONING = (
+    "reasoning_content",
+    "thinking",
+    "reasoning",
+)  # names of it, the first the standard one
 # quoted or escaped in any notation, and so verbatim only where a template prints the text itself
 PROBE = "luvc \"probe {}\"\n'text'"
 
@@ -57,7 +63,7 @@ class ChatTemplate:
         marked, probes = _marked(turns)
         try:
             text, seen = self._apply(turns), self._apply(marked)
-        except Exception as e:  # a template raises what it likes
+        except RenderError as e:
             raise LuvcError(
                 f"the checkpoint's chat template cannot render these messages: {brief(e)}"
             ) from e
@@ -78,7 +84,7 @@ class ChatTemplate:
     def _prints(self, role: str, form: str) -> bool:
         turn = {"role": role, "content": _content(PROBE, form)}
         for around in self._contexts(role):
-            with contextlib.suppress(Exception):  # the template takes no such turn there
+            with contextlib.suppress(RenderError):  # the template takes no such turn there
                 return PROBE in self._apply([*around[0], turn, *around[1]])
         return False
 
@@ -124,17 +130,33 @@ class ChatTemplate:
     def _outcome(self, turns: Turns) -> str:
         try:
             return self._apply(turns)
-        except Exception as e:  # a template may insist on a key
-            return f"{type(e).__name__}: {e}"
+        except RenderError as e:  # a template may insist on a key
+            return str(e)
 
     def _apply(self, turns: Turns) -> str:
-        if not self._tokenizer.chat_template:
+        """As the tokenizer's `apply_chat_template`, with bounds."""
+        try:
+            template = self._tokenizer.get_chat_template()
+        except ValueError as e:  # none, or several without a default
             raise LuvcError(
                 "the checkpoint has no chat template; add chat_template.jinja and export"
-            )
-        return self._tokenizer.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=True
-        )
+            ) from e
+        values = {
+            **self._tokenizer.special_tokens_map,
+            "messages": [_with_reasoning(turn) for turn in turns],
+            "tools": None,
+            "documents": None,
+            "add_generation_prompt": True,
+        }
+        return renderer.render(template, values)
+
+
+def _with_reasoning(turn: dict[str, Any]) -> dict[str, Any]:
+    """The turn with what the model thought under each of the names that templates know."""
+    thought = next((turn[name] for name in REASONING if name in turn), None)
+    if thought is None:
+        return turn
+    return {"thinking": thought, **turn, "reasoning_content": thought}
 
 
 def _content(text: str, form: str) -> Any:

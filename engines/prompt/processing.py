@@ -29,6 +29,7 @@ from .messages import (
 )
 from .pictures import MEGAPIXELS, Video, Visual, open_image, open_visual
 from .pixels import ImageProcessor, pixel_values
+from .rendering import renderer
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,6 +129,7 @@ class Processor:
 
     def prepare(self) -> None:
         """Load tokenizer, template and image processor now rather than with the first prompt."""
+        renderer.start()
         _ = self.template, self.image_processor, self._longest_token
 
     def prompt(self, messages: Messages, layout: str | None = None) -> Prompt:
