@@ -1,4 +1,4 @@
-"""What holds memory of a model until it is closed: the model itself and every backend's runner."""
+"""What holds memory of a model until it is closed: the model itself, every backend's runner, schedulers."""
 
 from abc import ABC, abstractmethod
 from typing import Self

@@ -111,3 +111,23 @@ class Job:
         timing = replace(self.timing, decode_ms_per_token=spent / steps if steps else 0.0)
         answer = vlm.answer(self.prompt, self.reply, self.stages, timing, self.reused)
         self.ticket.finish(answer)
+
+    def fail(self, conversations: Conversations, error: BaseException) -> None:
+        """There will be no answer, whatever the reason."""
+        if not isinstance(error, Exception):  # would end the thread that reads the ticket
+            wrapped = RuntimeError(f"the request was ended by {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        try:
+            self.release(conversations)
+        finally:
+            self.ticket.fail(error)
+
+    def release(self, conversations: Conversations) -> None:
+        """Its conversation is what it was before the turn; one whose caches went on is forgotten."""
+        if self.key is None or self.conversation is None:
+            return
+        if self.begun:
+            conversations.drop(self.key)
+        else:
+            conversations.release(self.key, self.conversation)

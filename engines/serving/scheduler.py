@@ -17,6 +17,7 @@ import numpy as np
 
 from ...errors import LuvcError
 from ..backends.base import SharedRunner
+from ..closing import Closing
 from ..prompt.messages import is_batch
 from ..prompt.processing import Messages
 from ..sampling import SamplingOptions
@@ -26,12 +27,13 @@ from .limits import Counters, Limits
 from .pool import Pool, Pools
 from .prefill import prefill, resume
 from .ticket import Busy, Cancelled, Ticket
+from .workers import Workers
 
 if TYPE_CHECKING:
     from ..runtime import VLM
 
 
-class Scheduler:
+class Scheduler(Closing):
     """Answers many requests on one model.
 
     Args:
@@ -58,11 +60,9 @@ class Scheduler:
         self._pools: Pools[Job] = Pools(vlm.runner, vlm.manifest, self.limits.rows)
         self._pools.of(vlm.manifest.layouts[0])  # refuse now what no request could use
         self._changed = threading.Condition()
-        self._closed = False
         works = [self._prepare_loop] * self.limits.preparing + [self._run_loop]
-        self._threads = [threading.Thread(target=work, daemon=True) for work in works]
-        for thread in self._threads:
-            thread.start()
+        self._workers = Workers(works, self._changed, self._refuse_all)
+        self._workers.start()
 
     def submit(
         self,
@@ -92,8 +92,8 @@ class Scheduler:
         sampling = self.vlm.sampling.override(**options)
         job = Job(list(messages), sampling, layout, conversation, Ticket(notify))
         with self._changed:
-            if self._closed:
-                raise Busy("the model is being stopped; send the request to another server")
+            if self._workers.ended:
+                raise self._gone()
             self._purge()
             if self.waiting >= self.limits.waiting:
                 raise Busy(
@@ -113,24 +113,12 @@ class Scheduler:
         """Rows in use."""
         return sum(len(pool.jobs) for pool in self._pools.in_use())
 
-    def __enter__(self) -> "Scheduler":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Refuse what waits, give up what runs, give the caches back; the model stays open."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-        running = [job for pool in self._pools.in_use() for job in pool.jobs]
-        for job in [*self._arrived, *self._prepared, *running]:
-            self._fail(job, Busy("the model was stopped; send the request to another server"))
-        self._arrived.clear()
-        self._prepared.clear()
+        self._closed = True
+        self._workers.end("the model was stopped")
+        self._workers.join()
+        self._refuse_all()
         self._pools.close()
         self.conversations.clear()
 
@@ -141,16 +129,19 @@ class Scheduler:
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
-                        self._closed
+                        self._workers.ended
                         or (self._arrived and len(self._prepared) + self._preparing < most)
                     )
                 )
-                if self._closed:
+                if self._workers.ended:
                     return
                 job = self._arrived.popleft()
                 self._preparing += 1
             try:
                 self._prepare(job)
+            except BaseException as error:  # nobody else knows of it
+                self._fail(job, error)
+                raise
             finally:
                 with self._changed:
                     self._preparing -= 1
@@ -162,25 +153,29 @@ class Scheduler:
                 self._drop(job)
                 return
             job.prepare(self.vlm, self.conversations, self.ahead)
-        except Exception as error:
+        except BaseException as error:
             self._fail(job, error)
         else:
             with self._changed:
                 self._prepared.append(job)
+            if self._workers.ended:  # perhaps after all others were refused
+                self._refuse_all()
 
     # ---- running
     def _run_loop(self) -> None:
         """Nothing may end this thread: nobody else answers the requests that follow."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._prepared or self.running)
-                if self._closed:
+                self._changed.wait_for(
+                    lambda: self._workers.ended or self._prepared or self.running
+                )
+                if self._workers.ended:
                     return
             self._let_in()
             for pool in self._pools.in_use():
                 try:
                     self._step(pool)
-                except Exception as error:
+                except BaseException as error:
                     self._empty(pool, error)
 
     def _let_in(self) -> None:
@@ -193,7 +188,7 @@ class Scheduler:
         try:
             pool = self._pools.of(group[0].prompt.layout)
             logits = (resume if group[0].new else prefill)(self.vlm, pool, group)
-        except Exception as error:
+        except BaseException as error:
             for job in group:
                 self._fail(job, error)
         else:
@@ -201,7 +196,7 @@ class Scheduler:
             self.counters.prefilled_rows += len(group)
             try:
                 self._accept(pool, len(pool.jobs) - len(group), logits)
-            except Exception as error:
+            except BaseException as error:
                 self._empty(pool, error)
 
     def _next_group(self) -> list[Job]:
@@ -245,7 +240,7 @@ class Scheduler:
         """Work for one row: when it fails, the row is free and its neighbours run on."""
         try:
             yield
-        except Exception as error:
+        except BaseException as error:
             if job in pool.jobs:
                 pool.leave(pool.jobs.index(job))
             self._fail(job, error)
@@ -255,7 +250,7 @@ class Scheduler:
         job = pool.jobs[row]
         if job.reply.finish_reason == "cancelled":
             self.counters.cancelled += 1
-            self._release(job)
+            job.release(self.conversations)
         elif job.conversation is not None and job.key is not None:
             length = pool.rows.length(row)
             job.conversation.history.close(job.turns, job.prompt, job.reply, length)
@@ -265,6 +260,20 @@ class Scheduler:
         job.finish(self.vlm)
 
     # ---- ends without an answer
+    def _gone(self) -> Busy:
+        return Busy(f"{self._workers.ended}; send the request to another server")
+
+    def _refuse_all(self) -> None:
+        """Fail what waits and what runs."""
+        with self._changed:
+            running = [job for pool in self._pools.in_use() for job in pool.jobs]
+            jobs = [*self._arrived, *self._prepared, *running]
+            self._arrived.clear()
+            self._prepared.clear()
+        for job in jobs:
+            if not job.ticket.done:
+                self._fail(job, self._gone())
+
     def _purge(self) -> None:
         """Drop what was given up while it waited, so that it takes nobody's place."""
         for queue in (self._arrived, self._prepared):
@@ -274,8 +283,7 @@ class Scheduler:
 
     def _drop(self, job: Job) -> None:
         self.counters.cancelled += 1
-        self._release(job)
-        job.ticket.fail(Cancelled("the request was cancelled before it began"))
+        job.fail(self.conversations, Cancelled("the request was cancelled before it began"))
 
     def _empty(self, pool: Pool[Job], error: BaseException) -> None:
         """Fail all that runs in a pool whose rows are in doubt."""
@@ -286,14 +294,4 @@ class Scheduler:
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self.counters.failed += 1
-        self._release(job)
-        job.ticket.fail(error)
-
-    def _release(self, job: Job) -> None:
-        """Its conversation is what it was before the turn; one whose caches went on is forgotten."""
-        if job.key is None or job.conversation is None:
-            return
-        if job.begun:
-            self.conversations.drop(job.key)
-        else:
-            self.conversations.release(job.key, job.conversation)
+        job.fail(self.conversations, error)

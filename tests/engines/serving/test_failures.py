@@ -3,10 +3,11 @@
 import pytest
 
 from luvc.engines.reply import Reply
+from luvc.engines.serving import Busy
 from luvc.errors import LuvcError
 
 from ...conftest import ask
-from .conftest import until
+from .conftest import ALL, until
 
 
 def test_wrong_requests_fail_alone(serve, picture):
@@ -80,3 +81,53 @@ def test_a_notify_that_fails_is_logged(serve, picture, caplog):
     ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4, notify=lambda t: 1 / 0)
     until(lambda: "the notify of a request failed" in caplog.text)
     assert len(ticket.answer.token_ids) == 4 and len(other.answer.token_ids) == 10
+
+
+class Panic(BaseException):
+    """As the Rust code of tokenizers raises them."""
+
+
+def panic(*_):
+    raise Panic("in Rust")
+
+
+@pytest.mark.parametrize("place", ["prompt", "prefill", "step", "accept"])
+def test_what_is_no_exception_ends_its_request_and_no_thread(
+    serve, vlm, picture, monkeypatch, place
+):
+    owner = {"prompt": vlm.processor, "accept": Reply}.get(place, vlm.runner)
+    scheduler = serve(rows=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, place, panic)
+        ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4)
+        until(lambda: ticket.done)
+        with pytest.raises(RuntimeError, match="ended by Panic: in Rust"):
+            _ = ticket.answer
+    assert len(scheduler.submit(ask("Why?", picture), max_new_tokens=4).answer.token_ids) == 4
+
+
+@pytest.mark.parametrize("thread", ["_let_in", "_prepare"])
+def test_no_request_waits_for_a_thread_that_has_ended(
+    serve, gate, picture, monkeypatch, caplog, thread
+):
+    """A bug of the scheduler's own: what runs, what waits and what comes is told."""
+    scheduler = serve(rows=1, prefill=1, preparing=1)
+    tickets = [scheduler.submit(ask("Why?", picture), max_new_tokens=9)]
+    until(lambda: scheduler.running)
+    monkeypatch.setattr(scheduler, thread, panic)
+    tickets += [scheduler.submit(ask("Why?", picture), max_new_tokens=9) for _ in range(3)]
+    gate.release(ALL)
+    until(lambda: all(t.done for t in tickets))
+    for ticket in tickets:
+        with pytest.raises((Busy, RuntimeError), match=r"(has ended \(|ended by )Panic: in Rust"):
+            _ = ticket.answer
+    with pytest.raises(Busy, match="send the request to another server"):
+        scheduler.submit(ask("Why?", picture))
+    assert "a thread of the scheduler has ended" in caplog.text
+
+
+@pytest.mark.parametrize("messages", [None, 1, {}, "Why?", [None], [[ask("Why?")]], []])
+def test_what_is_no_conversation_is_refused(serve, messages):
+    scheduler = serve(rows=1)
+    with pytest.raises(LuvcError):
+        _ = scheduler.submit(messages).answer
