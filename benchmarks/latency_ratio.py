@@ -6,6 +6,7 @@ prefill beside ratio 1 too. Writes benchmarks/results/latency_ratio.json.
     python -m benchmarks.latency_ratio [--ratio 2]
 """
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -38,8 +39,12 @@ def measure(ratio: float) -> tuple["Timed", float, float]:
             ratio_of="latency",
         )
         _, timed = solve_for_latency(prepare(config), lambda step: print(" ", step))
-        pair = [TimedPrompt.of(Bundle.load(p), config.reference_text) for p in (one, two)]
-        slow, fast = until_certain([prompt.run for prompt in pair])
+        with contextlib.ExitStack() as made:
+            pair = [
+                made.enter_context(TimedPrompt.of(Bundle.load(p), config.reference_text))
+                for p in (one, two)
+            ]
+            slow, fast = until_certain([prompt.run for prompt in pair])
     return timed, slow, fast
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ... import strict_json
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.schedule import Prune, Schedule, groups_of
 from ...engines.bundle.swap import beside
@@ -77,18 +78,26 @@ def solve_for_latency(prepared: Prepared, progress: Progress) -> tuple[Prepared,
 
 
 def _settle(bench: "_Bench", config: ExportConfig, problem: Problem) -> Timed:
-    """Solve, measure and correct until the measured ratio is the one asked for."""
+    """Measure what stages cost and ratio 1, then solve."""
     costs = _cached_costs(bench, problem)
-    in_time = TimedProblem(**vars(problem), costs=costs)
     bench.progress("measuring ratio 1")
-    plain = bench.prompt("1x", Schedule())
+    with contextlib.closing(bench.prompt("1x", Schedule())) as plain:
+        return _correct(bench, config, problem, costs, plain)
+
+
+def _correct(
+    bench: "_Bench", config: ExportConfig, problem: Problem, costs: StageCosts, plain: TimedPrompt
+) -> Timed:
+    """Solve, measure and correct until the measured ratio is the one asked for."""
+    in_time = TimedProblem(**vars(problem), costs=costs)
     aim, timed = config.ratio, None
     for _ in range(TRIES):
         schedule = _solve(in_time, aim, config, timed)
         predicted = in_time.prefill_work(Schedule()) / in_time.prefill_work(schedule)
         schedule = check_schedule(problem, schedule)
         bench.progress(f"measuring a schedule predicted at {predicted:.2f}x")
-        slow, fast = until_certain([plain.run, bench.prompt("try", schedule).run])
+        with contextlib.closing(bench.prompt("try", schedule)) as tried:
+            slow, fast = until_certain([plain.run, tried.run])
         timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
         if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
             return timed
@@ -207,7 +216,7 @@ def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
 def _read_costs(file: Path) -> StageCosts | None:
     """Costs kept earlier; None where there are none, or damaged ones."""
     try:
-        return StageCosts(**json.loads(file.read_text())["costs"])
+        return StageCosts(**strict_json.read(file)["costs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -219,16 +228,18 @@ def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, floa
     deep = min(problem.decoder.layers, 5)
     keeps = sorted({V * i // (4 * groups) * groups for i in range(4)})
     probes: list[tuple[int, int | None]] = [(2, None), (deep, None), *((deep, k) for k in keeps)]
-    prompts, shapes = [], []
-    for layers, keep in probes:
-        kept = "" if keep is None else f", {keep} of {V} visual tokens kept"
-        bench.progress(f"probing {layers} layers{kept}")
-        prompt, schedule = bench.probe(layers, keep)
-        tokens = [v + prompt.text for v in schedule.visual_per_layer(layers, V)]
-        prompts.append(prompt)
-        shapes.append((tokens, int(bool(keep))))
-    bench.progress("timing the probes")
-    times = until_certain([prompt.run for prompt in prompts], PROBES)
+    runs, shapes = [], []
+    with contextlib.ExitStack() as made:
+        for layers, keep in probes:
+            kept = "" if keep is None else f", {keep} of {V} visual tokens kept"
+            bench.progress(f"probing {layers} layers{kept}")
+            prompt, schedule = bench.probe(layers, keep)
+            made.callback(prompt.close)
+            tokens = [v + prompt.text for v in schedule.visual_per_layer(layers, V)]
+            runs.append(prompt.run)
+            shapes.append((tokens, int(bool(keep))))
+        bench.progress("timing the probes")
+        times = until_certain(runs, PROBES)
     return [(*s, ms) for s, ms in zip(shapes, times, strict=True)]
 
 

@@ -2,23 +2,24 @@
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from ...engines.backends import backend as load_backend
+from ...engines.backends.base import Runner
 from ...engines.bundle.folder import Bundle
+from ...engines.closing import Closing
 from ...engines.decoding import Rows
 from ...engines.generated_pictures import generated_prompt
 from ...engines.prompt.processing import Processor
 
 
-class TimedPrompt:
-    """A bundle on its backend with one prompt of the reference length, ready to be timed."""
+class TimedPrompt(Closing):
+    """A bundle on its backend with one prompt of the reference length, ready to be timed; to be closed."""
 
     def __init__(
         self,
-        runner: Any,
+        runner: Runner,
         bundle: Bundle,
         ids: list[int],
         embeds: np.ndarray,
@@ -34,8 +35,12 @@ class TimedPrompt:
         """With `text` text tokens about generated pictures, at least those of the chat template."""
         layout = bundle.manifest.layouts[0]
         runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
-        prompt = generated_prompt(processor, layout)
-        embeds = runner.vision(layout, processor.pixels(prompt))
+        try:
+            prompt = generated_prompt(processor, layout)
+            embeds = runner.vision(layout, processor.pixels(prompt))
+        except BaseException:
+            runner.close()
+            raise
         missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
         ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]
         embeds = embeds.reshape(1, layout.visual_tokens, -1)
@@ -45,6 +50,11 @@ class TimedPrompt:
     def text(self) -> int:
         """Text tokens."""
         return len(self._ids) - self._bundle.manifest.layouts[0].visual_tokens
+
+    def close(self) -> None:
+        """Give the runner's memory back."""
+        self._closed = True
+        self._runner.close()
 
     def run(self) -> float:
         """ms of one prefill."""

@@ -40,9 +40,11 @@ def test_noise_makes_no_cost_negative():
 
 def test_a_prompt_is_timed(workshop):
     bundle = workshop.bundle("qwen2")
-    prompt = latency.TimedPrompt.of(bundle, text=40)
-    assert prompt.text == 40
-    assert all(ms > 0 for ms in latency.until_certain([prompt.run]))
+    with latency.TimedPrompt.of(bundle, text=40) as prompt:
+        assert prompt.text == 40
+        assert all(ms > 0 for ms in latency.until_certain([prompt.run]))
+    with pytest.raises(LuvcError, match="closed"):
+        prompt.run()
 
 
 class Shared:
@@ -88,6 +90,7 @@ class Machine:
         self.workshop = workshop
         self.bias = bias
         self.runs = []
+        self.open = 0
         self.planned = set()
         self.visual = problem_of(family, image_geometry(family), 64)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -111,7 +114,11 @@ class Machine:
         tokens = [v + text for v in config.schedule.visual_per_layer(layers, V)]
         ms = TRUE.prefill(tokens, sum(p.keep > 0 for p in config.schedule.language))
         slow = self.bias if name == "try" else 1.0
-        return SimpleNamespace(text=text, run=lambda: ms * slow)
+        self.open += 1
+        return SimpleNamespace(text=text, run=lambda: ms * slow, close=self.close)
+
+    def close(self):
+        self.open -= 1
 
 
 def config(tmp_path, family, ratio=1.5, **options):
@@ -136,7 +143,7 @@ def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family, work
     assert 1.5 <= timed.measured <= 1.5 * 1.02
     flops = machine.visual.ratios(timed.schedule).prefill
     assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
-    assert not list((tmp_path / "new").iterdir())
+    assert not list((tmp_path / "new").iterdir()) and not machine.open
     probes = len(machine.runs)
     solve_for_latency(tmp_path, family)
     assert len(machine.runs) - probes == 2, "stage costs are not measured twice on a machine"
