@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .. import strict_json
 from ..errors import LuvcError
-from .bundle.folder import Bundle, first_error
+from .bundle.folder import Bundle
 
 GENERATION = "generation_config.json"
 STOPS = 16
@@ -100,7 +100,7 @@ class Sampling(BaseModel):
         except ValidationError as e:
             path = bundle.processor / GENERATION
             raise LuvcError(
-                f"{path}: {first_error(e)}; mend it in the checkpoint and export"
+                f"{path}: {strict_json.first_error(e)}; mend it in the checkpoint and export"
             ) from e
 
     @classmethod
@@ -129,7 +129,7 @@ class Sampling(BaseModel):
         try:
             return Sampling(**(self.model_dump() | given))
         except ValidationError as e:
-            raise LuvcError(f"generation option {first_error(e)}") from e
+            raise LuvcError(f"generation option {strict_json.first_error(e)}") from e
 
 
 def generation_config(bundle: Bundle) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from .backends.base import PrefillResult, Runner
-from .bundle.manifest import Layout, Manifest
+from .bundle.manifest import Dtype, Layout, Manifest
 from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt
@@ -105,8 +105,8 @@ class Report(BaseModel):
 
     layout: str
     backend: str
-    dtype: str
-    stages: tuple[StageReport, ...]
+    dtype: Dtype
+    stages: tuple[StageReport, ...] = Field(min_length=1)
     kept: tuple[KeptReport, ...]
     greedy_tokens: int
     greedy_equal: int

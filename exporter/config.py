@@ -1,6 +1,5 @@
 """What an export was asked for."""
 
-import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..engines.bundle.folder import first_error
+from .. import strict_json
 from ..engines.bundle.manifest import Dtype
 from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
@@ -84,7 +83,7 @@ class ExportConfig(BaseModel):
         except ValidationError as e:
             names = {name: flag(name) for name in cls.model_fields}
             names |= {f"solver.{name}": text for name, text in SOLVER.items()}
-            raise LuvcError(first_error(e, names)) from e
+            raise LuvcError(strict_json.first_error(e, names)) from e
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -190,11 +189,11 @@ def read_schedule(path: Path) -> Schedule:
         LuvcError: unreadable, not JSON, or not a schedule; says where.
     """
     try:
-        return Schedule.model_validate(json.loads(path.read_text()))
+        return Schedule.model_validate(strict_json.read(path))
     except OSError as e:
         raise LuvcError(f"schedule {path} cannot be read: {e.strerror}") from e
     except ValidationError as e:
-        raise LuvcError(f"schedule {path}: {first_error(e)}") from e
+        raise LuvcError(f"schedule {path}: {strict_json.first_error(e)}") from e
     except ValueError as e:
         raise LuvcError(f"schedule {path} is not valid JSON: {e}") from e
 

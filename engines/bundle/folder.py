@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ... import strict_json
-from ...errors import LuvcError, brief, printable
+from ...errors import LuvcError, brief
 from ...files import whole
 from .contents import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, check_contents, leaves
 from .manifest import SCHEMA_VERSION, File, Manifest
@@ -186,29 +186,9 @@ def _read_manifest(root: Path) -> Manifest:
     try:
         return Manifest.model_validate(data)
     except ValidationError as e:
-        raise LuvcError(f"{path} is not valid: {first_error(e)}; export the bundle again") from e
-
-
-def first_error(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
-    """The first finding of a validation error, as `where: what, got value`.
-
-    Args:
-        error: of pydantic.
-        names: of fields ("solver.cutoff" is one inside another), where their users know them by another
-            name.
-    """
-    finding, known = error.errors()[0], names or {}
-    path = [str(part) for part in finding["loc"]]
-    if len(path) > 1 and (inner := f"{path[0]}.{path[1]}") in known:
-        path = [known[inner], *path[2:]]
-    elif path:
-        path[0] = known.get(path[0], path[0])
-    where = ".".join(path)
-    what = finding["msg"].removeprefix("Value error, ")
-    got = finding.get("input")
-    if isinstance(got, (str, int, float)):
-        what += f", got {printable(repr(got), 80)}"
-    return printable(f"{where}: {what}" if where else what, 400)
+        raise LuvcError(
+            f"{path} is not valid: {strict_json.first_error(e)}; export the bundle again"
+        ) from e
 
 
 def sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ... import strict_json
 from ...dtypes import DTYPES
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import REPORT, Bundle
@@ -141,9 +142,13 @@ def _rounded(model: Any, dtype: str) -> Any:
 
 
 def reports(bundle: Bundle) -> list[Report]:
-    """The validation reports inside a bundle."""
+    """The validation reports inside a bundle.
+
+    Raises:
+        LuvcError: one of them was changed.
+    """
     folder = bundle.path / REPORT
     return [
-        Report.model_validate_json(path.read_text())
+        strict_json.read_as(Report, path, "luvc-validate")
         for path in sorted(folder.glob("validation-*.json"))
     ]

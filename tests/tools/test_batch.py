@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from luvc.engines.prompt.processing import open_image
 from luvc.errors import LuvcError
 from luvc.tools.batch import cli as batch
 from luvc.tools.batch import files as batch_files
@@ -112,9 +113,21 @@ def test_json_lines(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("x.jsonl", "{", "line 1 is not JSON"),
-        ("x.jsonl", '{"picture": "a.png"}', "row 1: `image` must be"),
-        ("x.jsonl", '{"image": "data:image/png;base64,AA=="}', "row 1: .* needs an `id`"),
+        ("x.jsonl", "{", "line 1 is not valid JSON"),
+        ("x.jsonl", '{"picture": "a.png"}', "line 1: image: Field required; mend or leave out"),
+        ("x.jsonl", '{"image": ""}', "line 1: `image` must be"),
+        ("x.jsonl", '{"image": {"bytes": null}}', "line 1: `image` must be"),
+        ("x.jsonl", '{"image": [1]}', "line 1: image"),
+        ("x.jsonl", '{"image": "DATA:image/png;base64,AA=="}', "line 1: .* needs an `id`"),
+        ("x.jsonl", '\n{"image": "a.png", "id": {}}', "line 2: id"),
+        ("x.jsonl", '{"image": "a.png", "id": "\\ud800"}', "line 1: id.*surrogate"),
+        ("x.jsonl", '{"image": "a.png", "question": 5}', "line 1: question"),
+        ("x.jsonl", '{"image": "a.png", "question": "\\udc80"}', "line 1: question: .*surrogate"),
+        ("x.jsonl", "[" * 100_000, "line 1 is not valid JSON"),
+        ("x.jsonl", "\udcff", "line 1 is not UTF-8"),
+        ("x.parquet", "no table", "cannot be read as Parquet"),
+        ("no.jsonl", None, "no.jsonl is no file"),
+        ("no.parquet", None, "cannot be read as Parquet"),
         ("x.jsonl", '{"image": "a.png"}\n{"image": "a.png"}', "stands there twice"),
         ("x.csv", "image", "neither a folder"),
         ("x.jsonl", "", "holds no pictures"),
@@ -122,9 +135,23 @@ def test_json_lines(tmp_path):
 )
 def test_input_that_cannot_be_used(tmp_path, name, text, message):
     source = tmp_path / name
-    source.write_text(text)
+    if text is not None:
+        source.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(LuvcError, match=message):
         batch_files.read_input(source)
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(png(1))
+    with pytest.raises(LuvcError, match=r"udcff.*surrogate"):
+        batch_files.read_input(tmp_path)
+
+
+def test_a_path_that_no_system_has_fails_alone(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"image": "\\u0000", "id": "a"}')
+    (row,) = batch_files.read_input(tmp_path / "x.jsonl")
+    with pytest.raises(LuvcError, match="cannot be read: embedded null"):
+        open_image(row["image"])
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

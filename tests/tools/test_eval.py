@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from scipy.stats import binom, binomtest
 
 from luvc.errors import LuvcError
 from luvc.exporter.checkpoint.family import Family
 from luvc.tools.eval import cli as eval_tool
+from luvc.tools.eval import outcome
 from luvc.tools.eval.intervals import bootstrap_mean, wilson
 from luvc.tools.eval.items import is_right, pocket_items, read_jsonl
 from luvc.tools.hugging_face import unmerged
@@ -134,12 +136,22 @@ def test_pocket_questions_are_those_of_the_split():
         ('{"image": "", "question": "q", "answer": "x"}', "needs 'image' or 'images'"),
         ('{"image": "b.png", "question": "q", "answer": "x"}', "there is no image"),
         ('{"image": "a.png", "question": "q", "answer": "x", "id": "1"}', "ids are not unique"),
+        ('{"image": "\\u0000", "question": "q", "answer": "x"}', "line 2: there is no image"),
+        (f'{{"image": "{"a" * 5000}", "question": "q", "answer": "x"}}', "there is no image"),
+        ('{"image": ["a.png"], "question": "q", "answer": "x"}', "line 2: image: .*mend the line"),
+        ('{"image": "a.png", "question": "\\ud800", "answer": "x"}', "question: .*surrogate"),
+        ('{"image": "a.png", "question": "q", "answer": [1]}', "line 2: answer"),
+        ('{"question": ' + "[" * 100_000, "line 2 is not valid JSON"),
+        ("[" * 101 + "]" * 101, "line 2 is not valid JSON: .*nested"),
+        ("\udcff", r"line 2 is not UTF-8 \(byte 0\): write the file in UTF-8"),
+        ("17", "line 2: "),
     ],
 )
 def test_lines_that_cannot_be_asked(tmp_path, line, message):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     path = tmp_path / "data.jsonl"
-    path.write_text('{"image": "a.png", "question": "q", "answer": "x"}\n' + line)
+    text = '{"image": "a.png", "question": "q\u2028", "answer": "x"}\n' + line
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(LuvcError, match=message):
         read_jsonl(path, None)
 
@@ -153,8 +165,8 @@ def test_what_cannot_be_evaluated(workshop, data, tmp_path, command):
         ((checkpoint,), "is a checkpoint: export it first"),
         ((bundle, "--match", "vague"), "--match vague"),
         ((bundle, "--min-agreement", 1), "--min-agreement needs --compare"),
-        ((bundle, "--compare", nothing), "is not a file that luvc-eval wrote"),
-        ((bundle, "--data", tmp_path / "no.jsonl"), "cannot be read"),
+        ((bundle, "--compare", nothing), "is not a file of luvc-eval --output"),
+        ((bundle, "--data", tmp_path / "no.jsonl"), "no.jsonl is no file"),
     ):
         result = command(eval_tool, *arguments)
         assert result.code == 2 and message in result.err, result.err
@@ -174,6 +186,53 @@ def test_where_it_writes_is_looked_at_before_anything_is_asked(tmp_path, command
     result = command(eval_tool, tmp_path / "nowhere", "--plot", tmp_path / "plot.png")
     assert result.code == 2 and "needs matplotlib: pip install" in result.err
     assert not list(tmp_path.iterdir())
+
+
+WRITTEN = {
+    "ratio": 2.0,
+    "data": "x.jsonl",
+    "answered_by": "a bundle",
+    "tasks": {"[/b]\x1b[31m": {"questions": 1, "right": 1, "accuracy": 1.0, "low": 0.2, "high": 1}},
+    "answers": [{"id": "1", "question": "q", "prediction": "x", "right": True, "task": "all"}],
+    "seconds": 1.5,
+}
+
+
+def test_a_file_that_was_written_is_read_back(tmp_path):
+    """What its words say to rich or to a terminal is shown and not obeyed."""
+    (tmp_path / "a.json").write_text(json.dumps(WRITTEN))
+    found = outcome.read(tmp_path / "a.json")
+    assert found == WRITTEN
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(outcome.table(found, found))
+    assert "[/b]\\x1b[31m" in capture.get()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ratio": "2"}, "ratio: "),
+        ({"ratio": 0}, "ratio: "),
+        ({"ratio": float("nan")}, "ratio: "),
+        ({"tasks": []}, "tasks: "),
+        ({"tasks": {"a": {}}}, r"tasks\.a\.questions: Field required"),
+        (
+            {"answers": [{"id": [], "question": "q", "prediction": "x", "right": True}]},
+            "answers.0.id",
+        ),
+        ({"answers": [{"id": "1", "question": "q", "prediction": "x"}]}, "answers.0.right"),
+        ({"data": None}, "data: "),
+        ({"answered_by": "\ud800"}, "answered_by: .*surrogate"),
+    ],
+)
+def test_a_file_that_was_changed_is_refused(tmp_path, change, message):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(WRITTEN | change))
+    with pytest.raises(
+        LuvcError, match=f"a.json is not a file of luvc-eval --output.*{message}.*again"
+    ):
+        outcome.read(path)
 
 
 def test_matching():

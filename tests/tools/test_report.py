@@ -219,8 +219,8 @@ def test_what_cannot_be_written_is_refused(workshop, monkeypatch, capsys, tmp_pa
     cases = [
         (("--output", bundle / "report" / "x.html"), "lies in the bundle"),
         (("--output", tmp_path), "is a folder"),
-        (("--bench", tmp_path / "x.json"), "not a luvc-bench report"),
-        (("--accuracy", tmp_path / "x.json"), "not a file that luvc-eval wrote"),
+        (("--bench", tmp_path / "x.json"), "not a file of luvc-bench --output"),
+        (("--accuracy", tmp_path / "x.json"), "not a file of luvc-eval --output"),
         (("--layout", "9x9", "--output", tmp_path / "p.html"), "no layout '9x9'"),
     ]
     for options, message in cases:

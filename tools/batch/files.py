@@ -1,17 +1,21 @@
 """What luvc-batch reads and writes: rows of pictures, and Parquet parts that are whole or absent."""
 
 import json
+import os
 import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, StrictBytes, ValidationError
+
 from ... import strict_json
 from ...drafts import remove_leftovers
-from ...errors import LuvcError
+from ...engines.data_urls import is_data_url
+from ...errors import LuvcError, brief
 from ...files import whole
 from ...places import check_path, writing
+from ...strict_json import Words
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 RUN = "_run.json"  # a name that readers of Parquet folders pass over
@@ -40,14 +44,14 @@ def read_input(source: Path) -> list[dict[str, Any]]:
     """
     if source.is_dir():
         paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in PICTURES)
-        rows = [{"id": p.relative_to(source).as_posix(), "image": str(p.resolve())} for p in paths]
+        found = [{"id": p.relative_to(source).as_posix(), "image": str(p)} for p in paths]
+        rows = [_row(row, source.parent, f"{source}: {row['id']!r}") for row in found]
     elif source.suffix == ".jsonl":
-        rows = [_row(row, source, n) for n, row in enumerate(_json_lines(source), 1)]
+        read = strict_json.lines(source)
+        rows = [_row(row, source.parent, f"{source}, line {n}") for n, row in read]
     elif source.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        table = parquet.read_table(source).to_pylist()
-        rows = [_row(row, source, n) for n, row in enumerate(table, 1)]
+        table = enumerate(_table(source), 1)
+        rows = [_row(row, source.parent, f"{source}, row {n}") for n, row in table]
     else:
         raise LuvcError(f"{source} is neither a folder nor a .jsonl or .parquet file")
     if not rows:
@@ -60,28 +64,50 @@ def read_input(source: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _json_lines(source: Path) -> Iterator[Any]:
-    for number, line in enumerate(source.read_text().splitlines(), 1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise LuvcError(f"{source}, line {number} is not JSON: {error}") from error
+class _File(BaseModel):
+    """A picture as Hugging Face's datasets write it."""
+
+    bytes: StrictBytes | None = None
+    path: Words | None = None
 
 
-def _row(row: Any, source: Path, number: int) -> dict[str, Any]:
-    image = row.get("image") if isinstance(row, dict) else None
-    if isinstance(image, dict):  # as Hugging Face's datasets write pictures
-        image = image.get("bytes") or image.get("path")
-    if not isinstance(image, (str, bytes)):
-        raise LuvcError(f"{source}, row {number}: `image` must be a path or the bytes of a file")
-    if isinstance(image, str) and not image.startswith("data:"):
-        name, image = row.get("id", image), str((source.parent / image).resolve())
-    else:
-        name = row.get("id")
+class _Row(BaseModel):
+    image: Words | StrictBytes | _File
+    id: Words | int | None = None
+    question: Words | None = None
+
+
+def _table(source: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as parquet
+
+    try:
+        return parquet.read_table(source).to_pylist()
+    except (OSError, ValueError, NotImplementedError) as e:  # Arrow's own are among them
+        raise LuvcError(f"{source} cannot be read as Parquet: {brief(e)}; write it again") from e
+
+
+def _row(data: Any, folder: Path, where: str) -> dict[str, Any]:
+    """A row as the actors take it.
+
+    Args:
+        data: as it was read.
+        folder: where paths begin.
+        where: it stands, for messages.
+    """
+    try:
+        row = _Row.model_validate(data)
+    except ValidationError as e:
+        raise LuvcError(f"{where}: {strict_json.first_error(e)}; mend or leave out the row") from e
+    image, name = row.image, row.id
+    if isinstance(image, _File):
+        image = image.bytes or image.path
+    if not image:
+        raise LuvcError(f"{where}: `image` must be a path or the bytes of a file")
+    if isinstance(image, str) and not is_data_url(image):
+        name, image = image if name is None else name, os.path.abspath(folder / image)
     if name is None:
-        raise LuvcError(f"{source}, row {number}: a row whose `image` is no path needs an `id`")
-    return {"id": str(name), "image": image, "question": row.get("question")}
+        raise LuvcError(f"{where}: a row whose `image` is no path needs an `id`")
+    return {"id": str(name), "image": image, "question": row.question}
 
 
 def done(target: Path) -> set[str]:

@@ -23,7 +23,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Prediction:
     """An answer and how many visual tokens entered the language model for it."""
 
     text: str
@@ -37,8 +37,8 @@ class Answerer(Protocol):
     ratio: float  # of the schedule; 1 where nothing is compressed
     processor: Processor  # of the layouts that are asked about
 
-    def answer(self, batch: Batch) -> list[Reply]:
-        """One reply for each question."""
+    def answer(self, batch: Batch) -> list[Prediction]:
+        """One prediction for each question."""
         ...
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ class BundleAnswerer:
         self.description = vlm.runner.description
         self.ratio = vlm.manifest.layouts[0].schedule.ratio
 
-    def answer(self, batch: Batch) -> list[Reply]:
+    def answer(self, batch: Batch) -> list[Prediction]:
         """Answers of one batch."""
         answers = self.vlm.generate(
             [item.messages for item in batch.items],
@@ -68,7 +68,7 @@ class BundleAnswerer:
             max_new_tokens=self.max_new_tokens,
             temperature=0,
         )
-        return [Reply(a.text, a.visual_tokens) for a in answers]
+        return [Prediction(a.text, a.visual_tokens) for a in answers]
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -99,7 +99,7 @@ class HfAnswerer:
         self.description = f"transformers {transformers.__version__} generate, float32"
         self.ratio = 1.0
 
-    def answer(self, batch: Batch) -> list[Reply]:
+    def answer(self, batch: Batch) -> list[Prediction]:
         """Answers of one batch, one after the other: no padding can change them."""
         return [self._answer(item, batch.layout) for item in batch.items]
 
@@ -107,7 +107,7 @@ class HfAnswerer:
         """Give the model's memory back."""
         del self.model
 
-    def _answer(self, item: Item, layout: str) -> Reply:
+    def _answer(self, item: Item, layout: str) -> Prediction:
         import torch
 
         from ..hugging_face import model_inputs
@@ -119,7 +119,7 @@ class HfAnswerer:
                 **inputs, do_sample=False, max_new_tokens=self.max_new_tokens
             )[0, len(prompt.input_ids) :]
         text = self.processor.tokenizer.decode(out, skip_special_tokens=True)
-        return Reply(text, prompt.layout.visual_tokens)
+        return Prediction(text, prompt.layout.visual_tokens)
 
 
 def load(

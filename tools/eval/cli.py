@@ -12,12 +12,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ... import console
-from ...errors import LuvcError
+from ...errors import LuvcError, printable
 from ...files import whole
 from ...places import check_file
 from ..options import BundleFolder, Threads
 from . import outcome
-from .answering import Answerer, Reply, askable, batches, load
+from .answering import Answerer, Prediction, askable, batches, load
 from .items import Item, is_right, pocket_items, read_jsonl
 from .outcome import Agreement, Verdict
 
@@ -148,33 +148,35 @@ def ask(
     with Progress(*columns, console=console.err, disable=quiet, transient=True) as bar:
         task = bar.add_task("", total=len(asked), right="")
         for batch in batches(answerer, asked, size):
-            for item, reply in zip(batch.items, answerer.answer(batch), strict=True):
-                found[item.id] = verdict(item, reply, rule)
+            for item, prediction in zip(batch.items, answerer.answer(batch), strict=True):
+                found[item.id] = verdict(item, prediction, rule)
             share = sum(v.right for v in found.values()) / len(found)
             bar.update(task, completed=len(found), right=f"{share:.1%} right")
     skipped = Counter(item.task for item in items if item.id not in found)
     return [found[item.id] for item in asked], skipped
 
 
-def verdict(item: Item, reply: Reply, rule: str) -> Verdict:
-    """Whether a reply is right."""
+def verdict(item: Item, prediction: Prediction, rule: str) -> Verdict:
+    """Whether a prediction is right."""
     return Verdict(
         id=item.id,
         task=item.task,
         question=item.question,
         answers=item.answers,
-        prediction=reply.text,
-        right=is_right(reply.text, item.answers, rule),
-        visual_tokens=reply.visual_tokens,
+        prediction=prediction.text,
+        right=is_right(prediction.text, item.answers, rule),
+        visual_tokens=prediction.visual_tokens,
     )
 
 
 def _notes(found: dict) -> None:
     """What the table does not say, on stderr."""
     for task, count in found["skipped"].items():
+        console.err.print("[yellow]not asked[/yellow]", end=" ")
         console.err.print(
-            f"[yellow]not asked[/yellow] {count} of task {task}: the bundle holds no layout for so many "
-            "images; export with one more --images"
+            f"{count} of task {printable(task, 200)}: the bundle holds no layout for so many images; "
+            "export with one more --images",
+            markup=False,
         )
     console.err.print(f"{found['match']} match, {found['seconds']} s", style="dim")
 
@@ -188,7 +190,7 @@ def _check(agreement: Agreement, wanted: float | None) -> None:
         f"({100 * gain.low:+.2f} to {100 * gain.high:+.2f}, paired bootstrap)"
     )
     for question, ours, theirs in agreement.differing[:SHOWN]:
-        console.err.print(f"  {question} {ours!r}, there {theirs!r}", markup=False)
+        console.err.print(f"  {printable(question, 1000)} {ours!r}, there {theirs!r}", markup=False)
     if wanted is not None and same.value < wanted:
         console.err.print(f"[bold red]below[/bold red] the wanted agreement of {wanted:.2%}")
         raise typer.Exit(1)

@@ -1,6 +1,6 @@
 """Questions with known answers: PocketVQA, or a JSONL file of one's own."""
 
-import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from ...engines.bundle.folder import first_error
+from ... import strict_json
 from ...errors import LuvcError
+from ...strict_json import Words
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,12 @@ class _Line(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    question: str
-    answer: str | list[str]
-    image: str | None = None
-    images: list[str] | None = None
-    task: str = "all"
-    id: str | int | None = None
+    question: Words
+    answer: Words | list[Words]
+    image: Words | None = None
+    images: list[Words] | None = None
+    task: Words = "all"
+    id: Words | int | None = None
 
     @model_validator(mode="after")
     def _says_its_images(self) -> "_Line":
@@ -80,14 +81,11 @@ def read_jsonl(path: Path, limit: int | None) -> list[Item]:
     Raises:
         LuvcError: unreadable, or a line is not such an object; names the line.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise LuvcError(f"--data {path} cannot be read: {e}") from e
-    items = []
-    for number, text in enumerate(lines, 1):
-        if text.strip() and (limit is None or len(items) < limit):
-            items.append(_item(path, number, text))
+    items: list[Item] = []
+    for number, data in strict_json.lines(path):
+        if limit is not None and len(items) == limit:
+            break
+        items.append(_item(path, number, data))
     if not items:
         raise LuvcError(f"--data {path} holds no questions")
     if len({item.id for item in items}) < len(items):
@@ -95,17 +93,20 @@ def read_jsonl(path: Path, limit: int | None) -> list[Item]:
     return items
 
 
-def _item(path: Path, number: int, text: str) -> Item:
+def _item(path: Path, number: int, data: Any) -> Item:
     try:
-        line = _Line.model_validate(json.loads(text))
+        line = _Line.model_validate(data)
     except ValidationError as e:
-        raise LuvcError(f"{path}, line {number}: {first_error(e)}") from e
-    except ValueError as e:
-        raise LuvcError(f"{path}, line {number} is not valid JSON: {e}") from e
+        raise LuvcError(
+            f"{path}, line {number}: {strict_json.first_error(e)}; mend the line"
+        ) from e
     images = [path.parent / name for name in line.images or ([line.image] if line.image else [])]
     for image in images:
-        if not image.is_file():
-            raise LuvcError(f"{path}, line {number}: there is no image {image}")
+        if not os.path.isfile(image):
+            raise LuvcError(
+                f"{path}, line {number}: there is no image {str(image)!r:.200}; paths begin at the "
+                "file's folder"
+            )
     answers = (line.answer,) if isinstance(line.answer, str) else tuple(line.answer)
     name = str(number if line.id is None else line.id)
     return Item(name, line.task, line.question, answers, tuple(images))

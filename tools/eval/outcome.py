@@ -1,18 +1,20 @@
 """What an evaluation found, as JSON, table and plot, and how two of them agree."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 from rich.table import Table
+from rich.text import Text
 
-from ...errors import LuvcError
+from ...errors import LuvcError, printable
 from ...files import whole
 from ...places import check_file
+from ...strict_json import Words, read_as
 from .intervals import Share, bootstrap_mean, wilson
 
 INK = "#1e293b"
@@ -78,19 +80,42 @@ def to_json(head: dict[str, Any], verdicts: Sequence[Verdict], skipped: Counter[
     }
 
 
+class _Strict(BaseModel):
+    """Types as they stand in the file."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Task(_Strict):
+    questions: NonNegativeInt
+    right: NonNegativeInt
+    accuracy: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+
+
+class _Answer(_Strict):
+    id: Words
+    question: Words
+    prediction: Words
+    right: bool
+
+
+class _Outcome(_Strict):
+    ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    data: Words
+    answered_by: Words
+    tasks: dict[Words, _Task]
+    answers: list[_Answer]
+
+
 def read(path: Path) -> dict:
     """A file that luvc-eval wrote.
 
     Raises:
         LuvcError: unreadable or something else.
     """
-    try:
-        data = json.loads(path.read_text())
-        if not isinstance(data, dict) or not {"tasks", "answers", "ratio"} <= data.keys():
-            raise ValueError("it has no answers")
-    except (OSError, ValueError) as e:
-        raise LuvcError(f"{path} is not a file that luvc-eval wrote: {e}") from e
-    return data
+    return read_as(_Outcome, path, "luvc-eval --output").model_dump()
 
 
 def compare(ours: dict, theirs: dict) -> Agreement:
@@ -120,7 +145,9 @@ def compare(ours: dict, theirs: dict) -> Agreement:
 def table(data: dict, other: dict | None = None) -> Table:
     """Accuracy per task, beside another outcome's."""
     found = Table(
-        title=f"{data['data']}: {data['answered_by']}", title_justify="left", title_style="bold"
+        title=_plain(f"{data['data']}: {data['answered_by']}"),
+        title_justify="left",
+        title_style="bold",
     )
     found.add_column("task")
     names = ["questions", "right", "accuracy, %", "95 % interval"]
@@ -129,7 +156,7 @@ def table(data: dict, other: dict | None = None) -> Table:
     for task, row in data["tasks"].items():
         style = "bold" if task == OVERALL else None
         cells = [
-            task,
+            _plain(task),
             str(row["questions"]),
             str(row["right"]),
             f"{100 * row['accuracy']:.1f}",
@@ -142,6 +169,11 @@ def table(data: dict, other: dict | None = None) -> Table:
             found.add_section()
         found.add_row(*cells, style=style)
     return found
+
+
+def _plain(text: str) -> Text:
+    """Words of a file, which are no markup and no orders to a terminal."""
+    return Text(printable(text, 200))
 
 
 def check_plot(path: Path | None) -> None:

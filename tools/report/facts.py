@@ -1,10 +1,11 @@
 """What a report says of a bundle, gathered from its manifest, config and validation reports."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from ...dtypes import DTYPES
 from ...engines.bundle.folder import Bundle
@@ -17,6 +18,7 @@ from ...exporter.config import SOLVER
 from ...exporter.layouts import replan
 from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.report import human, notes, stage_rows
+from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
 from ..eval import outcome
 
@@ -133,6 +135,54 @@ def export_command(manifest: Manifest, target: str) -> str:
     return " ".join([*parts, f"--output {target}"])
 
 
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Settings(_Part):
+    batches: list[int]
+    rounds: int
+    threads: int
+
+
+class _Machine(_Part):
+    cpu: Words
+    cores: int
+
+
+class _System(_Part):
+    model: Words | None = None
+
+
+class _Measured(_Part):
+    median: FiniteFloat
+
+
+class _Positive(_Part):
+    median: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Case(_Part):
+    batch: int
+    system: Words
+    pixels_ms: _Measured | None
+    vision_ms: _Measured | None
+    prefill_ms: _Measured | None
+    first_token_ms: _Positive
+    decode_ms_per_token: _Measured | None
+
+
+class _Bench(_Part):
+    """What the page shows of a report of luvc-bench."""
+
+    date: Words
+    command: Words
+    settings: _Settings
+    machine: _Machine
+    systems: list[_System]
+    cases: list[_Case]
+
+
 def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
     """A luvc-bench report.
 
@@ -141,9 +191,7 @@ def read_bench(path: Path | None, manifest: Manifest) -> dict[str, Any] | None:
     """
     if path is None:
         return None
-    data = read_json(path)
-    if not isinstance(data, dict) or not {"cases", "systems", "settings", "machine"} <= data.keys():
-        raise LuvcError(f"{path} is not a luvc-bench report; write one with luvc-bench --output")
+    data = read_as(_Bench, path, "luvc-bench --output").model_dump()
     if manifest.model not in (models := {s.get("model") for s in data["systems"]}):
         raise LuvcError(
             f"{path} measured {', '.join(map(str, models))}, this bundle was made from {manifest.model}: "
@@ -173,18 +221,6 @@ def read_accuracy(paths: Sequence[Path]) -> dict[str, Any] | None:
     return {"title": data.pop(), "tasks": tasks, "runs": runs, "curves": lines if several else []}
 
 
-def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        LuvcError: cannot be read.
-    """
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise LuvcError(f"{path} cannot be read as JSON: {e}") from e
-
-
 def latency(bench: dict[str, Any]) -> list[dict[str, Any]]:
     """Medians of a luvc-bench report, a group per batch size."""
     groups = []
@@ -194,5 +230,6 @@ def latency(bench: dict[str, Any]) -> list[dict[str, Any]]:
             {"name": c["system"]} | {key: c[key]["median"] if c[key] else 0.0 for _, key in ROWS}
             for c in rows
         ]
-        groups.append({"batch": batch, "rows": found})
+        if found:
+            groups.append({"batch": batch, "rows": found})
     return groups
