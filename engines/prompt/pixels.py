@@ -77,13 +77,18 @@ def made_size(processor: Any, size: tuple[int, int]) -> tuple[int, int]:
     width, height = size
     if getattr(processor, "do_pad", False) and hasattr(processor, "pad_to_square"):
         width = height = max(size)
-    wanted = dict(getattr(processor, "size", None) or {})
+    wanted = _size(processor, "size")
     short = wanted.get("shortest_edge")
     if short and not wanted.get("longest_edge") and _follows(processor):
         least = min(width, height)
         if least < short:
             width, height = int(short * width / least), int(short * height / least)
     return width, height
+
+
+def _size(processor: Any, name: str) -> dict[str, Any]:
+    """A setting of sizes, where there is one."""
+    return dict(getattr(processor, name, None) or {})
 
 
 def _follows(processor: Any) -> bool:
@@ -95,6 +100,14 @@ def _follows(processor: Any) -> bool:
 
 def _check_made(processor: Any, image: Any, megapixels: float) -> None:
     width, height = made_size(processor, image.size)
+    for name in ("size", "crop_size", "pad_size"):  # a stranger's may be any
+        fixed = _size(processor, name)
+        if (fixed.get("width") or 1) * (fixed.get("height") or 1) > megapixels * 1e6:
+            raise LuvcError(
+                f"this model's processor makes pictures of {fixed['width']}x{fixed['height']} pixels "
+                f"({name}), the limit is {megapixels:g} megapixels: mend preprocessor_config.json and "
+                "export"
+            )
     if width * height > megapixels * 1e6:
         raise LuvcError(
             f"the image has {image.width}x{image.height} pixels, of which this model's processor makes "
@@ -106,11 +119,13 @@ def _process(
     processor: Any, images: Sequence[Any], layout: Layout, megapixels: float
 ) -> np.ndarray:
     images = to_layout(processor, images, layout)
-    for image in images:
-        _check_made(processor, image, megapixels)
     try:
+        for image in images:
+            _check_made(processor, image, megapixels)
         found = processor([images], return_tensors="np", **layout.processor_options)
-    except ValueError as e:  # it refuses extreme shapes in its own words
+    except (LuvcError, MemoryError):
+        raise
+    except Exception as e:  # extreme shapes, in its own words, or settings of strangers
         sizes = ", ".join(f"{i.width}x{i.height}" for i in images)
         raise LuvcError(
             f"the image processor refuses pictures of {sizes} pixels: {brief(e)}"

@@ -17,6 +17,7 @@ from ..bundle.folder import Bundle
 from ..bundle.manifest import Layout
 from . import layouts
 from .chat_template import ChatTemplate
+from .loading import read_pretrained
 from .messages import (
     Message,
     Messages,
@@ -97,19 +98,23 @@ class Processor:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The Hugging Face tokenizer (no code of the bundle is run)."""
+        """The Hugging Face tokenizer (no code of the bundle is run).
+
+        Raises:
+            LuvcError: it cannot be read.
+        """
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(
-            self.bundle.processor, local_files_only=True, trust_remote_code=False
-        )
+        return self._read(AutoTokenizer, "the tokenizer's files")
 
     @cached_property
     def image_processor(self) -> Any:
-        """The Hugging Face image processor."""
-        return ImageProcessor.from_pretrained(
-            self.bundle.processor, local_files_only=True, trust_remote_code=False
-        )
+        """The Hugging Face image processor.
+
+        Raises:
+            LuvcError: it cannot be read.
+        """
+        return self._read(ImageProcessor, "preprocessor_config.json")
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -125,7 +130,7 @@ class Processor:
     @cached_property
     def _longest_token(self) -> int:
         """No token stands for more characters than this."""
-        return max(map(len, self.tokenizer.get_vocab()))
+        return max(map(len, self.tokenizer.get_vocab()), default=1)
 
     def prepare(self) -> None:
         """Load tokenizer, template and image processor now rather than with the first prompt."""
@@ -176,6 +181,10 @@ class Processor:
             return {"type": "image", "image": visual}
 
         return with_visuals(turns, shown)
+
+    def _read(self, auto: Any, what: str) -> Any:
+        folder = self.bundle.processor
+        return read_pretrained(auto, folder, what, str(folder), "export the bundle again")
 
     def _open(self, part: Turn) -> Visual:
         return open_visual(part, self.megapixels)

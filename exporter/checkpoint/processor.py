@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import strict_json
+from ...engines.prompt.loading import read_pretrained
 from ...engines.prompt.pixels import ImageProcessor
 from ...errors import LuvcError, brief
 
@@ -55,9 +56,4 @@ def _processor_template(folder: Path, source: str) -> str | None:
 
 
 def _read(auto: Any, folder: Path, source: str, what: str) -> Any:
-    try:
-        return auto.from_pretrained(str(folder), trust_remote_code=False)
-    except (LuvcError, MemoryError):
-        raise
-    except Exception as e:  # readers raise what they like, the tokenizer's a plain Exception
-        raise LuvcError(f"{source}: {what} cannot be read: {brief(e)}") from e
+    return read_pretrained(auto, folder, what, source, "mend or fetch it again")
