@@ -129,10 +129,13 @@ class Rows:
             for p, s in zip(prompts, seconds or [()] * len(prompts), strict=True)
         ]
         visual: np.ndarray | None = None
+        ids = right_pad(prompts)
         if layout.images:
             visual = np.stack([np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts])
+            # their embeddings are not looked up: the image's id may lie behind the vocabulary
+            ids[np.arange(len(prompts))[:, None], visual] = 0
         feed = PrefillFeed(
-            input_ids=right_pad(prompts),
+            input_ids=ids,
             visual_embeds=visual_embeds,
             visual_index=visual,
             position_ids=right_pad([positions for positions, _ in placed]),

@@ -187,6 +187,7 @@ class Sampler:
             )
         if s.repetition_penalty != 1:
             seen = np.fromiter(self._seen, np.int64)
+            seen = seen[seen < len(scores)]  # an image's id may lie behind the vocabulary
             value = scores[seen]
             p = s.repetition_penalty
             scores[seen] = np.where(value > 0, value / p, value * p)

@@ -5,12 +5,15 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from luvc.exporter.vision.graph import VisionGraph
 from luvc.tools.hugging_face import model_inputs
 
 from . import reference
-from .gallery import QUESTION, names, pictures, question
+from .checkpoints import write
+from .gallery import QUESTION, Gallery, names, pictures, question
+from .prompts import tokenizer
 
 
 @pytest.mark.cell("ratio 1")
@@ -52,3 +55,26 @@ def test_inputs_for_hugging_face_are_those_of_its_processor(gallery, name):
     assert given.keys() == wanted.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(given[key], value, atol=1e-6, rtol=0, check_dtype=False)
+
+
+def test_an_image_token_behind_the_vocabulary(tmp_path):
+    """As in PaliGemma's first checkpoints: nothing looks its embedding up."""
+    folder = tmp_path / "checkpoints" / "paligemma"
+    tokens = tokenizer("paligemma")
+    write("paligemma", folder, image_token_index=len(tokens))
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text().replace("<image>", "<unused>"))
+    config = folder / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("<image>", "<unused>"))
+    changed = AutoTokenizer.from_pretrained(folder)
+    changed.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    assert changed.convert_tokens_to_ids("<image>") == len(tokens), "behind every row"
+    changed.save_pretrained(folder)
+    gallery = Gallery(tmp_path)
+    model, proc = gallery.hugging_face("paligemma")
+    vlm = gallery.in_pytorch("paligemma", ratio=1)
+    assert vlm.manifest.language.image_token_id == vlm.manifest.language.vocab_size
+    shown = pictures(vlm.manifest.layouts[0].image_size, 1)
+    wanted = reference.generate(model, proc, shown, QUESTION, 16)
+    for options in ({}, {"repetition_penalty": 1.0001}):
+        assert vlm.generate(question(shown), max_new_tokens=16, **options).token_ids == wanted
