@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .. import strict_json
 from ..engines.bundle.manifest import Dtype
-from ..engines.bundle.schedule import Schedule, Solver
+from ..engines.bundle.schedule import Schedule, Solver, check_band
 from ..errors import LuvcError
 from .planning.defaults import DEFAULTS, SolverOptions
 
@@ -125,6 +125,7 @@ class ExportConfig(BaseModel):
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
+            check_band(self.solver.band, self.solver.cutoff)
             if self.solver.match and not self.solver.oim_share:
                 raise ValueError(
                     "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give "

@@ -152,7 +152,7 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
     s, found = layout.schedule, []
     if layout.tiles == 1 and layout.processor_options:  # those that keep its processor from cutting
         found.append("one tile per picture; the model's own processor may cut large ones into more")
-    if s == Schedule(ratio=s.ratio, cutoff=s.cutoff, signal=s.signal, scope=s.scope):
+    if not (s.vision or s.language):
         return [*found, "no compression: the bundle equals the unmodified model"]
     found += _merge_notes(problem, s)
     if not s.vision:
@@ -165,8 +165,10 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
             f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {problem.decoder.layers} "
             "language layers: it would stand before the first, or where the rest is dropped anyway"
         )
+    if s.scored:
+        found.append(f"the visual tokens that stay are chosen by {s.score}")
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
-    if rough and s.cutoff < 1:
+    if rough and (s.band == "high" or s.cutoff < 1):
         found.append(
             f"keeps {', '.join(map(str, rough))} are not 7-smooth (slower FFT plugins): smooth counts "
             "are too coarse for this ratio"
@@ -233,7 +235,7 @@ def validation_table(report: Report) -> list[RenderableType]:
     lines += [
         Text.from_markup(
             f"[yellow]before layer {k.layer} {k.alike:.0%} of the tokens score alike[/yellow], so which of "
-            "them stay says little: try --cutoff 0.25 or --signal raw"
+            "them stay says little: try another --band, --cutoff or --signal"
         )
         for k in report.kept
         if k.alike > ALIKE

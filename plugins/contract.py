@@ -41,6 +41,7 @@ class Operator:
     Attributes:
         folder: package with the operator's forms, each a module of the same name everywhere:
             reference, onnx_body, launch, cuda and tensorrt.
+        optional: the last attributes, where graphs of earlier versions lack them; 0 there.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Operator:
     attributes: tuple[str, ...]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    optional: tuple[str, ...] = ()
 
     @property
     def function(self) -> str:

@@ -117,7 +117,7 @@ def _described(operator: Operator, describe, trtp):
 
     def function(*tensors, **attributes):
         _check_inputs(operator, tensors)
-        return describe(*tensors, **attributes)
+        return describe(*tensors, **(dict.fromkeys(operator.optional, 0) | attributes))
 
     descs = (trtp.TensorDesc,) * len(operator.outputs)
     returns = descs[0] if len(descs) == 1 else tuple[descs]
@@ -128,15 +128,15 @@ def _described(operator: Operator, describe, trtp):
 def _compiled(operator: Operator, compile_, trtp):
     """The function for trtp.aot_impl: (entry, PTX, launch parameters, extra integers).
 
-    TensorRT passes all attributes by position, followed by the outputs and the tactic; the
+    TensorRT passes the node's attributes by position, followed by the outputs and the tactic; the
     operators have one tactic and learn nothing from the outputs.
     """
 
     def function(*values):
         inputs = len(operator.inputs)
-        attributes = values[inputs : inputs + len(operator.attributes)]
-        named = dict(zip(operator.attributes, attributes, strict=True))
-        planned, grid, scalars = compile_(*values[:inputs], **named)
+        given = dict(zip(operator.attributes, values[inputs:-2], strict=False))
+        attributes = dict.fromkeys(operator.optional, 0) | given
+        planned, grid, scalars = compile_(*values[:inputs], **attributes)
         x, y, z = grid
         params = trtp.KernelLaunchParams(grid_x=x, grid_y=y, grid_z=z, block_x=planned.threads)
         integers = trtp.SymIntExprs.from_tuple([trtp.SymInt32(value) for value in scalars])

@@ -111,7 +111,7 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
     table = Table("layout", "takes")
     for name in ("asked", "prefill", "vision", "both"):
         table.add_column(name, justify="right")
-    for name in ("visual tokens", "by language layer"):
+    for name in ("visual tokens", "by language layer", "chosen by"):
         table.add_column(name)
     table.add_column("caches, MiB", justify="right")
     for x in layouts:
@@ -119,7 +119,8 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
         stages = ", ".join(f"{s['first']}-{s['last']}: {s['visual']}" for s in x["stages"])
         tokens = f"{x['baseline_visual_tokens']} -> {x['visual_tokens']}"
         caches = f"{x['cache_bytes'] / 2**20:.1f}"
-        table.add_row(x["name"], _takes(x), _asked(x["schedule"]), *ratios, tokens, stages, caches)
+        asked, score = _asked(x["schedule"]), _score(x["schedule"])
+        table.add_row(x["name"], _takes(x), asked, *ratios, tokens, stages, score, caches)
     return table
 
 
@@ -140,6 +141,14 @@ def _asked(schedule: dict[str, Any]) -> str:
     """The ratio that was asked for; a schedule of one's own may name none."""
     own = schedule["ratio"] == 1 and (schedule["vision"] or schedule["language"])
     return "a schedule" if own else f"{schedule['ratio']:g}x"
+
+
+def _score(schedule: dict[str, Any]) -> str:
+    """What the SPU keeps tokens by; nothing where it keeps all or none."""
+    from ..engines.bundle.schedule import Schedule
+
+    found = Schedule.model_validate(schedule)
+    return found.score if found.scored else ""
 
 
 def _engine_table(engines: list[dict[str, Any]]) -> Table:

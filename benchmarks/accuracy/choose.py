@@ -107,7 +107,7 @@ def measured(study: Study, journal: Journal) -> Callable[[SolverOptions], Right]
         method = luvc("options", "", options=options)
         plans = _plans(study, method.plan)
         match = options.match and any(plan and plan.merges for plan in plans)
-        key = (plans, options.cutoff, options.signal, options.scope, match)
+        key = (plans, *options.scoring.values(), match)
         if key not in known:
             rows = {
                 r: journal.once(f"{astuple(options)} at {r:g}", partial(entry, study, method, r, 0))

@@ -16,6 +16,7 @@ from .plans import Budget, Plan
 from .selections import Selection
 from .vision import Seen
 
+HIGH = replace(DEFAULTS, band="high", cutoff=0.05)
 SEEDS = 5
 """Draws of everything random."""
 
@@ -99,7 +100,7 @@ def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = D
     raw, image = options.signal == "raw", options.scope == "image"
 
     def rule(_: Draws, pictures: int) -> Rule:
-        return scores.spectrum(options.cutoff, raw, pictures if image else 1)
+        return scores.spectrum(options.cutoff, raw, pictures if image else 1, options.band)
 
     return Method(name, kind, note, plans.luvc(options), rule, match=options.match, options=options)
 
@@ -147,6 +148,9 @@ _LUVC = (
     Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
            lambda *_: scores.spectrum()),
     *_variants(),
+    luvc("band high", "SPU scores what a low-pass takes away", options=HIGH),
+    luvc("band high 0", "SPU scores the distance from the mean token",
+         options=replace(HIGH, cutoff=0.0)),
     _score("cosine", "score: cosine of a token and its low-pass"),
     _score("residual", "score: least distance from the low-pass"),
     _score("share", "score: norm of the low-pass / norm of the token"),

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from luvc.engines.bundle.schedule import Band
 from luvc.exporter.planning.defaults import DEFAULTS
-from luvc.plugins.scores.spectrum.contract import cutoff_bin
+from luvc.plugins.scores.spectrum.contract import BANDS, cutoff_bin
 from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens.reference import take_rows
 
@@ -18,17 +19,21 @@ from .draws import Draws
 from .language import Kept, LayerInput, Rule, top
 
 
-def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -> Rule:
-    """The SPU as the product runs it: energy after the ideal low-pass.
+def spectrum(
+    rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1, band: Band = DEFAULTS.band
+) -> Rule:
+    """The SPU as the product runs it: energy of a band.
 
     Args:
-        rho: share of the spectrum that is kept.
+        rho: share of the spectrum that passes the low-pass.
         raw: score the hidden states instead of the layer's normalised input.
         groups: runs of visual tokens that are scored apart with equal quotas (pictures).
+        band: what passes, or what the low-pass takes away.
     """
 
     def rule(entering: LayerInput, keep: int) -> Kept:
-        length, energy = entering.visual.shape[1] // groups, energies(entering, rho, raw, groups)
+        length = entering.visual.shape[1] // groups
+        energy = energies(entering, rho, raw, groups, band)
         if groups == 1:
             return Kept(top(energy, keep))
         best = top(energy.reshape(-1, length), keep // groups).unflatten(0, (-1, groups))
@@ -37,12 +42,15 @@ def spectrum(rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1) -
     return rule
 
 
-def energies(entering: LayerInput, rho: float, raw: bool = False, groups: int = 1) -> Tensor:
+def energies(
+    entering: LayerInput, rho: float, raw: bool = False, groups: int = 1, band: Band = "low"
+) -> Tensor:
     """What the product's SPU scores tokens by, float32 [B, V_l]; arguments as in `spectrum`."""
     signal = entering.hidden if raw else entering.normed()
     length = entering.visual.shape[1] // groups
     bins = cutoff_bin(rho, length)
-    return spectrum_score(signal, entering.visual, twiddle(length), bins, groups)[:, 0]
+    number = BANDS.index(band)
+    return spectrum_score(signal, entering.visual, twiddle(length), bins, groups, number)[:, 0]
 
 
 def low_pass(x: Tensor, rho: float) -> Tensor:

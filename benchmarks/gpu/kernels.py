@@ -12,6 +12,7 @@ with CUDA, cuda-bindings and NVRTC, not pydantic.
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,7 +32,7 @@ from .timing import Captured, Clock
 
 SHAPES = [(1, 256, 896), (1, 1024, 3584), (1, 4096, 4096), (8, 1024, 4096), (1, 16384, 3584)]
 DTYPES = ("float16", "bfloat16", "float32")
-LENGTHS = [1, 2, 16, 49, 105, 144, 196, 256, 576, 729, 1000, 1001, 1009, 1024, 1440, 2048, 2816, 3328,
+LENGTHS = [1, 2, 16, 49, 105, 144, 196, 256, 576, 729, 1000, 1001, 1009, 1024, 1440, 2018, 2048, 2816, 3328,
            4096, 4590, 5760, 5824, 6144, 8192, 8788, 16384, 17408, 20011]  # fmt: skip
 IN_GROUPS = [(105, 3), (576, 3), (2816, 11), (3027, 3), (3328, 13)]
 FEW = [144, 1009, 1024, 8192]  # one length of each kernel and of a long select, for memory checkers
@@ -42,18 +43,20 @@ REPEATS, MOST_SETS = 30, 300
 
 
 def all_sizes(few: bool = False) -> list[Sizes]:
-    """What is checked; every length in every type, channels odd and even, one pass and several."""
+    """What is checked; every length in every type and band, channels odd and even, some passes."""
     if few:
         shapes = [*((V, 12) for V in FEW), *MULTI_PASS]
         typed = zip(shapes, cycle(DTYPES), strict=False)
-        return [Sizes(V, channels=D, dtype=d) for (V, D), d in typed]
+        one = [Sizes(V, channels=D, dtype=d) for (V, D), d in typed]
+        return [*one, *(replace(sizes, band=1) for sizes in one)]
     pairs = [*((V, 1) for V in LENGTHS), *IN_GROUPS]
     once = [
         Sizes(V, groups, batch=2, channels=40 if d == "float16" else 13, dtype=d)
         for V, groups in pairs
         for d in DTYPES
     ]
-    return [*once, *(Sizes(V, channels=D, dtype=d) for V, D in MULTI_PASS for d in DTYPES)]
+    several = [Sizes(V, channels=D, dtype=d) for V, D in MULTI_PASS for d in DTYPES]
+    return [replace(sizes, band=band) for sizes in (*once, *several) for band in (0, 1)]
 
 
 def checked(sizes: Sizes) -> dict[str, Any]:

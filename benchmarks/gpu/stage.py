@@ -28,10 +28,11 @@ class Sizes:
     batch: int = 1
     channels: int = 40
     dtype: str = "float16"
+    band: int = 0
 
     @property
     def cutoff(self) -> int:
-        """An eighth of the bins of a group, as with a cutoff of 0.25."""
+        """An eighth of the bins of a group, as with a cutoff of 0.25, whatever the band."""
         return self.tokens // self.groups // 8
 
     @property
@@ -43,7 +44,9 @@ class Sizes:
     def plans(self) -> tuple[Launch, ...]:
         """Of score, select and gather."""
         return (
-            score_launch(self.tokens, self.groups, self.channels, self.cutoff, self.dtype),
+            score_launch(
+                self.tokens, self.groups, self.channels, self.cutoff, self.band, self.dtype
+            ),
             select_launch(self.tokens, self.groups, self.keep),
             gather_launch(self.channels, self.dtype),
         )
@@ -127,7 +130,7 @@ def check(sizes: Sizes, device: str = "cuda") -> dict:
     stage = Stage(sizes, torch.from_numpy(index), device=device)
     stage.run(hidden.to(device))
     visual = np.take_along_axis(hidden.double().numpy(), index[..., None], 1)
-    wanted = energies(visual, sizes.groups, sizes.cutoff)
+    wanted = energies(visual, sizes.groups, sizes.cutoff, sizes.band)
     parts, positions = stage.energies.cpu(), stage.positions.cpu()
     summed = parts.double().sum(1).numpy()
     # from the kernel's own energies, added in its order, so that select is compared exactly
@@ -141,6 +144,7 @@ def check(sizes: Sizes, device: str = "cuda") -> dict:
         "groups": sizes.groups,
         "channels": sizes.channels,
         "dtype": sizes.dtype,
+        "band": sizes.band,
         "kernel": stage.score_plan.source,
         "relative_error": float(np.abs(summed - wanted).max() / wanted.max()),
         "select_exact": _equal(stage.selected, selected),
@@ -148,13 +152,14 @@ def check(sizes: Sizes, device: str = "cuda") -> dict:
     }
 
 
-def energies(x: np.ndarray, groups: int, cutoff: int) -> np.ndarray:
+def energies(x: np.ndarray, groups: int, cutoff: int, band: int = 0) -> np.ndarray:
     """The definition in float64: x [B, V, D] -> [B, V]."""
     B, V, D = x.shape
     spectrum = np.fft.rfft(x.reshape(B, groups, -1, D), axis=2)
     spectrum[:, :, cutoff + 1 :] = 0
     low = np.fft.irfft(spectrum, V // groups, axis=2)
-    return (low**2).sum(-1).reshape(B, V)
+    found = x - low.reshape(x.shape) if band else low
+    return (found**2).sum(-1).reshape(B, V)
 
 
 def _equal(ours, theirs) -> bool:

@@ -12,6 +12,29 @@ from .bounded import Factor, Layers, Line, Tokens
 Axis = Literal["width", "height"]
 Signal = Literal["normed", "raw"]
 Scope = Literal["prompt", "image"]
+Band = Literal["low", "high"]
+
+
+WIDEST = 0.5
+"""Largest cutoff of band "high": every stage of two tokens or more has frequencies above it."""
+
+
+def check_band(band: Band, cutoff: float) -> None:
+    """Refuse a band that holds nothing to tell tokens by.
+
+    Raises:
+        ValueError: "low" at cutoff 0, where only the mean passes, or "high" above WIDEST.
+    """
+    if band == "low" and cutoff == 0:
+        raise ValueError(
+            "cutoff 0 with band low scores the mean token alone, so that all score alike: give a cutoff "
+            "above 0, or band high"
+        )
+    if band == "high" and cutoff > WIDEST:
+        raise ValueError(
+            f"cutoff {cutoff:g} with band high takes too much away: give a cutoff of at most {WIDEST:g}, "
+            "such as 0.05, or band low"
+        )
 
 
 def groups_of(scope: Scope, images: int) -> int:
@@ -47,7 +70,9 @@ class Schedule(Frozen):
         ratio: baseline language-model prefill FLOPs / compressed, as asked for.
         vision: OIM steps, in order of layer.
         language: SPU stages, in order of layer, keeps not rising.
-        cutoff: share of the spectrum the low-pass keeps (rho), in (0, 1]; 1 scores tokens as they are.
+        cutoff: share of the spectrum that passes the low-pass (rho); see check_band.
+        band: "low" scores what passes (all of it at cutoff 1: tokens as they are), "high" what the
+            low-pass takes away: the token less its low-pass, less the mean token at cutoff 0.
         signal: "normed" scores the layer's normalised input, "raw" the hidden states.
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
         match: OIM merges the most similar neighbours instead of fixed groups.
@@ -56,7 +81,8 @@ class Schedule(Frozen):
     ratio: Annotated[Factor, Field(ge=1)] = 1.0
     vision: Annotated[tuple[Merge, ...], Field(max_length=1024)] = ()
     language: Annotated[tuple[Prune, ...], Field(max_length=1024)] = ()
-    cutoff: float = Field(default=1.0, gt=0, le=1)
+    cutoff: float = Field(default=1.0, ge=0, le=1)
+    band: Band = "low"
     signal: Signal = "normed"
     scope: Scope = "prompt"
     match: bool = False
@@ -72,7 +98,16 @@ class Schedule(Frozen):
         steps = [m.layer for m in self.vision]
         if steps != sorted(steps):
             raise ValueError(f"vision layers must not fall, got {steps}")
+        check_band(self.band, self.cutoff)
         return self
+
+    @property
+    def score(self) -> str:
+        """What the SPU keeps tokens by, for people."""
+        if self.band == "high":
+            low = f"its low-pass at {self.cutoff:g}" if self.cutoff else "the mean token"
+            return f"how far a token is from {low}"
+        return f"a token's energy below {self.cutoff:g}" if self.cutoff < 1 else "a token's energy"
 
     @property
     def scored(self) -> list[int]:

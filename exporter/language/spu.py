@@ -40,7 +40,7 @@ class Pruner(nn.Module):
         visual: V, those entering the stage.
         keep: k; 0 leaves all visual rows out without scoring.
         groups: equal runs that are scored apart (1 for the whole prompt).
-        schedule: cutoff and signal.
+        schedule: band, cutoff and signal.
     """
 
     def __init__(self, visual: int, keep: int, groups: int, schedule: Schedule):
@@ -50,7 +50,8 @@ class Pruner(nn.Module):
         self.keep = keep
         self.groups = groups
         self.cutoff = contract.cutoff_bin(schedule.cutoff, length)
-        self.filtered = not contract.keeps_all(self.cutoff, length)
+        self.band = contract.BANDS.index(schedule.band)
+        self.filtered = contract.filters(schedule.band, self.cutoff, length)
         self.normed = schedule.signal == "normed"
         if self.filtered:
             self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
@@ -91,7 +92,7 @@ class Pruner(nn.Module):
         if not self.filtered:
             return reference.energy(signal, tokens.visual_index)
         return torch.ops.luvc.spectrum_score(
-            signal, tokens.visual_index, self.twiddle, self.cutoff, self.groups
+            signal, tokens.visual_index, self.twiddle, self.cutoff, self.groups, self.band
         )
 
 

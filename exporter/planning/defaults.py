@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ...engines.bundle.schedule import Schedule, Scope, Signal, Solver
+from ...engines.bundle.schedule import Band, Schedule, Scope, Signal, Solver
 
 Keeps = Literal["geometric", "linear"]
 
@@ -26,7 +26,8 @@ class SolverOptions:
     """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
 
     Attributes:
-        cutoff: share of the spectrum that the SPU's low-pass keeps; see Schedule.
+        cutoff: share of the spectrum that passes the SPU's low-pass; see Schedule.
+        band: which side of the cutoff it scores; see Schedule.
         signal: hidden states that it scores; see Schedule.
         scope: what it scores together; see Schedule.
         match: OIM merges the most similar neighbours; see Schedule.
@@ -36,9 +37,19 @@ class SolverOptions:
         oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
     """
 
-    cutoff: Annotated[float, Field(gt=0, le=1)] = field(
+    cutoff: Annotated[float, Field(ge=0, le=1)] = field(
         default=_SCHEDULE.cutoff,
-        metadata=_typed("Share of the spectrum the SPU's low-pass keeps; 1 leaves the filter out."),
+        metadata=_typed(
+            "Share of the spectrum that passes the SPU's low-pass; 1 leaves the filter out, 0 is the mean "
+            "token."
+        ),
+    )
+    band: Band = field(
+        default=_SCHEDULE.band,
+        metadata=_typed(
+            "What the SPU scores: low, what passes, or high, what the low-pass takes away (cutoff 0.5 at "
+            "most)."
+        ),
     )
     signal: Signal = field(
         default=_SCHEDULE.signal,
@@ -75,6 +86,11 @@ class SolverOptions:
         ),
     )
 
+    @property
+    def scoring(self) -> dict[str, Any]:
+        """What a schedule says of how tokens are scored, as fields of Schedule."""
+        return {name: getattr(self, name) for name in ("cutoff", "band", "signal", "scope")}
+
     def recorded(self, ratio: float) -> Solver:
         """What a manifest keeps of the options, beside the ratio they were asked with."""
         return Solver(ratio=ratio, **asdict(self))
@@ -95,6 +111,7 @@ def shown(value: Any) -> str:
 DEFAULTS = SolverOptions()
 PAPER = SolverOptions(
     cutoff=0.25,
+    band="low",
     signal="normed",
     scope="prompt",
     match=False,

@@ -8,7 +8,8 @@ fused kernels compute. Letters: D hidden size, N vision tokens, V visual tokens,
 from dataclasses import dataclass
 
 from ...engines.bundle.manifest import LayerType
-from ...plugins.scores.spectrum.contract import keeps_all
+from ...engines.bundle.schedule import Band
+from ...plugins.scores.spectrum.contract import filters
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,21 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class SpuCost:
-    """What one SPU stage scores: `tokens` per group, bins up to `cutoff`, `groups` runs."""
+    """What one SPU stage scores: `groups` runs of `tokens` each, in a band of bins at `cutoff`."""
 
     tokens: int
     cutoff: int
     groups: int = 1
+    band: Band = "low"
 
     def flops(self, hidden: int) -> float:
         """The truncated-basis form: project on 2 (cutoff + 1) rows and back, square and add.
 
-        Where the filter keeps every bin it is left out.
+        Band "high" subtracts that from the signal first; where band "low" has every bin, the filter
+        is left out.
         """
-        basis = 0 if keeps_all(self.cutoff, self.tokens) else 2 * (self.cutoff + 1)
-        return self.groups * self.tokens * hidden * (4.0 * basis + 2)
+        basis = 2 * (self.cutoff + 1) if filters(self.band, self.cutoff, self.tokens) else 0
+        return self.groups * self.tokens * hidden * (4.0 * basis + 2 + (self.band == "high"))
 
 
 def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType) -> float:

@@ -58,7 +58,8 @@ class Problem:
         for prune in schedule.language:
             if prune.keep:
                 length = V // groups
-                stages.append(flops.SpuCost(length, cutoff_bin(schedule.cutoff, length), groups))
+                cutoff = cutoff_bin(schedule.cutoff, length)
+                stages.append(flops.SpuCost(length, cutoff, groups, schedule.band))
             V = prune.keep
         return tuple(stages)
 

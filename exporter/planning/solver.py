@@ -30,7 +30,7 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
         LuvcError: no schedule lands in [ratio, 1.02 ratio]; names what is feasible.
     """
     if ratio == 1:
-        return Schedule(ratio=1, cutoff=options.cutoff, signal=options.signal, scope=options.scope)
+        return Schedule(ratio=1, **options.scoring)
     solver = _Solver(problem, ratio, options)
     for eliminate in (True, False):
         for vision in solver.vision_steps():
@@ -145,9 +145,7 @@ class _Solver:
             ratio=self.ratio,
             vision=vision,
             language=tuple(stages),
-            cutoff=options.cutoff,
-            signal=options.signal,
-            scope=options.scope,
+            **options.scoring,
             match=options.match and bool(vision),
         )
 

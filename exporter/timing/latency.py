@@ -156,9 +156,7 @@ class _Bench:
             write_probe(self.prepared.family, layers, folder)
         schedule = Schedule(
             language=() if keep is None else (Prune(layer=1, keep=keep),),
-            cutoff=config.solver.cutoff,
-            signal=config.solver.signal,
-            scope=config.solver.scope,
+            **config.solver.scoring,
         )
         changes = {"model": str(folder), "schedule": Schedule(), "ratio_of": "flops"}
         asked = config.model_copy(update=changes | {"images": _pictured(config)})
@@ -206,9 +204,7 @@ def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
         "decoder": replace(problem.decoder, layers=0).__dict__,
         "text": problem.text_tokens,
         "visual": problem.visual_tokens(()),
-        "cutoff": config.solver.cutoff,
-        "signal": config.solver.signal,
-        "scope": config.solver.scope,
+        **config.solver.scoring,
         "capacity": config.text_capacity,
     }
 

@@ -43,7 +43,9 @@ class Creator : public IPluginCreatorV3One {
     // Fields are the attributes and, from a serialized engine, the compiled kernel.
     IPluginV3* create(PluginFieldCollection const& fields) const {
         Attributes values;
-        for (char const* name : mOperator.attributes) values.push_back(attribute(fields, name));
+        size_t const required = mOperator.attributes.size() - mOperator.optional;
+        for (char const* name : mOperator.attributes)
+            values.push_back(attribute(fields, name, values.size() < required));
         Compiled compiled;
         for (int32_t i = 0; i < fields.nbFields; i++) {
             PluginField const& field = fields.fields[i];
@@ -53,7 +55,7 @@ class Creator : public IPluginCreatorV3One {
         return new Plugin(mOperator, std::move(values), std::move(compiled));
     }
 
-    int64_t attribute(PluginFieldCollection const& fields, char const* name) const {
+    int64_t attribute(PluginFieldCollection const& fields, char const* name, bool required) const {
         for (int32_t i = 0; i < fields.nbFields; i++) {
             PluginField const& field = fields.fields[i];
             if (std::strcmp(field.name, name)) continue;
@@ -66,6 +68,7 @@ class Creator : public IPluginCreatorV3One {
                 return *static_cast<int64_t const*>(field.data);
             throw std::invalid_argument(std::string("attribute ") + name + " is no integer.");
         }
+        if (!required) return 0;
         throw std::invalid_argument(std::string("attribute ") + name +
                                     " is missing; export the model again.");
     }

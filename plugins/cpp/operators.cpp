@@ -26,7 +26,7 @@ constexpr char const* CHANNELS = "D, the hidden size,";
 void scoreShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder& builder, Attributes const& a) {
     int64_t const tokens = fixedSize(in[1], 1, TOKENS), channels = fixedSize(in[0], 2, CHANNELS);
     // The number of chunks is the same for every element type.
-    Launch const launch = scoreLaunch(tokens, a[1], channels, a[0], Element::FLOAT16);
+    Launch const launch = scoreLaunch(tokens, a[1], channels, a[0], a[2], Element::FLOAT16);
     int64_t const rows = fixedSize(in[2], 0, "the length of twiddle");
     if (rows != tokens / a[1])
         throw std::invalid_argument("SpectrumScore: twiddle has " + std::to_string(rows) +
@@ -40,7 +40,7 @@ void scoreShapes(DimsExprs const* in, DimsExprs* out, IExprBuilder& builder, Att
 Call scoreOf(PluginTensorDesc const* in, Attributes const& a) {
     auto const& signal = in[0].dims.d;
     Launch const launch =
-        scoreLaunch(in[1].dims.d[1], a[1], signal[2], a[0], elementOf(in[0].type));
+        scoreLaunch(in[1].dims.d[1], a[1], signal[2], a[0], a[2], elementOf(in[0].type));
     return scoreCall(launch, signal[0], signal[1], signal[2], a[0]);
 }
 
@@ -93,7 +93,8 @@ bool Operator::accepts(DataType type, DataType first, size_t position) const {
 
 std::vector<Operator> const& operators() {
     static std::vector<Operator> const all{{"SpectrumScore",
-                                            {"cutoff", "groups"},
+                                            {"cutoff", "groups", "band"},
+                                            1,
                                             {Kind::ANY_FLOAT, Kind::INT64, Kind::FLOAT32},
                                             {Kind::FLOAT32},
                                             {3, 2, 2},
@@ -101,6 +102,7 @@ std::vector<Operator> const& operators() {
                                             scoreOf},
                                            {"SpectrumSelect",
                                             {"keep", "groups"},
+                                            0,
                                             {Kind::FLOAT32, Kind::INT64, Kind::INT64},
                                             {Kind::INT64, Kind::INT64, Kind::INT64},
                                             {3, 2, 3},
@@ -108,6 +110,7 @@ std::vector<Operator> const& operators() {
                                             selectOf},
                                            {"GatherTokens",
                                             {},
+                                            0,
                                             {Kind::ANY_FLOAT, Kind::INT64, Kind::INT64},
                                             {Kind::LIKE_FIRST, Kind::INT64},
                                             {3, 3, 2},

@@ -19,6 +19,7 @@ using Attributes = std::vector<int64_t>;  // in the order of Operator::attribute
 struct Operator {
     char const* name;
     std::vector<char const*> attributes;
+    size_t optional;  // of the last attributes: graphs of earlier versions lack them; 0 there
     std::vector<Kind> inputs, outputs;
     std::vector<int32_t> ranks;  // axes of each input
 

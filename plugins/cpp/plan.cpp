@@ -131,7 +131,7 @@ std::vector<std::string> Launch::options() const {
     return result;
 }
 
-Launch scoreLaunch(int64_t tokens, int64_t groups, int64_t channels, int64_t cutoff,
+Launch scoreLaunch(int64_t tokens, int64_t groups, int64_t channels, int64_t cutoff, int64_t band,
                    Element element) {
     int64_t const length = groupLength(tokens, groups);
     if (channels < 1)
@@ -140,9 +140,12 @@ Launch scoreLaunch(int64_t tokens, int64_t groups, int64_t channels, int64_t cut
         refuse("SpectrumScore: cutoff " + number(cutoff) + " is outside 0 .. " +
                number(length / 2) + ", the bins of " + number(length) +
                " tokens; lower the cutoff share or keep more tokens.");
+    if (band != 0 && band != 1)
+        refuse("SpectrumScore: band " + number(band) + " is none of 0 (low) and 1 (high).");
     Macros const common{{"ELEMENT", static_cast<int64_t>(element)},
                         {"EVEN_CHANNELS", channels % 2 == 0},
-                        {"LENGTH", length}};
+                        {"LENGTH", length},
+                        {"BAND", band}};
     if (auto launch = transformLaunch(length, groups, channels, common)) return *launch;
     if (auto launch = splitLaunch(length, groups, channels, cutoff, common)) return *launch;
     return basisLaunch(length, groups, channels, common);
@@ -204,8 +207,8 @@ namespace {
 
 Call described(int operation, int64_t const* n) {
     if (operation == 0) {
-        Launch const launch = scoreLaunch(n[0], n[1], n[2], n[3], static_cast<Element>(n[4]));
-        return scoreCall(launch, n[5], n[6], n[2], n[3]);
+        Launch const launch = scoreLaunch(n[0], n[1], n[2], n[3], n[4], static_cast<Element>(n[5]));
+        return scoreCall(launch, n[6], n[7], n[2], n[3]);
     }
     if (operation == 1) return selectCall(selectLaunch(n[0], n[1], n[2]), n[3], n[4], n[5], n[2]);
     return gatherCall(n[0], static_cast<Element>(n[1]), n[2], n[3], n[4], n[5]);
@@ -216,9 +219,9 @@ Call described(int operation, int64_t const* n) {
 }  // namespace luvc
 
 // For the test that holds this file equal to launch.py: one line with everything, or the refusal.
-// `numbers` is tokens, groups, channels, cutoff, element, batch, sequence for operation 0 (score);
-// tokens, groups, keep, batch, sequence, chunks for 1 (select); channels, element, batch, sequence,
-// rows, components for 2 (gather).
+// `numbers` is tokens, groups, channels, cutoff, band, element, batch, sequence for operation 0
+// (score); tokens, groups, keep, batch, sequence, chunks for 1 (select); channels, element, batch,
+// sequence, rows, components for 2 (gather).
 extern "C" int luvc_describe_launch(int operation, int64_t const* numbers, char* text,
                                     int capacity) {
     using namespace luvc;

@@ -30,7 +30,7 @@ struct Call {
 };
 
 // All three throw std::invalid_argument, whose text names the value, the limit and the mend.
-Launch scoreLaunch(int64_t tokens, int64_t groups, int64_t channels, int64_t cutoff,
+Launch scoreLaunch(int64_t tokens, int64_t groups, int64_t channels, int64_t cutoff, int64_t band,
                    Element element);
 Launch selectLaunch(int64_t tokens, int64_t groups, int64_t keep);
 Launch gatherLaunch(int64_t channels, Element element);

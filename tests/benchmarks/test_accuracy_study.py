@@ -114,7 +114,7 @@ def test_ratio_1_is_hugging_face_and_right_means_greedy(study, folder):
 @torch.inference_mode()
 @pytest.mark.parametrize(
     "name",
-    ["luvc", "paper", "oim share 0.5 match", "scope image", "signal raw", "oim", "cutoff 0.5"],
+    ["luvc", "paper", "oim share 0.5 match", "scope image", "signal raw", "oim", "band high"],
 )
 def test_luvc_is_what_the_product_runs(study, folder, name):
     method = METHODS[name]
@@ -128,9 +128,7 @@ def test_luvc_is_what_the_product_runs(study, folder, name):
         schedule = Schedule(
             vision=plan.merges,
             language=tuple(Prune(layer=a, keep=b) for a, b in plan.stages),
-            cutoff=options.cutoff,
-            signal=options.signal,
-            scope=options.scope,
+            **options.scoring,
             match=options.match,
         )
         layout = plan_layout(family, image_geometry(family, None, P), 64, schedule).layout

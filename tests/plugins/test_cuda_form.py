@@ -32,8 +32,10 @@ def place(request, monkeypatch):
     return "cpu"
 
 
-@pytest.mark.parametrize("tokens, groups, keep", [(48, 1, 20), (105, 3, 60), (257, 1, 257)])
-def test_a_stage_equals_the_reference(place, tokens, groups, keep):
+@pytest.mark.parametrize(
+    "tokens, groups, keep, band", [(48, 1, 20, 0), (105, 3, 60, 1), (257, 1, 257, 1)]
+)
+def test_a_stage_equals_the_reference(place, tokens, groups, keep, band):
     generator = torch.Generator().manual_seed(tokens)
     B, S = 2, tokens + 9
     D, P = 12, 3
@@ -44,8 +46,8 @@ def test_a_stage_equals_the_reference(place, tokens, groups, keep):
     positions = torch.randint(0, 999, (B, S, P), generator=generator).to(place)
     table = twiddle(tokens // groups).to(place)
     cutoff = tokens // groups // 8
-    energies = score_cuda.spectrum_score(hidden, index, table, cutoff, groups)
-    wanted = spectrum_score(hidden.cpu(), index.cpu(), table.cpu(), cutoff, groups)
+    energies = score_cuda.spectrum_score(hidden, index, table, cutoff, groups, band)
+    wanted = spectrum_score(hidden.cpu(), index.cpu(), table.cpu(), cutoff, groups, band)
     torch.testing.assert_close(energies.sum(1).cpu(), wanted.sum(1), rtol=1e-5, atol=1e-4)
     selected = tokens_cuda.spectrum_select(energies, index, positions, keep, groups)
     expected = spectrum_select(energies.cpu(), index.cpu(), positions.cpu(), keep, groups)
@@ -71,5 +73,5 @@ def test_registering_leaves_the_operators_on_the_cpu_as_they_are():
         pytest.skip(cuda.register())
     assert cuda.register() == cuda.KERNELS  # a second time
     x, index = torch.randn(1, 20, 4), torch.arange(3, 19)[None]
-    energies = torch.ops.luvc.spectrum_score(x, index, twiddle(16), 4, 1)
+    energies = torch.ops.luvc.spectrum_score(x, index, twiddle(16), 4, 1, 0)
     assert energies.shape == (1, 1, 16)  # one partial sum, not the kernel's chunks

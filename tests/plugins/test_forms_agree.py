@@ -12,14 +12,15 @@ from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 TIE_MARGIN = 1e-5  # energies closer than this, relative to the highest, may change places
 
 
-def kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups):
-    """Energies [B, V] and the five other outputs of the three kernels."""
+def kernel_stage(machine, hidden, rows, positions, keep, score):
+    """Energies [B, V] and the five other outputs of the three kernels; score is its attributes."""
+    cutoff, groups, band = score
     batch, sequence, channels = hidden.shape
     tokens, components = rows.shape[1], positions.shape[2]
     surviving = sequence - tokens + keep
     table = twiddle(tokens // groups).numpy()
-    launch = score_launch(tokens, groups, channels, cutoff, "float32")
-    energies = np.zeros((batch, launch.chunks, tokens), np.float32)
+    launch = score_launch(tokens, groups, channels, cutoff, band, "float32")
+    energies = np.full((batch, launch.chunks, tokens), np.nan, np.float32)
     grid = (launch.chunks, batch, launch.blocks)
     scalars = [sequence, channels, cutoff]
     machine.run(launch, grid, [hidden, rows, table], scalars, [energies])
@@ -42,19 +43,20 @@ def kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups):
 @pytest.mark.parametrize(
     "tokens, groups, keep", [(16, 1, 5), (105, 3, 60), (196, 1, 98), (1009, 1, 300)]
 )
-def test_kernels_match_the_reference(machine, tokens, groups, keep):
+@pytest.mark.parametrize("band", [0, 1])
+def test_kernels_match_the_reference(machine, tokens, groups, keep, band):
     rng = np.random.default_rng(tokens)
     batch, sequence = 2, tokens + 21
     channels = 10
     hidden = rng.standard_normal((batch, sequence, channels)).astype(np.float32)
     rows = np.stack([np.sort(rng.permutation(sequence)[:tokens]) for _ in range(batch)])
     positions = rng.integers(0, 4096, (batch, sequence, 3))
-    cutoff = tokens // groups // 8
-    energies, *rest = kernel_stage(machine, hidden, rows, positions, cutoff, keep, groups)
+    score = tokens // groups // 8, groups, band
+    energies, *rest = kernel_stage(machine, hidden, rows, positions, keep, score)
 
     signal, index, places = map(torch.from_numpy, (hidden, rows, positions))
     table = twiddle(tokens // groups)
-    wanted = spectrum_score(signal, index, table, cutoff, groups)
+    wanted = spectrum_score(signal, index, table, *score)
     assert np.abs(energies - wanted[:, 0].numpy()).max() < TIE_MARGIN * wanted.max()
 
     # Random energies leave more than the margin around the last token kept, so all else is exact.

@@ -11,7 +11,7 @@ import pytest
 
 from luvc.plugins.scores.spectrum.launch import score_launch
 
-Case = namedtuple("Case", "tokens groups channels dtype cutoff batch", defaults=[None, 1])
+Case = namedtuple("Case", "tokens groups channels dtype cutoff batch band", defaults=[None, 1, 0])
 
 # Every length in one element type, with odd, even and tiny channel counts.
 CASES = [
@@ -57,6 +57,20 @@ CASES = [
     Case(1024, 1, 1026, "float16", 128),
     Case(1009, 1, 513, "float16", 126),
     Case(8192, 1, 257, "float16", 1024),
+    # band high: every kernel, single butterflies, the mean alone, even and odd, several passes
+    Case(2, 1, 6, "float16", 0, 1, 1),
+    Case(16, 1, 24, "float16", 2, 3, 1),
+    Case(105, 3, 9, "float32", 4, 2, 1),
+    Case(196, 1, 1, "float32", 0, 1, 1),
+    Case(1024, 1, 10, "float16", 0, 1, 1),
+    Case(1024, 1, 1026, "float16", 128, 1, 1),
+    Case(1009, 1, 9, "float16", 0, 2, 1),
+    Case(1009, 1, 513, "float16", 126, 1, 1),
+    Case(2018, 1, 3, "float16", None, 1, 1),  # the basis, with an even length
+    Case(5824, 1, 3, "bfloat16", 0, 1, 1),
+    Case(8192, 1, 257, "float16", 200, 1, 1),
+    Case(17 * 1024, 1, 2, "float32", 300, 1, 1),
+    Case(20011, 1, 1, "float32", 40, 1, 1),
 ]
 
 # Kernels, and pairs of channels at once, whose blocks are to be seen making several passes.
@@ -78,7 +92,8 @@ def encode(x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 def launch_of(case: Case):
     cutoff = case.tokens // case.groups // 8 if case.cutoff is None else case.cutoff
-    return score_launch(case.tokens, case.groups, case.channels, cutoff, case.dtype), cutoff
+    sizes = case.tokens, case.groups, case.channels
+    return score_launch(*sizes, cutoff, case.band, case.dtype), cutoff
 
 
 def several_passes(launch, channels):
@@ -109,13 +124,14 @@ def twiddles(length):
     return np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
 
 
-def filtered_energies(x, groups, cutoff):
+def filtered_energies(x, groups, cutoff, band=0):
     """The definition in float64: x [B, V, D] -> [B, V]."""
     batch, tokens, channels = x.shape
     spectrum = np.fft.rfft(x.reshape(batch, groups, -1, channels), axis=2)
     spectrum[:, :, cutoff + 1 :] = 0
     low = np.fft.irfft(spectrum, tokens // groups, axis=2)
-    return (low**2).sum(-1).reshape(batch, tokens)
+    found = x - low.reshape(x.shape) if band else low
+    return (found**2).sum(-1).reshape(batch, tokens)
 
 
 def score(machine, case, seed=0, **options):
@@ -136,11 +152,12 @@ def score(machine, case, seed=0, **options):
         **options,
     )
     visual = np.take_along_axis(exact, rows[..., None], 1)
-    return energies.astype(np.float64).sum(1), filtered_energies(visual, case.groups, cutoff)
+    wanted = filtered_energies(visual, case.groups, cutoff, case.band)
+    return energies.astype(np.float64).sum(1), wanted
 
 
 @on_kernels
-@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.tokens}/{c.groups}-{c.dtype}")
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.tokens}/{c.groups}-{c.dtype}-{c.band}")
 def test_score(prepared, case):
     got, want = score(prepared, case)
     assert np.abs(got - want).max() / want.max() < 1e-5
@@ -166,6 +183,8 @@ def test_every_score_kernel_and_butterfly_is_covered():
         "score_split.cu",
         "score_basis.cu",
     }
+    bands = {(launch.source, dict(launch.macros)["BAND"]) for launch in launches}
+    assert bands == {(launch.source, band) for launch in launches for band in (0, 1)}
     assert any(dict(launch.macros).get("RANGES", 1) > 1 for launch in launches)
     assert {case.dtype for case in CASES} == {"float16", "bfloat16", "float32"}
     assert len({case.tokens for case in CASES}) >= 20

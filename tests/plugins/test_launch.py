@@ -9,7 +9,7 @@ from luvc.plugins.tokens.launch import gather_launch, select_launch, unit_bytes
 
 
 def plan(tokens, cutoff, channels=3584, groups=1):
-    return score_launch(tokens, groups, channels, cutoff)
+    return score_launch(tokens, groups, channels, cutoff, 0)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_every_transform_ends_in_butterflies():
 
 @pytest.mark.parametrize("channels", [1, 2, 7, 896, 1152, 3584, 4096, 8192])
 def test_chunks_do_not_depend_on_the_type(channels):
-    chunks = {score_launch(1024, 1, channels, 128, t).chunks for t in ("float16", "float32")}
+    chunks = {score_launch(1024, 1, channels, 128, 0, t).chunks for t in ("float16", "float32")}
     assert len(chunks) == 1
 
 
@@ -85,7 +85,8 @@ def test_unit_is_the_widest_divisor_of_a_row():
         (lambda: plan(1024, 8, channels=0), "D = 0"),
         (lambda: plan(1024, 8, groups=3), "groups 3 does not divide V = 1024"),
         (lambda: plan(1024, 8, groups=0), "groups 0"),
-        (lambda: score_launch(1024, 1, 64, 8, "int8"), "element type int8"),
+        (lambda: score_launch(1024, 1, 64, 8, 2), "band 2 is none of 0 .low. and 1 .high."),
+        (lambda: score_launch(1024, 1, 64, 8, 0, "int8"), "element type int8"),
         (lambda: select_launch(1024, 1, 1025), "keep 1025 is outside 1 .. 1024"),
         (lambda: select_launch(1024, 1, 0), "keep 0 is outside"),
         (lambda: select_launch(0, 1, 1), "V = 0"),

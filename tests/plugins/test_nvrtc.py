@@ -50,9 +50,10 @@ def check(launch, expected_parameters):
 
 
 @pytest.mark.parametrize("tokens", LENGTHS)
-def test_score(tokens):
+@pytest.mark.parametrize("band", [0, 1])
+def test_score(tokens, band):
     dtype = ("float16", "bfloat16", "float32")[tokens % 3]
-    launch = score_launch(tokens, 1, 3584 + tokens % 2, tokens // 8, dtype)
+    launch = score_launch(tokens, 1, 3584 + tokens % 2, tokens // 8, band, dtype)
     check(launch, [POINTER] * 3 + [INTEGER] * 3 + [POINTER])
 
 

@@ -28,7 +28,7 @@ CPP = Path(nvrtc.__file__).parent / "cpp"
 FLOAT32 = 0
 BF16 = 7
 INT64 = 8
-SCORE = ["cutoff=128", "groups=1", "--", "7:-4,-1104,3584", "8:-4,1024", "0:1024,2"]
+SCORE = ["cutoff=128", "groups=1", "band=1", "--", "7:-4,-1104,3584", "8:-4,1024", "0:1024,2"]
 SELECT = ["keep=512", "groups=4", "--", "0:-4,112,1024", "8:-4,1024", "8:-4,-1104,1"]
 GATHER = ["--", "7:-4,-1104,3584", "8:-4,-1104,3", "8:-4,-500"]
 
@@ -51,8 +51,8 @@ def describe(tmp_path_factory):
     return call
 
 
-def score_plan(tokens, groups, channels, cutoff, element, batch, sequence):
-    launch = score_launch(tokens, groups, channels, cutoff, FLOATS[element])
+def score_plan(tokens, groups, channels, cutoff, band, element, batch, sequence):
+    launch = score_launch(tokens, groups, channels, cutoff, band, FLOATS[element])
     return launch, score_call(launch, batch, sequence, channels, cutoff)
 
 
@@ -88,11 +88,12 @@ def test_launches_equal_those_of_python(describe):
         groups = rng.choice([1, 1, 1, 2, 3, 0])
         channels, element = rng.choice([0, 1, 7, 896, 3584]), rng.randrange(3)
         cutoff = rng.randrange(-1, max(tokens, 1) // 2 + 2)
+        band = rng.choice([0, 1, 0, 1, 2])
         keep = rng.randrange(0, max(tokens, 1) + 2)
         batch, sequence = rng.randrange(1, 17), rng.randrange(40000, 80000)
         chunks, rows = rng.randrange(17, 129), rng.randrange(200, 40000)
         for question in (
-            (0, tokens, groups, channels, cutoff, element, batch, sequence),
+            (0, tokens, groups, channels, cutoff, band, element, batch, sequence),
             (1, tokens, groups, keep, batch, sequence, chunks),
             (2, channels, element, batch, sequence, rows, 3),
         ):
@@ -215,7 +216,8 @@ def test_registry_takes_the_library(built, tensorrt_aid, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     missing = result["answers"].pop("missing attribute")
-    assert missing == [["cutoff", "groups"], False]
+    assert missing == [["cutoff", "groups", "band"], False]
+    assert result["answers"].pop("no band")[1], "nodes of earlier versions lack it"
     assert result["answers"] == {op.name: [list(op.attributes), True] for op in OPERATORS}
     assert "build it with: cmake" in result["messages"][0]
     assert "registered already" in result["messages"][1]

@@ -9,7 +9,7 @@ from onnx import helper as h
 
 from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.operators import OPERATORS
-from luvc.plugins.scores.spectrum.contract import cutoff_bin
+from luvc.plugins.scores.spectrum.contract import BANDS, cutoff_bin, filters
 from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens.reference import gather_tokens, spectrum_select
 
@@ -22,6 +22,13 @@ CASES = [  # V, S, D, keep, cutoff bin, groups
     (15, 20, 8, 15, 7, 1),
     (1, 9, 4, 1, 0, 1),
 ]
+CASES = [
+    (*case, band)
+    for case in CASES
+    for band in (0, 1)
+    if not band or 2 * case[4] + 1 < case[0] // case[5]  # else the high band is rounding alone
+]
+CASES.append((36, 50, 6, 9, 0, 1, 1))  # less the mean; as band low all tokens would tie
 
 
 def feed(V, S, D, seed=0, batch=2):
@@ -33,23 +40,24 @@ def feed(V, S, D, seed=0, batch=2):
     return signal, visual_index, positions
 
 
-def numpy_energies(signal, visual_index, cutoff, groups):
+def numpy_energies(signal, visual_index, cutoff, groups, band):
     """The definition in numpy float64, by full FFT and mask."""
     out = []
     for row, index in zip(signal.double().numpy(), visual_index.numpy(), strict=True):
         x = row[index].reshape(groups, -1, row.shape[1])
         n = x.shape[1]
         bins = np.minimum(np.arange(n), n - np.arange(n))
-        low = np.fft.ifft(np.fft.fft(x, axis=1) * (bins <= cutoff)[None, :, None], axis=1).real
-        out.append((low**2).sum(-1).reshape(-1))
+        held = (bins > cutoff) if band else (bins <= cutoff)
+        y = np.fft.ifft(np.fft.fft(x, axis=1) * held[None, :, None], axis=1).real
+        out.append((y**2).sum(-1).reshape(-1))
     return np.stack(out)
 
 
-@pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups"), CASES)
-def test_reference_equals_numpy(V, S, D, keep, cutoff, groups):
+@pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups", "band"), CASES)
+def test_reference_equals_numpy(V, S, D, keep, cutoff, groups, band):
     signal, visual_index, positions = feed(V, S, D)
-    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups)
-    wanted = numpy_energies(signal, visual_index, cutoff, groups)
+    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups, band)
+    wanted = numpy_energies(signal, visual_index, cutoff, groups, band)
     np.testing.assert_allclose(energies[:, 0].numpy(), wanted, rtol=1e-4, atol=1e-6 * wanted.max())
     keep_index, next_visual, kept = spectrum_select(energies, visual_index, positions, keep, groups)
     for row in range(2):
@@ -69,14 +77,14 @@ def test_ties_go_to_the_lower_position():
     energies = torch.tensor([1.0, 2, 2, 1, 2, 1, 1, 1]).expand(2, 1, -1).contiguous()
     _, _, kept = spectrum_select(energies, visual_index, positions, 5, 1)
     assert kept[0].tolist() == [0, 1, 2, 3, 4]
-    outputs = run_onnx(torch.zeros(2, 20, 4), visual_index, positions, 5, 1, 1, energies)
+    outputs = run_onnx(torch.zeros(2, 20, 4), visual_index, positions, 5, 1, 1, 0, energies)
     assert outputs["kept"][0].tolist() == [0, 1, 2, 3, 4]
 
 
-def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=None):
+def run_onnx(signal, visual_index, positions, keep, cutoff, groups, band, energies=None):
     """The three function bodies in ONNX Runtime; given energies replace the scored ones."""
     V, D = visual_index.shape[1], signal.shape[2]
-    model = stage_model(V, D, keep, cutoff, groups, energies is not None)
+    model = stage_model(V, D, (keep, cutoff, groups, band), energies is not None)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -94,9 +102,10 @@ def run_onnx(signal, visual_index, positions, keep, cutoff, groups, energies=Non
     return dict(zip(names, session.run(None, feeds), strict=True))
 
 
-def stage_model(V, D, keep, cutoff, groups, given):
+def stage_model(V, D, attributes, given):
     """A model of the three calls of one stage; `given` energies are an input."""
     info = h.make_tensor_value_info
+    keep, _, groups, _ = attributes
     inputs = [
         info("signal", 1, ["B", "S", D]),
         info("index", 7, ["B", V]),
@@ -113,7 +122,7 @@ def stage_model(V, D, keep, cutoff, groups, given):
         info("rows", 1, ["B", None, D]),
         info("row_pos", 7, ["B", None, 1]),
     ]
-    nodes = stage_nodes(keep, cutoff, groups, "energies" if given else "scored")
+    nodes = stage_nodes(*attributes, "energies" if given else "scored")
     return h.make_model(
         h.make_graph(nodes, "spu", inputs, outputs),
         opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
@@ -122,7 +131,7 @@ def stage_model(V, D, keep, cutoff, groups, given):
     )
 
 
-def stage_nodes(keep, cutoff, groups, energies):
+def stage_nodes(keep, cutoff, groups, band, energies):
     """Score, select and gather, as the exporter writes them."""
     plugin = {"plugin_namespace": "luvc", "plugin_version": "1", "aot": 1, "domain": "luvc"}
     score = ["SpectrumScore", ["signal", "index", "twiddle"], ["scored"]]
@@ -130,17 +139,17 @@ def stage_nodes(keep, cutoff, groups, energies):
     select = ["SpectrumSelect", [energies, "index", "pos"], chosen]
     gather = ["GatherTokens", ["signal", "pos", "keep_index"], ["rows", "row_pos"]]
     return [
-        h.make_node(*score, cutoff=cutoff, groups=groups, **plugin),
+        h.make_node(*score, cutoff=cutoff, groups=groups, band=band, **plugin),
         h.make_node(*select, keep=keep, groups=groups, **plugin),
         h.make_node(*gather, **plugin),
     ]
 
 
-@pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups"), CASES)
-def test_onnx_bodies_equal_reference(V, S, D, keep, cutoff, groups):
+@pytest.mark.parametrize(("V", "S", "D", "keep", "cutoff", "groups", "band"), CASES)
+def test_onnx_bodies_equal_reference(V, S, D, keep, cutoff, groups, band):
     signal, visual_index, positions = feed(V, S, D, seed=1)
-    out = run_onnx(signal, visual_index, positions, keep, cutoff, groups)
-    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups)
+    out = run_onnx(signal, visual_index, positions, keep, cutoff, groups, band)
+    energies = spectrum_score(signal, visual_index, twiddle(V // groups), cutoff, groups, band)
     wanted = spectrum_select(energies, visual_index, positions, keep, groups)
     rows, row_pos = gather_tokens(signal, positions, wanted[0])
     np.testing.assert_allclose(
@@ -152,11 +161,12 @@ def test_onnx_bodies_equal_reference(V, S, D, keep, cutoff, groups):
     assert (out["row_pos"] == row_pos.numpy()).all()
 
 
-def test_large_twiddle_stays_exact():
+@pytest.mark.parametrize("band", [0, 1])
+def test_large_twiddle_stays_exact(band):
     """At V = 4096 a float angle would be off by 1e-4; the integer modulus keeps the energies."""
     signal, visual_index, positions = feed(4096, 4110, 4, batch=1)
-    out = run_onnx(signal, visual_index, positions, 64, 512, 1)
-    wanted = numpy_energies(signal, visual_index, 512, 1)
+    out = run_onnx(signal, visual_index, positions, 64, 512, 1, band)
+    wanted = numpy_energies(signal, visual_index, 512, 1, band)
     assert np.abs(out["scored"][:, 0] - wanted).max() / wanted.max() < 2e-6
 
 
@@ -173,3 +183,14 @@ def test_bodies_and_contract_agree():
 )
 def test_cutoff_bin(cutoff, tokens, wanted):
     assert cutoff_bin(cutoff, tokens) == wanted
+
+
+@pytest.mark.parametrize("tokens", [4, 9, 36])
+def test_only_the_whole_low_pass_is_no_filter(tokens):
+    """By the definition: where the score is the tokens' energy, and only there, it is left out."""
+    signal, visual_index, _ = feed(tokens, tokens + 9, 3)
+    plain = numpy_energies(signal, visual_index, tokens // 2, 1, 0)
+    for band, name in enumerate(BANDS):
+        for cutoff in range(tokens // 2 + 1):
+            found = numpy_energies(signal, visual_index, cutoff, 1, band)
+            assert filters(name, cutoff, tokens) != np.allclose(found, plain)

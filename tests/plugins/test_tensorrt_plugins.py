@@ -32,19 +32,20 @@ def request(operator, inputs, **attributes):
 
 
 REQUESTS = {
-    "score": request("SpectrumScore", [SIGNAL, ROWS, TWIDDLE], cutoff=128, groups=1),
+    "score": request("SpectrumScore", [SIGNAL, ROWS, TWIDDLE], cutoff=128, groups=1, band=1),
     "score groups": request(
         "SpectrumScore",
         [["float16", [2, 1100, 896]], ["int64", [2, 768]], ["float32", [256, 2]]],
         cutoff=32,
         groups=3,
+        band=0,
     ),
     "score any length": request(
         "SpectrumScore",
         [["float32", ["B", "S", 7]], ["int64", ["B", 20011]], ["float32", [20011, 2]]],
         cutoff=40,
         groups=1,
-    ),
+    ),  # as graphs of earlier versions: no band
     "select": request("SpectrumSelect", [ENERGIES, ROWS, POSITIONS], keep=512, groups=1),
     "select groups": request("SpectrumSelect", [ENERGIES, ROWS, POSITIONS], keep=512, groups=4),
     "gather": request("GatherTokens", [SIGNAL, POSITIONS, KEEP_INDEX]),
@@ -57,6 +58,7 @@ REQUESTS = {
         "SpectrumScore", [["float16", ["B", "S", "D"]], ROWS, TWIDDLE], cutoff=128, groups=1
     ),
     "cutoff": request("SpectrumScore", [SIGNAL, ROWS, TWIDDLE], cutoff=513, groups=1),
+    "band": request("SpectrumScore", [SIGNAL, ROWS, TWIDDLE], cutoff=8, groups=1, band=2),
     "twiddle": request("SpectrumScore", [SIGNAL, ROWS, ["float32", [512, 2]]], cutoff=8, groups=1),
     "int32 index": request(
         "SpectrumScore", [SIGNAL, ["int32", ["B", 1024]], TWIDDLE], cutoff=8, groups=1
@@ -103,12 +105,12 @@ def test_score(answers):
     assert answer["block"] == [256, 1, 1]
     assert answer["scalars"] == ["S", 3584, 128]
     assert answer["entry"] == "spectrum_score"
-    assert answer["ptx"] == nvrtc.compile_launch(score_launch(1024, 1, 3584, 128, "bfloat16"))
+    assert answer["ptx"] == nvrtc.compile_launch(score_launch(1024, 1, 3584, 128, 1, "bfloat16"))
 
 
 def test_score_in_groups(answers):
     answer = answers["score groups"]
-    launch = score_launch(768, 3, 896, 32, "float16")
+    launch = score_launch(768, 3, 896, 32, 0, "float16")
     assert answer["outputs"] == [["float32", [2, launch.chunks, 768]]]
     assert answer["grid"] == [launch.chunks, 2, 3]
     assert answer["scalars"] == [1100, 896, 32]
@@ -116,9 +118,10 @@ def test_score_in_groups(answers):
 
 def test_score_of_any_length(answers):
     answer = answers["score any length"]
-    launch = score_launch(20011, 1, 7, 40, "float32")
+    launch = score_launch(20011, 1, 7, 40, 0, "float32")
     assert answer["entry"] == launch.entry == "spectrum_score_basis"
     assert answer["grid"] == [launch.chunks, "B", launch.blocks]
+    assert answer["ptx"] == nvrtc.compile_launch(launch)  # band 0
 
 
 def test_select(answers):
@@ -158,6 +161,7 @@ def test_every_answer_is_plain_linear_text_ptx(answers):
         ("dynamic V", "V, the number of visual tokens, varies at run time"),
         ("dynamic D", "D, the hidden size, varies at run time"),
         ("cutoff", "cutoff 513 is outside 0 .. 512"),
+        ("band", "band 2 is none of 0 (low) and 1 (high)"),
         ("twiddle", "twiddle has 512 rows; it must have V / groups = 1024"),
         ("int32 index", "input visual_index is int32; it must be int64"),
         ("rank", "input positions has 2 axes; it must have 3: [B, S, P]"),

@@ -1,15 +1,20 @@
-"""The contract of the spectrum score, an ideal low-pass along the tokens. Letters: ../../contract.py."""
+"""The contract of the spectrum score: a band of frequencies along the tokens. Letters: ../../contract.py."""
 
 import math
 
 from ...contract import ENERGIES, FLOATS, VISUAL_INDEX, Operator, Tensor
 
+BANDS = ("low", "high")
+"""What is scored: the low-pass of each token, or what it takes away. Their numbers are the attribute's."""
+
 SCORE = Operator(
     name="SpectrumScore",
     folder=__name__.removesuffix(".contract"),
-    # cutoff: highest frequency bin kept, 0 <= cutoff <= (V / groups) / 2
+    # cutoff: highest frequency bin of the low-pass, 0 <= cutoff <= (V / groups) / 2
     # groups: equal runs of V scored apart (1 = all visual tokens together)
-    attributes=("cutoff", "groups"),
+    # band: 0 = the low-pass, 1 = the token less its low-pass; index of BANDS
+    attributes=("cutoff", "groups", "band"),
+    optional=("band",),
     inputs=(
         Tensor("signal", ("B", "S", "D"), FLOATS),
         VISUAL_INDEX,  # positions of the visual tokens in the sequence, ascending
@@ -21,15 +26,18 @@ SCORE = Operator(
 
 
 def cutoff_bin(cutoff: float, tokens: int) -> int:
-    """Highest frequency bin kept, floor(cutoff * tokens / 2).
+    """Highest frequency bin of the low-pass, floor(cutoff * tokens / 2).
 
     Args:
-        cutoff: share of the spectrum kept, 0 to 1 (rho in the design; 1 keeps every bin).
+        cutoff: share of the spectrum that passes, 0 to 1 (rho in the design; 0 is the mean, 1 every bin).
         tokens: length of the transformed axis, V / groups.
     """
     return math.floor(round(cutoff * tokens / 2, 9))  # 0.29 * 200 / 2 is 29, not 28.999...
 
 
-def keeps_all(cutoff: int, tokens: int) -> bool:
-    """Whether bins up to `cutoff` are all that `tokens` have, so that the low-pass changes nothing."""
-    return 2 * cutoff + 1 >= tokens
+def filters(band: str, cutoff: int, tokens: int) -> bool:
+    """Whether the score differs from the energy of the tokens as they are.
+
+    It does not where band "low" has all the bins of `tokens`.
+    """
+    return band != "low" or 2 * cutoff + 1 < tokens

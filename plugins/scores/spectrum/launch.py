@@ -10,6 +10,7 @@ Letters: ../../contract.py; `length` is V / groups, the tokens transformed toget
 from ....errors import LuvcError
 from ...contract import FLOATS
 from ...launch import SHARED_BYTES, WARP, Call, Launch, Macros, check_dtype, group_length, round_up
+from .contract import BANDS
 
 COMPLEX_BYTES = 8
 RADICES = (16, 13, 11, 8, 7, 5, 4, 3, 2)
@@ -38,7 +39,7 @@ def is_smooth(length: int) -> bool:
 
 
 def score_launch(
-    tokens: int, groups: int, channels: int, cutoff: int, dtype: str = "float16"
+    tokens: int, groups: int, channels: int, cutoff: int, band: int, dtype: str = "float16"
 ) -> Launch:
     """The launch of SpectrumScore.
 
@@ -48,11 +49,12 @@ def score_launch(
         tokens: V, visual tokens.
         groups: equal runs of V filtered apart.
         channels: D, hidden size.
-        cutoff: highest frequency bin kept.
+        cutoff: highest frequency bin of the low-pass.
+        band: of contract.BANDS.
         dtype: element type of the signal, one of contract.FLOATS.
 
     Raises:
-        LuvcError: for V, groups, D, cutoff or dtype out of range.
+        LuvcError: for V, groups, D, cutoff, band or dtype out of range.
     """
     length = group_length(tokens, groups)
     if channels < 1:
@@ -62,7 +64,9 @@ def score_launch(
             f"SpectrumScore: cutoff {cutoff} is outside 0 .. {length // 2}, the bins of "
             f"{length} tokens; lower the cutoff share or keep more tokens."
         )
-    common = (*_element_macros(channels, dtype), ("LENGTH", length))
+    if band not in range(len(BANDS)):
+        raise LuvcError(f"SpectrumScore: band {band} is none of 0 ({BANDS[0]}) and 1 ({BANDS[1]}).")
+    common = (*_element_macros(channels, dtype), ("LENGTH", length), ("BAND", band))
     return (
         _transform_launch(length, groups, channels, common)
         or _split_launch(length, groups, channels, cutoff, common)

@@ -17,7 +17,7 @@ from ...onnx_functions import luvc
 
 
 @script(luvc, default_opset=op)
-def SpectrumScore(signal, visual_index, twiddle, cutoff: int, groups: int):  # noqa: D103
+def SpectrumScore(signal, visual_index, twiddle, cutoff: int, groups: int, band: int):  # noqa: D103
     rows = op.Cast(op.GatherND(signal, op.Unsqueeze(visual_index, [2]), batch_dims=1), to=1)
     length = op.Shape(twiddle, start=0, end=1)
     x = op.Reshape(rows, op.Concat([-1], length, op.Shape(signal, start=2, end=3), axis=0))
@@ -32,6 +32,8 @@ def SpectrumScore(signal, visual_index, twiddle, cutoff: int, groups: int):  # n
     weight = op.Where(single, 1.0, 2.0) / op.Cast(n, to=1)
     table = op.Reshape(basis * op.Sqrt(weight), op.Concat(length, [-1], axis=0))
     low = op.MatMul(table, op.MatMul(op.Transpose(table, perm=[1, 0]), x))
-    energy = op.ReduceSum(low * low, [2], keepdims=0)
+    # 1 of the signal less the low-pass, or 0: no branch, which some runtimes do not fold
+    rest = op.Cast(op.Constant(value_int=band), to=1) * x - low
+    energy = op.ReduceSum(rest * rest, [2], keepdims=0)
     energies = op.Unsqueeze(op.Reshape(energy, op.Shape(visual_index)), [1])
     return energies

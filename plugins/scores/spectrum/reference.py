@@ -2,7 +2,7 @@
 
 `spectrum_score` is registered with `torch.library`, so `torch.onnx.export` keeps each call as one node
 instead of tracing its inside. Letters: ../../contract.py. Source: LUVC, arXiv 2512.09010, as read in
-the design (the ideal low-pass, the squared norm as score).
+the design (the ideal low-pass, the squared norm as score; band "high" is ours).
 """
 
 import math
@@ -24,7 +24,7 @@ def twiddle(tokens: int) -> torch.Tensor:
 
 
 def energy(signal: torch.Tensor, visual_index: torch.Tensor) -> torch.Tensor:
-    """Energy of each visual token as it is: SpectrumScore where the filter keeps every bin.
+    """Energy of each visual token as it is: SpectrumScore where band "low" has every bin.
 
     Args:
         signal: [B, S, D] float.
@@ -44,18 +44,20 @@ def spectrum_score(
     twiddle: torch.Tensor,
     cutoff: int,
     groups: int,
+    band: int,
 ) -> torch.Tensor:
-    """Energy of each visual token after an ideal low-pass along the tokens.
+    """Energy of each visual token in a band of frequencies along the tokens.
 
     Args:
         signal: [B, S, D] float.
         visual_index: [B, V] int64, ascending.
         twiddle: float32 [V / groups, 2]; unused here, torch.fft has its own.
-        cutoff: highest frequency bin kept.
+        cutoff: highest frequency bin of the ideal low-pass.
         groups: equal runs of V that are filtered apart.
+        band: of contract.BANDS; 0 scores the low-pass, 1 what it takes away (signal - low-pass).
 
     Returns:
-        float32 [B, 1, V], the sum over channels of the squared filtered signal.
+        float32 [B, 1, V], the sum over channels of the square.
     """
     x = take_rows(signal, visual_index).float()
     B, V, D = x.shape
@@ -63,10 +65,10 @@ def spectrum_score(
     spectrum = torch.fft.rfft(x, dim=1)
     spectrum[:, cutoff + 1 :] = 0
     low = torch.fft.irfft(spectrum, n=V // groups, dim=1)
-    return low.square().sum(-1).reshape(B, 1, V)
+    return (x - low if band else low).square().sum(-1).reshape(B, 1, V)
 
 
 @spectrum_score.register_fake
-def _(signal, visual_index, twiddle, cutoff, groups):
+def _(signal, visual_index, twiddle, cutoff, groups, band):
     B, V = visual_index.shape
     return signal.new_empty((B, 1, V), dtype=torch.float32)

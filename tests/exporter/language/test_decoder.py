@@ -65,7 +65,7 @@ def test_empty_schedule_equals_hugging_face(workshop, text):
         np.testing.assert_allclose(written.numpy(), layer.keys.numpy(), atol=1e-4)
 
 
-def prune_by_hand(r, f):
+def prune_by_hand(r, f, band):
     """Hugging Face's layers one by one, dropping rows by numpy between them (batch 1).
 
     Returns logits, the cache, and the kept positions of each stage.
@@ -87,7 +87,8 @@ def prune_by_hand(r, f):
                 spectrum = np.fft.fft(x, axis=0)
                 n = len(rows)
                 frequency = np.minimum(np.arange(n), n - np.arange(n))
-                spectrum[frequency > int(SCHEDULE.cutoff * n / 2)] = 0
+                above = frequency > int(SCHEDULE.cutoff * n / 2)
+                spectrum[~above if band == "high" else above] = 0
                 score = (np.fft.ifft(spectrum, axis=0).real ** 2).sum(1)
                 best = np.sort(np.argsort(-score, kind="stable")[: keeps[i]])
                 stay = [visual[n] for n in best]
@@ -110,14 +111,14 @@ def prune_by_hand(r, f):
     return logits, cache, kept
 
 
-@pytest.mark.parametrize("text", ["qwen2", "qwen3", "llama"])
-def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text):
+@pytest.mark.parametrize(("text", "band"), [("qwen2", "low"), ("qwen3", "high"), ("llama", "low")])
+def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text, band):
     """Pruning by hand with numpy FFT; decoding with a DynamicCache of unequal layer lengths."""
     r, f = runner(workshop, text), feed()
-    wanted, cache, kept = prune_by_hand(r, f)
+    wanted, cache, kept = prune_by_hand(r, f, band)
     lengths = [layer.keys.shape[2] for layer in cache.layers]
     assert lengths == [TEXT + v for v in (V, 20, 20, 7, 0)]
-    layout = layout_with(r, SCHEDULE)
+    layout = layout_with(r, SCHEDULE.model_copy(update={"band": band}))
     r.model.set_attn_implementation("luvc")
     caches = r.new_caches(layout, 1)
     ours = r.prefill(layout, f, caches)

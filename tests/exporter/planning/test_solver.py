@@ -24,6 +24,7 @@ def encoder(hidden, layers, out, shuffle=4):
     return flops.EncoderShape(layers, hidden, 4 * hidden, 1, 588, shuffle, (hidden * shuffle, out))
 
 
+HIGH = replace(PAPER, band="high", cutoff=0.05)
 SHAPES = {
     "InternVL3-1B": (
         flops.DecoderShape(24, 896, 14, 2, 64, 4864, 151674),
@@ -55,7 +56,9 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
         if layer in keeps:
             if keeps[layer]:
                 c = int(schedule.cutoff * V / 2)
-                if c < V // 2:  # else the filter keeps every bin and is left out
+                high = schedule.band == "high"
+                total += V * d.hidden * high  # the low-pass taken from the signal
+                if high or c < V // 2:  # else the low-pass has every bin and is left out
                     total += 2 * V * d.hidden * 2 * (2 * (c + 1))
                 total += 2 * V * d.hidden
             V = keeps[layer]
@@ -137,7 +140,7 @@ def test_published_shapes(name, tiles, ratio, options):
     ratio=st.floats(1, 10),
     images=st.integers(1, 3),
     scope=st.sampled_from(["prompt", "image"]),
-    options=st.sampled_from([DEFAULTS, PAPER]),
+    options=st.sampled_from([DEFAULTS, PAPER, HIGH]),
 )
 def test_random_shapes(
     layers, heads, head_dim, side, tiles, vision_layers, text_tokens, ratio, images, scope, options
@@ -254,6 +257,10 @@ def test_schedule_of_ones_own_is_checked(schedule, message):
         {"vision": [{"layer": 1, "axis": "depth", "group": 2}]},
         {"vision": [{"layer": 1, "axis": "width", "group": 1}]},
         {"cutoff": 0},
+        {"cutoff": 0, "band": "low"},
+        {"band": "high"},  # the default's cutoff of 1 leaves nothing
+        {"cutoff": 0.6, "band": "high"},
+        {"cutoff": 0.1, "band": "middle"},
         {"unknown": 1},
     ],
 )

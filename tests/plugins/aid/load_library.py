@@ -12,7 +12,7 @@ import numpy as np
 from drive import load_tensorrt
 
 ATTRIBUTES = {
-    "SpectrumScore": {"cutoff": 128, "groups": 1},
+    "SpectrumScore": {"cutoff": 128, "groups": 1, "band": 1},
     "SpectrumSelect": {"keep": 512, "groups": 1},
     "GatherTokens": {},
 }
@@ -46,6 +46,7 @@ def main():
     plugins.register()  # finds all three and leaves them
     refused(sys.argv[3])
     answers = {name: create(trt, name, values) for name, values in ATTRIBUTES.items()}
+    answers["no band"] = create(trt, "SpectrumScore", {"cutoff": 1, "groups": 1})
     answers["missing attribute"] = create(trt, "SpectrumScore", {"cutoff": 1})
     # TensorRT logs to standard output, so the answers come last, on a line of their own.
     print("\n" + json.dumps({"answers": answers, "messages": messages}))

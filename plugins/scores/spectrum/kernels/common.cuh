@@ -10,6 +10,8 @@
 
 typedef long long Index;
 
+constexpr int LOW = 0, HIGH = 1;  // values of BAND
+
 struct alignas(8) Complex {
     float re, im;
 };

@@ -1,15 +1,16 @@
 // SpectrumScore for lengths whose transform fits shared memory (prime factors up to 13).
 //
-// energies[b, chunk, n] = sum over the chunk's channels of lowpass(signal)[b, n, channel]^2, where
-// the low-pass keeps the bins |f| <= cutoff of the transform along the tokens. Two real channels
-// travel as the real and imaginary part of one complex transform: the filter is symmetric in f, so
-// it acts on both parts alone, and |z|^2 is the sum of both squares.
+// energies[b, chunk, n] = sum over the chunk's channels of filtered(signal)[b, n, channel]^2. The
+// filter keeps the bins |f| <= cutoff of the transform along the tokens, or, in band HIGH, the
+// others, which is the signal less its low-pass. Two real channels travel as the real and imaginary
+// part of one complex transform: the filter is symmetric in f, so it acts on both parts alone, and
+// |z|^2 is the sum of both squares.
 //
 // Grid (chunks, batch, groups), THREADS a block. Nothing is shared between blocks: no atomics, and
 // the same input gives the same bits.
 //
-// Macros beside those of common.cuh and fft.cuh: LENGTH (tokens of a group), PAIRS (channel pairs
-// transformed at once), PITCH (elements between them), MAX_RADIX 16.
+// Macros beside those of common.cuh and fft.cuh: LENGTH (tokens of a group), BAND (LOW or HIGH),
+// PAIRS (channel pairs transformed at once), PITCH (elements between them), MAX_RADIX 16.
 #include "common.cuh"
 #include "fft.cuh"
 
@@ -41,13 +42,14 @@ DEVICE void load_column(const Source& source, int item, Complex (&a)[First::radi
     }
 }
 
-// Zeroes the bins above the cutoff; a[r] holds bin `bin + r * step`.
+// Zeroes the bins outside the band; a[r] holds bin `bin + r * step`.
 template <int R>
-DEVICE void low_pass(Complex (&a)[R], int bin, int step, int cutoff) {
+DEVICE void filter(Complex (&a)[R], int bin, int step, int cutoff) {
 #pragma unroll
     for (int r = 0; r < R; r++) {
         const int f = bin + r * step;
-        if (f > cutoff && LENGTH - f > cutoff) a[r] = {0.f, 0.f};
+        const bool above = f > cutoff && LENGTH - f > cutoff;
+        if (above != (BAND == HIGH)) a[r] = {0.f, 0.f};
     }
 }
 
@@ -80,7 +82,7 @@ DEVICE void filter_stage(Complex* shared, int cutoff) {
 #pragma unroll
         for (int r = 0; r < Last::radix; r++) a[r] = x[padded(start + r)];
         butterfly<FORWARD>(a);
-        low_pass(a, frequency<LENGTH, 0, STAGES>(start), BLOCKS, cutoff);
+        filter(a, frequency<LENGTH, 0, STAGES>(start), BLOCKS, cutoff);
         butterfly<INVERSE>(a);
 #pragma unroll
         for (int r = 0; r < Last::radix; r++) x[padded(start + r)] = a[r];
@@ -118,7 +120,7 @@ DEVICE void single_stage(const Source& source, float (&sums)[OWNED][First::radix
         Complex a[First::radix];
         load_column(source, item, a);
         butterfly<FORWARD>(a);
-        low_pass(a, 0, 1, source.cutoff);
+        filter(a, 0, 1, source.cutoff);
         butterfly<INVERSE>(a);
 #pragma unroll
         for (int r = 0; r < First::radix; r++) sums[i][r] += squared(a[r]);

@@ -4,6 +4,8 @@
 //   forward   c[k] = sum_n x[n] cos(2 pi k n / LENGTH),  s[k] likewise with the sine,  k <= cutoff
 //   back      y[n] = sum_k weight[k] (c[k] cos(2 pi k n / LENGTH) + s[k] sin(2 pi k n / LENGTH))
 //
+// Band HIGH reads the signal again and takes y from it.
+//
 // Tokens n and LENGTH - n share their cosines and, but for the sign, their sines: a `fold` is such
 // a pair, and both products run over folds only. A block takes a range of folds and all the bins, a
 // tile of bins at a time, so neither the length nor the cutoff is bounded by shared memory; with
@@ -11,8 +13,8 @@
 //
 // Grid (chunks, batch, groups * ranges), THREADS a block; energies as in score.cu.
 //
-// Macros beside those of common.cuh: LENGTH, THREADS, CHANNELS (channels at once), OWNED (folds per
-// thread), RANGES, TILE (folds staged in shared memory at a time).
+// Macros beside those of common.cuh: LENGTH, BAND (LOW or HIGH), THREADS, CHANNELS (channels at
+// once), OWNED (folds per thread), RANGES, TILE (folds staged in shared memory at a time).
 #include "common.cuh"
 
 constexpr int FOLDS = LENGTH / 2 + 1;
@@ -95,6 +97,13 @@ DEVICE void forward(const Source& source, int first, Parts* folds, Parts* bins) 
     }
 }
 
+// Square of a token's channel in the band, from its low-pass.
+DEVICE float energy_of(const Source& source, int token, int channel, float low) {
+    float value = low;
+    if constexpr (BAND == HIGH) value = load_channel(source, token, channel) - low;
+    return value * value;
+}
+
 // One pass over CHANNELS channels: adds the squares of both tokens of each fold the thread owns.
 DEVICE void add_pass(const Source& source, int first_fold, Parts* folds, Parts* bins,
                      float (&sums)[OWNED][2]) {
@@ -112,13 +121,16 @@ DEVICE void add_pass(const Source& source, int first_fold, Parts* folds, Parts* 
         // No barrier closes the loop: forward() has its own before it writes the bins again.
     }
 #pragma unroll
-    for (int i = 0; i < OWNED; i++)
+    for (int i = 0; i < OWNED; i++) {
+        const int fold = first_fold + i * THREADS, mirror = fold == 0 ? 0 : LENGTH - fold;
+        if (fold >= FOLDS) break;
 #pragma unroll
         for (int c = 0; c < CHANNELS; c++) {
             const float even = filtered[i].even[c], odd = filtered[i].odd[c];
-            sums[i][0] += (even + odd) * (even + odd);
-            sums[i][1] += (even - odd) * (even - odd);
+            sums[i][0] += energy_of(source, fold, source.channel + c, even + odd);
+            sums[i][1] += energy_of(source, mirror, source.channel + c, even - odd);
         }
+    }
 }
 
 // signal [B, sequence, channels], visual_index [B, V], twiddle [LENGTH, 2] ->

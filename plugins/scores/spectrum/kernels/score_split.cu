@@ -4,11 +4,13 @@
 // Run r holds the tokens r, r + RUNS, r + 2 RUNS, ... Its transform F_r of SUB points adds
 // F_r[k mod SUB] * exp(-2 pi i r k / LENGTH) to every kept bin k, |k| <= cutoff. The way back folds
 // the kept bins with the opposite phase into SUB points and transforms those: run r of the filtered
-// signal. Only SUB needs small prime factors; RUNS may be any integer.
+// signal. Only SUB needs small prime factors; RUNS may be any integer. Band HIGH reads the signal
+// again and takes that from it: the other bins would not fit.
 //
 // Grid (chunks, batch, groups), THREADS a block; energies as in score.cu, a channel pair at a time.
 //
-// Macros beside those of common.cuh and fft.cuh: LENGTH, SUB, BINS (2 * cutoff + 1), MAX_RADIX 13.
+// Macros beside those of common.cuh and fft.cuh: LENGTH, BAND (LOW or HIGH), SUB,
+// BINS (2 * cutoff + 1), MAX_RADIX 13.
 #include "common.cuh"
 #include "fft.cuh"
 
@@ -26,14 +28,18 @@ struct Source {
     int channels;
 };
 
+DEVICE Complex load_token(const Source& source, int token, int channel) {
+    const Element* row = source.signal + source.rows[token] * source.channels;
+    return load_pair(row, channel, source.channels);
+}
+
 // First forward stage of run `run`: global memory to registers to shared memory.
 DEVICE void load_run(const Source& source, int run, int channel, Complex* x) {
     for (int column = threadIdx.x; column < First::stride; column += THREADS) {
         Complex a[First::radix];
 #pragma unroll
         for (int r = 0; r < First::radix; r++) {
-            const Index row = source.rows[(column + r * First::stride) * RUNS + run];
-            a[r] = load_pair(source.signal + row * source.channels, channel, source.channels);
+            a[r] = load_token(source, (column + r * First::stride) * RUNS + run, channel);
         }
         butterfly<FORWARD>(a);
 #pragma unroll
@@ -79,11 +85,19 @@ DEVICE void spread_bins(const Source& source, int run, const Complex* bins, Comp
     }
 }
 
+// Square of a token's pair in the band; `sum` is LENGTH times its low-pass.
+DEVICE float energy_of(const Source& source, int token, int channel, Complex sum) {
+    const Complex low = {sum.re / LENGTH, sum.im / LENGTH};
+    if constexpr (BAND == HIGH)
+        return squared(load_token(source, token, channel) - low);
+    else
+        return squared(low);
+}
+
 // Last inverse stage: squares into this block's slice of the energies, each token always by the
 // same thread.
-DEVICE void add_squares(const Source& source, int run, bool first, const Complex* x,
+DEVICE void add_squares(const Source& source, int run, int channel, bool first, const Complex* x,
                         float* energies) {
-    const float scale = 1.f / (static_cast<float>(LENGTH) * LENGTH);
     for (int column = threadIdx.x; column < First::stride; column += THREADS) {
         Complex a[First::radix];
 #pragma unroll
@@ -95,8 +109,9 @@ DEVICE void add_squares(const Source& source, int run, bool first, const Complex
         butterfly<INVERSE>(a);
 #pragma unroll
         for (int r = 0; r < First::radix; r++) {
-            float* energy = energies + (column + r * First::stride) * RUNS + run;
-            *energy = (first ? 0.f : *energy) + squared(a[r]) * scale;
+            const int token = (column + r * First::stride) * RUNS + run;
+            const float energy = energy_of(source, token, channel, a[r]);
+            energies[token] = (first ? 0.f : energies[token]) + energy;
         }
     }
 }
@@ -128,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             spread_bins(source, run, bins, x);
             __syncthreads();
             run_inverse<SUB, 1, STAGES, 1, PITCH>(x, twiddle, RUNS);
-            add_squares(source, run, pair == begin, x, energies);
+            add_squares(source, run, pair * 2, pair == begin, x, energies);
             __syncthreads();
         }
     }
