@@ -88,6 +88,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
         f"{decimal(found['weights_bytes'])}",
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
+        "keeps": _scores(found["layouts"]),
         "validated": _validated(found),
         "engines": engines,
         "size": size + ", SHA-256 as the manifest says" * found["verified"],
@@ -111,7 +112,7 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
     table = Table("layout", "takes")
     for name in ("asked", "prefill", "vision", "both"):
         table.add_column(name, justify="right")
-    for name in ("visual tokens", "by language layer", "chosen by"):
+    for name in ("visual tokens", "by language layer"):
         table.add_column(name)
     table.add_column("caches, MiB", justify="right")
     for x in layouts:
@@ -119,8 +120,7 @@ def _layout_table(layouts: list[dict[str, Any]]) -> Table:
         stages = ", ".join(f"{s['first']}-{s['last']}: {s['visual']}" for s in x["stages"])
         tokens = f"{x['baseline_visual_tokens']} -> {x['visual_tokens']}"
         caches = f"{x['cache_bytes'] / 2**20:.1f}"
-        asked, score = _asked(x["schedule"]), _score(x["schedule"])
-        table.add_row(x["name"], _takes(x), asked, *ratios, tokens, stages, score, caches)
+        table.add_row(x["name"], _takes(x), _asked(x["schedule"]), *ratios, tokens, stages, caches)
     return table
 
 
@@ -143,12 +143,13 @@ def _asked(schedule: dict[str, Any]) -> str:
     return "a schedule" if own else f"{schedule['ratio']:g}x"
 
 
-def _score(schedule: dict[str, Any]) -> str:
-    """What the SPU keeps tokens by; nothing where it keeps all or none."""
+def _scores(layouts: list[dict[str, Any]]) -> str:
+    """What the SPU keeps visual tokens by, of every layout that has a choice."""
     from ..engines.bundle.schedule import Schedule
 
-    found = Schedule.model_validate(schedule)
-    return found.score if found.scored else ""
+    schedules = [Schedule.model_validate(x["schedule"]) for x in layouts]
+    scores = dict.fromkeys(s.score for s in schedules if s.scored)
+    return "visual tokens, by " + " or ".join(scores) if scores else "no visual token is scored"
 
 
 def _engine_table(engines: list[dict[str, Any]]) -> Table:

@@ -36,6 +36,8 @@ def test_plan_shows_what_was_left_out(command, workshop):
     assert "note: nothing is merged in the vision tower" in result.out
     merged = command(plan, "--model", model, "--text-tokens", "8", "--oim-share", "0.5")
     assert "note: OIM before vision layer" in merged.out
+    high = command(plan, "--model", model, "--text-tokens", "8", "--band", "high", "--cutoff", "0")
+    assert "chosen by how far a token is from the mean token" in " ".join(high.out.split())
     same = command(plan, "--model", model, "--ratio", "1")
     assert "the bundle equals the unmodified model" in same.out
 

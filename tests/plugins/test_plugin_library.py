@@ -153,15 +153,18 @@ def drive(built):
     return run
 
 
-def test_score(drive):
-    lines, ptx, _ = drive("SpectrumScore", *SCORE)
-    launch = score_launch(1024, 1, 3584, 128, "bfloat16")
+@pytest.mark.parametrize("band", [1, 0])
+def test_score(drive, band):
+    words = SCORE if band else [*SCORE[:2], *SCORE[3:]]  # nodes of earlier versions have no band
+    lines, ptx, _ = drive("SpectrumScore", *words)
+    launch = score_launch(1024, 1, 3584, 128, band, "bfloat16")
     options = " ".join(launch.options())
     assert lines == [
         f"types {FLOAT32}",
         f"shape i0.0 {launch.chunks} 1024",
         "cutoff 128",
         "groups 1",
+        f"band {band}",
         f"source score.cu {options}",
     ]
     assert ptx == nvrtc.compile_launch(launch).rstrip("\n")
@@ -189,11 +192,12 @@ def test_gather(drive):
     "words, stage, reason",
     [
         (["cutoff=600", *SCORE[1:]], "getOutputShapes", "cutoff 600 is outside 0 .. 512"),
+        ([*SCORE[:2], "band=2", *SCORE[3:]], "getOutputShapes", "band 2 is none of 0 (low) and 1"),
         (["cutoff=600", *SCORE[2:]], "createPlugin", "attribute groups is missing"),
-        ([*SCORE[:4], "8:-4,-1024", SCORE[5]], "getOutputShapes", "V, the number of visual tokens"),
-        ([*SCORE[:5], "0:512,2"], "getOutputShapes", "twiddle has 512 rows"),
-        ([*SCORE[:4], "3:-4,1024", SCORE[5]], "getOutputDataTypes", "input 1 has an element type"),
-        ([*SCORE[:4], "8:-4,1024,1", SCORE[5]], "getOutputShapes", "input 1 has 3 axes, not 2"),
+        ([*SCORE[:5], "8:-4,-1024", SCORE[6]], "getOutputShapes", "V, the number of visual tokens"),
+        ([*SCORE[:6], "0:512,2"], "getOutputShapes", "twiddle has 512 rows"),
+        ([*SCORE[:5], "3:-4,1024", SCORE[6]], "getOutputDataTypes", "input 1 has an element type"),
+        ([*SCORE[:5], "8:-4,1024,1", SCORE[6]], "getOutputShapes", "input 1 has 3 axes, not 2"),
     ],
 )
 def test_refusals(drive, words, stage, reason):

@@ -47,6 +47,7 @@ def test_the_text_says_it_too(command, workshop):
     assert "against PyTorch, all 4 language layers" in result.out
     assert "96 tokens for the prompts and answers" in result.out
     assert "none; it runs on ONNX Runtime" in result.out
+    assert "keeps      visual tokens, by a token's energy below 0.5" in result.out
     line = next(x for x in result.out.splitlines() if "1 image of 168x168" in x)
     last = layout.stages[-1]
     for shown in (
@@ -61,6 +62,7 @@ def test_the_text_says_it_too(command, workshop):
 def test_every_layout_has_a_line(command, workshop):
     out = command(info, workshop.bundle("qwen2-layouts", 1).path).out
     assert "no; luvc-validate compares it with PyTorch" in out
+    assert "no visual token is scored" in out
     for takes in ("1 image of 56x56", "2 images of 56x56", "2 images of 56x112 in 3 tiles"):
         assert takes in out
 

@@ -87,7 +87,8 @@ DEVICE void spread_bins(const Source& source, int run, const Complex* bins, Comp
 
 // Square of a token's pair in the band; `sum` is LENGTH times its low-pass.
 DEVICE float energy_of(const Source& source, int token, int channel, Complex sum) {
-    const Complex low = {sum.re / LENGTH, sum.im / LENGTH};
+    constexpr float scale = 1.f / LENGTH;
+    const Complex low = {sum.re * scale, sum.im * scale};
     if constexpr (BAND == HIGH)
         return squared(load_token(source, token, channel) - low);
     else
