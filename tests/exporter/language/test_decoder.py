@@ -87,8 +87,7 @@ def prune_by_hand(r, f, band):
                 spectrum = np.fft.fft(x, axis=0)
                 n = len(rows)
                 frequency = np.minimum(np.arange(n), n - np.arange(n))
-                above = frequency > int(SCHEDULE.cutoff * n / 2)
-                spectrum[~above if band == "high" else above] = 0
+                spectrum[(frequency > int(SCHEDULE.cutoff * n / 2)) == (band == "low")] = 0
                 score = (np.fft.ifft(spectrum, axis=0).real ** 2).sum(1)
                 best = np.sort(np.argsort(-score, kind="stable")[: keeps[i]])
                 stay = [visual[n] for n in best]
