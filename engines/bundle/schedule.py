@@ -72,7 +72,8 @@ class Schedule(Frozen):
         language: SPU stages, in order of layer, keeps not rising.
         cutoff: share of the spectrum that passes the low-pass (rho); see check_band.
         band: "low" scores what passes (all of it at cutoff 1: tokens as they are), "high" what the
-            low-pass takes away: the token less its low-pass, less the mean token at cutoff 0.
+            low-pass takes away: the token less its low-pass, less the mean token at cutoff 0. Its
+            default is what bundles mean that do not name it.
         signal: "normed" scores the layer's normalised input, "raw" the hidden states.
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
         match: OIM merges the most similar neighbours instead of fixed groups.

@@ -97,8 +97,8 @@ class SolverOptions:
 
     @classmethod
     def of(cls, solver: Solver) -> "SolverOptions":
-        """The options that a manifest recorded."""
-        return cls(**(solver.model_extra or {}))
+        """The options that a manifest recorded; one that names no band is older than the choice."""
+        return cls(**({"band": "low"} | (solver.model_extra or {})))
 
 
 def shown(value: Any) -> str:

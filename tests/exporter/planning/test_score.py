@@ -1,11 +1,12 @@
-"""What the SPU costs beside the prefill that it shortens, at the shapes of an 8B model."""
+"""What the SPU scores by, in words, in manifests and in work, at the shapes of an 8B model."""
 
 from dataclasses import replace
 
 import pytest
 
+from luvc.engines.bundle.schedule import Prune, Schedule, Solver
 from luvc.exporter.planning import flops
-from luvc.exporter.planning.defaults import DEFAULTS
+from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
 from luvc.exporter.planning.grid import Grid
 from luvc.exporter.planning.problem import Problem
 from luvc.exporter.planning.solver import solve
@@ -40,3 +41,24 @@ def test_scores_take_less_than_a_hundredth_of_the_prefill(tiles, band, cutoff):
     entering = [V, *(s.keep for s in schedule.language if s.keep)][:-1]
     weights = 2 * DECODER.layers * DECODER.hidden * (2 * 4096 + 2 * 1024 + 3 * 14336)
     assert sum(moved(n, band, cutoff) for n in entering) < SHARE * weights
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "a token's energy"),
+        ({"cutoff": 0.25}, "a token's energy below 0.25"),
+        ({"cutoff": 0.05, "band": "high"}, "how far a token is from its low-pass at 0.05"),
+        ({"cutoff": 0, "band": "high"}, "how far a token is from the mean token"),
+    ],
+)
+def test_the_score_in_words(options, said):
+    assert Schedule(language=(Prune(layer=1, keep=4),), **options).score == said
+
+
+def test_options_come_back_from_a_manifest():
+    asked = replace(DEFAULTS, band="high", cutoff=0.05)
+    recorded = asked.recorded(2.0)
+    assert SolverOptions.of(Solver.model_validate_json(recorded.model_dump_json())) == asked
+    older = {k: v for k, v in recorded.model_dump().items() if k != "band"}
+    assert SolverOptions.of(Solver(**older)).band == "low"
