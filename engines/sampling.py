@@ -81,6 +81,8 @@ class Sampling(BaseModel):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_stop(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)) and len(value) > STOPS:  # before each is looked at
+            raise ValueError(f"at most {STOPS} texts, got {len(value)}")
         return (value,) if isinstance(value, str) else value
 
     @field_validator("eos_token_id", mode="before")

@@ -43,6 +43,11 @@ def image_geometry(
         raise
     except ValueError as e:  # processors refuse extreme shapes in their own words
         raise LuvcError(f"the image processor of {kind} refuses {size}: {brief(e)}") from e
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as e:
+        raise LuvcError(
+            f"{family.source}: nothing follows from preprocessor_config.json and config.json together "
+            f"({type(e).__name__}: {brief(e)}): mend them or fetch them again"
+        ) from e
     grid, block = found.grid, family.multiple
     if grid.h % block.h or grid.w % block.w:
         raise LuvcError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ...errors import LuvcError
+from ...errors import LuvcError, brief
 from ..bundle.folder import Bundle
 from ..bundle.manifest import Layout
 from . import layouts
@@ -255,7 +255,15 @@ class Processor:
         """Token ids of a rendered conversation."""
         bos, template = self.tokenizer.bos_token, self.tokenizer.chat_template or ""
         written = bool(bos) and (text.startswith(bos) or "bos_token" in template)
-        return self.tokenizer(text, add_special_tokens=not written)["input_ids"]
+        try:
+            return self.tokenizer(text, add_special_tokens=not written)["input_ids"]
+        except MemoryError:
+            raise
+        except Exception as e:  # of settings that were read but mean nothing
+            raise LuvcError(
+                f"{self.bundle.path}: the tokenizer cannot read a prompt ({brief(e)}): its files are "
+                "damaged; export again"
+            ) from e
 
 
 def _expand(layout: Layout, image: Visual) -> str:

@@ -110,7 +110,8 @@ def guided(trial: Trial, seed: int, first: int, corpus: Path) -> None:
         f"-seed={(seed + 1) * 100_000 + first + 1}",
         f"-max_len={2 * BUFFER}",
         "-len_control=0",
-        "-timeout=0",
+        "-timeout=1000000",  # the watcher's work
+        f"-artifact_prefix={corpus.parent}/",
         "-rss_limit_mb=0",
         "-verbosity=0",
         "-handle_segv=0",

@@ -5,6 +5,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,17 @@ class OrtRunner(Closing):
     def _make(self, graph: str, path: Path, packed: bool) -> Any:
         """A session of a graph that luvc wrote; whatever ONNX Runtime raises is the file's fault."""
         model = read_graph(self.bundle, graph)
-        try:
+        with self._blaming(graph):
             return self._open(path, model, packed)
+
+    @contextlib.contextmanager
+    def _blaming(self, graph: str) -> Iterator[None]:
+        """What ONNX Runtime raises is said of the graph file: it has no class of its own."""
+        try:
+            yield
         except (LuvcError, MemoryError):
             raise
-        except Exception as e:  # it has no class of its own
+        except Exception as e:
             raise LuvcError(
                 f"{self.bundle.path}: {graph} cannot be run ({brief(e)}); export the bundle again"
             ) from e
@@ -144,7 +151,10 @@ class OrtRunner(Closing):
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
-        return self.session(layout.graphs.vision).run(None, {"pixel_values": pixel_values})[0]
+        session = self.session(layout.graphs.vision)
+        with self._blaming(layout.graphs.vision):
+            embeds = session.run(None, {"pixel_values": pixel_values})[0]
+            return _of_rank(3, embeds)
 
     def new_caches(self, layout: Layout, batch: int) -> Caches:
         """Zeroed buffers on the device."""
@@ -173,13 +183,16 @@ class OrtRunner(Closing):
         """Run prompts and fill the caches in place."""
         scored = layout.schedule.scored
         session = self.session(layout.graphs.prefill)
-        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *stage_names(scored)])
-        return PrefillResult(logits[:, 0], stage_results(scored, rest))
+        with self._blaming(layout.graphs.prefill):
+            outputs = ["logits", *stage_names(scored)]
+            logits, *rest = self._run(session, feed.tensors, caches, outputs)
+            return PrefillResult(self._last(logits), stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
-        return self._run(session, vars(feed), caches, ["logits"])[0][:, 0]
+        with self._blaming(layout.graphs.step):
+            return self._last(self._run(session, vars(feed), caches, ["logits"])[0])
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies, by name."""
@@ -204,6 +217,13 @@ class OrtRunner(Closing):
             self._made.add(caches)
             return caches
 
+    def _last(self, logits: np.ndarray) -> np.ndarray:
+        """[B, 1, vocabulary] -> [B, vocabulary]."""
+        last = _of_rank(3, logits)[:, 0]
+        if last.shape[1] != self.bundle.manifest.language.vocab_size:
+            raise ValueError(f"logits of {last.shape[1]} tokens")
+        return last
+
     def _run(self, session, feed, caches: Caches, outputs: list[str]) -> list[np.ndarray]:
         """Bind each cache as input and as output: TensorScatter then writes in place."""
         binding = session.io_binding()
@@ -218,6 +238,17 @@ class OrtRunner(Closing):
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
+
+
+def _of_rank(rank: int, array: np.ndarray) -> np.ndarray:
+    """A float output of a graph, which a stranger's may give other axes or another type.
+
+    Raises:
+        ValueError: it has.
+    """
+    if array.ndim != rank or not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an output of shape {array.shape} and type {array.dtype}")
+    return array
 
 
 def working_device() -> str:
