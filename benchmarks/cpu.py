@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 HERE = Path(__file__).parent
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "layers": 24,
     "hidden": 896,
     "kv_heads": 2,

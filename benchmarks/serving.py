@@ -30,7 +30,7 @@ from typing import Annotated, Any
 import typer
 
 ROOT = Path(__file__).parent.parent
-SHAPE = {"layers": 12, "hidden": 384, "intermediate": 1536, "vision_layers": 2, "image": 336}
+SHAPE: dict = {"layers": 12, "hidden": 384, "intermediate": 1536, "vision_layers": 2, "image": 336}
 SIZE = (672, 672)  # four tiles and a thumbnail
 RATIOS = (1, 2)
 TOKENS = 8  # of an answer

@@ -6,6 +6,7 @@ H heads, d head size, k visual tokens kept.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,35 @@ from luvc.plugins.tokens.reference import take_rows
 
 from ..training.packing import IGNORE
 from .questions import Group
+
+
+class Attention(Protocol):
+    """What is used of a layer's attention; every family's text model has it."""
+
+    q_proj: torch.nn.Module
+    k_proj: torch.nn.Module
+    num_key_value_groups: int
+    head_dim: int
+    scaling: float
+
+    def __call__(
+        self,
+        *,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output [B, S, D], and weights that nobody reads."""
+        ...
+
+
+class Layer(Protocol):
+    """What is used of a layer."""
+
+    input_layernorm: torch.nn.Module
+    self_attn: Attention
+    post_attention_layernorm: torch.nn.Module
+    mlp: torch.nn.Module
 
 
 @dataclass
@@ -32,7 +62,7 @@ class LayerInput:
     """
 
     number: int
-    layer: torch.nn.Module
+    layer: Layer
     hidden: Tensor
     positions: Tensor
     visual: Tensor

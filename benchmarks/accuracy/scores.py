@@ -16,7 +16,7 @@ from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens.reference import take_rows
 
 from .draws import Draws
-from .language import Kept, LayerInput, Rule, top
+from .language import After, Kept, LayerInput, Rule, top
 
 
 def spectrum(
@@ -207,7 +207,7 @@ def merge_rest(scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: f
     return Kept(ordinals, take_rows(torch.cat([take_rows(values, best), merged], 1), order))
 
 
-def transprune(first: int) -> tuple[Rule, object]:
+def transprune(first: int) -> tuple[Rule, After]:
     """TransPrune by its token transition variation (TTV) alone.
 
     For attention and MLP: ||output|| / ||input|| of a token, times exp(1 - cos(input, output))

@@ -9,7 +9,7 @@ import torch
 from luvc.errors import LuvcError
 
 from .draws import Draws
-from .language import Decoder, LayerInput
+from .language import After, Decoder, LayerInput, Rule
 from .methods import SEEDS, Method
 from .plans import Budget, Plan, token_problem
 from .questions import Group
@@ -112,13 +112,16 @@ class Study:
         """Let go of the tower runs of a ratio."""
         self._towered.clear()
 
-    def _finish(self, method, plan: Plan, part: Group, entering: LayerInput, draws) -> np.ndarray:
-        rule, after = None, None
+    def _finish(
+        self, method: Method, plan: Plan, part: Group, entering: LayerInput, draws: Draws
+    ) -> np.ndarray:
+        rules: dict[int, tuple[Rule, int]] = {}
+        after: After | None = None
         if plan.stages:
-            rule = method.rule(draws, part.pictures)
-            if isinstance(rule, tuple):
-                rule, after = rule
-        rules = {layer: (rule, keep) for layer, keep in plan.stages}
+            assert method.rule is not None, f"{method.name} prunes without a rule"
+            made = method.rule(draws, part.pictures)
+            rule, after = made if isinstance(made, tuple) else (made, None)
+            rules = {layer: (rule, keep) for layer, keep in plan.stages}
         hidden = self.decoder.run(entering, rules, method.renumber, after)
         return self.decoder.right(hidden, part).cpu().numpy()
 

@@ -94,7 +94,7 @@ class Stage:
 
     def score(self, hidden: torch.Tensor) -> None:
         """Energies of hidden [B, S, D]."""
-        call = score_call(self.score_plan, *hidden.shape, self.sizes.cutoff)
+        call = score_call(self.score_plan, *hidden.shape, cutoff=self.sizes.cutoff)
         self._kernels[0](call, (hidden, self.index, self.twiddle), (self.energies,))
 
     def select(self, hidden: torch.Tensor) -> None:

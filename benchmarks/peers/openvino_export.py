@@ -3,6 +3,9 @@
 python -m benchmarks.peers.openvino_export MODEL OUTPUT
 """
 
+# only the peers' environment has these
+# pyright: reportMissingImports=false
+
 import sys
 
 import torch

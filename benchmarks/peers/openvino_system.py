@@ -7,6 +7,9 @@ Without a scheduler configuration its paged backend keeps the prompt's K/V betwe
 repeat would measure a cache; on processors with bfloat16 it would compute in that.
 """
 
+# only the peers' environment has these
+# pyright: reportMissingImports=false
+
 import json
 import sys
 

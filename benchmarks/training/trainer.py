@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from signal import SIGINT, SIGTERM
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -253,7 +254,7 @@ class Trainer:
         self.begun = state["begun"]
         self.echo(f"resumed at step {self.step}")
 
-    def finish(self) -> dict[str, object]:
+    def finish(self) -> dict[str, Any]:
         """Save the averaged weights as a checkpoint, and score it on the test set.
 
         Returns:
@@ -263,7 +264,7 @@ class Trainer:
         size = save_checkpoint(self.learner.model, self.tokenizer, self.directory / "model")
         test = prepare("test", self.config.test, self.packer, self.batch)
         records = [entry for part, _ in test for entry in part]
-        results: dict[str, object] = {
+        results: dict[str, Any] = {
             "config": asdict(self.config),
             "steps": self.step,
             "minutes": round(self.spent / 60, 1),

@@ -28,7 +28,7 @@ with OpenAI(base_url=address, api_key="secret") as client:
         for choice in chunk.choices:
             print(choice.delta.content or "", end="", flush=True)
         if chunk.usage:
-            details = chunk.usage.prompt_tokens_details
+            details = chunk.usage.model_dump()["prompt_tokens_details"]
             print(
-                f"\n{chunk.usage.prompt_tokens} tokens in, {details.visual_tokens} of them visual"
+                f"\n{chunk.usage.prompt_tokens} tokens in, {details['visual_tokens']} of them visual"
             )
