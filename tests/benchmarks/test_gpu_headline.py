@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -225,15 +226,16 @@ def test_the_fastest_kernel_that_runs_is_chosen():
         assert not cuda.math_sdp_enabled()
         return 1.0 if cuda.mem_efficient_sdp_enabled() else 2.0
 
-    found = fused.choose(work, Slow())
+    clock: Any = Slow()
+    found = fused.choose(work, clock)
     assert found.name == "efficient" and found.ms == {"flash": 2.0, "efficient": 1.0}
     assert found.refused == {"cudnn": "No available kernel. Aborting execution."}
     with found.context():  # first of all fused ones
-        assert torch._C._get_sdp_priority_order()[0] == int(SDPBackend.EFFICIENT_ATTENTION)
+        assert torch._C._get_sdp_priority_order()[0] == SDPBackend.EFFICIENT_ATTENTION.value
         assert torch.backends.cuda.flash_sdp_enabled()
         assert not torch.backends.cuda.math_sdp_enabled()
     with pytest.raises(RuntimeError, match="no fused attention kernel"):
-        fused.choose(work, Slow(), ["cudnn"])
+        fused.choose(work, clock, ["cudnn"])
 
 
 def test_systems_are_interleaved():

@@ -1,5 +1,7 @@
 """The pocket VLM's checkpoint directory, and its sequences as training packs, masks and scores them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -203,7 +205,8 @@ def test_a_grown_model_computes_the_same(layers, tokenizer, packer, tmp_path):
     save_checkpoint(build_model(build_config(tokenizer, layers)), tokenizer, tmp_path)
     small = InternVLForConditionalGeneration.from_pretrained(tmp_path, dtype=torch.float32)
     large = load_checkpoint(tmp_path)
-    text, vision = large.config.text_config, large.config.vision_config
+    config: Any = large.config
+    text, vision = config.text_config, config.vision_config
     assert text.num_hidden_layers == vision.num_hidden_layers == LAYERS
     assert len(text.layer_types) == LAYERS
     (_, group) = prepare("validation", 2, packer, 2)[0]

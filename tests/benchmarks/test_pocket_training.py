@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +107,7 @@ def test_batched_muon_is_torchs_muon():
     shapes = ((16, 8), (16, 8), (8, 16), (12, 12))
     ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
-    options = {"lr": 1e-2, "weight_decay": 0.05}
+    options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.05}
     a = BatchedMuon(ours, **options)
     b = torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options)
     for _ in range(3):
