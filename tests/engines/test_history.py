@@ -60,9 +60,9 @@ class Conversation:
         first = self.prompt("USER: What? ASSISTANT:")
         self.history.begin(first, {})
         said = self.tokenizer.decode(generated, skip_special_tokens=True) if text is None else text
-        eos = self.tokenizer.eos_token_id
+        sampling = Sampling.model_validate({"eos_token_id": self.tokenizer.eos_token_id})
         state: Any = SimpleNamespace(
-            ids=generated, sampling=Sampling(eos_token_id=eos), text=said, tokenizer=self.tokenizer
+            ids=generated, sampling=sampling, text=said, tokenizer=self.tokenizer
         )
         self.history.close([], first, state, len(first.input_ids) + fed)
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ LOGITS = np.random.default_rng(0).normal(size=500).astype(np.float32) * 4
 )
 def test_probabilities_equal_hugging_face(temperature, top_k, top_p):
     scores = torch.tensor(LOGITS, dtype=torch.float64)[None]
-    ids = torch.zeros(1, 1, dtype=torch.long)
+    ids = torch.LongTensor([[0]])
     scores = TemperatureLogitsWarper(float(temperature))(ids, scores)
     if top_k:
         scores = TopKLogitsWarper(top_k)(ids, scores)
@@ -55,7 +56,7 @@ def test_repetition_penalty_equals_hugging_face():
     seen, logits = list(prompt), LOGITS.copy()
     for _ in range(20):
         wanted = RepetitionPenaltyLogitsProcessor(1.8)(
-            torch.tensor([seen]), torch.tensor(logits, dtype=torch.float64)[None]
+            torch.LongTensor([seen]), torch.tensor(logits, dtype=torch.float64)[None]
         )
         token = sampler.choose(logits)
         assert token == int(wanted.argmax())
@@ -132,7 +133,8 @@ def changes_tokens(name, value) -> bool:
     """Whether Hugging Face's generation would put a processor before the choice, or search otherwise."""
     config = GenerationConfig(do_sample=True, **{name: value})
     config._eos_token_tensor = torch.tensor([2])
-    found = Network()._get_logits_processor(
+    network: Any = Network()
+    found = network._get_logits_processor(
         config, input_ids_seq_length=3, encoder_input_ids=torch.tensor([[7, 8, 9]]), device="cpu"
     )
     mode = GenerationConfig(**{"top_k": 4, name: value}).get_generation_mode()
@@ -168,7 +170,7 @@ def test_settings_that_change_nothing_are_not_told():
 
 def test_every_logits_processor_of_hugging_face_is_accounted_for():
     """A later transformers may have more of them."""
-    source = inspect.getsource(GenerationMixin._get_logits_processor)
+    source = inspect.getsource(vars(GenerationMixin)["_get_logits_processor"])
     names = set(re.findall(r"generation_config\.([a-z]\w*)", source))
     others = names - set(Sampling.model_fields) - set(NEUTRAL)
     assert others == {"max_length", "remove_invalid_values", "renormalize_logits", "use_cache"}

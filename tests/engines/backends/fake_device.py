@@ -14,7 +14,8 @@ import onnxruntime
 def view(address: int, shape, dtype) -> np.ndarray:
     """The array that lies at an address."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+    memory = memoryview((ctypes.c_char * size).from_address(address))
+    return np.frombuffer(memory, dtype).reshape(shape)
 
 
 class FakeCuda:
@@ -126,6 +127,7 @@ class FakeSession:
         def work():
             self.runs += 1
             arrays = {n: view(addresses[n], shapes[n], self.dtype(n)) for n in addresses}
+            assert self._session is not None, "closed"
             results = self._session.run(None, {n: arrays[n] for n in self.inputs})
             for name, result in zip(self.outputs, results, strict=True):
                 arrays[name][...] = result

@@ -2,6 +2,7 @@
 
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,8 @@ def why_not(**engine):
     """What is said of a bundle with one engine, on a machine with TensorRT 11.4."""
     about = {"backend": "tensorrt", "arch": "sm90", "version": "11.4"} | engine
     entry = Engine(plugins="aot", graphs=(), **about)
-    bundle = SimpleNamespace(manifest=SimpleNamespace(engines=(entry,)), path="B")
-    library = SimpleNamespace(
+    bundle: Any = SimpleNamespace(manifest=SimpleNamespace(engines=(entry,)), path="B")
+    library: Any = SimpleNamespace(
         name="tensorrt", title="TensorRT", version="11.4", problem=lambda: None
     )
     return trt_pick.why_not(library, bundle)

@@ -22,7 +22,7 @@ def run(model, feed):
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, feed)[0]
+    return np.asarray(session.run(None, feed)[0])
 
 
 @pytest.mark.parametrize("scale", ["", ", scale = 0.5"])

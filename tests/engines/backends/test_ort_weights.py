@@ -42,7 +42,8 @@ def test_sessions_compute_what_the_file_says(step, packed):
     reference = plain(step)
     inputs = feed(reference, batch=3)
     ours = SharedWeights().session(step, onnxruntime.SessionOptions(), packed)
-    for a, b in zip(reference.run(None, inputs), ours.run(None, inputs), strict=True):
+    results = [[np.asarray(x) for x in s.run(None, inputs)] for s in (reference, ours)]
+    for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, np.abs(a).max()))
 
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,8 @@ def test_builds_with_plugins_and_timing_cache(stand_in, workshop, tmp_path):
 def test_builds_go_on_without_a_place_for_the_timing_cache(monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     draft = tmp_path / "draft"
-    timing = TimingCache(SimpleNamespace(backend="tensorrt", version="11.4", arch="sm90"))
+    engine: Any = SimpleNamespace(backend="tensorrt", version="11.4", arch="sm90")
+    timing = TimingCache(engine)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # in which no folder can be made
     timing.take(draft)
     assert not draft.exists()

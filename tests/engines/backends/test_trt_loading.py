@@ -2,6 +2,7 @@
 
 import shutil
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from luvc.errors import LuvcError
 
 from ...conftest import ask
 from .fake_device import FakeCuda
-from .fake_runner import CASE, make
+from .fake_runner import CASE, make, opened
 
 
 def test_prompts_are_padded_to_few_lengths(workshop):
@@ -40,7 +41,7 @@ def test_prepare_runs_everything_once(workshop):
     bundle, cuda = workshop.bundle(CASE), FakeCuda()
     runner = make(bundle, cuda)
     runner.prepare(bundle.manifest.layouts[0])
-    assert [s.runs for s in runner._sessions.values()] == [1, 1, 1]
+    assert [s.runs for s in opened(runner)] == [1, 1, 1]
     assert not cuda.queue
 
 
@@ -85,21 +86,24 @@ def test_close_gives_all_device_memory_back(workshop, picture):
     from luvc.engines.serving import Limits, Scheduler
 
     bundle, cuda = workshop.bundle(CASE), FakeCuda()
-    vlm = VLM(bundle, make(bundle, cuda))
+    runner = make(bundle, cuda)
+    vlm = VLM(bundle, runner)
     chat, stream = vlm.chat(max_new_tokens=5), vlm.generate(ask("Why?", picture), stream=True)
     chat.ask("Hello", [picture])
     next(stream)
+    assert chat._rows is not None
     caches = chat._rows.caches
     with Scheduler(vlm, Limits(rows=3)) as scheduler:
         before = len(cuda.held)
         assert scheduler.submit(ask("Hello", picture), max_new_tokens=5).answer
     assert len(cuda.held) < before, "a closed scheduler holds no caches"
-    weights = [weakref.ref(session._session) for session in vlm.runner._sessions.values()]
+    weights = [weakref.ref(session._session) for session in opened(runner)]
     assert cuda.held and len(weights) == 3
     vlm.close()
     assert not cuda.held and not any(w() for w in weights)
     vlm.close()
-    assert vlm.runner._opener.closed == 1
+    opener: Any = runner._opener
+    assert opener.closed == 1
     for closed in (
         lambda: chat.ask("And?"),
         lambda: next(stream),

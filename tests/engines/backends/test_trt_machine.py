@@ -1,6 +1,7 @@
 """What the machine must have: an engine for its GPU, a GPU, and room on it."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -31,7 +32,7 @@ def test_no_engine_for_this_machine(workshop, entries, version, arch, message):
     engines = tuple(entry(bundle, **e) for e in entries)
     manifest = bundle.manifest.model_copy(update={"engines": engines})
     with pytest.raises(LuvcError, match=message):
-        trt_pick.pick_engine(SimpleNamespace(manifest=manifest, path="B"), TENSORRT, version, arch)
+        trt_pick.pick_engine(replace(bundle, manifest=manifest), TENSORRT, version, arch)
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,7 @@ def test_the_engine_for_this_machine(workshop, arch, gpu):
     bundle = workshop.bundle(CASE)
     engines = tuple(entry(bundle, arch=a) for a in ("sm75", arch))
     manifest = bundle.manifest.model_copy(update={"engines": engines})
-    found = trt_pick.pick_engine(
-        SimpleNamespace(manifest=manifest, path="B"), TENSORRT, "11.4", gpu
-    )
+    found = trt_pick.pick_engine(replace(bundle, manifest=manifest), TENSORRT, "11.4", gpu)
     assert found.arch == arch
 
 

@@ -4,6 +4,7 @@ import mmap
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -71,9 +72,14 @@ def stand_in(tmp_path):
     return library, engine, tmp_path
 
 
+def opener(library, folder: Path, **memory) -> Sessions:
+    cuda: Any = FakeCuda(**memory)
+    return Sessions(library, cuda, folder)
+
+
 def test_a_session_sets_shapes_once_and_runs(stand_in):
     library, engine, folder = stand_in
-    session = Sessions(library, FakeCuda(), folder)(folder / "x.plan")
+    session = opener(library, folder)(folder / "x.plan")
     assert isinstance(session, Session) and session.workspace == 4096
     assert [c.calls for c in engine.contexts] == [[("profile", 0)], [("profile", 1)]]
     for _ in range(2):
@@ -95,11 +101,11 @@ def test_a_session_sets_shapes_once_and_runs(stand_in):
 
 def test_compiled_kernels_are_kept(stand_in):
     library, engine, folder = stand_in
-    sessions = Sessions(library, FakeCuda(), folder)
+    sessions = opener(library, folder)
     sessions(folder / "x.plan")
     sessions.save()
     assert (folder / KERNELS).read_bytes() == b"kernels" and not engine.loaded
-    Sessions(library, FakeCuda(), folder)(folder / "x.plan")
+    opener(library, folder)(folder / "x.plan")
     assert engine.loaded == [b"kernels"]
     decoding, others = engine.configs[:2]
     assert decoding.dynamic_shapes_kernel_specialization_strategy == "eager"
@@ -111,7 +117,7 @@ def test_kernels_of_new_shapes_are_kept_too(stand_in, monkeypatch):
     library, _, folder = stand_in
     clock = [0.0]
     monkeypatch.setattr(trt_kernels, "monotonic", lambda: clock[0])
-    sessions, file = Sessions(library, FakeCuda(), folder), folder / KERNELS
+    sessions, file = opener(library, folder), folder / KERNELS
     session = sessions(folder / "x.plan")
 
     def saved(sessions, session, seconds, shape) -> bool:
@@ -144,7 +150,7 @@ def test_gpu_models_do_not_share_kernels():
 
 def test_processes_do_not_share_a_draft_of_the_kernels(stand_in, monkeypatch):
     library, _, folder = stand_in
-    sessions = Sessions(library, FakeCuda(), folder)
+    sessions = opener(library, folder)
     sessions(folder / "x.plan")
     drafts = []
     monkeypatch.setattr(Path, "replace", lambda draft, target: drafts.append(draft.name))
@@ -157,14 +163,14 @@ def test_processes_do_not_share_a_draft_of_the_kernels(stand_in, monkeypatch):
 def test_a_plan_that_does_not_load(stand_in):
     library, _, folder = stand_in
     with pytest.raises(LuvcError, match=r"does not load .*empty.plan.* luvc-build --backend"):
-        Sessions(library, FakeCuda(), folder)(Path(folder / "empty.plan"))
+        opener(library, folder)(Path(folder / "empty.plan"))
     with pytest.raises(LuvcError, match=r"weights of x\.plan need .* fewer image sizes"):
-        Sessions(library, FakeCuda(total=1), folder)(folder / "x.plan")
+        opener(library, folder, total=1)(folder / "x.plan")
 
 
 def test_an_engine_that_cannot_be_prepared(stand_in, monkeypatch):
     library, _, folder = stand_in
-    sessions = Sessions(library, FakeCuda(), folder)
+    sessions = opener(library, folder)
     sessions.log.messages.append("no room for 9 GiB")
     monkeypatch.setattr(Engine_, "create_execution_context", lambda self, how: None)
     with pytest.raises(LuvcError, match=r"cannot prepare .*no room for 9 GiB.*: free memory"):

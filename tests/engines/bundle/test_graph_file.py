@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from luvc.engines.backends import backend
+from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.folder import Bundle
 from luvc.engines.bundle.graph_file import KNOWN, read_graph
 from luvc.errors import LuvcError
@@ -138,7 +138,7 @@ def outside(model):
 def test_what_luvc_does_not_write_is_refused_before_a_session(bundle, change, message):
     name, start = changed(bundle, change), time.perf_counter()
     with pytest.raises(LuvcError, match=message):
-        backend("ort").runner(bundle, threads=1).session(name)
+        ort.runner(bundle, threads=1).session(name)
     assert time.perf_counter() - start < 20
 
 
@@ -147,7 +147,7 @@ def test_bytes_that_are_no_graph(bundle, data):
     name = bundle.manifest.layouts[0].graphs.prefill
     bundle.file(name).write_bytes(data)
     with pytest.raises(LuvcError, match=r"again|do not use"):
-        backend("ort").runner(bundle, threads=1).session(name)
+        ort.runner(bundle, threads=1).session(name)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_weights_that_lie_nowhere(bundle, change):
         change(next(t for t in model.graph.initializer if t.external_data))
 
     with pytest.raises(LuvcError, match="again"):
-        backend("ort").runner(bundle, threads=1).session(changed(bundle, weight))
+        ort.runner(bundle, threads=1).session(changed(bundle, weight))
 
 
 def test_luvcs_own_graphs_are_accepted(workshop):

@@ -176,7 +176,7 @@ def test_kill_at_random_moments_leaves_a_whole_folder(tmp_path):
         process = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE
         )
-        assert process.stdout.readline() == b"ready\n"
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         time.sleep(random.Random(seed).uniform(0.05, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -3,6 +3,7 @@
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def test_pixels_equal_the_image_processors(workshop, picture, case):
     prompt = vlm.processor.prompt(ask("Why?", picture))
     layout = prompt.layout
     processor = GotOcr2ImageProcessorPil.from_pretrained(vlm.manifest.model)
-    options = {"crop_to_patches": False}
+    options: dict[str, Any] = {"crop_to_patches": False}
     if layout.tiles == 3:
         options = {"crop_to_patches": True, "min_patches": 2, "max_patches": 2}
     wanted = processor(Image.fromarray(picture), return_tensors="np", **options).pixel_values
