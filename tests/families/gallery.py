@@ -56,7 +56,7 @@ def apart(value: str, torchvision: bool, slow: bool = False) -> Any:
     test_with_torchvision.py runs what is skipped, in a process that has it. Tests of one value share
     checkpoints and bundles, so they run in one process.
     """
-    from transformers.utils import is_torchvision_available
+    from transformers.utils.import_utils import is_torchvision_available
 
     missing = torchvision and not is_torchvision_available()
     skip = pytest.mark.skipif(missing, reason="needs torchvision")

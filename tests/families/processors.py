@@ -17,10 +17,11 @@ def without_extras() -> Iterator[None]:
     """
     from transformers import processing_utils
     from transformers.models.smolvlm import processing_smolvlm as smolvlm
-    from transformers.utils import is_torchvision_available
+    from transformers.utils.import_utils import is_torchvision_available
 
     with ExitStack() as stack:
-        stack.enter_context(patch.object(smolvlm, "num2words", smolvlm.num2words or str))
+        num2words = vars(smolvlm)["num2words"] or str
+        stack.enter_context(patch.object(smolvlm, "num2words", num2words))
         if not is_torchvision_available():
             module = processing_utils.transformers_module
             stack.enter_context(
@@ -35,7 +36,7 @@ def processor(folder: Path) -> Any:
     With torchvision it has its video processor too; without, `video_processor` is None.
     """
     import transformers
-    from transformers.utils import is_torchvision_available
+    from transformers.utils.import_utils import is_torchvision_available
 
     values = json.loads((folder / "processor_config.json").read_text())
     make = getattr(transformers, values.pop("processor_class"))

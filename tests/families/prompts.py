@@ -209,6 +209,7 @@ def tokenizer(family: str, vocabulary: int = 1024) -> Any:
     words = WORDS[family]
     bpe = Tokenizer.from_str(_bpe(words.special, vocabulary))
     if words.starts:
+        assert words.bos is not None, family
         bpe.post_processor = processors.TemplateProcessing(
             single=f"{words.bos}:0 $A:0",
             pair=f"{words.bos}:0 $A:0 {words.bos}:1 $B:1",

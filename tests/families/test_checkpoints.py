@@ -1,6 +1,7 @@
 """The test material itself: checkpoints that Hugging Face loads and that answer like models."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,8 @@ def test_a_checkpoint_is_complete(checkpoint, name):
     family, words = family_of(name), WORDS[family_of(name)]
     config = AutoConfig.from_pretrained(folder)
     assert config.model_type == family
-    model, found = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    loaded: Any = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    model, found = loaded
     assert not any(found.values()), found
     assert all(p.std() > 0 for p in model.parameters() if p.numel() > 1)
     tokens = AutoTokenizer.from_pretrained(folder)

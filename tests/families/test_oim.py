@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from luvc.engines.bundle.schedule import Merge, Schedule
+from luvc.engines.bundle.schedule import Axis, Merge, Schedule
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import by_hand, reference
@@ -13,8 +13,8 @@ from .checkpoints import family_of
 from .gallery import QUESTION, families, pictures, question
 
 # Before which layer, which axis, groups of how many; after the first tapped layer of DeepStack.
-STEPS = ((0, "width", 2), (2, "height", 2))
-SHALLOW = ((0, "width", 2), (1, "height", 2))
+STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (2, "height", 2))
+SHALLOW: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (1, "height", 2))
 ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
 LAYERS = {
     "internvl": ("vision_tower.encoder.layer", 1, 2),

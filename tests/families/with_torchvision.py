@@ -8,6 +8,7 @@ PyPI's torchvision is linked with CUDA. Beside PyTorch for the CPU its compiled 
 use none of the compiled operators: it is enough that the two names exist.
 """
 
+import importlib
 import os
 import runpy
 import subprocess
@@ -27,7 +28,7 @@ def import_torchvision() -> None:
 
     sys.path.append(os.environ.get(FOLDER, ""))
     try:
-        import torchvision
+        importlib.import_module("torchvision")
     except RuntimeError:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -35,7 +36,7 @@ def import_torchvision() -> None:
             torch.library.define(
                 f"torchvision::{name}", "(Tensor dets, Tensor scores, float threshold) -> Tensor"
             )
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:

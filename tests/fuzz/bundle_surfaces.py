@@ -133,7 +133,7 @@ def _tokenizer(right: dict) -> SearchStrategy[bytes]:
     return json_bytes(plain).map(whole)
 
 
-PIECES = (
+PIECES: tuple[str, ...] = (
     "{% for m in messages %}", "{% endfor %}", "{{ m.role }}", "{{ m.content }}", "{{ m['content'][0] }}",
     "{% if m.role == 'user' %}", "{% else %}", "{% endif %}", "{% set a = 'ab' * 9 %}",
     "{% set n = namespace(x='a') %}", "{% set n.x = n.x + n.x %}", "{% for i in range(99999) %}",

@@ -6,6 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from luvc.engines.bundle.manifest import Layout
 from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.config import read_schedule
 
@@ -15,7 +16,7 @@ from .mutations import json_bytes
 from .surfaces import Surface, surface
 
 
-def _planned(material: Material, **options: object) -> list:
+def _planned(material: Material, **options: object) -> tuple[Layout, ...]:
     model = str(material.checkpoint)
     return plan(ExportConfig.make(model=model, reference_text=8, text_capacity=96, **options))
 

@@ -4,6 +4,7 @@ It writes every input to the file `current` before it is tried, with its number:
 sees from it how long one takes, and finds the input of a process that died.
 """
 
+import importlib
 import os
 import random
 import shutil
@@ -63,7 +64,7 @@ class Trial:
             Finding(self._name, kind_of(e), data, text).keep(self._state / "found")
         self._current(b"")
 
-    def function(self) -> Callable[[bytes], object]:
+    def function(self) -> Callable[[bytes], bytes | None]:
         """`one`, on an input that hypothesis draws from random bytes."""
 
         @settings(
@@ -99,8 +100,7 @@ def at_random(trial: Trial, seed: int, first: int, most: int) -> None:
 
 def guided(trial: Trial, seed: int, first: int, corpus: Path) -> None:
     """Inputs guided by which lines of luvc they reach; the corpus is what reached new ones."""
-    import atheris
-
+    atheris = importlib.import_module("atheris")  # an extra of its own, for Linux alone
     corpus.mkdir(parents=True, exist_ok=True)
     if not any(corpus.iterdir()):
         for number in range(20):
@@ -124,8 +124,7 @@ def main() -> None:
     """`python -m tests.fuzz.child SURFACE STATE SEED FIRST MOST HOW`."""
     surface, state, seed, first, most, how = sys.argv[1:]
     if how == "guided":
-        import atheris
-
+        atheris = importlib.import_module("atheris")
         with atheris.instrument_imports(include=["luvc"]):
             trial = Trial(surface, Path(state), int(first), int(most))
         guided(trial, int(seed), int(first), Path(state) / "corpus" / surface)

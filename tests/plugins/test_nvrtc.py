@@ -28,9 +28,10 @@ def compiler():
 
 def parameters(ptx: str) -> list[str]:
     """PTX types of the kernel's parameters, in order."""
-    header = re.search(r"\.entry\s+\w+\s*\((.*?)\)", ptx, re.DOTALL)[1]
+    header = re.search(r"\.entry\s+\w+\s*\((.*?)\)", ptx, re.DOTALL)
+    assert header, ptx
     # Pointers carry attributes such as .ptr .align 1 between type and name.
-    return re.findall(r"\.param\s+\.(\w+)", header)
+    return re.findall(r"\.param\s+\.(\w+)", header[1])
 
 
 def shared_bytes(ptx: str) -> int:

@@ -49,7 +49,8 @@ def select_model(V, keep, groups) -> onnx.ModelProto:
 def run_body(model, **feed):
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
-    return session.run(None, {name: np.asarray(value) for name, value in feed.items()})
+    feeds = {name: np.asarray(value) for name, value in feed.items()}
+    return [np.asarray(x) for x in session.run(None, feeds)]
 
 
 @SIZES

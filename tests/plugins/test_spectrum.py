@@ -99,7 +99,7 @@ def run_onnx(signal, visual_index, positions, keep, cutoff, groups, band, energi
         values["energies"] = energies
     names = [o.name for o in session.get_outputs()]
     feeds = {k: v.numpy() for k, v in values.items()}
-    return dict(zip(names, session.run(None, feeds), strict=True))
+    return dict(zip(names, map(np.asarray, session.run(None, feeds)), strict=True))
 
 
 def stage_model(V, D, attributes, given):

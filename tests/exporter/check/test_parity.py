@@ -3,7 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from luvc.engines import Bundle
+from luvc.engines.backends.base import PrefillResult
 from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.tensors import StageResult
 from luvc.engines.prompt.processing import Processor
@@ -64,7 +65,8 @@ def test_ratio_1_equals_unmodified_hugging_face(workshop, picture, case):
     messages = ask("What colour is the largest shape?", picture)
     answer = vlm.generate(messages, max_new_tokens=32)
     prompt = vlm.processor.prompt(messages)
-    model = AutoModelForImageTextToText.from_pretrained(vlm.manifest.model, dtype=torch.float32)
+    name = vlm.manifest.model
+    model: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=torch.float32)
     with torch.no_grad():
         wanted = model.generate(
             input_ids=torch.tensor([prompt.input_ids]),
@@ -90,7 +92,7 @@ def test_prompt_and_pixels_equal_hugging_faces_processor(workshop, picture, monk
         type(None),
         raising=False,
     )
-    processor = InternVLProcessor(
+    processor: Any = InternVLProcessor(
         AutoImageProcessor.from_pretrained(source, backend="pil"),
         AutoTokenizer.from_pretrained(source),
         None,
@@ -201,7 +203,7 @@ def test_scores_that_tell_nothing_are_told(workshop):
     assert said not in "".join(map(str, validation_table(report)))
     energies = np.ones((2, 36), np.float32) * (1 + 1e-6 * np.arange(36, dtype=np.float32))
     stage = StageResult(energies=energies, kept=np.tile(np.arange(9), (2, 1)))
-    result = SimpleNamespace(stages={1: stage})
+    result = PrefillResult(np.zeros((2, 1), np.float32), {1: stage})
     (kept,) = _compare_kept(result, result, TOLERANCES["float32"])
     assert kept.alike == 1 and kept.passed
     flat = report.model_copy(update={"kept": (kept,)})

@@ -4,6 +4,7 @@ import json
 import shutil
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from typing import Any
 
 import pytest
 
@@ -67,9 +68,11 @@ def test_the_commit_is_recorded_and_read_again(cached, bundle, command):
         assert result.code == 0, result.err
     other = command(validate_tool, bundle.path, "--model", "someone/model@main")
     assert other.code == 2 and "is not the model this bundle was made from" in other.err
-    assert load(bundle.path, "torch", None, 4, 1).vlm.runner.family.commit == COMMITS["v2"]
-    assert load(bundle.path, "hf", None, 4, 1)._family.commit == COMMITS["v2"]
-    assert load(bundle.path, "hf", "someone/model@main", 4, 1)._family.commit == COMMITS["main"]
+    in_pytorch: Any = load(bundle.path, "torch", None, 4, 1)
+    assert in_pytorch.vlm.runner.family.commit == COMMITS["v2"]
+    for model, commit in ((None, "v2"), ("someone/model@main", "main")):
+        hugging_faces: Any = load(bundle.path, "hf", model, 4, 1)
+        assert hugging_faces._family.commit == COMMITS[commit]
 
 
 def test_a_benchmark_reads_the_commit(bundle, monkeypatch):

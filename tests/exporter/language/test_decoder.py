@@ -1,5 +1,7 @@
 """The decoder loop and the SPU cascade against Hugging Face's own forward and caches."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -115,13 +117,15 @@ def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text, band):
     """Pruning by hand with numpy FFT; decoding with a DynamicCache of unequal layer lengths."""
     r, f = runner(workshop, text), feed()
     wanted, cache, kept = prune_by_hand(r, f, band)
-    lengths = [layer.keys.shape[2] for layer in cache.layers]
+    layers: Any = cache.layers
+    lengths = [layer.keys.shape[2] for layer in layers]
     assert lengths == [TEXT + v for v in (V, 20, 20, 7, 0)]
     layout = layout_with(r, SCHEDULE.model_copy(update={"band": band}))
     r.model.set_attn_implementation("luvc")
     caches = r.new_caches(layout, 1)
     ours = r.prefill(layout, f, caches)
     np.testing.assert_allclose(ours.logits, wanted.numpy(), atol=2e-4)
+    assert f.visual_index is not None
     ordinals, stages = f.visual_index[0], list(ours.stages.values())
     for positions, stage in zip(kept, stages, strict=False):
         ordinals = ordinals[stage.kept[0]]
@@ -153,6 +157,7 @@ def test_raw_signal_scores_the_hidden_states(workshop):
     with torch.no_grad():
         out = graph(*args, *r.new_caches(layout, 1).values())
     energies = dict(zip(graph.output_names(), out, strict=True))["energies_1"]
+    assert f.visual_index is not None
     x = seen["hidden"][0, f.visual_index[0]].double().numpy()
     spectrum = np.fft.rfft(x, axis=0)
     spectrum[int(0.4 * V / 2) + 1 :] = 0

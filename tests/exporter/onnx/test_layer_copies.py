@@ -111,4 +111,4 @@ def run(model, feeds, source):
             value.const_value = ir.tensor(parameters[name].detach().numpy(), name=name)
     data = ir.serde.serialize_model(model).SerializeToString()
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
+    return [np.asarray(x) for x in session.run(None, feeds)]

@@ -98,13 +98,16 @@ def largest_ratio(name: str, tiles: int, options: SolverOptions) -> float:
 
 def check_refusal(p: Problem, ratio: float, options: SolverOptions, message: str) -> None:
     """A refusal must be due: the ratios it names stand around the one asked for."""
-    largest = float(re.search(r"largest feasible ratio is ([\d.]+)x", message)[1])
+    found = re.search(r"largest feasible ratio is ([\d.]+)x", message)
+    assert found, message
+    largest = float(found[1])
     always = independent_flops(p, Schedule()) / fewest_flops(p, options)
     assert largest > always - 0.011  # what is shown has two decimals
     if "is not feasible" in message:
         assert ratio > largest
         return
     nearest = re.search(r"nearest that exist are ([\d.]+)x(?:, ([\d.]+)x)?;", message)
+    assert nearest, message
     assert float(nearest[1]) < ratio + 0.006
     assert nearest[2] is None or float(nearest[2]) > 1.02 * ratio - 0.006
 

@@ -1,6 +1,7 @@
 """OIM against plain numpy, and inside the tower against Hugging Face's own layers."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_merge_tokens_merges_rows_or_columns_behind_the_prefix(match, axis):
         np.testing.assert_allclose(found, wanted.reshape(-1, 8), atol=1e-5)
 
 
-def model(workshop):
+def model(workshop) -> Any:
     from transformers import InternVLForConditionalGeneration
 
     path = workshop.checkpoint(layers=5, vision_layers=4, image=168)
@@ -87,7 +88,7 @@ def model(workshop):
 
 
 def tower(m, schedule):
-    layout = SimpleNamespace(grid=(12, 12), schedule=schedule, tiles=1)
+    layout: Any = SimpleNamespace(grid=(12, 12), schedule=schedule, tiles=1)
     return VisionGraph(m, adapter_class("internvl"), layout)
 
 

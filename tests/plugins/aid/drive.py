@@ -16,6 +16,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -78,8 +80,7 @@ class SizeBuilder:
 
 def use_stand_ins(trt):
     """Lets tensorrt.plugin work on Size where it would take objects of the builder."""
-    from tensorrt.plugin import _tensor
-
+    _tensor: Any = importlib.import_module("tensorrt.plugin._tensor")
     trt.IDimensionExpr = Size
     trt.DimsExprs = lambda length: [None] * length
     _tensor.SymExprImpl = lambda expression: expression._expr.value
@@ -96,11 +97,11 @@ def description(trt, dtype, shape, optimum=64):
     return result
 
 
-class Record:
+class Record(SimpleNamespace):
     """Takes any attribute; stands in for the builder's launch parameters and extra arguments."""
 
     def __init__(self):
-        self.items = {}
+        super().__init__(items={})
 
     def __setitem__(self, index, value):
         self.items[index] = value
