@@ -4,6 +4,7 @@ import ast
 import io
 import re
 import tokenize
+from typing import TypeGuard
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_functions_are_short():
     assert not long
 
 
-def is_packed(node: ast.AST) -> bool:
+def is_packed(node: ast.AST) -> TypeGuard[ast.Assign]:
     """`a, b, c = x, y, z`: three things in one line; to unpack what a call returns is another matter."""
     return (
         isinstance(node, ast.Assign)

@@ -19,6 +19,13 @@ def matches(pattern: str, text: str) -> tuple[str, ...] | None:
     return found.groups() if found else None
 
 
+def parts(pattern: str, text: str) -> tuple[str, ...]:
+    """`matches`, of a question that has no other form."""
+    found = matches(pattern, text)
+    assert found is not None, text
+    return found
+
+
 def named(scene, name):
     """The only item called by colour, shape or both."""
     words = name.split()
@@ -32,17 +39,17 @@ def corner_of(item) -> str:
 
 
 def answer_colour(scene, text):
-    (shape,) = matches(r"What (?:colour is|is the colour of) the (\w+)\?", text)
+    (shape,) = parts(r"What (?:colour is|is the colour of) the (\w+)\?", text)
     return named(scene, shape).colour
 
 
 def answer_shape(scene, text):
-    (colour,) = matches(r"What (?:shape is|is the shape of) the (\w+) object\?", text)
+    (colour,) = parts(r"What (?:shape is|is the shape of) the (\w+) object\?", text)
     return named(scene, colour).shape
 
 
 def answer_count(scene, text):
-    (what,) = matches(r"How many (.+) are there\?", text)
+    (what,) = parts(r"How many (.+) are there\?", text)
     if what in SHAPE_OF:
         return str([i.shape for i in scene.items].count(SHAPE_OF[what]))
     colour = what.removesuffix("objects").strip()
@@ -53,7 +60,7 @@ def answer_relation(scene, text):
     found = matches(r"Where is the (.+)\?", text)
     if found:
         return corner_of(named(scene, found[0]))
-    a, relation, b = matches(r"Is the (\w+ \w+) (left of|right of|above|below) the (.+)\?", text)
+    a, relation, b = parts(r"Is the (\w+ \w+) (left of|right of|above|below) the (.+)\?", text)
     a, b = named(scene, a), named(scene, b)
     holds = {"left of": a.x < b.x, "right of": a.x > b.x, "above": a.y < b.y, "below": a.y > b.y}
     return "yes" if holds[relation] else "no"
@@ -69,7 +76,7 @@ def answer_compare(scene, text):
     if found:
         a, b = (named(scene, shape) for shape in found)
         return "yes" if a.colour == b.colour else "no"
-    found = matches(r"Which is larger, the (\w+) or the (\w+)\?", text)
+    found = parts(r"Which is larger, the (\w+) or the (\w+)\?", text)
     return max((named(scene, shape) for shape in found), key=lambda item: item.size).shape
 
 
@@ -77,7 +84,7 @@ def answer_ocr(scene, text):
     if text in ("What does the text say?", "Read the text."):
         (only,) = scene.texts
         return only.string
-    (which,) = matches(r"What does the (\w+) text say\?", text)
+    (which,) = parts(r"What does the (\w+) text say\?", text)
     if which in ("top", "bottom"):
         ordered = sorted(scene.texts, key=lambda t: t.box[1] + t.box[3])
         return ordered[0 if which == "top" else -1].string
@@ -99,12 +106,12 @@ def answer_chart(scene, text):
         best = (max if found[0] == "highest" else min)(values.values())
         (label,) = [label for label, value in values.items() if value == best]
         return label
-    a, b = matches(r"Is (\w) greater than (\w)\?", text)
+    a, b = parts(r"Is (\w) greater than (\w)\?", text)
     return "yes" if values[a] > values[b] else "no"
 
 
 def answer_needle(scene, text):
-    what, kind = matches(r"(Where|What colour|What shape) is the (tiny|odd) object\?", text)
+    what, kind = parts(r"(Where|What colour|What shape) is the (tiny|odd) object\?", text)
     if kind == "tiny":
         item = min(scene.items, key=lambda i: i.size)
     else:
@@ -116,15 +123,15 @@ def answer_needle(scene, text):
 def answer_multi(scenes, text):
     first, second = scenes
     if text == "Are the two pictures the same?":
-        same = np.array_equal(*(np.asarray(render(scene).image) for scene in scenes))
-        return "yes" if same else "no"
+        one, other = (np.asarray(render(scene).image) for scene in scenes)
+        return "yes" if np.array_equal(one, other) else "no"
     if text == "Which picture has more objects?":
         return "first" if len(first.items) > len(second.items) else "second"
     found = matches(r"Which picture has a (.+)\?", text)
     if found:
         (side,) = [k for k, scene in enumerate(scenes) if found[0] in {i.name for i in scene.items}]
         return ("first", "second")[side]
-    shape, side = matches(r"What colour is the (\w+) in the (\w+) picture\?", text)
+    shape, side = parts(r"What colour is the (\w+) in the (\w+) picture\?", text)
     return named(scenes[side == "second"], shape).colour
 
 
@@ -154,7 +161,7 @@ def answer_list(scenes, text):
             "corner": {f"{i.colour} {i.shape}": corner_of(i) for i in scene.items},
         }[found[0]]
         return ", ".join(f"{name} {of[name]}" for name in found[1].split(", "))
-    (order,) = matches(r"List the .* from (\w+ to \w+)\.", text)
+    (order,) = parts(r"List the .* from (\w+ to \w+)\.", text)
     key = {"left to right": "x", "top to bottom": "y", "small to large": "size"}[order]
     ordered = sorted(scene.items, key=lambda i: getattr(i, key))
     pairs = [(i.shape, i.colour) if "shapes" in text else (i.colour, i.shape) for i in ordered]

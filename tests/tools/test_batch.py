@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,15 +192,16 @@ def test_a_run_goes_on_with_its_own_sampling_alone(workshop, tmp_path, monkeypat
     source.mkdir()
     (source / "a.png").write_bytes(png(1))
     batch.batch(bundle, source, tmp_path / "greedy")
-    drawn = {"temperature": 0.7, "seed": 3}
+    drawn: dict[str, Any] = {"temperature": 0.7, "seed": 3}
     batch.batch(bundle, source, tmp_path / "drawn", **drawn)
     assert handed == [
         {"max_new_tokens": 64, "temperature": 0, "seed": None},
         {"max_new_tokens": 64} | drawn,
     ]
     for name, other in (("temperature", 0.8), ("seed", 4)):
+        changed: dict[str, Any] = drawn | {name: other}
         with pytest.raises(LuvcError, match=f"begun with {name} {drawn[name]}, not"):
-            batch.batch(bundle, source, tmp_path / "drawn", **(drawn | {name: other}))
+            batch.batch(bundle, source, tmp_path / "drawn", **changed)
     batch.batch(bundle, source, tmp_path / "drawn", **drawn)
     assert len(handed) == 2, "there was nothing left to answer"
 

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def browse(page, tmp_path, *options):
     return [x for x in result.stderr.splitlines() if ":CONSOLE" in x], result.stdout
 
 
-def background(shot):
+def background(shot) -> Any:
     return Image.open(shot).convert("RGB").getpixel((3, 3))
 
 
@@ -97,7 +98,8 @@ def test_a_browser_draws_it_without_a_word(page, tmp_path):
         lines, _ = browse(page, tmp_path, "--window-size=1160,2600", f"--screenshot={shot}", theme)
         assert not lines
     assert min(background(light)) > 240 and max(background(dark)) < 40
-    colours = {c for _, c in Image.open(light).convert("RGB").getcolors(1 << 24)}
+    counted: Any = Image.open(light).convert("RGB").getcolors(1 << 24)
+    colours = {colour for _, colour in counted}
     assert (15, 159, 143) in colours and (51, 102, 224) in colours, "both charts have their bars"
     assert any(r > 190 and g < 60 and b < 60 for r, g, b in colours), "the picture is there"
 
@@ -139,7 +141,8 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
     """The marks of every stage against ordinals followed by hand, on a grid that OIM left even."""
     vlm = VLM.load(workshop.bundle("qwen2").path, threads=1)
     layout = vlm.manifest.layouts[0]
-    square = Image.fromarray(picture).resize(layout.image_size[::-1])
+    height, width = layout.image_size
+    square = Image.fromarray(picture).resize((width, height))
     (sample,) = samples(vlm, layout, [("x", square)])
     assert len(sample.cells) == layout.visual_tokens
     area = sum(w * h for _, _, w, h in sample.cells)

@@ -1,6 +1,8 @@
 """Repositories for the tests: options, engines that are none, reading a config."""
 
+import importlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,10 +14,10 @@ from luvc.tools.client_messages import Bounds
 
 pytest.importorskip("tritonclient.grpc")
 from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2 as pb
 
 from luvc.tools.triton.repository import Options
 
+pb: Any = importlib.import_module("tritonclient.grpc.model_config_pb2")  # it makes its classes then
 OPTIONS = Options(Limits(rows=4, prefill=3), Bounds())
 
 
@@ -41,5 +43,5 @@ def with_engines(bundle: Bundle, *archs: str, backend: str = "tensorrt") -> Bund
     return replace(bundle, manifest=bundle.manifest.model_copy(update={"engines": tuple(engines)}))
 
 
-def read(path) -> pb.ModelConfig:
+def read(path) -> Any:
     return text_format.Parse(path.read_text(), pb.ModelConfig())

@@ -9,11 +9,13 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from luvc.engines.answer import Answer, Timing
+from luvc.engines.backends.ort.runner import OrtRunner
 from luvc.engines.backends.trt.runner import TrtRunner
 from luvc.engines.serving import Busy, Cancelled, Limits, Ticket
 from luvc.errors import LuvcError
@@ -22,7 +24,8 @@ from luvc.tools.triton import vision_model, vlm_model
 from luvc.tools.triton.outbox import Outbox
 from luvc.tools.triton.server import Binary, Ports, Server
 
-from ...engines.backends.fake_device import FakeCuda, FakeSessions
+from ...engines.backends.fake_device import FakeCuda
+from ...engines.backends.fake_runner import make, opened
 
 pytest.importorskip("tritonclient.grpc")
 from luvc.tools.triton import config
@@ -87,9 +90,11 @@ def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):
     write(bundle, tmp_path / "r", options)
     model = vlm_model.TritonPythonModel()
     model.initialize(arguments(tmp_path / "r" / "luvc_vlm"))
-    made = set(model.vlm.runner._sessions)
+    runner = model.vlm.runner
+    assert isinstance(runner, OrtRunner)
+    made = set(runner._sessions)
     model.finalize()
-    assert not model.vlm.runner._sessions
+    assert not runner._sessions
     graphs = bundle.manifest.layouts[0].graphs
     assert made == {(graphs.prefill, False), (graphs.step, False), (graphs.step, True)}
     assert model.scheduler.limits == replace(limits, preparing=3), "as many as are batched"
@@ -129,7 +134,8 @@ def test_a_repository_of_another_version(
 
 
 def test_a_request_may_name_its_layout():
-    model, named = vlm_model.TritonPythonModel(), []
+    model: Any = vlm_model.TritonPythonModel()
+    named = []
     model.pb = SimpleNamespace(get_input_tensor_by_name=lambda request, name: request.get(name))
     model.bounds, model.images = Bounds(), 1
     model.scheduler = SimpleNamespace(submit=lambda turns, **o: named.append(o.get("layout")))
@@ -144,7 +150,7 @@ def test_a_request_may_name_its_layout():
 
 
 def test_the_last_response_is_what_the_configuration_says():
-    model = vlm_model.TritonPythonModel()
+    model: Any = vlm_model.TritonPythonModel()
     model.pb = SimpleNamespace(Tensor=lambda name, value: (name, value), InferenceResponse=dict)
     answer = Answer("blue", [5, 6], "stop", 3, 4, "56x112", {}, 0, Timing(), ("one", "two"))
     last = model._response("blue", answer)
@@ -164,13 +170,14 @@ def test_luvc_vision_runs_engines_of_several_tiles(workshop, tmp_path, triton, m
     (engine,) = with_engines(bundle, "portable", backend="tensorrt-rtx").manifest.engines
 
     def runner(found, threads):
-        return TrtRunner(found, engine, cuda, FakeSessions(cuda), "fake")
+        return make(found, cuda, engine)
 
     module = SimpleNamespace(runner=runner)
     monkeypatch.setattr(vision_model, "load_backend", lambda name, found: module)
     model = vision_model.TritonPythonModel()
     model.initialize(arguments(tmp_path / "r" / "luvc_vision"))
-    assert [s.runs for s in model.runner._sessions.values()] == [1]
+    assert isinstance(model.runner, TrtRunner)
+    assert [s.runs for s in opened(model.runner)] == [1]
     (layout,) = bundle.manifest.layouts
     pixels = np.zeros((9, *layout.pixel_shape[1:]), np.float32)  # 3 prompts; the most are 2
     with pytest.raises(LuvcError, match=r"batch of 3 .* 1 to 2: luvc-build --batch 1,1,3"):
@@ -205,7 +212,10 @@ def test_one_broken_sender_keeps_nobody_else_waiting():
             raise TypeError(text)
         return text
 
-    outbox = Outbox(respond, str, 1, idle=lambda: 1 / 0)
+    def idle():
+        raise ZeroDivisionError
+
+    outbox = Outbox(respond, str, 1, idle=idle)
     senders = [Sender(broken=True), Sender(), Sender()]
     tickets = [Ticket(outbox.notify) for _ in senders]
     for ticket, sender in zip(tickets, senders, strict=True):

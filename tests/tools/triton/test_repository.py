@@ -14,11 +14,9 @@ from luvc.errors import LuvcError
 from luvc.tools.triton import cli
 
 pytest.importorskip("tritonclient.grpc")
-from tritonclient.grpc import model_config_pb2 as pb
-
 from luvc.tools.triton.repository import check_target, write
 
-from .repositories import OPTIONS, read, with_engines
+from .repositories import OPTIONS, pb, read, with_engines
 
 
 def test_everything_a_server_needs(workshop, tmp_path):
