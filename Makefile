@@ -108,4 +108,4 @@ peers: $(VENV)/demo
 	$(BIN)/python -m benchmarks.tables $(PAGES)
 
 clean:
-	rm -rf $(VENV) .triton $(DEMO) site
+	rm -rf $(VENV) .triton $(DEMO) site build

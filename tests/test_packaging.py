@@ -61,4 +61,4 @@ def test_ruff():
 
 
 def test_types():
-    run(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+    run(sys.executable, "-m", "tests.check_types")
