@@ -1,6 +1,7 @@
 """Ratio 1 is the unmodified model: inputs, visual features and answers are Hugging Face's own."""
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,5 +77,6 @@ def test_an_image_token_behind_the_vocabulary(tmp_path):
     assert vlm.manifest.language.image_token_id == vlm.manifest.language.vocab_size
     shown = pictures(vlm.manifest.layouts[0].image_size, 1)
     wanted = reference.generate(model, proc, shown, QUESTION, 16)
-    for options in ({}, {"repetition_penalty": 1.0001}):
+    asked: tuple[dict[str, Any], ...] = ({}, {"repetition_penalty": 1.0001})
+    for options in asked:
         assert vlm.generate(question(shown), max_new_tokens=16, **options).token_ids == wanted

@@ -219,8 +219,8 @@ def _run(
         code = 0
     except SystemExit as e:
         code = int(e.code or 0)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
+    except BaseException as e:
+        sys.excepthook(type(e), e, e.__traceback__)
     finally:
         os.write(answer, str(count).encode())
         sys.stdout.flush()
