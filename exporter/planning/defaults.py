@@ -98,7 +98,8 @@ class SolverOptions:
     @classmethod
     def of(cls, solver: Solver) -> "SolverOptions":
         """The options that a manifest recorded; one that names no band is older than the choice."""
-        return cls(**({"band": "low"} | (solver.model_extra or {})))
+        given: dict[str, Any] = {"band": "low"} | (solver.model_extra or {})
+        return cls(**given)
 
 
 def shown(value: Any) -> str:

@@ -105,7 +105,7 @@ def run_onnx(signal, visual_index, positions, keep, cutoff, groups, band, energi
 def stage_model(V, D, attributes, given):
     """A model of the three calls of one stage; `given` energies are an input."""
     info = h.make_tensor_value_info
-    keep, _, groups, _ = attributes
+    keep, cutoff, groups, band = attributes
     inputs = [
         info("signal", 1, ["B", "S", D]),
         info("index", 7, ["B", V]),
@@ -122,7 +122,7 @@ def stage_model(V, D, attributes, given):
         info("rows", 1, ["B", None, D]),
         info("row_pos", 7, ["B", None, 1]),
     ]
-    nodes = stage_nodes(*attributes, "energies" if given else "scored")
+    nodes = stage_nodes(keep, cutoff, groups, band, "energies" if given else "scored")
     return h.make_model(
         h.make_graph(nodes, "spu", inputs, outputs),
         opset_imports=[h.make_opsetid("", 24), h.make_opsetid("luvc", 1)],
