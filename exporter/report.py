@@ -67,7 +67,7 @@ def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:
         "layout": layout.model_dump(mode="json", exclude=hidden),
         "reference_text_tokens": text_tokens,
         "stages": stage_rows(family, layout, text_tokens, config.dtype),
-        "notes": notes(planned, _options(config)) if planned.problem else [TEXT_ONLY],
+        "notes": _all_notes(family, planned, config) if planned.problem else [TEXT_ONLY],
     }
 
 
@@ -97,7 +97,19 @@ def plan_table(family: Family, planned: Planned, config: ExportConfig) -> list[R
         f"ratios (baseline / compressed FLOPs): vision {r.vision:.2f}x, language prefill "
         f"{r.prefill:.2f}x, both {r.both:.2f}x"
     )
-    return [table, ratios, *(Text(f"note: {n}") for n in notes(planned, _options(config)))]
+    return [table, ratios, *(Text(f"note: {n}") for n in _all_notes(family, planned, config))]
+
+
+def _all_notes(family: Family, planned: Planned, config: ExportConfig) -> list[str]:
+    """What is told beside the numbers of a plan, of its schedule and of its checkpoint."""
+    found = notes(planned, _options(config))
+    lost = family.unembedded
+    if lost:
+        found.append(
+            f"the embedding has no row for {len(lost)} of the tokenizer's tokens, such as {lost[0]!r:.80}: "
+            "a question that holds one is refused"
+        )
+    return found
 
 
 def _options(config: ExportConfig) -> SolverOptions | None:

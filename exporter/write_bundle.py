@@ -2,6 +2,7 @@
 
 from ..engines.backends import engine_builder
 from ..engines.bundle.folder import Bundle
+from ..engines.bundle.graph_file import read_graph
 from ..engines.bundle.swap import check_target, replacing
 from .assemble import Progress, assemble, write_manifest
 from .check.parity import check
@@ -25,8 +26,11 @@ def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
     model = load_model(family, progress)
     with replacing(config.output, check_target) as folder:
         manifest = assemble(config, family, prepared.layouts, model, folder, progress)
+        made = Bundle.load(folder)
+        for name in {file for layout in manifest.layouts for file in layout.graphs.files}:
+            read_graph(made, name)  # what would be refused when it is loaded is refused here
         if config.validates:
-            depth = check(config, family, model, Bundle.load(folder), progress)
+            depth = check(config, family, model, made, progress)
             found = {"validated": depth == manifest.language.layers, "validated_layers": depth}
             write_manifest(folder, manifest.model_copy(update=found))
     bundle = Bundle.load(config.output)

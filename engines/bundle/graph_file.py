@@ -24,17 +24,13 @@ if TYPE_CHECKING:
 STANDARD = ("", "ai.onnx")
 FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in OPERATORS)
 _STRAIGHT = """
-Abs Add And ArgMax ArgMin Attention AveragePool BatchNormalization BitShift BitwiseAnd BitwiseNot
-BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip Compress Concat Constant ConstantOfShape Conv
-ConvTranspose Cos CumSum DepthToSpace Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor
-Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual
-GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsInf IsNaN LayerNormalization
-LeakyRelu Less LessOrEqual Log LogSoftmax LpNormalization MatMul Max MaxPool Mean
-MeanVarianceNormalization Min Mish Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow RMSNormalization Range
-Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-ReduceSum ReduceSumSquare Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Selu Shape
-Sigmoid Sign Sin Size Slice Softmax Softplus SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh
-TensorScatter ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where Xor
+Abs Add And Attention AveragePool Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos
+CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
+GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsNaN
+LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mish Mod Mul Neg Not Or Pad Pow
+RMSNormalization Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape
+Resize RotaryEmbedding Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax
+Softplus Split Sqrt Squeeze Sub Swish Tanh TensorScatter Tile TopK Transpose Trilu Unsqueeze Where
 """
 KNOWN = frozenset(_STRAIGHT.split())
 """Standard operators that compute tensors from tensors, once: no control flow, chance, texts or sequences."""

@@ -103,6 +103,13 @@ class Family:
         )
 
     @property
+    def unembedded(self) -> list[str]:
+        """Tokens of the tokenizer that the embedding has no row for; the image's needs none."""
+        ids: dict[str, int] = self.tokenizer.get_added_vocab()
+        known = {self.language.image_token}
+        return sorted(t for t, i in ids.items() if i >= self.decoder.vocab and t not in known)
+
+    @property
     def encoder(self) -> flops.EncoderShape:
         """Vision tower widths."""
         return self.adapter.shape(self.config)

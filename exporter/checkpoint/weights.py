@@ -106,8 +106,12 @@ def load_model(
     from transformers import AutoModelForImageTextToText
 
     fetch_weights(family, progress)
+    left = _check_types(family)
+    if left:
+        progress(
+            f"passing over {len(left)} tables that the model makes by itself, such as {left[0]}"
+        )
     progress("loading the weights")
-    _check_types(family)
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
@@ -150,20 +154,26 @@ def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
         )
 
 
-def _check_types(family: Family) -> None:
+def _check_types(family: Family) -> list[str]:
     """Refuse quantised weights, which the loader would take for plain numbers.
+
+    Returns:
+        Names of the leftovers, which it passes over.
 
     Raises:
         LuvcError: a weight of another type than floating point, or a file that is not readable.
     """
     from safetensors import SafetensorError, safe_open
 
+    left = []
     for file in weight_files(family):
         try:
             with safe_open(file, "pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 it is no mapping
                     kind = tensors.get_slice(name).get_dtype()
-                    if kind not in PLAIN and not LEFTOVERS.fullmatch(name):
+                    if LEFTOVERS.fullmatch(name):
+                        left.append(name)
+                    elif kind not in PLAIN:
                         raise LuvcError(
                             f"{family.source}: weight {name} has type {kind}, so the checkpoint is "
                             "quantised: give the one it was made from"
@@ -172,6 +182,7 @@ def _check_types(family: Family) -> None:
             raise LuvcError(
                 f"{family.source}: the weights cannot be loaded: {file.name}: {brief(e)}"
             ) from e
+    return left
 
 
 def weight_files(family: Family) -> list[Path]:

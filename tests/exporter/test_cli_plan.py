@@ -51,3 +51,18 @@ def test_a_schedule_file_says_everything_itself(command, workshop, tmp_path):
     for extra in (("--ratio", "3x"), ("--cutoff", "0.9"), ("--oim-match",)):
         refused = command(plan, "--model", model, "--schedule", file, *extra)
         assert refused.code == 2 and f"give either --schedule or {extra[0]}:" in refused.err
+
+
+def test_a_token_without_a_row_in_the_embedding_is_told(command, broken):
+    """Hugging Face answers all the same as long as no question holds it."""
+    from transformers import AutoTokenizer
+
+    line = ("--model", broken, "--ratio", "1.23", "--text-tokens", "8")
+    assert "no row" not in command(plan, *line).out
+    tokenizer = AutoTokenizer.from_pretrained(broken)
+    tokenizer.add_tokens([f"<new {n}>" for n in range(3000)])
+    tokenizer.save_pretrained(broken)
+    told = " ".join(command(plan, *line).out.split())
+    rows = json.loads((broken / "config.json").read_text())["text_config"]["vocab_size"]
+    lost = len(tokenizer) - rows
+    assert f"no row for {lost} of the tokenizer's tokens, such as '<new " in told

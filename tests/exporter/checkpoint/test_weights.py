@@ -1,6 +1,7 @@
 """Checkpoints whose weights the loader would take for others, and files that lead somewhere else."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -82,7 +83,9 @@ def test_tables_of_older_versions_are_no_weights(checkpoint):
         tensors[name.replace("q_proj.weight", "rotary_emb.inv_freq")] = torch.ones(32)
 
     weights(checkpoint, tables)
-    load_model(Family.load(str(checkpoint)))
+    said: list[str] = []
+    load_model(Family.load(str(checkpoint)), said.append)
+    assert re.match(r"passing over \d+ tables .* such as .*rotary_emb.inv_freq", said[0])
 
 
 @pytest.mark.parametrize(

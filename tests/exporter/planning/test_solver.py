@@ -26,23 +26,19 @@ def encoder(hidden, layers, out, shuffle=4):
 
 HIGH = replace(PAPER, band="high", cutoff=0.05)
 SHAPES = {
-    "InternVL3-1B": (
-        flops.DecoderShape(24, 896, 14, 2, 64, 4864, 151674),
-        encoder(1024, 24, 896),
-        32,
-    ),
+    "InternVL3-1B": (flops.DecoderShape(24, 896, 14, 2, 64, 4864, 151674), (1024, 24, 896), 32),
     "InternVL2.5-8B": (
         flops.DecoderShape(32, 4096, 32, 8, 128, 14336, 92553),
-        encoder(1024, 24, 4096),
+        (1024, 24, 4096),
         32,
     ),
-    "demo": (flops.DecoderShape(8, 256, 4, 2, 64, 512, 1024), encoder(128, 8, 256), 24),
+    "demo": (flops.DecoderShape(8, 256, 4, 2, 64, 512, 1024), (128, 8, 256), 24),
 }
 
 
 def problem(name: str, tiles: int = 1) -> Problem:
     decoder, tower, side = SHAPES[name]
-    return Problem(decoder, tower, Grid(side, side), Grid(2, 2), tiles)
+    return Problem(decoder, encoder(*tower), Grid(side, side), Grid(2, 2), tiles)
 
 
 def independent_flops(p: Problem, schedule: Schedule) -> float:
