@@ -1,6 +1,6 @@
 # make demo: from nothing to answers about a picture and a photograph. make demo-serve: the same by OpenAI's API.
 # make demo-triton: the same from Triton. make test: everything CI runs. make test-all: with what takes longest.
-# make fuzz, make soak: short tests of CI, long. make site: the documentation, with the API reference.
+# make fuzz, kills, soak: short tests of CI, long. make site: the documentation, with the API reference.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ DEMO := demo
 SEED := 0
 PAGES := README.md docs/cpu.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-serve demo-triton test test-all fuzz soak docs site bench peers accuracy clean
+.PHONY: demo demo-serve demo-triton test test-all fuzz kills soak docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -76,6 +76,10 @@ $(VENV)/fuzz: $(VENV)/test
 # About an hour. It goes on where it was stopped; SEED=1 tries other inputs.
 fuzz: $(VENV)/fuzz
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --seed $(SEED)
+
+# Every command that writes, killed at each of its file events.
+kills: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.kill .fuzz/kills
 
 # 32 threads on one scheduler for ten minutes.
 soak: $(VENV)/test
