@@ -81,7 +81,8 @@ def check_path(path: Path, option: str) -> Path:
     except OSError as e:
         if e.errno == errno.ELOOP:
             raise LuvcError(f"{option} {path}: links lead in a circle; name another place") from e
-    folder = next(p for p in path.absolute().parents if os.path.lexists(p))
+    above = path.absolute().parents or [Path("/")]
+    folder = next(p for p in above if os.path.lexists(p))
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise LuvcError(
             f"{option} {path} cannot be written: {folder} is no folder with write access; name another place"

@@ -31,7 +31,7 @@ BRIEF = Schedule(
 )
 BUNDLES: dict[str, dict[str, Any]] = {
     "plain": {"ratio": 1, "check": False, "images": (1, 0)},
-    "compressed": {"ratio": 1.5, "stages": (0.5,)},
+    "compressed": {"ratio": 1.5, "stages": (0.25,)},
     "half": {"schedule": BRIEF, "dtype": "float16", "backend": "tensorrt-rtx"},
 }
 # Sizes at which a family shows what sets it apart: tiles, padding to pack, windows of unequal size.

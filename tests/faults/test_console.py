@@ -43,7 +43,8 @@ def begun(folder, **options) -> subprocess.Popen:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_is_half_done_is_removed(tmp_path, number):
-    process = begun(tmp_path)
+    # as from a terminal, though the tests may run under nohup
+    process = begun(tmp_path, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number and said == b""

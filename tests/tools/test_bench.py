@@ -128,7 +128,7 @@ def test_a_place_for_the_report_is_looked_at_first(monkeypatch, capsys):
 
 def test_a_report_that_cannot_be_written_has_been_printed(report, tmp_path, capsys):
     (tmp_path / "full").write_text("")
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(LuvcError, match=r"full/report.json cannot be written: a file"):
         bench.show(report, tmp_path / "full" / "report.json", as_json=True)
     assert json.loads(capsys.readouterr().out) == report
 
