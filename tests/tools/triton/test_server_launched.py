@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -92,20 +93,30 @@ def test_load_unload_a_killed_process_and_a_clean_stop(launched, image):
         assert client.post(f"repository/models/{model}/load", {})[0] == 200
         client.alive(image)
     assert "died" not in (folder / "out").read_text(), "unloading is no death"
-    memory = set(Path("/dev/shm").glob("triton_python_backend*"))
     mine = process_children(process.pid)
+    memory = shared_memory(mine)
     # the newest: that of the model unloaded above may still be on its way out
     victim = max(pid for pid in mine if "stub" in mine[pid] and "/luvc_vlm/" in mine[pid])
     os.kill(victim, signal.SIGKILL)
     until(lambda: not answers(client), 10)
     until(lambda: answers(client), 60)
     client.alive(image)
+    memory |= shared_memory(process_children(process.pid))
     assert "the process of luvc_vlm has died" in (folder / "out").read_text()
     os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
     assert process.wait(20) == 0, (folder / "out").read_text()
     assert not process_children(process.pid) and not (folder / "pid").exists()
-    left = set(Path("/dev/shm").glob("triton_python_backend*")) - memory
-    assert not left
+    assert len(memory) > 1 and not [file for file in memory if file.exists()]
+
+
+def shared_memory(pids: Iterable[int]) -> set[Path]:
+    """Files that these processes share; other servers of the machine have theirs beside them."""
+    found: set[Path] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended
+            lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+            found |= {Path(x.split()[-1]) for x in lines if "/dev/shm/triton_python_backend" in x}
+    return found
 
 
 def process_children(pid: int) -> dict[int, str]:
