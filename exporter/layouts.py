@@ -6,6 +6,7 @@ from ..engines.bundle.folder import GRAPHS
 from ..engines.bundle.manifest import Graphs, Layout, Ratios
 from ..engines.bundle.schedule import Schedule, stages_of
 from ..errors import LuvcError, brief
+from .checkpoint.config import making_sense
 from .checkpoint.family import Family
 from .planning.problem import Problem
 from .vision.adapter import ImageGeometry
@@ -37,17 +38,13 @@ def image_geometry(
     adapter, kind = family.adapter, family.config.model_type
     if frames and not adapter.video:
         raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
-    try:
-        found = adapter.geometry(family.config, family.image_processor, size, images, frames)
-    except LuvcError:
-        raise
-    except ValueError as e:  # processors refuse extreme shapes in their own words
-        raise LuvcError(f"the image processor of {kind} refuses {size}: {brief(e)}") from e
-    except (ArithmeticError, AttributeError, LookupError, TypeError) as e:
-        raise LuvcError(
-            f"{family.source}: nothing follows from preprocessor_config.json and config.json together "
-            f"({type(e).__name__}: {brief(e)}): mend them or fetch them again"
-        ) from e
+    with making_sense(family.source):
+        try:
+            found = adapter.geometry(family.config, family.image_processor, size, images, frames)
+        except LuvcError:
+            raise
+        except ValueError as e:  # processors refuse extreme shapes in their own words
+            raise LuvcError(f"the image processor of {kind} refuses {size}: {brief(e)}") from e
     grid, block = found.grid, family.multiple
     if grid.h % block.h or grid.w % block.w:
         raise LuvcError(
@@ -59,11 +56,13 @@ def image_geometry(
 
 def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Problem:
     """The layout as the schedule solver sees it."""
+    with making_sense(family.source):
+        encoder, multiple = family.encoder, family.multiple
     return Problem(
         decoder=family.decoder,
-        encoder=family.encoder,
+        encoder=encoder,
         grid=geometry.grid,
-        multiple=family.multiple,
+        multiple=multiple,
         tiles=geometry.tiles * geometry.images,
         images=geometry.images,
         text_tokens=text_tokens,

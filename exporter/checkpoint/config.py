@@ -1,6 +1,7 @@
 """A checkpoint's config.json, read and refused early where nothing could be made of it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,26 @@ LARGEST = 1 << 31
 """Of any number in config.json; positions go furthest."""
 LIMITS = {"layers": 1024, "depth": 1024, "size": 1 << 24, "dim": 1 << 24, "heads": 1 << 16}
 """Of those whose name ends so; loops run over layers."""
+
+
+@contextmanager
+def making_sense(source: str) -> Iterator[None]:
+    """Say of a checkpoint's files what their values end in, where something is worked out from them.
+
+    Transformers checks few of a config's values, so sizes may be lists, zero or missing.
+
+    Raises:
+        LuvcError: they make no sense together.
+    """
+    try:
+        yield
+    except LuvcError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+        raise LuvcError(
+            f"{source}: config.json and preprocessor_config.json make no sense together "
+            f"({type(e).__name__}: {brief(e)}): mend them or fetch them again"
+        ) from e
 
 
 def read_config(source: str, folder: Path) -> Any:

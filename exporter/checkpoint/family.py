@@ -12,7 +12,7 @@ from ..planning import flops
 from ..planning.grid import Grid
 from ..vision.adapter import VisionAdapter
 from ..vision.families import adapter_class
-from .config import read_config
+from .config import making_sense, read_config
 from .hub import locate, named
 from .processor import read_image_processor, read_tokenizer
 
@@ -45,8 +45,9 @@ class Family:
         folder, commit = locate(source)
         config = read_config(source, folder)
         family = cls(source, config, adapter_class(config.model_type), folder, commit)
-        family.adapter.check(config)
-        _ = family.traits
+        with making_sense(source):
+            family.adapter.check(config)
+            _ = family.traits, family.decoder
         return family
 
     @property
