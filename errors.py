@@ -53,6 +53,14 @@ def os_error(error: BaseException) -> int | None:
     return int(told[1]) if told else None
 
 
+def shown(value: object) -> str:
+    """A value as errors echo it, 80 characters at most; of one that is nested without end, its type."""
+    try:
+        return f"{value!r:.80}"
+    except RecursionError:
+        return f"{type(value).__name__} nested too deep to be shown"
+
+
 def brief(error: Exception) -> str:
     """The first line of an error's text, at most 200 characters of it."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
-from ...errors import LuvcError
+from ...errors import LuvcError, shown
 from ...strict_json import DEEPEST
 
 Message = Mapping[str, object]
@@ -154,7 +154,7 @@ def _wanted(messages: Any) -> str:
 def _shown(value: Any) -> str:
     """A value as errors show it: briefly, and arrays and pictures by their type alone."""
     if value is None or isinstance(value, (str, int, float, Mapping, list, tuple)):
-        return f"{value!r:.80}"
+        return shown(value)
     return type(value).__name__
 
 

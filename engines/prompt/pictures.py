@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import LuvcError
+from ...errors import LuvcError, shown
 from ..data_urls import from_base64, is_data_url
 
 MEGAPIXELS = 50
@@ -100,7 +100,7 @@ def open_video(source: Any, fps: float = 1.0, megapixels: float = MEGAPIXELS) ->
         LuvcError: none of these, no frames, frames of several sizes, or larger than the bounds.
     """
     if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
-        raise LuvcError(f"the fps of a video must be a number above 0, got {fps!r:.80}")
+        raise LuvcError(f"the fps of a video must be a number above 0, got {shown(fps)}")
     frames = (
         _frames_at(Path(source), megapixels) if isinstance(source, (str, os.PathLike)) else source
     )
@@ -115,7 +115,7 @@ def open_video(source: Any, fps: float = 1.0, megapixels: float = MEGAPIXELS) ->
         _check_frames(len(frames), opened[0].size, megapixels)
     if not opened or len({frame.size for frame in opened}) > 1:
         raise LuvcError(
-            f"a video needs frames of one size, {source!r:.80} has none or several sizes"
+            f"a video needs frames of one size, {shown(source)} has none or several sizes"
         )
     return Video(tuple(opened), float(fps))
 
@@ -172,8 +172,8 @@ def open_image(source: Any, megapixels: float = MEGAPIXELS) -> Any:
     except Image.DecompressionBombError as e:
         raise LuvcError(f"the image is too large: {e}; scale it down first") from e
     except Exception as e:  # decoders raise what they like
-        shown = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise LuvcError(f"image {_brief(shown)} cannot be read: {_reason(e)}") from e
+        named = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
+        raise LuvcError(f"image {_brief(named)} cannot be read: {_reason(e)}") from e
 
 
 def check_size(size: tuple[int, int], megapixels: float) -> None:
