@@ -77,7 +77,7 @@ def weights(material: Material) -> Surface:
         with material.spoilt(WEIGHTS, data) as folder:
             used(folder)
 
-    return Surface(safetensors(right), check, weight=4)
+    return Surface(safetensors(right), check)
 
 
 def safetensors(right: bytes) -> SearchStrategy[bytes]:

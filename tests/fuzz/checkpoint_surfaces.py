@@ -66,7 +66,7 @@ def checkpoint_tensors(material: Material) -> Surface:
                 )
             )
 
-    return Surface(safetensors(file.read_bytes()), check, weight=1)
+    return Surface(safetensors(file.read_bytes()), check)
 
 
 @surface

@@ -13,9 +13,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from hypothesis import HealthCheck, Phase, given, settings
 
 from luvc.errors import LuvcError
 
@@ -24,7 +21,6 @@ from .material import Material
 
 BUFFER = 4096
 """Bytes from which hypothesis draws an input."""
-HEALTH: Any = list(HealthCheck)
 HEAD = 8
 """Bytes before the input in `current`: its number."""
 
@@ -64,20 +60,9 @@ class Trial:
             Finding(self._name, kind_of(e), data, text).keep(self._state / "found")
         self._current(b"")
 
-    def function(self) -> Callable[[bytes], bytes | None]:
+    def function(self) -> Callable[[bytes], object]:
         """`one`, on an input that hypothesis draws from random bytes."""
-
-        @settings(
-            database=None,
-            deadline=None,
-            phases=[Phase.generate],
-            suppress_health_check=HEALTH,
-        )
-        @given(self._surface.inputs)
-        def test(data: bytes) -> None:
-            self.one(data)
-
-        return test.hypothesis.fuzz_one_input
+        return self._surface.drawing(self.one)
 
     def end(self) -> None:
         """Leave at once: a fuzzer's exit handlers have nothing to add."""

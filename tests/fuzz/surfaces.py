@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from .material import Material
@@ -15,16 +17,30 @@ class Surface:
     Attributes:
         inputs: draws the bytes of an input.
         check: what the product does with an input; a LuvcError is a right answer, another is a fault.
-        weight: its share of the inputs of a run, beside the others'.
     """
 
     inputs: SearchStrategy[bytes]
     check: Callable[[bytes], object]
-    weight: int = 10
+
+    def drawing(self, tried: Callable[[bytes], object]) -> Callable[[bytes], object]:
+        """`tried`, on an input that hypothesis draws from random bytes."""
+        health: Any = list(HealthCheck)
+
+        @settings(
+            database=None, deadline=None, phases=[Phase.generate], suppress_health_check=health
+        )
+        @given(self.inputs)
+        def test(data: bytes) -> None:
+            tried(data)
+
+        return test.hypothesis.fuzz_one_input
 
 
 Maker = Callable[[Material], Surface]
 SURFACES: dict[str, Maker] = {}
+USUAL = 10
+COSTLY = {"weights": 4, "checkpoint_tensors": 1}
+"""Shares of the inputs of a run, of surfaces whose inputs take long; others have `USUAL`."""
 
 
 def surface(maker: Maker) -> Maker:

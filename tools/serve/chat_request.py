@@ -164,4 +164,4 @@ def _about(error: ValidationError) -> BadRequest:
     name = ".".join(str(part) for part in first["loc"][:3])
     if first["type"] == "extra_forbidden":
         return BadRequest(f"unknown parameter {printable(name, 80)}; leave it out", name)
-    return BadRequest(f"{printable(name, 80)}: {first['msg']}, got {first['input']!r:.80}", name)
+    return BadRequest(strict_json.first_error(error), name)
