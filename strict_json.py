@@ -119,7 +119,7 @@ def first_error(error: ValidationError, names: Mapping[str, str] | None = None) 
             name.
     """
     finding, known = error.errors()[0], names or {}
-    path = [str(part) for part in finding["loc"]]
+    path = [str(part) for part in finding["loc"] if "[" not in str(part)]  # kinds of a union
     if len(path) > 1 and (inner := f"{path[0]}.{path[1]}") in known:
         path = [known[inner], *path[2:]]
     elif path:

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
-from .bundle.manifest import Layout, Manifest
+from .bundle.layout import Layout
+from .bundle.manifest import Manifest
 from .prompt.positions import next_positions, prompt_positions
 from .reply import Reply
 

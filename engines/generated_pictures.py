@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from .bundle.manifest import Layout
+from .bundle.layout import Layout
 from .prompt.processing import Processor, Prompt
 
 

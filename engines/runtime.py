@@ -14,7 +14,7 @@ from .answer import Answer, Pieces, Stream, Timing, drain, single
 from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
 from .bundle.folder import Bundle
-from .bundle.manifest import Layout
+from .bundle.layout import Layout
 from .closing import Closing
 from .decoding import Rows, decode
 from .prompt.messages import is_batch

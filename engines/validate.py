@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from .backends.base import PrefillResult, Runner
-from .bundle.manifest import Dtype, Layout, Manifest
+from .bundle.layout import Layout
+from .bundle.manifest import Dtype, Manifest
 from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt

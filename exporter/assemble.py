@@ -10,7 +10,8 @@ from typing import Any
 
 from ..dtypes import DTYPES
 from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
-from ..engines.bundle.manifest import Layout, Manifest
+from ..engines.bundle.layout import Layout
+from ..engines.bundle.manifest import Manifest
 from ..engines.bundle.swap import check_space
 from ..engines.stopping import end_tokens
 from ..versions import versions

@@ -13,7 +13,15 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 from ..dtypes import SHORT
-from .config import SOLVER, ExportConfig, parse_parts, parse_ratio, parse_size, read_schedule
+from .config import (
+    SOLVER,
+    ExportConfig,
+    parse_options,
+    parse_parts,
+    parse_ratio,
+    parse_size,
+    read_schedule,
+)
 from .planning.defaults import DEFAULTS, SolverOptions, shown
 
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
@@ -70,6 +78,16 @@ class Asked:
     text_tokens: Annotated[
         int, typer.Option(help="Text tokens of the prompt the ratio is computed at.")
     ] = USUAL["reference_text"]
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="How visual tokens are scored and the ratio is spent, of luvc-plan --methods; default luvc."
+        ),
+    ] = None
+    method_option: Annotated[
+        list[str] | None,
+        typer.Option(help="An option of the method's score; repeat.", metavar="NAME=VALUE"),
+    ] = None
     schedule: Annotated[
         Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
     ] = None
@@ -87,6 +105,8 @@ class Asked:
             LuvcError: an option cannot be read or is out of range.
         """
         given: dict[str, Any] = {} if ratio is None else {"ratio": parse_ratio(ratio)}
+        given |= {} if self.method is None else {"method": self.method}
+        given |= parse_options(self.method_option or ())
         dtype = self.dtype or ("fp32" if backend == "ort" else "fp16")
         return ExportConfig.make(
             model=self.model,
@@ -120,7 +140,8 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
         command(Asked(**common, solver=told), **typed)
 
     model, revision, *others = asked  # what people type most stands first
-    parameters = [model, revision, *own, *others, *map(_solver_parameter, fields(SolverOptions))]
+    typed = [_solver_parameter(f) for f in fields(SolverOptions) if f.name in SOLVER]
+    parameters = [model, revision, *own, *others, *typed]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
     return run
@@ -163,4 +184,5 @@ def _base_type(annotation: Any) -> Any:
 
 def _read(name: str, value: Any) -> Any:
     """What was typed for a field of the solver."""
-    return parse_parts(value) if isinstance(getattr(DEFAULTS, name), tuple) else value
+    parts = isinstance(getattr(DEFAULTS, name), tuple) or (name == "keeps" and "," in value)
+    return parse_parts(value, SOLVER[name]) if parts else value

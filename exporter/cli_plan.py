@@ -16,12 +16,28 @@ if TYPE_CHECKING:
     from .layouts import Planned
 
 
+def list_methods(wanted: bool) -> None:
+    """Print every method: what it does, what it needs, its options."""
+    if not wanted:
+        return
+    from .report import methods_table
+
+    console.show(methods_table())
+    raise typer.Exit
+
+
 def plan(
     asked: Asked,
     ratio: Annotated[
         list[str] | None, typer.Option(help="One or several ratios, such as 2x; default 2x.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    methods: Annotated[
+        bool,
+        typer.Option(
+            "--methods", help="List the methods and end.", callback=list_methods, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family

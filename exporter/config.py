@@ -1,6 +1,7 @@
 """What an export was asked for."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,15 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .. import strict_json
 from ..engines.bundle.manifest import Dtype
-from ..engines.bundle.schedule import Schedule, Solver, check_band
+from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
+from .planning import methods
 from .planning.defaults import DEFAULTS, SolverOptions
 
 CHECKED_ON = "ort"
 """The backend that a new bundle is compared with PyTorch on: it needs no GPU."""
 FLAGS = {"image_sizes": "--image-size", "reference_text": "--text-tokens"}
 """Command-line options that are not called like their field."""
-SOLVER = {f.name: f"--{f.metadata['flag'] or f.name.replace('_', '-')}" for f in fields(DEFAULTS)}
+SOLVER = {
+    f.name: f"--{f.metadata['flag'] or f.name.replace('_', '-')}"
+    for f in fields(DEFAULTS)
+    if f.metadata
+}
 """Command-line options of the solver, by the names of its fields."""
 
 Size = tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
@@ -39,7 +45,8 @@ class ExportConfig(BaseModel):
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
-        solver: what the solver is told beside the ratio.
+        method: how tokens are scored and the ratio is spent; planning/methods.py.
+        solver: what the solver is told beside the ratio, the method's own where nothing else was asked.
         schedule: a schedule of one's own instead of a solved one.
         check: compare with PyTorch before the bundle gets its name.
     """
@@ -58,6 +65,7 @@ class ExportConfig(BaseModel):
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
+    method: str = methods.USUAL
     solver: SolverOptions = DEFAULTS
     schedule: Schedule | None = None
     check: bool = True
@@ -67,23 +75,32 @@ class ExportConfig(BaseModel):
         """Build and check.
 
         Args:
-            options: fields of this class, and of SolverOptions by their own names.
+            options: fields of this class, and by their own names those of SolverOptions and of the
+                method's score.
 
         Raises:
             LuvcError: an option is out of range; names it.
         """
-        solver = {name: options.pop(name) for name in SOLVER if name in options}
-        if solver and options.get("schedule") is not None:
-            ratio = ["--ratio"] if "ratio" in options else []
-            raise LuvcError(_either(ratio + [SOLVER[name] for name in solver]))
-        if solver:
-            options["solver"] = solver
+        asked = {name: options.pop(name) for name in set(options) - cls.model_fields.keys()}
+        if (asked or "method" in options) and options.get("schedule") is not None:
+            given = [name for name in ("ratio", "method") if name in options]
+            raise LuvcError(_either([*map(flag, given), *(SOLVER.get(n, n) for n in asked)]))
+        if asked:
+            options["solver"] = methods.asked(options.get("method", methods.USUAL), asked)
         try:
             return cls(**options)
         except ValidationError as e:
             names = {name: flag(name) for name in cls.model_fields}
             names |= {f"solver.{name}": text for name, text in SOLVER.items()}
             raise LuvcError(strict_json.first_error(e, names)) from e
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_method(cls, given: Any) -> Any:
+        """The solver's options are the method's where none are given."""
+        if isinstance(given, dict) and "method" in given and "solver" not in given:
+            return given | {"solver": methods.find(given["method"]).options}
+        return given
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -125,7 +142,6 @@ class ExportConfig(BaseModel):
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
-            check_band(self.solver.band, self.solver.cutoff)
             if self.solver.match and not self.solver.oim_share:
                 raise ValueError(
                     "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give "
@@ -136,7 +152,7 @@ class ExportConfig(BaseModel):
             raise ValueError(
                 "--ratio-of latency solves a schedule, --schedule gives one: leave one out"
             )
-        if twice := {"ratio", "solver"} & self.model_fields_set:
+        if twice := {"ratio", "method", "solver"} & self.model_fields_set:
             raise ValueError(_either(sorted(map(flag, twice))))
 
     def check_backend(self) -> None:
@@ -171,7 +187,7 @@ class ExportConfig(BaseModel):
     @property
     def solved_for(self) -> Solver | None:
         """What the manifest says of ratio and options; None where a schedule is given."""
-        return None if self.schedule else self.solver.recorded(self.ratio)
+        return None if self.schedule else self.solver.recorded(self.ratio, self.method)
 
 
 def _either(given: list[str]) -> str:
@@ -215,8 +231,8 @@ def parse_size(text: str) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
-def parse_parts(text: str) -> tuple[float, ...]:
-    """Parts of the layers as people type them: "0.125,0.25,0.5".
+def parse_parts(text: str, option: str) -> tuple[float, ...]:
+    """Parts of something as people type them: "0.125,0.25,0.5".
 
     Raises:
         LuvcError: not numbers; their range is ExportConfig's matter.
@@ -224,7 +240,27 @@ def parse_parts(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as e:
-        raise LuvcError(f"--stages {text!r} are not numbers such as 0.125,0.25,0.5") from e
+        raise LuvcError(f"{option} {text!r} are not numbers such as 0.125,0.25,0.5") from e
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, str]:
+    """Options of a score as people type them, "cutoff=0.05" each; their values are checked by the score.
+
+    Raises:
+        LuvcError: no NAME=VALUE, a name twice, or the name of an option of its own.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise LuvcError(f"--method-option {text!r:.80} is not NAME=VALUE, such as cutoff=0.05")
+        if name in ExportConfig.model_fields or name in SOLVER:
+            own = SOLVER.get(name) or flag(name)
+            raise LuvcError(f"--method-option {name} is no option of a score: give {own}")
+        if name in found:
+            raise LuvcError(f"--method-option {name} is given twice: leave one out")
+        found[name] = value
+    return found
 
 
 def parse_ratio(text: str) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..engines.bundle.folder import GRAPHS
-from ..engines.bundle.manifest import Graphs, Layout, Ratios
+from ..engines.bundle.layout import Graphs, Layout, Ratios
 from ..engines.bundle.schedule import Schedule, stages_of
 from ..errors import LuvcError, brief
 from .checkpoint.config import making_sense
@@ -73,7 +73,18 @@ def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Pro
 def layout_of(
     family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
 ) -> Layout:
-    """The manifest's entry of a geometry under a schedule."""
+    """The manifest's entry of a geometry under a schedule.
+
+    Raises:
+        LuvcError: the checkpoint gives what no manifest may hold.
+    """
+    with making_sense(family.source):
+        return _layout(family, geometry, problem, schedule)
+
+
+def _layout(
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
+) -> Layout:
     adapter, config = family.adapter, family.config
     merged = problem.grids(schedule.vision)[-1]
     V = problem.visual_tokens(schedule.vision)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..engines.backends import backend as load_backend
 from ..engines.backends import engine_builder
-from ..engines.bundle.manifest import Layout
+from ..engines.bundle.layout import Layout
 from ..engines.bundle.schedule import Schedule
 from ..engines.bundle.swap import check_target
 from ..errors import LuvcError

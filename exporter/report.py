@@ -8,15 +8,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ..dtypes import DTYPES
-from ..engines.bundle.manifest import Layout
+from ..engines.bundle.layout import Layout
 from ..engines.bundle.schedule import Schedule, Stage
 from ..engines.validate import Report
+from ..plugins.scores.spectrum.score import Spectrum
 from .checkpoint.family import Family
 from .config import ExportConfig
 from .layouts import Planned
-from .planning.defaults import SolverOptions
+from .planning.defaults import SolverOptions, shown
 from .planning.flops import decoder_layers, encoder_layer
 from .planning.grid import merge_grid
+from .planning.methods import METHODS, score_of, spec_of
 from .planning.problem import Problem
 from .planning.solver import smooth_counts, without_stage
 from .timing.latency import Timed
@@ -139,6 +141,17 @@ def _title(layout: Layout, text_tokens: int) -> str:
     )
 
 
+def methods_table() -> Table:
+    """Every method on a row: what it does, what it needs, what its score can be told."""
+    table = Table("method", "what it does", "needs", "options")
+    for name, method in METHODS.items():
+        score = method.score
+        options = ", ".join(f"{k}={shown(v)}" for k, v in spec_of(score).options.items())
+        needs = ", ".join(sorted(score.reads)) or "nothing more"
+        table.add_row(name, method.about, needs, options)
+    return table
+
+
 def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
     """One row per run of vision layers with the same grid."""
     encoder, first = problem.encoder, 0
@@ -177,10 +190,16 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
             f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {problem.decoder.layers} "
             "language layers: it would stand before the first, or where the rest is dropped anyway"
         )
+    score = score_of(s.score)
     if s.scored:
-        found.append(f"the visual tokens that stay are chosen by {s.score}")
+        found.append(f"the visual tokens that stay are chosen by {score.described}")
+    if s.scored and s.score.question:
+        found.append(
+            f"score {score.name} reads the question: a picture pruned for one question is kept for the "
+            "whole chat, and is another for another question"
+        )
     rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
-    if rough and (s.band == "high" or s.cutoff < 1):
+    if rough and isinstance(score, Spectrum) and score.filtered(layout.visual_tokens):
         found.append(
             f"keeps {', '.join(map(str, rough))} are not 7-smooth (slower FFT plugins): smooth counts "
             "are too coarse for this ratio"

@@ -13,7 +13,8 @@ from .options import AsJson, BundleFolder
 
 if TYPE_CHECKING:
     from ..engines.bundle.folder import Bundle
-    from ..engines.bundle.manifest import Engine, Layout, Manifest
+    from ..engines.bundle.layout import Layout
+    from ..engines.bundle.manifest import Engine, Manifest
 
 
 def info(
@@ -148,8 +149,10 @@ def _scores(layouts: list[dict[str, Any]]) -> str:
     from ..engines.bundle.schedule import Schedule
 
     schedules = [Schedule.model_validate(x["schedule"]) for x in layouts]
-    scores = dict.fromkeys(s.score for s in schedules if s.scored)
-    return "visual tokens, by " + " or ".join(scores) if scores else "no visual token is scored"
+    scores = dict.fromkeys(str(s.score) for s in schedules if s.scored)
+    return (
+        "visual tokens, by score " + " or ".join(scores) if scores else "no visual token is scored"
+    )
 
 
 def _engine_table(engines: list[dict[str, Any]]) -> Table:

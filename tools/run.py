@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .. import console
-from ..engines.bundle.manifest import Layout
+from ..engines.bundle.layout import Layout
 from ..errors import LuvcError
 from ..places import check_file
 from .options import Backend, BundleFolder, Threads

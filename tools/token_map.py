@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.bundle.manifest import Layout
+from ..engines.bundle.layout import Layout
 from ..engines.bundle.schedule import Axis
 from ..errors import LuvcError
 from ..exporter.planning.grid import merge_spans, merged_length

@@ -8,7 +8,6 @@ float32 throughout, so that a GPU and a CPU agree. A run that was stopped goes o
 
 import datetime
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from luvc.exporter.planning.defaults import DEFAULTS
 from ..files import write_json
 from . import setup, spectrum
 from .journal import Journal
-from .methods import METHODS
+from .methods import METHODS, flat
 from .results import RESULTS
 from .study import RATIOS, rows
 
@@ -39,7 +38,7 @@ def run(
     study, head = setup.load(model, "test", limit, device, batch, workers)
     echo(f"{limit} questions are drawn")
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
-    asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": asdict(DEFAULTS)}
+    asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": flat(DEFAULTS)}
     journal = Journal(output / "accuracy.partial.jsonl", head | asked)
     if journal.known:
         echo(f"goes on after {len(journal.known)} results")

@@ -9,7 +9,7 @@ above zero, is taken, and so on until nothing gains. The test split is never loo
 
 import datetime
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from ..files import write_json
 from . import setup
 from .journal import Journal
-from .methods import MOVES, luvc, name_of
+from .methods import MOVES, flat, luvc, moved, name_of
 from .plans import Budget
 from .results import RESULTS, Share, bootstrap_mean, unpack
 from .study import Study, entry
@@ -65,7 +65,10 @@ class Round:
     @property
     def end(self) -> SolverOptions:
         """The options after the round."""
-        return replace(self.start, **{v.option: v.value for v in self.tried if v.moved})
+        end = self.start
+        for verdict in self.tried:
+            end = moved(end, verdict.option, verdict.value) if verdict.moved else end
+        return end
 
 
 def search(
@@ -80,15 +83,16 @@ def search(
     """
     while True:
         base = measure(start)
-        moves = [(o, v) for o, values in MOVES.items() for v in values if v != getattr(start, o)]
-        found = [_verdict(measure(replace(start, **{o: v})), base, tasks, o, v) for o, v in moves]
+        now = flat(start)
+        moves = [(o, v) for o, values in MOVES.items() for v in values if v != now[o]]
+        found = [_verdict(measure(moved(start, o, v)), base, tasks, o, v) for o, v in moves]
         found.sort(key=lambda v: -v.overall.value if v.overall else np.inf)
         best = found[0]
-        moved = best.overall is not None and best.overall.low > 0
-        yield Round(start, (replace(best, moved=moved), *found[1:]))
-        if not moved:
+        better = best.overall is not None and best.overall.low > 0
+        yield Round(start, (replace(best, moved=better), *found[1:]))
+        if not better:
             return
-        start = replace(start, **{best.option: best.value})
+        start = moved(start, best.option, best.value)
 
 
 def _verdict(right: Right, base: Right, tasks: np.ndarray, option: str, value: object) -> Verdict:
@@ -107,10 +111,12 @@ def measured(study: Study, journal: Journal) -> Callable[[SolverOptions], Right]
         method = luvc("options", "", options=options)
         plans = _plans(study, method.plan)
         match = options.match and any(plan and plan.merges for plan in plans)
-        key = (plans, *options.scoring.values(), match)
+        key = (plans, options.score, options.scope, match)
         if key not in known:
             rows = {
-                r: journal.once(f"{astuple(options)} at {r:g}", partial(entry, study, method, r, 0))
+                r: journal.once(
+                    f"{tuple(flat(options).items())} at {r:g}", partial(entry, study, method, r, 0)
+                )
                 for r in RATIOS
             }
             known[key] = {
@@ -137,8 +143,8 @@ def as_json(rounds: list[Round], head: dict) -> dict:
     """What benchmarks/results/accuracy_choice.json holds."""
     return head | {
         "ratios": RATIOS,
-        "start": asdict(rounds[0].start),
-        "chosen": asdict(rounds[-1].end),
+        "start": flat(rounds[0].start),
+        "chosen": flat(rounds[-1].end),
         "rounds": [[asdict(v) for v in r.tried] for r in rounds],
     }
 

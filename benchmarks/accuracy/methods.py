@@ -1,13 +1,16 @@
 """The list of the study: what each method is called, how it spends a budget and how it chooses."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
+from luvc.exporter.planning.methods import score_of
+from luvc.plugins.scores.spectrum.score import Spectrum
 
 from . import plans, scores, selections
 from .draws import Draws
@@ -16,7 +19,9 @@ from .plans import Budget, Plan
 from .selections import Selection
 from .vision import Seen
 
-HIGH = replace(DEFAULTS, band="high", cutoff=0.05)
+HIGH = DEFAULTS.with_score(band="high", cutoff=0.05)
+CUTOFF = 0.25
+"""The paper's, as we read it."""
 SEEDS = 5
 """Draws of everything random."""
 
@@ -84,6 +89,19 @@ _NOTES = {
 }
 
 
+def flat(options: SolverOptions) -> dict[str, Any]:
+    """The options with those of their score beside them."""
+    own = {f.name: getattr(options, f.name) for f in fields(options) if f.name != "score"}
+    return own | options.score.options
+
+
+def moved(options: SolverOptions, option: str, value: object) -> SolverOptions:
+    """The options with one of them, or of their score's, at another value."""
+    if option in options.score.options:
+        return options.with_score(**{option: value})
+    return replace(options, **{option: value})
+
+
 def _text(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(str(Fraction(part).limit_denominator(64)) for part in value)
@@ -97,10 +115,12 @@ def name_of(option: str, value: object) -> str:
 
 def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = DEFAULTS) -> Method:
     """LUVC with options of one's own."""
-    raw, image = options.signal == "raw", options.scope == "image"
+    score, image = score_of(options.score), options.scope == "image"
+    assert isinstance(score, Spectrum)
+    raw = score.signal == "raw"
 
     def rule(_: Draws, pictures: int) -> Rule:
-        return scores.spectrum(options.cutoff, raw, pictures if image else 1, options.band)
+        return scores.spectrum(score.cutoff, raw, pictures if image else 1, score.band)
 
     return Method(name, kind, note, plans.luvc(options), rule, match=options.match, options=options)
 
@@ -117,13 +137,13 @@ def _variants() -> Iterator[Method]:
     }.items():
         for value in values:
             note = _NOTES[option].format(_text(value))
-            yield luvc(name_of(option, value), note, options=replace(DEFAULTS, **{option: value}))
+            yield luvc(name_of(option, value), note, options=moved(DEFAULTS, option, value))
 
 
-def _score(name: str, note: str, rho: float = PAPER.cutoff) -> Method:
+def _score(name: str, note: str, rho: float = CUTOFF) -> Method:
     """LUVC's plan with another score."""
     rule = partial(scores.spectrum_variant, name, rho)
-    label = f"score {name}" if rho == PAPER.cutoff else f"score {name} {rho:g}"
+    label = f"score {name}" if rho == CUTOFF else f"score {name} {rho:g}"
     return Method(label, "variant", note, plans.luvc(), lambda *_: rule())
 
 
@@ -150,7 +170,7 @@ _LUVC = (
     *_variants(),
     luvc("band high", "SPU scores what a low-pass takes away", options=HIGH),
     luvc("band high 0", "SPU scores the distance from the mean token",
-         options=replace(HIGH, cutoff=0.0)),
+         options=HIGH.with_score(cutoff=0.0)),
     _score("cosine", "score: cosine of a token and its low-pass"),
     _score("residual", "score: least distance from the low-pass"),
     _score("share", "score: norm of the low-pass / norm of the token"),

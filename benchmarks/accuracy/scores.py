@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from luvc.engines.bundle.schedule import Band
-from luvc.exporter.planning.defaults import DEFAULTS
 from luvc.plugins.scores.spectrum.contract import BANDS, cutoff_bin
 from luvc.plugins.scores.spectrum.reference import spectrum_score, twiddle
 from luvc.plugins.tokens.reference import take_rows
@@ -19,9 +17,7 @@ from .draws import Draws
 from .language import After, Kept, LayerInput, Rule, top
 
 
-def spectrum(
-    rho: float = DEFAULTS.cutoff, raw: bool = False, groups: int = 1, band: Band = DEFAULTS.band
-) -> Rule:
+def spectrum(rho: float = 1.0, raw: bool = False, groups: int = 1, band: str = "low") -> Rule:
     """The SPU as the product runs it: energy of a band.
 
     Args:
@@ -43,7 +39,7 @@ def spectrum(
 
 
 def energies(
-    entering: LayerInput, rho: float, raw: bool = False, groups: int = 1, band: Band = "low"
+    entering: LayerInput, rho: float, raw: bool = False, groups: int = 1, band: str = "low"
 ) -> Tensor:
     """What the product's SPU scores tokens by, float32 [B, V_l]; arguments as in `spectrum`."""
     signal = entering.hidden if raw else entering.normed()

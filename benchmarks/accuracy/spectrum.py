@@ -11,19 +11,17 @@ from functools import partial
 import numpy as np
 import torch
 
-from luvc.exporter.planning.defaults import DEFAULTS, PAPER
-
 from .draws import Draws
 from .language import LayerInput
-from .methods import METHODS
+from .methods import CUTOFF, METHODS
 from .plans import Plan
 from .results import bootstrap_mean
 from .scores import energies, last_attention, visual_attention
 from .study import CONTROL, Study
 
 SCORES: dict[str, Callable[[LayerInput], torch.Tensor]] = {
-    f"SPU, cutoff {DEFAULTS.cutoff:g}": partial(energies, rho=DEFAULTS.cutoff),
-    f"SPU, cutoff {PAPER.cutoff:g}": partial(energies, rho=PAPER.cutoff),
+    "SPU, cutoff 1": partial(energies, rho=1.0),
+    f"SPU, cutoff {CUTOFF:g}": partial(energies, rho=CUTOFF),
     "attention from the last token": last_attention,
     "attention from visual tokens": visual_attention,
 }

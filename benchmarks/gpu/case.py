@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from luvc.engines.bundle.manifest import Layout, Manifest
+from luvc.engines.bundle.layout import Layout
+from luvc.engines.bundle.manifest import Manifest
 from luvc.exporter.check.torch_runner import TorchRunner
 
 from . import shapes

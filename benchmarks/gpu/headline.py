@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from luvc.engines.bundle.manifest import Layout
+from luvc.engines.bundle.layout import Layout
 from luvc.errors import brief
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family

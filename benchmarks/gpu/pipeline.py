@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from luvc.engines.bundle.manifest import Layout
+from luvc.engines.bundle.layout import Layout
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
 from luvc.exporter.language.spu import Tokens
@@ -77,9 +77,10 @@ class Product:
         graph, p = self._prefill, self.prompts
         positions = p.position_ids if p.position_ids.dim() == 3 else p.position_ids[..., None]
         tokens = Tokens(self._hidden, positions, p.visual_index, p.last_index)
+        rotations = graph.rotations(tokens)
         for layer, pruner in graph.pruners.items():
-            tokens, _ = pruner(tokens, graph.input_norm(int(layer)))
-            graph.rotations(tokens)
+            tokens, _ = pruner(tokens, graph.ahead(int(layer), tokens, rotations))
+            rotations = graph.rotations(tokens)
 
     @property
     def kv_bytes(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from luvc.engines.bundle.manifest import Layout
+from luvc.engines.bundle.layout import Layout
 from luvc.engines.prompt.positions import prompt_positions
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts import image_geometry, layout_of, problem_of

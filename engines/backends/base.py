@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 
 from ..bundle.folder import Bundle
-from ..bundle.manifest import Layout, Range
+from ..bundle.layout import Layout
+from ..bundle.manifest import Range
 from ..bundle.tensors import StageResult
 
 

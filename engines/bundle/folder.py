@@ -17,7 +17,7 @@ from ... import strict_json
 from ...errors import LuvcError, brief
 from ...files import whole
 from .contents import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, check_contents, leaves
-from .manifest import SCHEMA_VERSION, File, Manifest
+from .manifest import OLDEST, SCHEMA_VERSION, File, Manifest
 
 __all__ = ["ENGINES", "GRAPHS", "MANIFEST", "PROCESSOR", "REPORT", "WEIGHTS", "Bundle"]
 # beside the graphs: runtimes refuse paths that leave their folder
@@ -178,13 +178,13 @@ def _read_manifest(root: Path) -> Manifest:
         version = int(data["schema_version"] + 0)
     except (ValueError, KeyError, TypeError, OverflowError, OSError) as e:
         raise LuvcError(f"{path} is not a readable manifest ({e}); export the bundle again") from e
-    if version != SCHEMA_VERSION:
+    if not OLDEST <= version <= SCHEMA_VERSION:
         raise LuvcError(
-            f"{root} has manifest schema {version}, this version reads {SCHEMA_VERSION}: "
+            f"{root} has manifest schema {version}, this version reads {OLDEST} to {SCHEMA_VERSION}: "
             + ("upgrade luvc-export" if version > SCHEMA_VERSION else "export the bundle again")
         )
     try:
-        return Manifest.model_validate(data)
+        return Manifest.model_validate(data | {"schema_version": SCHEMA_VERSION})
     except ValidationError as e:
         raise LuvcError(
             f"{path} is not valid: {strict_json.first_error(e)}; export the bundle again"

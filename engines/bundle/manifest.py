@@ -4,7 +4,6 @@ Letters: B batch, S sequence, V visual tokens at the language model's input, V_l
 l, C_l cache slots of layer l, k visual tokens kept.
 """
 
-import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -21,7 +20,6 @@ from .bounded import (
     Layers,
     Line,
     Name,
-    Pixels,
     PlanPath,
     Position,
     Tokens,
@@ -29,109 +27,15 @@ from .bounded import (
     Width,
     Words,
 )
-from .schedule import Frozen, Schedule, Solver, Stage
+from .layout import Layout
+from .schedule import Frozen, Solver
 
-SCHEMA_VERSION = 2
-
-MOST_PIXELS = 1 << 31
-MOST_LETTERS = 1 << 26
-"""Of all images of one prompt: pixel values, and characters that stand for them."""
+SCHEMA_VERSION = 3
+OLDEST = 2
+"""The first version of the manifest that is still read; what it says otherwise is read as today's form."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 LayerType = Literal["full", "sliding", "conv"]
-
-
-class Ratios(Frozen):
-    """Baseline / compressed FLOPs: vision tower, language prefill, both together."""
-
-    vision: Factor
-    prefill: Factor
-    both: Factor
-
-
-class Graphs(Frozen):
-    """Paths of a layout's graphs in the bundle: vision (empty without images), prefill and step."""
-
-    vision: GraphPath
-    prefill: GraphPath
-    step: GraphPath
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Those that are there."""
-        return tuple(path for path in (self.vision, self.prefill, self.step) if path)
-
-
-class Layout(Frozen):
-    """What one image size and image count fix.
-
-    Attributes:
-        name: unique in the bundle, e.g. "448x448" or "448x448-2images".
-        image_size: (height, width) the layout was made for, in pixels.
-        images: images (or videos) in one prompt; 0 for questions without any, where every size and
-            count is 0.
-        frames: frames of a video; 0 for images.
-        tiles: times the vision tower runs for one image.
-        pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
-            the first axis.
-        grid: vision tokens per tile before merging, (rows, columns).
-        merged_grid: the same after OIM.
-        visual_grid: visual tokens of one image as (time, rows, columns), for rotary positions in
-            three axes; None where positions are plain.
-        tokens_per_image: visual tokens one image gives the language model.
-        visual_tokens: V of a prompt, images * tokens_per_image.
-        baseline_visual_tokens: V at ratio 1.
-        placeholder: what the chat template writes for one image.
-        expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold
-            "{seconds}", the time of the next frame.
-        resize: images are brought to `image_size` before the processor sees them.
-        processor_options: keywords for the image processor that give exactly this layout.
-        schedule: what is merged and pruned where.
-        stages: runs of language layers with equal V_l.
-        ratios: what the schedule saves at the reference prompt.
-        graphs: paths of its ONNX graphs in the bundle.
-    """
-
-    name: Name
-    image_size: tuple[Pixels, Pixels]
-    images: Count
-    frames: Pixels = 0
-    tiles: Count
-    pixel_shape: Annotated[tuple[Tokens, ...], Field(max_length=8)]
-    grid: tuple[Pixels, Pixels]
-    merged_grid: tuple[Pixels, Pixels]
-    visual_grid: tuple[Pixels, Pixels, Pixels] | None = None
-    tokens_per_image: Tokens
-    visual_tokens: Tokens
-    baseline_visual_tokens: Tokens
-    placeholder: Words
-    expansion: Annotated[tuple[tuple[Words, Tokens], ...], Field(max_length=1 << 16)]
-    resize: bool = False
-    processor_options: Annotated[
-        dict[Name, Position | bool | dict[Name, Position]], Field(max_length=100)
-    ]
-    schedule: Schedule
-    stages: Annotated[tuple[Stage, ...], Field(max_length=1024)]
-    ratios: Ratios
-    graphs: Graphs
-
-    @model_validator(mode="after")
-    def _sees_its_images(self) -> "Layout":
-        if bool(self.images) != bool(self.graphs.vision):
-            raise ValueError(
-                f"layout {self.name}: {self.images} images, vision {self.graphs.vision!r}"
-            )
-        pixels = math.prod(self.pixel_shape) * self.images
-        if pixels > MOST_PIXELS:
-            raise ValueError(f"layout {self.name}: {pixels} pixel values in a prompt")
-        letters = sum(len(text) * repeats for text, repeats in self.expansion) * self.images
-        if letters > MOST_LETTERS:
-            raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")
-        return self
-
-    def longest_position(self, capacity: int) -> int:
-        """No token of a conversation with `capacity` text tokens has a position above this."""
-        return self.visual_tokens + capacity
 
 
 class LanguageModel(Frozen):

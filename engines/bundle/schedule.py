@@ -3,38 +3,14 @@
 Letters: V visual tokens at the language model's input, V_l those entering layer l.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .bounded import Factor, Layers, Line, Tokens
+from .bounded import Factor, Layers, Line, Name, Tokens
 
 Axis = Literal["width", "height"]
-Signal = Literal["normed", "raw"]
 Scope = Literal["prompt", "image"]
-Band = Literal["low", "high"]
-
-
-WIDEST = 0.5
-"""Largest cutoff of band "high": every stage of two tokens or more has frequencies above it."""
-
-
-def check_band(band: Band, cutoff: float) -> None:
-    """Refuse a band that holds nothing to tell tokens by.
-
-    Raises:
-        ValueError: "low" at cutoff 0, where only the mean passes, or "high" above WIDEST.
-    """
-    if band == "low" and cutoff == 0:
-        raise ValueError(
-            "cutoff 0 with band low scores the mean token alone, so that all score alike: give a cutoff "
-            "above 0, or band high"
-        )
-    if band == "high" and cutoff > WIDEST:
-        raise ValueError(
-            f"cutoff {cutoff:g} with band high takes too much away: give a cutoff of at most {WIDEST:g}, "
-            "such as 0.05, or band low"
-        )
 
 
 def groups_of(scope: Scope, images: int) -> int:
@@ -63,6 +39,38 @@ class Prune(Frozen):
     keep: Tokens
 
 
+class ScoreSpec(Frozen):
+    """Which score the stages keep visual tokens by: its name and options, as plugins/scores knows them.
+
+    Engines keep and never read them: the score is in the graphs.
+
+    Attributes:
+        question: it reads what stands behind the picture, so that a pruned picture is another one for
+            another question.
+    """
+
+    name: Name = "spectrum"
+    options: Annotated[dict[Name, bool | int | float | Line], Field(max_length=100)] = {}
+    question: bool = False
+
+    def having(self, **options: bool | int | float | str) -> "ScoreSpec":
+        """The same score with other options."""
+        return self.model_copy(update={"options": self.options | options})
+
+    def __hash__(self) -> int:
+        """Of the name and the options."""
+        return hash((self.name, tuple(sorted(self.options.items()))))
+
+    def __str__(self) -> str:
+        """Name and options, for people."""
+        options = ", ".join(f"{name} {value}" for name, value in self.options.items())
+        return f"{self.name} ({options})" if options else self.name
+
+
+ENERGY = ScoreSpec(options={"cutoff": 1.0, "band": "low", "signal": "normed"})
+"""What schedules mean that name no score, or only some of its options: a token's energy."""
+
+
 class Schedule(Frozen):
     """Where tokens are merged and pruned; all integers, so every shape is known at export.
 
@@ -70,11 +78,7 @@ class Schedule(Frozen):
         ratio: baseline language-model prefill FLOPs / compressed, as asked for.
         vision: OIM steps, in order of layer.
         language: SPU stages, in order of layer, keeps not rising.
-        cutoff: share of the spectrum that passes the low-pass (rho); see check_band.
-        band: "low" scores what passes (all of it at cutoff 1: tokens as they are), "high" what the
-            low-pass takes away: the token less its low-pass, less the mean token at cutoff 0. Its
-            default is what bundles mean that do not name it.
-        signal: "normed" scores the layer's normalised input, "raw" the hidden states.
+        score: what the stages keep tokens by.
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
         match: OIM merges the most similar neighbours instead of fixed groups.
     """
@@ -82,11 +86,20 @@ class Schedule(Frozen):
     ratio: Annotated[Factor, Field(ge=1)] = 1.0
     vision: Annotated[tuple[Merge, ...], Field(max_length=1024)] = ()
     language: Annotated[tuple[Prune, ...], Field(max_length=1024)] = ()
-    cutoff: float = Field(default=1.0, ge=0, le=1)
-    band: Band = "low"
-    signal: Signal = "normed"
+    score: ScoreSpec = ENERGY
     scope: Scope = "prompt"
     match: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_form(cls, data: Any) -> Any:
+        """Options of the spectrum's score stood beside the stages before scores had names."""
+        known = ENERGY.options.keys()
+        if not isinstance(data, dict) or "score" in data or not known & data.keys():
+            return data
+        options = ENERGY.options | {name: data[name] for name in known & data.keys()}
+        rest = {name: value for name, value in data.items() if name not in known}
+        return rest | {"score": {"name": ENERGY.name, "options": options}}
 
     @model_validator(mode="after")
     def _ordered(self) -> "Schedule":
@@ -99,16 +112,7 @@ class Schedule(Frozen):
         steps = [m.layer for m in self.vision]
         if steps != sorted(steps):
             raise ValueError(f"vision layers must not fall, got {steps}")
-        check_band(self.band, self.cutoff)
         return self
-
-    @property
-    def score(self) -> str:
-        """What the SPU keeps tokens by, for people."""
-        if self.band == "high":
-            low = f"its low-pass at {self.cutoff:g}" if self.cutoff else "the mean token"
-            return f"how far a token is from {low}"
-        return f"a token's energy below {self.cutoff:g}" if self.cutoff < 1 else "a token's energy"
 
     @property
     def scored(self) -> list[int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .manifest import Dtype, LanguageModel, LayerType, Layout
+from .layout import Layout
+from .manifest import Dtype, LanguageModel, LayerType
 
 
 @dataclass(frozen=True)

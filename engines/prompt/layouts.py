@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from ...errors import LuvcError
-from ..bundle.manifest import Layout, Manifest
+from ..bundle.layout import Layout
+from ..bundle.manifest import Manifest
 from .pictures import Video, Visual, frames_of
 
 OTHER = "name another layout, or none for the one that fits best"

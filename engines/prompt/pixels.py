@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import LuvcError, brief
-from ..bundle.manifest import Layout
+from ..bundle.layout import Layout
 from .pictures import MEGAPIXELS, Video, Visual
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..bundle.manifest import LanguageModel, Layout
+from ..bundle.layout import Layout
+from ..bundle.manifest import LanguageModel
 
 
 def prompt_positions(

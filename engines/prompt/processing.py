@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import LuvcError, brief
 from ..bundle.folder import Bundle
-from ..bundle.manifest import Layout
+from ..bundle.layout import Layout
 from . import layouts
 from .chat_template import ChatTemplate
 from .loading import read_pretrained

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from ..backends.base import SharedRunner
-from ..bundle.manifest import Layout, Manifest
+from ..bundle.layout import Layout
+from ..bundle.manifest import Manifest
 from ..decoding import Reached, Rows
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from ... import strict_json
 from ...dtypes import DTYPES
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import REPORT, Bundle
-from ...engines.bundle.manifest import Layout, Manifest
+from ...engines.bundle.layout import Layout
+from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import stages_of
 from ...engines.prompt.processing import Processor
 from ...engines.validate import Report, validate

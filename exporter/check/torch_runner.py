@@ -8,7 +8,7 @@ from torch import nn
 
 from ...dtypes import DTYPES
 from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import cache_specs, stage_results
 from ...engines.closing import Closing
 from ...plugins import cuda

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ... import strict_json
-from ...errors import LuvcError, brief
+from ...errors import LuvcError, brief, shown
 from ..vision.families import FAMILIES
 
 _REMOTE = (
@@ -36,6 +38,11 @@ def making_sense(source: str) -> Iterator[None]:
         yield
     except LuvcError:
         raise
+    except ValidationError as e:
+        raise LuvcError(
+            f"{source}: its config and processor files give what no bundle may hold "
+            f"({strict_json.first_error(e)}): mend them or fetch them again"
+        ) from e
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
         raise LuvcError(
             f"{source}: config.json and preprocessor_config.json make no sense together "
@@ -116,7 +123,7 @@ def _check_values(source: str, raw: dict[str, Any]) -> None:
             limit = LIMITS.get(ending, LARGEST)
             if not abs(value) <= limit:
                 raise LuvcError(
-                    f"{source}: {place} is {value:.6g} in config.json, the limit is {limit}; no model of "
+                    f"{source}: {place} is {shown(value)} in config.json, the limit is {limit}; no model of "
                     "such a size is known: mend config.json"
                 )
 

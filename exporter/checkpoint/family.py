@@ -82,6 +82,10 @@ class Family:
     @cached_property
     def language(self) -> LanguageModel:
         """What the bundle's manifest says of the language model."""
+        with making_sense(self.source):
+            return self._language()
+
+    def _language(self) -> LanguageModel:
         d, t = self.decoder, self.traits
         token = self.adapter.image_token(self.tokenizer)
         return LanguageModel(

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...engines.bundle.manifest import LanguageModel, Layout
+from ...engines.bundle.layout import Layout
+from ...engines.bundle.manifest import LanguageModel
 from ...engines.bundle.schedule import groups_of, stages_of
 from ...engines.bundle.tensors import cache_names, windowed_layers
+from ...plugins.scores.base import Heads
+from ..ops.attention import heads_of
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
+from ..planning.methods import score_of
 from .caches import Buffers, ScatterCache
 from .rotary import Rotary, Rotations
-from .spu import Pruner, Tokens
+from .spu import Ahead, Pruner, Tokens
 from .traits import TextTraits
 
 INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2
@@ -62,9 +66,10 @@ class Decoder(nn.Module):
             traits.layer_types,
             traits.position_axes,
         )
+        score = score_of(schedule.score)
         self.pruners = nn.ModuleDict()
         for prune in schedule.language:
-            self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, schedule)
+            self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, score)
             visual = prune.keep
 
     def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
@@ -110,6 +115,20 @@ class Decoder(nn.Module):
         """The norm at the input of a layer."""
         layer = self.text.layers[i]
         return layer.operator_norm if hasattr(layer, "operator_norm") else layer.input_layernorm
+
+    def ahead(self, i: int, tokens: Tokens, rotations: Rotations) -> Ahead:
+        """What the score of the stage before a layer may ask it."""
+        layer = self.text.layers[i]
+
+        def heads(rotary: bool) -> Heads:
+            cos, sin = rotations[self.traits.layer_types[i]]
+            if not rotary:
+                cos, sin = torch.ones_like(cos), torch.zeros_like(sin)
+            return heads_of(
+                lambda: layer(tokens.hidden, attention_mask=None, position_embeddings=(cos, sin))
+            )
+
+        return Ahead(lambda: self.input_norm(i)(tokens.hidden), heads)
 
     def layer(
         self, i: int, tokens: Tokens, rotations: Rotations, mask, cache: ScatterCache

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import stage_names
 from ..ops.scatter import scattered
 from .caches import Buffers, ScatterCache
@@ -63,7 +63,8 @@ class PrefillGraph(Decoder):
         for i in self.layers:
             if str(i) in self.pruners:
                 ordinals = (forced or {}).get(i)
-                tokens, seen = self.pruners[str(i)](tokens, self.input_norm(i), ordinals)
+                ahead = self.ahead(i, tokens, rotations)
+                tokens, seen = self.pruners[str(i)](tokens, ahead, ordinals)
                 stages.extend(seen or ())
                 rotations, masks = self.rotations(tokens), self._masks(tokens)
             if i in self.windows:

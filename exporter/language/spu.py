@@ -3,13 +3,13 @@
 Letters: B batch, S sequence, P position axes, V visual tokens, V_l those entering layer l, D hidden size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from ...engines.bundle.schedule import Schedule
-from ...plugins.scores.spectrum import contract, reference
+from ...plugins.scores.base import Heads, Score, Seen
 from ...plugins.tokens.reference import indices_of, take_rows
 
 
@@ -33,6 +33,19 @@ class Tokens:
     deepstack: tuple[torch.Tensor, ...] = ()
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """The layer behind a stage, as a score may ask it about the sequence before the stage.
+
+    Attributes:
+        normed: its normalised input [B, S, D].
+        heads: its queries and keys, with the rotary embedding (True) or without.
+    """
+
+    normed: Callable[[], torch.Tensor]
+    heads: Callable[[bool], Heads]
+
+
 class Pruner(nn.Module):
     """One SPU stage before a layer: V visual tokens -> keep.
 
@@ -40,60 +53,79 @@ class Pruner(nn.Module):
         visual: V, those entering the stage.
         keep: k; 0 leaves all visual rows out without scoring.
         groups: equal runs that are scored apart (1 for the whole prompt).
-        schedule: band, cutoff and signal.
+        score: what tokens are kept by.
     """
 
-    def __init__(self, visual: int, keep: int, groups: int, schedule: Schedule):
+    def __init__(self, visual: int, keep: int, groups: int, score: Score):
         super().__init__()
-        length = visual // groups
         self.visual = visual
         self.keep = keep
         self.groups = groups
-        self.cutoff = contract.cutoff_bin(schedule.cutoff, length)
-        self.band = contract.BANDS.index(schedule.band)
-        self.filtered = contract.filters(schedule.band, self.cutoff, length)
-        self.normed = schedule.signal == "normed"
-        if self.filtered:
-            self.register_buffer("twiddle", reference.twiddle(length), persistent=False)
+        self.score = score
+        tables = score.tables(visual // groups, keep // groups) if keep else {}
+        self.tables = tuple(tables)
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
 
-    def forward(self, tokens: Tokens, norm: nn.Module, forced: torch.Tensor | None = None):
+    def forward(self, tokens: Tokens, ahead: Ahead, forced: torch.Tensor | None = None):
         """One stage.
 
         Args:
             tokens: those that enter.
-            norm: the input norm of the layer behind the stage.
+            ahead: the layer behind the stage.
             forced: ordinals [B, k] to keep whatever the scores say.
 
         Returns:
             The shortened tokens, and (energies [B, V], kept [B, k]) by the scores when scored.
         """
-        ops = torch.ops.luvc
+        ops, hidden = torch.ops.luvc, tokens.hidden
         if not self.keep:
             keep_index, deep = text_positions(tokens), ()
-            visual_index, seen = tokens.visual_index[:, :0], None
+            visual_index, told = tokens.visual_index[:, :0], None
         else:
-            energies = self._score(norm(tokens.hidden) if self.normed else tokens.hidden, tokens)
+            seen = self._seen(tokens, ahead)
+            energies = self._energies(seen)
             keep_index, visual_index, kept = ops.spectrum_select(
                 energies, tokens.visual_index, tokens.positions, self.keep, self.groups
             )
-            seen = energies.sum(1), kept
+            told = energies.sum(1), kept
             if forced is not None:
                 kept = forced
                 keep_index, visual_index = indices_of(
                     kept, tokens.visual_index, tokens.positions.shape[1]
                 )
             deep = tuple(take_rows(d, kept) for d in tokens.deepstack)
-        hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, keep_index)
+            hidden = self._changed(seen, kept)
+        hidden, positions = ops.gather_tokens(hidden, tokens.positions, keep_index)
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
-        return Tokens(hidden, positions, visual_index, last, deep), seen
+        return Tokens(hidden, positions, visual_index, last, deep), told
 
-    def _score(self, signal: torch.Tensor, tokens: Tokens) -> torch.Tensor:
-        """Energies [B, C, V]; plain operators where the filter would give back what it was given."""
-        if not self.filtered:
-            return reference.energy(signal, tokens.visual_index)
-        return torch.ops.luvc.spectrum_score(
-            signal, tokens.visual_index, self.twiddle, self.cutoff, self.groups, self.band
+    def _seen(self, tokens: Tokens, ahead: Ahead) -> Seen:
+        return Seen(
+            hidden=tokens.hidden,
+            normed=ahead.normed,
+            visual_index=tokens.visual_index,
+            last=tokens.last,
+            groups=self.groups,
+            heads=ahead.heads,
+            tables={name: self.get_buffer(name) for name in self.tables},
         )
+
+    def _energies(self, seen: Seen) -> torch.Tensor:
+        """Scores [B, C, V]."""
+        scores = self.score(seen, self.keep // self.groups)
+        return scores if scores.dim() == 3 else scores.reshape(-1, 1, self.visual)
+
+    def _changed(self, seen: Seen, kept: torch.Tensor) -> torch.Tensor:
+        """Hidden states [B, S, D] with the score's new values in the rows that are kept [B, k]."""
+        length = self.visual // self.groups
+        inside = kept.unflatten(1, (self.groups, -1)) % length
+        values = self.score.values(seen, inside.flatten(0, 1))
+        if values is None:
+            return seen.hidden
+        rows = seen.visual_index.gather(1, kept)[..., None].expand(-1, -1, seen.hidden.shape[2])
+        new = values.reshape(rows.shape).to(seen.hidden.dtype)
+        return seen.hidden.scatter(1, rows, new)
 
 
 def text_positions(tokens: Tokens) -> torch.Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.export import Dim
 
 from ...dtypes import DTYPES, of_torch
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import cache_specs
 from ..checkpoint.family import Family
 from ..language.decoder import Decoder

@@ -7,11 +7,17 @@ at all in vision towers. Scores with a soft cap (Gemma 2) are spelled out: Tenso
 attribute, and runs the spelled-out form without fusing it.
 """
 
+from collections.abc import Callable
+from contextvars import ContextVar
+
 import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from ...plugins.scores.base import Heads
+
 NAME = "luvc"
+_ASKED: ContextVar[list[Heads] | None] = ContextVar("asked", default=None)
 
 
 def attention(
@@ -40,6 +46,9 @@ def attention(
     Returns:
         [B, S, H_q, d] and None (no attention weights: scores are never needed).
     """
+    if (asked := _ASKED.get()) is not None:
+        asked.append(_heads(query, key, scaling))
+        return query.transpose(1, 2), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None
     if softcap is not None:
@@ -61,6 +70,25 @@ def attention(
             enable_gqa=query.shape[1] != key.shape[1],
         )
     return out.transpose(1, 2), None
+
+
+def heads_of(layer: Callable[[], object]) -> Heads:
+    """The queries and keys that a layer first takes to attention.
+
+    By the registered function they are right in every family: behind norms, fused projections and the
+    rotary embedding. What the layer makes of them is nobody's, so that it leaves no node in a graph.
+    """
+    asked = _ASKED.set(found := [])
+    try:
+        layer()
+    finally:
+        _ASKED.reset(asked)
+    return found[0]
+
+
+def _heads(query: torch.Tensor, key: torch.Tensor, scaling: float | None) -> Heads:
+    repeated = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
+    return Heads(query, repeated, query.shape[-1] ** -0.5 if scaling is None else scaling)
 
 
 def _grouped(query, key, value, mask, scaling: float | None):

@@ -4,14 +4,15 @@ An option is added here, with its range and its help, and used in solver.py: the
 the manifest and the report take their fields from this class.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from ...engines.bundle.schedule import Band, Schedule, Scope, Signal, Solver
+from ...engines.bundle.schedule import ENERGY, Schedule, Scope, ScoreSpec, Solver
 
-Keeps = Literal["geometric", "linear"]
+Keeps = Literal["geometric", "linear"] | tuple[Annotated[float, Field(gt=0, le=1)], ...]
+Elimination = Literal["last", "never", "fit"]
 
 _SCHEDULE = Schedule()
 
@@ -26,49 +27,42 @@ class SolverOptions:
     """What the solver does not decide. The defaults won on validation (docs/accuracy.md).
 
     Attributes:
-        cutoff: share of the spectrum that passes the SPU's low-pass; see Schedule.
-        band: which side of the cutoff it scores; see Schedule.
-        signal: hidden states that it scores; see Schedule.
+        score: what the stages keep tokens by, with all its options; of the method, so it is no option
+            of the command line by itself.
         scope: what it scores together; see Schedule.
         match: OIM merges the most similar neighbours; see Schedule.
-        stages: where the SPU prunes, as parts of the layers; the layer before the last is its own.
-        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...) or "linear" (by equal
-            numbers).
+        stages: where tokens are pruned, as parts of the layers; 0 is before the language model.
+        keeps: how the stages' keeps fall from V: "geometric" (V r, V r^2, ...), "linear" (by equal
+            numbers), or one number a stage, whose proportions they have.
+        elimination: what becomes of the rest: "last" leaves it out of the last layer, "never" keeps it,
+            "fit" leaves all of it out from the layer on that makes the ratio.
         oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
     """
 
-    cutoff: Annotated[float, Field(ge=0, le=1)] = field(
-        default=_SCHEDULE.cutoff,
-        metadata=_typed(
-            "Share of the spectrum that passes the SPU's low-pass; 1 leaves the filter out, 0 is the mean "
-            "token."
-        ),
-    )
-    band: Band = field(
-        default=_SCHEDULE.band,
-        metadata=_typed(
-            "What the SPU scores: low, what passes, or high, what the low-pass takes away (cutoff 0.5 at "
-            "most)."
-        ),
-    )
-    signal: Signal = field(
-        default=_SCHEDULE.signal,
-        metadata=_typed("Hidden states the SPU scores: normed or raw."),
-    )
+    score: ScoreSpec = field(default=ENERGY)
     scope: Scope = field(
         default=_SCHEDULE.scope,
         metadata=_typed("What the SPU scores together: prompt or image."),
     )
-    stages: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = field(
+    stages: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = field(
         default=(0.125, 0.25, 0.5),
         metadata=_typed(
-            "Where the SPU prunes, as parts of the language layers.", metavar="PART,PART,..."
+            "Where tokens are pruned, as parts of the language layers; 0 is before the first.",
+            metavar="PART,PART,...",
         ),
     )
     keeps: Keeps = field(
         default="geometric",
         metadata=_typed(
-            "How the stages' tokens fall: geometric, by an equal factor, or linear, by an equal number."
+            "How the stages' tokens fall: geometric, by an equal factor, linear, by an equal number, or one "
+            "part for each stage, such as 1,0.7,0.5, whose proportions they have."
+        ),
+    )
+    elimination: Elimination = field(
+        default="last",
+        metadata=_typed(
+            "What becomes of the visual tokens that are left: last leaves them out of the last layer, never "
+            "keeps them, fit leaves all out from the layer on that makes the ratio."
         ),
     )
     oim_share: Annotated[float, Field(ge=0, le=1)] = field(
@@ -89,17 +83,26 @@ class SolverOptions:
     @property
     def scoring(self) -> dict[str, Any]:
         """What a schedule says of how tokens are scored, as fields of Schedule."""
-        return {name: getattr(self, name) for name in ("cutoff", "band", "signal", "scope")}
+        return {"score": self.score, "scope": self.scope}
 
-    def recorded(self, ratio: float) -> Solver:
-        """What a manifest keeps of the options, beside the ratio they were asked with."""
-        return Solver(ratio=ratio, **asdict(self))
+    def with_score(self, **options: Any) -> "SolverOptions":
+        """The same with other options of the score."""
+        return replace(self, score=self.score.having(**options))
+
+    def recorded(self, ratio: float, method: str) -> Solver:
+        """What a manifest keeps of the options, beside the ratio and the method they were asked with.
+
+        The score stands in the schedules.
+        """
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "score"}
+        return Solver.model_validate(options | {"ratio": ratio, "method": method})
 
     @classmethod
-    def of(cls, solver: Solver) -> "SolverOptions":
-        """The options that a manifest recorded; one that names no band is older than the choice."""
-        given: dict[str, Any] = {"band": "low"} | (solver.model_extra or {})
-        return cls(**given)
+    def of(cls, solver: Solver, score: ScoreSpec) -> "SolverOptions":
+        """The options that a manifest recorded, for a schedule with this score."""
+        given: dict[str, Any] = solver.model_extra or {}
+        own = {f.name for f in fields(cls)} - {"score"}
+        return cls(score=score, **{name: given[name] for name in own & given.keys()})
 
 
 def shown(value: Any) -> str:
@@ -111,9 +114,7 @@ def shown(value: Any) -> str:
 
 DEFAULTS = SolverOptions()
 PAPER = SolverOptions(
-    cutoff=0.25,
-    band="low",
-    signal="normed",
+    score=ENERGY.having(cutoff=0.25),
     scope="prompt",
     match=False,
     stages=(0.25, 0.5, 0.75),

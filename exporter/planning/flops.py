@@ -8,8 +8,6 @@ fused kernels compute. Letters: D hidden size, N vision tokens, V visual tokens,
 from dataclasses import dataclass
 
 from ...engines.bundle.manifest import LayerType
-from ...engines.bundle.schedule import Band
-from ...plugins.scores.spectrum.contract import filters
 
 
 @dataclass(frozen=True)
@@ -64,25 +62,6 @@ class EncoderShape:
     full: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class SpuCost:
-    """What one SPU stage scores: `groups` runs of `tokens` each, in a band of bins at `cutoff`."""
-
-    tokens: int
-    cutoff: int
-    groups: int = 1
-    band: Band = "low"
-
-    def flops(self, hidden: int) -> float:
-        """The truncated-basis form: project on 2 (cutoff + 1) rows and back, square and add.
-
-        Band "high" subtracts that from the signal first; where band "low" has every bin, the filter
-        is left out.
-        """
-        basis = 2 * (self.cutoff + 1) if filters(self.band, self.cutoff, self.tokens) else 0
-        return self.groups * self.tokens * hidden * (4.0 * basis + 2 + (self.band == "high"))
-
-
 def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType) -> float:
     """FLOPs of one decoder layer over `tokens` new tokens with no past."""
     if kind == "conv":  # in and out projections; the convolution itself is a few adds a channel
@@ -99,19 +78,17 @@ def decoder_layers(shape: DecoderShape, first: int, last: int, tokens: float) ->
     return sum(decoder_layer(shape, tokens, shape.kind(i)) for i in range(first, last + 1))
 
 
-def prefill(
-    shape: DecoderShape, visual: tuple[int, ...], text: int, pruning: tuple[SpuCost, ...] = ()
-) -> float:
+def prefill(shape: DecoderShape, visual: tuple[int, ...], text: int, scoring: float = 0.0) -> float:
     """FLOPs of one prompt: V_l visual and `text` text tokens in each layer, one row of logits.
 
     Args:
         shape: the decoder.
         visual: V_l for every layer.
         text: text tokens.
-        pruning: the scored SPU stages.
+        scoring: FLOPs of the stages' scores.
     """
     layers = sum(decoder_layers(shape, i, i, v + text) for i, v in enumerate(visual))
-    return layers + 2.0 * shape.hidden * shape.vocab + sum(p.flops(shape.hidden) for p in pruning)
+    return layers + 2.0 * shape.hidden * shape.vocab + scoring
 
 
 def encoder_layer(shape: EncoderShape, tokens: float, layer: int) -> float:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...engines.bundle.manifest import Ratios
+from ...engines.bundle.layout import Ratios
 from ...engines.bundle.schedule import Merge, Schedule, groups_of
 from ...errors import LuvcError
-from ...plugins.scores.spectrum.contract import cutoff_bin
+from ...plugins.scores.base import Sizes
 from . import flops
 from .grid import Grid, merge_grid, merged_grids
+from .methods import score_of, spec_of
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,27 @@ class Problem:
         """Work of the language prefill under a schedule, scoring included; FLOPs here."""
         V = self.visual_tokens(schedule.vision)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
-        return flops.prefill(self.decoder, visual, self.text_tokens, self._pruning(schedule, V))
+        return flops.prefill(self.decoder, visual, self.text_tokens, self._scoring(schedule, V))
 
-    def _pruning(self, schedule: Schedule, V: int) -> tuple[flops.SpuCost, ...]:
-        groups = groups_of(schedule.scope, self.images)
-        stages = []
+    def _scoring(self, schedule: Schedule, V: int) -> float:
+        """FLOPs of the stages' scores."""
+        score, shape = score_of(schedule.score), self.decoder
+        flops = 0.0
         for prune in schedule.language:
             if prune.keep:
-                length = V // groups
-                cutoff = cutoff_bin(schedule.cutoff, length)
-                stages.append(flops.SpuCost(length, cutoff, groups, schedule.band))
+                sizes = Sizes(
+                    tokens=V,
+                    sequence=V + self.text_tokens,
+                    groups=groups_of(schedule.scope, self.images),
+                    keep=prune.keep,
+                    hidden=shape.hidden,
+                    heads=shape.heads,
+                    kv_heads=shape.kv_heads,
+                    head_dim=shape.head_dim,
+                )
+                flops += score.flops(sizes)
             V = prune.keep
-        return tuple(stages)
+        return flops
 
     def vision_flops(self, schedule: Schedule) -> float:
         """FLOPs of the vision tower and projector for all tiles of a prompt."""
@@ -82,30 +92,16 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
     """A schedule of one's own, held against the model; returned with the ratio it achieves.
 
     Raises:
-        LuvcError: a layer, group or keep that this model and layout do not have.
+        LuvcError: a layer, group, keep or score that this model and layout do not have.
     """
-    layers = problem.decoder.layers, problem.encoder.layers
+    layers = problem.decoder.layers
     for prune in schedule.language:
-        if prune.layer >= layers[0]:
+        if prune.layer >= layers:
             raise LuvcError(
-                f"schedule: language layer {prune.layer} does not exist, the model has {layers[0]} "
-                f"(0 to {layers[0] - 1})"
+                f"schedule: language layer {prune.layer} does not exist, the model has {layers} "
+                f"(0 to {layers - 1})"
             )
-    grid = problem.grid
-    for merge in schedule.vision:
-        if merge.layer >= layers[1]:
-            raise LuvcError(
-                f"schedule: vision layer {merge.layer} does not exist, the tower has {layers[1]} "
-                f"(0 to {layers[1] - 1})"
-            )
-        length = grid.length(merge.axis)
-        after = merge_grid(grid, merge, problem.multiple)
-        if merge.group > length or after == grid:
-            raise LuvcError(
-                f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "
-                "changes nothing; use a smaller group"
-            )
-        grid = after
+    _check_merges(problem, schedule)
     V = problem.visual_tokens(schedule.vision)
     groups = groups_of(schedule.scope, problem.images)
     for prune in schedule.language:
@@ -121,4 +117,23 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
         V = prune.keep
     ratio = problem.ratios(schedule).prefill
-    return schedule.model_copy(update={"ratio": max(1.0, ratio)})
+    score = spec_of(score_of(schedule.score))
+    return schedule.model_copy(update={"ratio": max(1.0, ratio), "score": score})
+
+
+def _check_merges(problem: Problem, schedule: Schedule) -> None:
+    grid, layers = problem.grid, problem.encoder.layers
+    for merge in schedule.vision:
+        if merge.layer >= layers:
+            raise LuvcError(
+                f"schedule: vision layer {merge.layer} does not exist, the tower has {layers} "
+                f"(0 to {layers - 1})"
+            )
+        length = grid.length(merge.axis)
+        after = merge_grid(grid, merge, problem.multiple)
+        if merge.group > length or after == grid:
+            raise LuvcError(
+                f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "
+                "changes nothing; use a smaller group"
+            )
+        grid = after

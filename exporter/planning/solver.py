@@ -32,7 +32,7 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     if ratio == 1:
         return Schedule(ratio=1, **options.scoring)
     solver = _Solver(problem, ratio, options)
-    for eliminate in (True, False):
+    for eliminate in (True, False) if options.elimination == "last" else (False,):
         for vision in solver.vision_steps():
             found = solver.fit(vision, eliminate)
             if found is not None:
@@ -41,30 +41,42 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
 
 
 def stage_layers(options: SolverOptions, layers: int) -> tuple[int, ...]:
-    """Layers before which the SPU prunes, of a model of so many; the last layer's own stage apart.
+    """Layers before which tokens are pruned, of a model of so many; the last layer's own stage apart.
 
-    A part that falls before the first layer, or on the last one's stage, gives none: `without_stage`.
+    A part that falls before the first layer goes to layer 1 where no other stands there, and else gives
+    none, as one does that falls on the last layer's own stage: `without_stage`.
 
     Raises:
         LuvcError: two parts fall before the same layer.
     """
-    parts: dict[int, float] = {}
-    for part in sorted(options.stages):
-        layer = int(layers * part)
-        if not 0 < layer < layers - 1:
-            continue
-        if layer in parts:
-            raise LuvcError(
-                f"--stages {parts[layer]:g} and {part:g} both fall before layer {layer} of {layers}: leave "
-                "one of them out"
-            )
-        parts[layer] = part
-    return tuple(parts)
+    return tuple(sorted(_stages(options, layers)))
 
 
 def without_stage(options: SolverOptions, layers: int) -> tuple[float, ...]:
     """Parts of the layers that give no stage of their own in a model of so many."""
-    return tuple(part for part in options.stages if not 0 < int(layers * part) < layers - 1)
+    standing = _stages(options, layers).values()
+    return tuple(part for part in options.stages if part not in standing)
+
+
+def _stages(options: SolverOptions, layers: int) -> dict[int, float]:
+    """The part that stands before each layer."""
+    end = layers - 1 if options.elimination == "last" else layers
+    found: dict[int, float] = {}
+    early = []
+    for part in sorted(options.stages):
+        layer = int(layers * part)
+        if part and not layer:
+            early.append(part)
+        elif layer in found:
+            raise LuvcError(
+                f"--stages {found[layer]:g} and {part:g} both fall before layer {layer} of {layers}: leave "
+                "one of them out"
+            )
+        elif layer < end:
+            found[layer] = part
+    if early and end > 1:
+        found.setdefault(1, early[-1])
+    return found
 
 
 @cache
@@ -155,6 +167,8 @@ class _Solver:
 
     def fit(self, vision: tuple[Merge, ...], eliminate: bool) -> Schedule | None:
         """The schedule nearest above the ratio for these vision steps, or None."""
+        if self.options.elimination == "fit":
+            return self._dropped(vision)
         V = self.visual_tokens(vision)
         n = len(self.layers)
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
@@ -172,6 +186,19 @@ class _Solver:
                 return min(fitting, key=lambda f: f[0])[1]
         return None
 
+    def _dropped(self, vision: tuple[Merge, ...]) -> Schedule | None:
+        """All visual tokens up to a layer and none from it on, the last layer that makes the ratio.
+
+        A layer is all or nothing, so the ratio may lie more than 2 % above.
+        """
+        stages = len(self.layers)
+        kept = self.schedule(vision, (self.visual_tokens(vision),) * stages, eliminate=False)
+        for layer in range(self.problem.decoder.layers - 1, 0, -1):
+            found = kept.model_copy(update={"language": (Prune(layer=layer, keep=0),)})
+            if self.achieved(found) >= self.ratio:
+                return found
+        return None
+
     def _counts(self, V: int) -> tuple[Sequence[int], Sequence[int]]:
         """Keeps to choose from, per group: smooth ones first, any if those are too coarse.
 
@@ -183,13 +210,31 @@ class _Solver:
     def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
         """Keeps that fall from V by the law, for r from 0 to 1, rounded to the given counts."""
         falls = (self._falling(V // self.groups, n, i / SAMPLES) for i in range(SAMPLES + 1))
+        least = 1 if self.options.elimination == "never" else 0
+        counts = [count for count in counts if count >= least]
         return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}
 
     def _falling(self, V: int, n: int, r: float) -> list[float]:
-        """Keeps of n stages: V r, V r^2, ... or, linear, equal steps down to V r."""
-        if self.options.keeps == "linear":
+        """Keeps of n stages: V r, V r^2, ... or, linear, equal steps down to V r, or in given proportions."""
+        keeps = self.options.keeps
+        if keeps == "linear":
             return [V * (1 - (1 - r) * j / n) for j in range(1, n + 1)]
-        return [V * r**j for j in range(1, n + 1)]
+        if keeps == "geometric":
+            return [V * r**j for j in range(1, n + 1)]
+        return [min(V, V * r * part / min(keeps)) for part in self._parts(keeps, n)]
+
+    def _parts(self, keeps: tuple[float, ...], n: int) -> tuple[float, ...]:
+        """One proportion for each stage; they fall.
+
+        Raises:
+            LuvcError: another number of them than of stages.
+        """
+        if len(keeps) != n:
+            raise LuvcError(
+                f"--keeps gives {len(keeps)} parts for {n} stages before layers "
+                f"{', '.join(map(str, self.layers))}: give one for each"
+            )
+        return tuple(sorted(keeps, reverse=True))
 
     def _fewest(self, V: int, n: int) -> tuple[int, ...]:
         """The keeps of r = 0."""

@@ -195,7 +195,7 @@ def _cached_costs(bench: _Bench, problem: Problem) -> StageCosts:
 def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
     """What the costs of a stage depend on."""
     return {
-        "score": 2,  # raised where the same options cost something else than before
+        "form": 3,  # raised where the same options cost something else than before
         "backend": load_backend(config.backend).NAME,
         "cpu": platform.processor() or platform.machine(),
         "node": platform.node(),
@@ -204,7 +204,8 @@ def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
         "decoder": replace(problem.decoder, layers=0).__dict__,
         "text": problem.text_tokens,
         "visual": problem.visual_tokens(()),
-        **config.solver.scoring,
+        "score": str(config.solver.score),
+        "scope": config.solver.scope,
         "capacity": config.text_capacity,
     }
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.bundle.schedule import Merge
 from ..planning.flops import EncoderShape
 from ..planning.grid import Grid, merged_grids

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
 from ..planning.grid import Grid, merge_grid

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
 from ..ops.attention import attention

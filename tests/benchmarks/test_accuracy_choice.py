@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import choose, report, spectrum
-from benchmarks.accuracy.methods import METHODS, MOVES
+from benchmarks.accuracy.methods import METHODS, MOVES, flat
 from benchmarks.accuracy.results import RESULTS
 from benchmarks.accuracy.study import CONTROL
 from benchmarks.files import write_json
@@ -49,11 +49,12 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
 
 def answers(options) -> dict:
     """Made up: a wide filter and, with it, no OIM help; a narrow one has no plan at 3x."""
-    wrong = 400 - 300 * options.cutoff
-    wrong += 100 * options.oim_share if options.cutoff > 0.5 else -100 * options.oim_share
+    cutoff = options.score.options["cutoff"]
+    wrong = 400 - 300 * cutoff
+    wrong += 100 * options.oim_share if cutoff > 0.5 else -100 * options.oim_share
     wrong += options.keeps == "geometric"  # one question: too little to be sure of
     right = np.arange(1000) >= round(wrong)
-    return {r: right for r in choose.RATIOS if r < 3 or options.cutoff > 0.05}
+    return {r: right for r in choose.RATIOS if r < 3 or cutoff > 0.05}
 
 
 def test_the_choice_moves_only_what_surely_wins(tmp_path):
@@ -61,8 +62,8 @@ def test_the_choice_moves_only_what_surely_wins(tmp_path):
     rounds = list(choose.search(answers, tasks))
     assert [r.start for r in rounds] == [
         PAPER,
-        dataclasses.replace(PAPER, cutoff=1.0),
-        dataclasses.replace(PAPER, cutoff=1.0, oim_share=0.0),
+        PAPER.with_score(cutoff=1.0),
+        dataclasses.replace(PAPER.with_score(cutoff=1.0), oim_share=0.0),
     ]
     assert rounds[-1].end == rounds[-1].start and not any(v.moved for v in rounds[-1].tried)
     best = rounds[0].tried[0].overall
@@ -81,8 +82,8 @@ def test_the_choice_moves_only_what_surely_wins(tmp_path):
 
 def test_the_defaults_are_what_was_chosen():
     chosen = json.loads((RESULTS / "accuracy_choice.json").read_text())["chosen"]
-    older = {"band": "low"}  # than the choice of a band
-    assert json.loads(json.dumps(dataclasses.asdict(DEFAULTS))) == older | chosen
+    older = {"band": "low", "elimination": "last"}  # than the choice of these
+    assert json.loads(json.dumps(flat(DEFAULTS))) == older | chosen
 
 
 def test_the_page_tells_goals_that_are_not_reached(tmp_path):

@@ -36,7 +36,8 @@ def test_plan_shows_what_was_left_out(command, workshop):
     assert "note: nothing is merged in the vision tower" in result.out
     merged = command(plan, "--model", model, "--text-tokens", "8", "--oim-share", "0.5")
     assert "note: OIM before vision layer" in merged.out
-    high = command(plan, "--model", model, "--text-tokens", "8", "--band", "high", "--cutoff", "0")
+    options = ("--method-option", "band=high", "--method-option", "cutoff=0")
+    high = command(plan, "--model", model, "--text-tokens", "8", *options)
     assert "chosen by how far a token is from the mean token" in " ".join(high.out.split())
     same = command(plan, "--model", model, "--ratio", "1")
     assert "the bundle equals the unmodified model" in same.out
@@ -48,7 +49,7 @@ def test_a_schedule_file_says_everything_itself(command, workshop, tmp_path):
     file.write_text('{"language": [{"layer": 1, "keep": 5}], "cutoff": 0.5}')
     result = command(plan, "--model", model, "--schedule", file)
     assert result.code == 0 and f"asked {file}" in result.out
-    for extra in (("--ratio", "3x"), ("--cutoff", "0.9"), ("--oim-match",)):
+    for extra in (("--ratio", "3x"), ("--method", "luvc"), ("--keeps", "linear")):
         refused = command(plan, "--model", model, "--schedule", file, *extra)
         assert refused.code == 2 and f"give either --schedule or {extra[0]}:" in refused.err
 

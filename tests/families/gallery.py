@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from luvc.engines import VLM, Bundle
 from luvc.engines.bundle.manifest import Manifest
-from luvc.engines.bundle.schedule import Merge, Prune, Schedule
+from luvc.engines.bundle.schedule import ENERGY, Merge, Prune, Schedule
 from luvc.engines.generated_pictures import generated_picture
 from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.check.torch_runner import TorchRunner
@@ -25,7 +25,7 @@ QUESTION = "What is this?"
 SHORT = {"reference_text": 8, "text_capacity": 96}
 # One merge and one stage: half the tracing of what the solver makes of 1.5x.
 BRIEF = Schedule(
-    cutoff=0.5,
+    score=ENERGY.having(cutoff=0.5),
     vision=(Merge(layer=1, axis="width", group=2),),
     language=(Prune(layer=2, keep=5),),
 )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from luvc.engines.bundle.schedule import Prune, Schedule
+from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 
 from . import reference
 from .gallery import QUESTION, names, pictures, question
@@ -20,7 +20,9 @@ def test_pruned_answers_are_hugging_faces_with_rows_dropped(gallery, name):
     V = gallery.in_pytorch(name, ratio=1).manifest.layouts[0].visual_tokens
     keeps = {1: V // 2, 2: V // 5, 3: 0}
     prunes = tuple(Prune(layer=i, keep=k) for i, k in keeps.items())
-    vlm = gallery.in_pytorch(name, schedule=Schedule(language=prunes, cutoff=CUTOFF))
+    vlm = gallery.in_pytorch(
+        name, schedule=Schedule(language=prunes, score=ENERGY.having(cutoff=CUTOFF))
+    )
     (layout,) = vlm.manifest.layouts
     shown = pictures(layout.image_size, 1)
     hand = ByHand(model, reference.inputs(proc, TEXT, shown), keeps, CUTOFF)

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from luvc.engines.bundle.manifest import Layout
+from luvc.engines.bundle.layout import Layout
 from luvc.exporter import ExportConfig, export, plan
 from luvc.exporter.config import read_schedule
 

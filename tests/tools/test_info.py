@@ -47,7 +47,10 @@ def test_the_text_says_it_too(command, workshop):
     assert "against PyTorch, all 4 language layers" in result.out
     assert "96 tokens for the prompts and answers" in result.out
     assert "none; it runs on ONNX Runtime" in result.out
-    assert "keeps      visual tokens, by a token's energy below 0.5" in result.out
+    assert (
+        "keeps      visual tokens, by score spectrum (cutoff 0.5, band low, signal normed)"
+        in result.out
+    )
     line = next(x for x in result.out.splitlines() if "1 image of 168x168" in x)
     last = layout.stages[-1]
     for shown in (

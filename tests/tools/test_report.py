@@ -171,7 +171,9 @@ def test_the_export_command_asks_for_the_same_bundle(
     assert done.code == 0, done.err
     (prepared,) = made
     assert prepared.layouts == tuple(bundle.manifest.layouts)
-    assert prepared.config.solver == SolverOptions.of(bundle.manifest.solver)
+    assert prepared.config.solver == SolverOptions.of(
+        bundle.manifest.solver, prepared.layouts[0].schedule.score
+    )
     for name in ("dtype", "text_capacity", "reference_text"):
         assert getattr(prepared.config, name) == getattr(bundle.manifest, name), name
 
@@ -181,7 +183,7 @@ def test_the_export_command_of_a_schedule_names_a_file(workshop):
     changed = {"solver": None, "dtype": "bfloat16", "model": "my models/a"}
     own = replace(bundle, manifest=bundle.manifest.model_copy(update=changed))
     line, what = facts.commands(own, "luvc-report")[0]
-    assert "--model 'my models/a' --schedule schedule.json" in line and "--cutoff" not in line
+    assert "--model 'my models/a' --schedule schedule.json" in line and "--method" not in line
     assert "--backend tensorrt" in line and "schedule.json" in what
     manifest = workshop.bundle("qwen2-two-images").manifest
     film = manifest.layouts[0].model_copy(update={"frames": 4})

@@ -14,7 +14,7 @@ import typer
 from ... import console
 from ...cores import cores
 from ...engines.bundle.folder import Bundle
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...errors import LuvcError
 from ...files import whole
 from ...places import check_file

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...engines import VLM
 from ...engines.bundle.folder import Bundle
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.prompt.processing import Processor, Prompt
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve

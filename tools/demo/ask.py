@@ -12,7 +12,7 @@ from PIL import Image
 
 from ... import console
 from ...engines.answer import Answer
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...files import whole
 from ..pocket.dataset import ASKERS, BUILDERS, SPLITS, TEST_QUESTIONS
 from ..pocket.render import render

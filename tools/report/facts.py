@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from ...dtypes import DTYPES
 from ...engines.bundle.folder import Bundle
-from ...engines.bundle.manifest import Layout, Manifest
+from ...engines.bundle.layout import Layout
+from ...engines.bundle.manifest import Manifest
+from ...engines.bundle.schedule import ScoreSpec, Solver
 from ...engines.validate import TOLERANCES, Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
@@ -17,6 +19,7 @@ from ...exporter.checkpoint.family import Family
 from ...exporter.config import SOLVER
 from ...exporter.layouts import replan
 from ...exporter.planning.defaults import SolverOptions, shown
+from ...exporter.planning.methods import USUAL, find, score_of
 from ...exporter.report import human, notes, stage_rows
 from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
@@ -47,7 +50,8 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
         "vision_baseline": problem.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
-        "notes": notes(planned, m.solver and SolverOptions.of(m.solver)),
+        "score": score_of(layout.schedule.score).described,
+        "notes": notes(planned, m.solver and SolverOptions.of(m.solver, layout.schedule.score)),
     }
 
 
@@ -99,8 +103,9 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
     if manifest.solver is None:
         return None
-    options = SolverOptions.of(manifest.solver)
-    flags = [f"--ratio {manifest.solver.ratio:g}x"]
+    score = next(x.schedule.score for x in manifest.pictured)
+    options = SolverOptions.of(manifest.solver, score)
+    flags = [f"--ratio {manifest.solver.ratio:g}x", *_method_flags(manifest.solver, score)]
     for name, flag in SOLVER.items():
         value = getattr(options, name)
         if isinstance(value, bool):
@@ -108,6 +113,16 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
         else:
             flags.append(f"{flag} {shown(value)}")
     return flags
+
+
+def _method_flags(solver: Solver, score: ScoreSpec) -> list[str]:
+    """The method, and the options of its score that are not the method's own."""
+    name = (solver.model_extra or {}).get("method", USUAL)
+    own = find(name).options.score
+    flags = [f"--method {name}"] if name != USUAL else []
+    usual = own.options if own.name == score.name else {}
+    moved = {key: value for key, value in score.options.items() if usual.get(key) != value}
+    return flags + [f"--method-option {key}={shown(value)}" for key, value in moved.items()]
 
 
 def export_command(manifest: Manifest, target: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engines import VLM
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ..token_map import survivors, views
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels of the picture

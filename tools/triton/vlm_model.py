@@ -16,7 +16,7 @@ import numpy as np
 from ... import __version__, strict_json
 from ...engines.backends import backend as load_backend
 from ...engines.bundle.folder import Bundle
-from ...engines.bundle.manifest import Layout
+from ...engines.bundle.layout import Layout
 from ...engines.decoding import Rows
 from ...engines.prompt.layouts import most_images
 from ...engines.runtime import VLM

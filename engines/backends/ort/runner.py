@@ -16,7 +16,7 @@ from ....dtypes import DTYPES
 from ....errors import LuvcError, brief
 from ...bundle.folder import Bundle
 from ...bundle.graph_file import read_graph
-from ...bundle.manifest import Layout
+from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed

@@ -15,7 +15,8 @@ from ....plugins import nvrtc
 from ...bundle.engine_files import find, store, working_folder
 from ...bundle.folder import WEIGHTS, Bundle
 from ...bundle.graph_file import external_files, read_graph
-from ...bundle.manifest import Engine, EngineFile, Layout
+from ...bundle.layout import Layout
+from ...bundle.manifest import Engine, EngineFile
 from ...bundle.swap import check_space
 from ..base import BuildOptions, Built, Progress, silent
 from . import graph as graph_checks

@@ -13,7 +13,8 @@ from ....errors import LuvcError
 from ....plugins.contract import DOMAIN
 from ....plugins.tokens.contract import SELECT
 from ...bundle.graph_file import STANDARD
-from ...bundle.manifest import Layout, Manifest, Range
+from ...bundle.layout import Layout
+from ...bundle.manifest import Manifest, Range
 
 if TYPE_CHECKING:
     import onnx  # late: what runs engines need not have it

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...bundle.manifest import LanguageModel, Layout
+from ...bundle.layout import Layout
+from ...bundle.manifest import LanguageModel
 from ..base import PrefillFeed, StepFeed
 
 MULTIPLE = 64  # tokens

@@ -15,7 +15,8 @@ import numpy as np
 from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
-from ...bundle.manifest import Engine, EngineFile, Layout
+from ...bundle.layout import Layout
+from ...bundle.manifest import Engine, EngineFile
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed

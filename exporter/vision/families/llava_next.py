@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ....engines.bundle.manifest import Layout
+from ....engines.bundle.layout import Layout
 from ....engines.bundle.schedule import Merge
 from ....errors import LuvcError
 from ...planning.grid import Grid

@@ -13,6 +13,7 @@ import torch
 from luvc.engines import Bundle
 from luvc.engines.backends.base import PrefillResult
 from luvc.engines.backends.ort.backend import ort
+from luvc.engines.bundle.schedule import ENERGY
 from luvc.engines.bundle.tensors import StageResult
 from luvc.engines.prompt.processing import Processor
 from luvc.engines.sampling import Sampling
@@ -183,7 +184,7 @@ def test_spu_nodes_name_their_plugin(workshop):
 def test_without_a_filter_there_is_nothing_to_transform(workshop):
     bundle = workshop.bundle("qwen2-defaults")
     layout = bundle.manifest.layouts[0]
-    assert layout.schedule.cutoff == 1 and not layout.schedule.vision
+    assert layout.schedule.score == ENERGY and not layout.schedule.vision
     model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)
     operators = {n.op_type for n in model.graph.node if n.domain == DOMAIN}
     assert operators == {"SpectrumSelect", "GatherTokens"} == {f.name for f in model.functions}

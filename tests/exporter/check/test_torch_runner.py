@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from luvc.engines.backends.base import StepFeed
-from luvc.engines.bundle.schedule import Prune, Schedule
+from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 from luvc.exporter.check.torch_runner import TorchRunner, convert
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
@@ -20,7 +20,11 @@ from ..feeds import random_feed
 V = 36
 TEXT = 10
 CPU = torch.device("cpu")
-SCHEDULE = Schedule(ratio=2, cutoff=0.4, language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0)))
+SCHEDULE = Schedule(
+    ratio=2,
+    score=ENERGY.having(cutoff=0.4),
+    language=(Prune(layer=1, keep=20), Prune(layer=3, keep=0)),
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from transformers import DynamicCache, InternVLForConditionalGeneration
 
 from luvc.engines.backends.base import StepFeed
-from luvc.engines.bundle.schedule import Prune, Schedule
+from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
@@ -22,7 +22,7 @@ from ..feeds import random_feed
 V, TEXT = 36, 14
 SCHEDULE = Schedule(
     ratio=2,
-    cutoff=0.4,
+    score=ENERGY.having(cutoff=0.4),
     language=(Prune(layer=1, keep=20), Prune(layer=3, keep=7), Prune(layer=4, keep=0)),
 )
 
@@ -67,6 +67,11 @@ def test_empty_schedule_equals_hugging_face(workshop, text):
         np.testing.assert_allclose(written.numpy(), layer.keys.numpy(), atol=1e-4)
 
 
+def scored(**options):
+    """The schedule with other options of its score."""
+    return SCHEDULE.model_copy(update={"score": SCHEDULE.score.having(**options)})
+
+
 def prune_by_hand(r, f, band):
     """Hugging Face's layers one by one, dropping rows by numpy between them (batch 1).
 
@@ -89,7 +94,7 @@ def prune_by_hand(r, f, band):
                 spectrum = np.fft.fft(x, axis=0)
                 n = len(rows)
                 frequency = np.minimum(np.arange(n), n - np.arange(n))
-                spectrum[(frequency > int(SCHEDULE.cutoff * n / 2)) == (band == "low")] = 0
+                spectrum[(frequency > int(0.4 * n / 2)) == (band == "low")] = 0
                 score = (np.fft.ifft(spectrum, axis=0).real ** 2).sum(1)
                 best = np.sort(np.argsort(-score, kind="stable")[: keeps[i]])
                 stay = [visual[n] for n in best]
@@ -120,7 +125,7 @@ def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text, band):
     layers: Any = cache.layers
     lengths = [layer.keys.shape[2] for layer in layers]
     assert lengths == [TEXT + v for v in (V, 20, 20, 7, 0)]
-    layout = layout_with(r, SCHEDULE.model_copy(update={"band": band}))
+    layout = layout_with(r, scored(band=band))
     r.model.set_attn_implementation("luvc")
     caches = r.new_caches(layout, 1)
     ours = r.prefill(layout, f, caches)
@@ -148,7 +153,7 @@ def test_pruned_prefill_and_decoding_equal_hugging_face(workshop, text, band):
 
 def test_raw_signal_scores_the_hidden_states(workshop):
     r, f = runner(workshop), feed()
-    schedule = SCHEDULE.model_copy(update={"signal": "raw"})
+    schedule = scored(signal="raw")
     layout = layout_with(r, schedule)
     graph = PrefillGraph(r.model, r.family.traits, layout, r.family.language, 64)
     seen = {}

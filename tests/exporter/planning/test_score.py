@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from luvc.engines.bundle.schedule import Prune, Schedule, Solver
+from luvc.engines.bundle.schedule import Schedule, Solver
 from luvc.exporter.planning import flops
 from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
 from luvc.exporter.planning.grid import Grid
+from luvc.exporter.planning.methods import score_of
 from luvc.exporter.planning.problem import Problem
 from luvc.exporter.planning.solver import solve
 from luvc.plugins.scores.spectrum.contract import BANDS, cutoff_bin
@@ -32,7 +33,7 @@ def moved(tokens: int, band: str, cutoff: float) -> int:
 )
 def test_scores_take_less_than_a_hundredth_of_the_prefill(tiles, band, cutoff):
     p = Problem(DECODER, TOWER, Grid(32, 32), Grid(2, 2), tiles)
-    schedule = solve(p, 2.0, replace(DEFAULTS, band=band, cutoff=cutoff))
+    schedule = solve(p, 2.0, DEFAULTS.with_score(band=band, cutoff=cutoff))
     assert len(schedule.scored) == 3
     V = p.visual_tokens(())
     visual = schedule.visual_per_layer(DECODER.layers, V)
@@ -53,12 +54,12 @@ def test_scores_take_less_than_a_hundredth_of_the_prefill(tiles, band, cutoff):
     ],
 )
 def test_the_score_in_words(options, said):
-    assert Schedule(language=(Prune(layer=1, keep=4),), **options).score == said
+    assert score_of(Schedule(**options).score).described == said
 
 
 def test_options_come_back_from_a_manifest():
-    asked = replace(DEFAULTS, band="high", cutoff=0.05)
-    recorded = asked.recorded(2.0)
-    assert SolverOptions.of(Solver.model_validate_json(recorded.model_dump_json())) == asked
-    older = {k: v for k, v in recorded.model_dump().items() if k != "band"}
-    assert SolverOptions.of(Solver(**older)).band == "low"
+    asked = replace(DEFAULTS.with_score(band="high", cutoff=0.05), keeps=(1.0, 0.5, 0.25))
+    recorded = Solver.model_validate_json(asked.recorded(2.0, "luvc").model_dump_json())
+    assert SolverOptions.of(recorded, asked.score) == asked
+    older = Solver(**{"ratio": 2.0, "cutoff": 0.5, "signal": "raw", "keeps": "linear"})
+    assert SolverOptions.of(older, asked.score).keeps == "linear"

@@ -24,7 +24,7 @@ def encoder(hidden, layers, out, shuffle=4):
     return flops.EncoderShape(layers, hidden, 4 * hidden, 1, 588, shuffle, (hidden * shuffle, out))
 
 
-HIGH = replace(PAPER, band="high", cutoff=0.05)
+HIGH = PAPER.with_score(band="high", cutoff=0.05)
 SHAPES = {
     "InternVL3-1B": (flops.DecoderShape(24, 896, 14, 2, 64, 4864, 151674), (1024, 24, 896), 32),
     "InternVL2.5-8B": (
@@ -51,8 +51,9 @@ def independent_flops(p: Problem, schedule: Schedule) -> float:
     for layer in range(d.layers):
         if layer in keeps:
             if keeps[layer]:
-                c = int(schedule.cutoff * V / 2)
-                high = schedule.band == "high"
+                options = schedule.score.options
+                c = int(float(options["cutoff"]) * V / 2)
+                high = options["band"] == "high"
                 total += V * d.hidden * high  # the low-pass taken from the signal
                 if high or c < V // 2:  # else the low-pass has every bin and is left out
                     total += 2 * V * d.hidden * 2 * (2 * (c + 1))
@@ -255,11 +256,9 @@ def test_schedule_of_ones_own_is_checked(schedule, message):
         {"language": [{"layer": 2, "keep": 3}, {"layer": 4, "keep": 9}]},
         {"vision": [{"layer": 1, "axis": "depth", "group": 2}]},
         {"vision": [{"layer": 1, "axis": "width", "group": 1}]},
-        {"cutoff": 0},
-        {"cutoff": 0, "band": "low"},
-        {"band": "high"},  # the default's cutoff of 1 leaves nothing
-        {"cutoff": 0.6, "band": "high"},
-        {"cutoff": 0.1, "band": "middle"},
+        {"cutoff": 0.5, "score": {"name": "spectrum"}},
+        {"score": {"name": "../spectrum"}},
+        {"score": {"name": "spectrum", "options": {"cutoff": [1]}}},
         {"unknown": 1},
     ],
 )
@@ -293,4 +292,5 @@ def test_stages_that_fall_together_are_refused():
 
 def test_parts_without_a_stage_are_told():
     options = SolverOptions(stages=(0.1, 0.25, 0.5, 0.9))
-    assert stage_layers(options, 8) == (2, 4) and without_stage(options, 8) == (0.1, 0.9)
+    assert stage_layers(options, 8) == (1, 2, 4) and without_stage(options, 8) == (0.9,)
+    assert stage_layers(options, 4) == (1, 2) and without_stage(options, 4) == (0.1, 0.9)

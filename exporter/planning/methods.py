@@ -1,0 +1,126 @@
+"""The methods by their names: a score, and how the ratio is spent.
+
+A method is a line here; its score is a file in plugins/scores.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from ... import strict_json
+from ...engines.bundle.schedule import ScoreSpec
+from ...errors import LuvcError, printable
+from ...plugins.scores.base import QUESTION, Score
+from ...plugins.scores.registry import SCORES
+from ...plugins.scores.registry import make as make_score
+from .defaults import DEFAULTS, PAPER, SolverOptions
+
+USUAL = "luvc"
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of `luvc-plan --methods`.
+
+    Attributes:
+        about: how it spends the ratio, and what is kept.
+        options: of the solver, with the score.
+    """
+
+    about: str
+    options: SolverOptions
+
+    @property
+    def score(self) -> Score:
+        """Its score with the method's own options."""
+        return score_of(self.options.score)
+
+
+def _inside(score: str, about: str, *stages: float, **options: Any) -> Method:
+    """A score inside the language model; the tokens that are left stay to the end."""
+    solver: dict[str, Any] = {"elimination": "never"} | options
+    return Method(about, SolverOptions(score=ScoreSpec(name=score), stages=stages, **solver))
+
+
+def _before(score: str, about: str) -> Method:
+    """A choice before the language model, equally many tokens of each picture."""
+    return _inside(score, about, 0.0, scope="image")
+
+
+METHODS = {
+    USUAL: Method(
+        "stages at an eighth, a quarter and half of the layers, none in the last", DEFAULTS
+    ),
+    "paper": Method("LUVC as we read the paper: OIM in the vision tower, a low-pass", PAPER),
+    "energy": Method("LUVC without a filter: a token's energy", DEFAULTS),
+    "random": _before("random", "a random choice before the language model"),
+    "uniform": _before("uniform", "tokens at equal steps before the language model"),
+    "drop-all": Method(
+        "VTW: all visual tokens up to the layer that makes the ratio, none from it on",
+        SolverOptions(stages=(), elimination="fit"),
+    ),
+    "fastv": _inside("fastv", "FastV, before layer 2 of 32", 2 / 32),
+    "pact": _inside("pact", "PACT's pruning score, before layer 4 of 28", 4 / 28),
+    "k-norm": _inside("k-norm", "ViTCoP's stages inside the language model", 2 / 32, 22 / 32),
+}
+
+
+def score_of(spec: ScoreSpec) -> Score:
+    """The score that a schedule names.
+
+    Raises:
+        LuvcError: no score of this name, or an option that it does not have or that is out of range.
+    """
+    if spec.name not in SCORES:
+        raise LuvcError(f"no score is called {spec.name!r:.80}: there are {', '.join(SCORES)}")
+    try:
+        return make_score(spec.name, spec.options)
+    except ValidationError as error:
+        said = strict_json.first_error(error)
+        raise LuvcError(f"score {spec.name}: {said}; it has {_options_of(spec.name)}") from error
+
+
+def _options_of(name: str) -> str:
+    names = ", ".join(f.name for f in fields(SCORES[name]))  # type: ignore[arg-type]
+    return f"the options {names}" if names else "no options"
+
+
+def spec_of(score: Score) -> ScoreSpec:
+    """What a schedule records of a score: every option, so that defaults may move."""
+    return ScoreSpec(
+        name=score.name,
+        options=asdict(score),  # type: ignore[call-overload]
+        question=QUESTION in score.reads,
+    )
+
+
+def find(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        LuvcError: there is none; lists them.
+    """
+    if name not in METHODS:
+        known = ", ".join(METHODS)
+        raise LuvcError(f"no method is called {printable(repr(name), 80)}: there are {known}")
+    return METHODS[name]
+
+
+def asked(method: str, options: dict[str, Any]) -> SolverOptions:
+    """The solver's options for a method and what was asked beside it.
+
+    Args:
+        method: its name.
+        options: fields of SolverOptions and of the method's score, by their own names.
+
+    Raises:
+        LuvcError: no such method, or a score's option out of range.
+    """
+    base = find(method).options
+    spec = ScoreSpec.model_validate(options.get("score", base.score))
+    own = options.keys() - {f.name for f in fields(SolverOptions)}
+    wanted = spec.options | {name: options[name] for name in own}
+    score = score_of(spec.model_copy(update={"options": wanted}))
+    rest = {name: value for name, value in options.items() if name not in own | {"score"}}
+    return replace(base, score=spec_of(score), **rest)

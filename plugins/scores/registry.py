@@ -1,0 +1,25 @@
+"""All scores by their names; a new one is its file and one line here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .base import Score
+from .fastv import FastV
+from .fixed import Random, Uniform
+from .k_norm import KNorm
+from .pact import Pact
+from .spectrum.score import Spectrum
+
+SCORES: dict[str, type[Score]] = {
+    score.name: score for score in (Spectrum, Random, Uniform, FastV, Pact, KNorm)
+}
+
+
+def make(name: str, options: Mapping[str, Any]) -> Score:
+    """A score of this name with these options.
+
+    Raises:
+        KeyError: there is none of this name.
+        pydantic.ValidationError: an option it does not have, or out of range.
+    """
+    return SCORES[name](**options)
