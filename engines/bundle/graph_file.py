@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 STANDARD = ("", "ai.onnx")
 FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in OPERATORS)
 _STRAIGHT = """
-Abs Add And Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos
+Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos
 CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
 GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsNaN
 LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mish Mod Mul Neg Not Or Pad Pow

@@ -10,12 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from .bounded import Factor, Layers, Line, Name, Tokens
 
 Axis = Literal["width", "height"]
-Scope = Literal["prompt", "image"]
+Scope = Literal["prompt", "image", "tile"]
 
 
-def groups_of(scope: Scope, images: int) -> int:
-    """Runs of visual tokens that the SPU scores apart, of a prompt of so many images."""
-    return images if scope == "image" else 1
+def groups_of(scope: Scope, images: int, tiles: int) -> int:
+    """Runs of visual tokens that are scored apart.
+
+    Args:
+        scope: what is scored together.
+        images: of the prompt.
+        tiles: of all its images.
+    """
+    return {"prompt": 1, "image": images, "tile": tiles}[scope]
 
 
 class Frozen(BaseModel):
@@ -79,7 +85,8 @@ class Schedule(Frozen):
         vision: OIM steps, in order of layer.
         language: SPU stages, in order of layer, keeps not rising.
         score: what the stages keep tokens by.
-        scope: "prompt" scores all visual tokens together, "image" each image with an equal quota.
+        scope: "prompt" scores all visual tokens together, "image" each image with an equal quota, "tile"
+            each tile (or step of a video).
         match: OIM merges the most similar neighbours instead of fixed groups.
     """
 

@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
         schedule, visual = layout.schedule, layout.visual_tokens
-        groups = groups_of(schedule.scope, layout.images)
+        groups = groups_of(schedule.scope, layout.images, layout.images * layout.tiles)
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
         self.slots = [capacity + v for v in self.visual]
         self.layers: Sequence[int] = range(len(self.text.layers))
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         score = score_of(schedule.score)
         self.pruners = nn.ModuleDict()
         for prune in schedule.language:
-            self.pruners[str(prune.layer)] = Pruner(visual, prune.keep, groups, score)
+            self.pruners[str(prune.layer)] = Pruner(prune.layer, visual, prune.keep, groups, score)
             visual = prune.keep
 
     def trace_once(self, alone: bool = False) -> tuple[Run, ...]:

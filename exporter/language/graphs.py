@@ -11,7 +11,9 @@ import torch
 
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import stage_names
+from ..ops.riding import COLUMNS, joined
 from ..ops.scatter import scattered
+from ..planning.methods import measured_score
 from .caches import Buffers, ScatterCache
 from .decoder import INDICATOR_TABLE, Decoder
 from .masks import prompt_mask, step_mask
@@ -46,7 +48,8 @@ class PrefillGraph(Decoder):
 
         Args:
             input_ids: [B, S] int64, right-padded.
-            visual_embeds: [B, V, D], features for deeper layers behind them along the last axis.
+            visual_embeds: [B, V, D], behind them along the last axis features for deeper layers and what
+                the score measured in the tower.
             visual_index: [B, V] int64, where the visual tokens stand, ascending.
             position_ids: [B, S] int64, or [B, S, P].
             last_index: [B] int64, the last real token of each row.
@@ -85,6 +88,10 @@ class PrefillGraph(Decoder):
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         if not self.layout.images:
             return Tokens(hidden, positions, visual_index, last_index)
+        measured = None
+        if measured_score(self.layout.schedule) is not None:
+            measured = joined(visual_embeds[..., -COLUMNS:])
+            visual_embeds = visual_embeds[..., :-COLUMNS]
         embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
         rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
         hidden = hidden.index_put((rows, visual_index), embeds)
@@ -94,7 +101,7 @@ class PrefillGraph(Decoder):
             image = (place // size).expand(hidden.shape[0], -1)
             image = torch.full_like(input_ids, -1).scatter(1, visual_index, image)
             positions = torch.cat([positions, image[..., None]], -1)
-        return Tokens(hidden, positions, visual_index, last_index, tuple(deep))
+        return Tokens(hidden, positions, visual_index, last_index, tuple(deep), measured)
 
     def _masks(self, tokens: Tokens) -> dict[str, torch.Tensor | None]:
         """The mask of each type of layer, for the tokens as they are now."""

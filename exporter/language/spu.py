@@ -24,6 +24,7 @@ class Tokens:
         visual_index: positions of the visual tokens in the sequence, [B, V_l].
         last: index of the last real token of each row, [B].
         deepstack: features to add to the visual rows after each of the next layers, [B, V_l, D].
+        measured: what the score found in the vision tower, float32 [B, V_l]; None where it does not look.
     """
 
     hidden: torch.Tensor
@@ -31,6 +32,7 @@ class Tokens:
     visual_index: torch.Tensor
     last: torch.Tensor
     deepstack: tuple[torch.Tensor, ...] = ()
+    measured: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,16 @@ class Pruner(nn.Module):
     """One SPU stage before a layer: V visual tokens -> keep.
 
     Args:
+        layer: index of the layer.
         visual: V, those entering the stage.
         keep: k; 0 leaves all visual rows out without scoring.
         groups: equal runs that are scored apart (1 for the whole prompt).
         score: what tokens are kept by.
     """
 
-    def __init__(self, visual: int, keep: int, groups: int, score: Score):
+    def __init__(self, layer: int, visual: int, keep: int, groups: int, score: Score):
         super().__init__()
+        self.layer = layer
         self.visual = visual
         self.keep = keep
         self.groups = groups
@@ -78,27 +82,26 @@ class Pruner(nn.Module):
         Returns:
             The shortened tokens, and (energies [B, V], kept [B, k]) by the scores when scored.
         """
-        ops, hidden = torch.ops.luvc, tokens.hidden
-        if not self.keep:
-            keep_index, deep = text_positions(tokens), ()
-            visual_index, told = tokens.visual_index[:, :0], None
-        else:
-            seen = self._seen(tokens, ahead)
-            energies = self._energies(seen)
-            keep_index, visual_index, kept = ops.spectrum_select(
-                energies, tokens.visual_index, tokens.positions, self.keep, self.groups
-            )
-            told = energies.sum(1), kept
-            if forced is not None:
-                kept = forced
-                keep_index, visual_index = indices_of(
-                    kept, tokens.visual_index, tokens.positions.shape[1]
-                )
-            deep = tuple(take_rows(d, kept) for d in tokens.deepstack)
-            hidden = self._changed(seen, kept)
-        hidden, positions = ops.gather_tokens(hidden, tokens.positions, keep_index)
+        ops = torch.ops.luvc
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
-        return Tokens(hidden, positions, visual_index, last, deep), told
+        if not self.keep:
+            rows = text_positions(tokens)
+            hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, rows)
+            return Tokens(hidden, positions, tokens.visual_index[:, :0], last), None
+        seen = self._seen(tokens, ahead)
+        energies = self._energies(seen)
+        rows, visual_index, kept = ops.spectrum_select(
+            energies, tokens.visual_index, tokens.positions, self.keep, self.groups
+        )
+        told = energies.sum(1), kept
+        if forced is not None:
+            kept = forced
+            rows, visual_index = indices_of(kept, tokens.visual_index, tokens.positions.shape[1])
+        deep = tuple(take_rows(d, kept) for d in tokens.deepstack)
+        measured = None if tokens.measured is None else tokens.measured.gather(1, kept)
+        hidden = self._changed(seen, kept)
+        hidden, positions = ops.gather_tokens(hidden, tokens.positions, rows)
+        return Tokens(hidden, positions, visual_index, last, deep, measured), told
 
     def _seen(self, tokens: Tokens, ahead: Ahead) -> Seen:
         return Seen(
@@ -108,6 +111,8 @@ class Pruner(nn.Module):
             last=tokens.last,
             groups=self.groups,
             heads=ahead.heads,
+            layer=self.layer,
+            measured=tokens.measured,
             tables={name: self.get_buffer(name) for name in self.tables},
         )
 

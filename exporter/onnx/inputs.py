@@ -14,6 +14,8 @@ from ...engines.bundle.tensors import cache_specs
 from ..checkpoint.family import Family
 from ..language.decoder import Decoder
 from ..language.graphs import PrefillGraph, StepGraph, prompt_graph
+from ..ops.riding import COLUMNS
+from ..planning.methods import measured_score
 from ..vision.graph import VisionGraph
 from .export import Trace
 
@@ -96,6 +98,7 @@ def prefill_request(
     S = V + TEXT
     graph = prompt_graph(layout)(model, family.traits, layout, family.language, capacity)
     width = family.decoder.hidden * (1 + family.traits.deepstack)
+    width += COLUMNS * (measured_score(layout.schedule) is not None)
     examples = {
         "input_ids": torch.zeros(BATCH, S, dtype=torch.long),
         "visual_embeds": torch.zeros(BATCH, V, width, dtype=dtype),

@@ -42,7 +42,9 @@ class SolverOptions:
     score: ScoreSpec = field(default=ENERGY)
     scope: Scope = field(
         default=_SCHEDULE.scope,
-        metadata=_typed("What the SPU scores together: prompt or image."),
+        metadata=_typed(
+            "What is scored together, with an equal quota each: prompt, image or tile."
+        ),
     )
     stages: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = field(
         default=(0.125, 0.25, 0.5),

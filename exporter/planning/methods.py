@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from ... import strict_json
-from ...engines.bundle.schedule import ScoreSpec
+from ...engines.bundle.schedule import Schedule, ScoreSpec
 from ...errors import LuvcError, printable
-from ...plugins.scores.base import QUESTION, Score
+from ...plugins.scores.base import QUESTION, TOWER, Score
 from ...plugins.scores.registry import SCORES
 from ...plugins.scores.registry import make as make_score
 from .defaults import DEFAULTS, PAPER, SolverOptions
@@ -44,8 +44,8 @@ def _inside(score: str, about: str, *stages: float, **options: Any) -> Method:
 
 
 def _before(score: str, about: str) -> Method:
-    """A choice before the language model, equally many tokens of each picture."""
-    return _inside(score, about, 0.0, scope="image")
+    """A choice before the language model, equally many tokens of each tile."""
+    return _inside(score, about, 0.0, scope="tile")
 
 
 METHODS = {
@@ -60,6 +60,13 @@ METHODS = {
         "VTW: all visual tokens up to the layer that makes the ratio, none from it on",
         SolverOptions(stages=(), elimination="fit"),
     ),
+    "fastervlm": _before("fastervlm", "FasterVLM, the CLS token's attention"),
+    "vtc-cls": _before(
+        "vtc-cls", "VTC-CLS, the CLS token's attention in half of the tower's layers"
+    ),
+    "fopru": _before("fopru", "FoPru, attention given or received in the tower"),
+    "hiprune": _before("hiprune", "HiPrune, anchors, their neighbours and registers of the tower"),
+    "visionzip": _before("visionzip", "VisionZip, dominant tokens and the rest merged"),
     "fastv": _inside("fastv", "FastV, before layer 2 of 32", 2 / 32),
     "pact": _inside("pact", "PACT's pruning score, before layer 4 of 28", 4 / 28),
     "k-norm": _inside("k-norm", "ViTCoP's stages inside the language model", 2 / 32, 22 / 32),
@@ -79,6 +86,12 @@ def score_of(spec: ScoreSpec) -> Score:
     except ValidationError as error:
         said = strict_json.first_error(error)
         raise LuvcError(f"score {spec.name}: {said}; it has {_options_of(spec.name)}") from error
+
+
+def measured_score(schedule: Schedule) -> Score | None:
+    """The score of a schedule that looks into the vision tower; None where none does."""
+    score = score_of(schedule.score)
+    return score if schedule.scored and TOWER in score.reads else None
 
 
 def _options_of(name: str) -> str:

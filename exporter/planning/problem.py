@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...engines.bundle.layout import Ratios
-from ...engines.bundle.schedule import Merge, Schedule, groups_of
+from ...engines.bundle.schedule import Merge, Schedule, Scope, groups_of
 from ...errors import LuvcError
 from ...plugins.scores.base import Sizes
 from . import flops
@@ -62,7 +62,7 @@ class Problem:
                 sizes = Sizes(
                     tokens=V,
                     sequence=V + self.text_tokens,
-                    groups=groups_of(schedule.scope, self.images),
+                    groups=groups_of(schedule.scope, self.images, self.tiles),
                     keep=prune.keep,
                     hidden=shape.hidden,
                     heads=shape.heads,
@@ -72,6 +72,19 @@ class Problem:
                 flops += score.flops(sizes)
             V = prune.keep
         return flops
+
+    def check_groups(self, visual: int, scope: Scope) -> None:
+        """Refuse a scope whose parts have unequal shares of the `visual` tokens.
+
+        Raises:
+            LuvcError: says which scopes there are.
+        """
+        groups = groups_of(scope, self.images, self.tiles)
+        if visual % groups:
+            raise LuvcError(
+                f"--scope {scope}: {visual} visual tokens do not divide into {groups} {scope}s alike, as "
+                "the model packs them: use --scope image or prompt"
+            )
 
     def vision_flops(self, schedule: Schedule) -> float:
         """FLOPs of the vision tower and projector for all tiles of a prompt."""
@@ -103,7 +116,8 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
     _check_merges(problem, schedule)
     V = problem.visual_tokens(schedule.vision)
-    groups = groups_of(schedule.scope, problem.images)
+    groups = groups_of(schedule.scope, problem.images, problem.tiles)
+    problem.check_groups(V, schedule.scope)
     for prune in schedule.language:
         if prune.keep >= V:
             raise LuvcError(
@@ -112,8 +126,8 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
         if prune.keep % groups:
             raise LuvcError(
-                f"schedule: keep {prune.keep} is not a multiple of {groups} images, which scope "
-                "'image' needs"
+                f"schedule: keep {prune.keep} is not a multiple of {groups} {schedule.scope}s, which its "
+                "scope needs"
             )
         V = prune.keep
     ratio = problem.ratios(schedule).prefill

@@ -97,7 +97,7 @@ class _Solver:
         self.ratio = ratio
         self.options = options
         self.baseline = problem.prefill_work(Schedule())
-        self.groups = groups_of(options.scope, problem.images)
+        self.groups = groups_of(options.scope, problem.images, problem.tiles)
         self.layers = stage_layers(options, problem.decoder.layers)
 
     # ---- vision
@@ -170,6 +170,7 @@ class _Solver:
         if self.options.elimination == "fit":
             return self._dropped(vision)
         V = self.visual_tokens(vision)
+        self.problem.check_groups(V, self.options.scope)
         n = len(self.layers)
         lowest = self.achieved(self.schedule(vision, (V,) * n, eliminate))
         highest = self.achieved(self.schedule(vision, self._fewest(V, n), eliminate))

@@ -221,7 +221,8 @@ def _read_costs(file: Path) -> StageCosts | None:
 def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, float]]:
     """(tokens per layer, scored stages, ms) of each probe."""
     V = problem.visual_tokens(())
-    groups = groups_of(bench.prepared.config.solver.scope, problem.images)
+    scope = bench.prepared.config.solver.scope
+    groups = groups_of(scope, problem.images, problem.tiles)
     deep = min(problem.decoder.layers, 5)
     keeps = sorted({V * i // (4 * groups) * groups for i in range(4)})
     probes: list[tuple[int, int | None]] = [(2, None), (deep, None), *((deep, k) for k in keeps)]

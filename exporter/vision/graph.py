@@ -10,10 +10,14 @@ import torch
 from torch import nn
 
 from ...engines.bundle.layout import Layout
+from ...plugins.scores.base import Heads, Score, Tower
+from ..ops.attention import heads_of
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
+from ..ops.riding import parted
 from ..planning.grid import Grid, merge_grid
-from .adapter import VisionAdapter
+from ..planning.methods import measured_score
+from .adapter import GridState, VisionAdapter
 from .oim import merge_tokens
 
 
@@ -28,6 +32,11 @@ class VisionGraph(nn.Module):
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
         self.adapter.parts = part
         self.match = layout.schedule.match
+        self.score = measured_score(layout.schedule)
+        self.looks = self.score.layers(self.adapter.depth) if self.score else ()
+        first = layout.schedule.language[0].keep if self.score else 0
+        self.keep = first // (layout.images * layout.tiles)
+        self.width = model.config.text_config.hidden_size
         self.layers: Sequence[int] = range(self.adapter.depth)
         self.gaps: frozenset[int] = frozenset()
         with torch.no_grad():  # all states now: nothing of them may be traced
@@ -44,7 +53,7 @@ class VisionGraph(nn.Module):
             alone: run the first layer of every run; nothing stands for another run's.
         """
         tower, layers = self.adapter, range(self.adapter.depth)
-        breaks = {*(m.layer for m in self.merges), *(i + 1 for i in tower.taps)}
+        breaks = {*(m.layer for m in self.merges), *(i + 1 for i in tower.taps), *self.looks}
         states = [sum(m.layer <= i for m in self.merges) for i in layers]
         kinds = [(tower.kind(i), states[i] if tower.reads_tables else None) for i in layers]
         lengths = [tower.prefix + self.states[n].grid.tokens for n in states]
@@ -61,17 +70,51 @@ class VisionGraph(nn.Module):
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
         lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
         taps: list[torch.Tensor] = []
+        heads: list[Heads] = []
         for layer, last in zip(self.layers, lasts, strict=True):
             for i, merge in enumerate(self.merges):
                 if merge.layer == layer:
                     x, taps = self._merge(x, taps, i)
                     state = self.states[i + 1]
             block = partial(tower.block, layer, state=state)
+            if layer in self.looks:
+                heads.append(self._in_raster(heads_of(partial(block, x)), state))
             x = bordered(block, layer, layer in self.gaps, x)
             if last in tower.taps:
                 taps.append(tower.raster(x, state))
         features = tower.project(tower.raster(x, state), taps, state.grid)
+        if self.score:
+            features = self._measured(self.score, features, heads, state.grid)
         return tower.pack(features, state.grid)
+
+    def _in_raster(self, heads: Heads, state: GridState) -> Heads:
+        """Queries and keys [N, H, prefix + h * w, d] in raster order."""
+
+        def order(x: torch.Tensor) -> torch.Tensor:
+            rows = self.adapter.raster(x.transpose(1, 2).flatten(2), state)
+            return rows.unflatten(2, (x.shape[1], -1)).transpose(1, 2)
+
+        return Heads(order(heads.query), order(heads.key), heads.scale)
+
+    def _measured(
+        self, score: Score, features: torch.Tensor, heads: list[Heads], grid: Grid
+    ) -> torch.Tensor:
+        """Visual tokens [N, n, D] and what was measured behind them, [N, n, D + 2]."""
+        block, width = self.adapter.multiple_of, self.width
+
+        def cells(x: torch.Tensor) -> torch.Tensor:
+            x = x.unflatten(1, (grid.h // block.h, block.h, grid.w // block.w, block.w))
+            return x.mean((2, 4)).flatten(1, 2)
+
+        tokens, deeper = features[..., :width], features[..., width:]
+        places = grid.h // block.h, grid.w // block.w
+        tower = Tower(tuple(heads), self.adapter.prefix, tokens, places, cells)
+        found = score.measure(tower, self.keep)
+        scaled = (
+            found.scores * features.shape[1]
+        )  # about 1: attention would be among the subnormals
+        tokens = tokens if found.tokens is None else found.tokens
+        return torch.cat([tokens, deeper, parted(scaled, features.dtype)], -1)
 
     def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):
         """OIM step i on the tokens and on what was tapped before."""

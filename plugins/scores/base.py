@@ -2,7 +2,8 @@
 
 A score is a frozen dataclass, one file in this folder and one line in registry.py. Its fields are its
 options, checked as they are given. It is traced into the graphs, so it is plain torch on fixed shapes.
-Letters: ../contract.py; besides n = V / groups tokens of a run that is scored apart, G = B * groups runs.
+Letters: ../contract.py; besides n = V / groups tokens of a run that is scored apart, G = B * groups runs,
+N entries of the vision graph (tiles or images), h * w patches of an entry.
 """
 
 from abc import ABC, abstractmethod
@@ -26,6 +27,10 @@ QUESTION = "the question"
 """Of `Score.reads`: what stands behind the picture, so that a pruned picture is another for each question."""
 
 
+TOWER = "the tower's attention"
+"""Of `Score.reads`: what the vision tower looks at; in the tower of a model without merging."""
+
+
 @dataclass(frozen=True)
 class Heads:
     """What a layer's attention is about to multiply.
@@ -40,6 +45,62 @@ class Heads:
     key: Tensor
     scale: float
 
+    def weights(self, rows: slice = slice(None)) -> Tensor:
+        """Attention of some queries where all see all, mean over heads, float32 [B, rows, S]."""
+        products = self.query[:, :, rows].float() @ self.key.float().transpose(2, 3)
+        return (products * self.scale).softmax(-1).mean(1)
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What a score may measure in the vision tower.
+
+    Attributes:
+        heads: queries and keys [N, H, prefix + h * w, d] of the layers that `Score.layers` names, in
+            raster order.
+        prefix: tokens before the grid (CLS).
+        tokens: visual tokens as the language model gets them, [N, n, D].
+        grid: rows and columns of them.
+        cells: mean over the patches of each visual token, [N, h * w, c] -> [N, n, c].
+    """
+
+    heads: tuple[Heads, ...]
+    prefix: int
+    tokens: Tensor
+    grid: tuple[int, int]
+    cells: Callable[[Tensor], Tensor]
+
+    def of_cls(self, layer: int) -> Tensor:
+        """Attention from the CLS token to each visual token, float32 [N, n]; all tokens' without one."""
+        if not self.prefix:
+            return self.received(layer)
+        return self._cells(self.heads[layer].weights(slice(0, 1))[:, 0])
+
+    def received(self, layer: int) -> Tensor:
+        """Attention from all tokens to each visual token, mean over them, float32 [N, n]."""
+        return self._cells(self.heads[layer].weights().mean(1))
+
+    def keys(self, layer: int) -> Tensor:
+        """Head-mean keys of each visual token, float32 [N, n, d]."""
+        return self.cells(self.heads[layer].key.float().mean(1)[:, self.prefix :])
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """[N, prefix + h * w] -> [N, n]."""
+        return self.cells(x[:, self.prefix :, None])[..., 0]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What rides behind the visual tokens into the language model.
+
+    Attributes:
+        scores: float32 [N, n].
+        tokens: [N, n, D] in place of the visual tokens; None leaves them as they are.
+    """
+
+    scores: Tensor
+    tokens: Tensor | None = None
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -52,6 +113,8 @@ class Seen:
         last: place of the prompt's last token, [B].
         groups: equal runs of V that are scored apart.
         heads: queries and keys of the layer, with the rotary embedding or without, when it is called.
+        layer: its index.
+        measured: what `Score.measure` found in the tower, float32 [B, V]; None where it measures nothing.
         tables: what `Score.tables` made.
     """
 
@@ -61,6 +124,8 @@ class Seen:
     last: Tensor
     groups: int
     heads: Callable[[bool], Heads]
+    layer: int = 0
+    measured: Tensor | None = None
     tables: Mapping[str, Tensor] = field(default_factory=dict)
 
     def runs(self, x: Tensor) -> Tensor:
@@ -121,7 +186,7 @@ class Score(ABC):
         name: what people type, and what a schedule records.
         about: one line for people: what is kept.
         source: where the rule is from, with the licence of its authors' code.
-        reads: of HEADS, QUESTION.
+        reads: of HEADS, QUESTION, TOWER.
     """
 
     name: ClassVar[str]
@@ -133,6 +198,18 @@ class Score(ABC):
         """Constants of a stage: of runs of `length` tokens, `keep` of which stay."""
         del length, keep
         return {}
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """Layers of a tower of `depth` whose queries and keys `measure` looks at."""
+        del depth
+        return ()
+
+    def measure(self, tower: Tower, keep: int) -> Measured:
+        """Score the visual tokens of each entry of the vision graph, `keep` of which stay at the first stage.
+
+        Called where `reads` has TOWER.
+        """
+        raise NotImplementedError
 
     @property
     def described(self) -> str:

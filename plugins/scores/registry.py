@@ -9,9 +9,23 @@ from .fixed import Random, Uniform
 from .k_norm import KNorm
 from .pact import Pact
 from .spectrum.score import Spectrum
+from .tower import VTCCLS, FasterVLM, FoPru, HiPrune, VisionZip
 
 SCORES: dict[str, type[Score]] = {
-    score.name: score for score in (Spectrum, Random, Uniform, FastV, Pact, KNorm)
+    score.name: score
+    for score in (
+        Spectrum,
+        Random,
+        Uniform,
+        FastV,
+        Pact,
+        KNorm,
+        FasterVLM,
+        VTCCLS,
+        FoPru,
+        HiPrune,
+        VisionZip,
+    )
 }
 
 
