@@ -85,7 +85,7 @@ def ran(module, *, whys=None):
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     with torch.no_grad():
         wanted = [y.numpy() for y in module(x)]
-    return session.run(None, {"x": x.numpy()}), wanted
+    return [np.asarray(y) for y in session.run(None, {"x": x.numpy()})], wanted
 
 
 def test_translations_compute_what_pytorch_does():
