@@ -90,14 +90,19 @@ def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, 
         layout.graphs.step: partial(step_request, *text),
     }
     for name in layout.graphs.files:
-        request = requests[name]
-        progress(f"tracing {Path(name).stem}")
+        request, step = requests[name], f"tracing {Path(name).stem}"
+        decomposed = partial(_decomposed, progress, step)
+        progress(step)
         try:
-            graph = trace(request())
+            graph = trace(request(), decomposed)
         except Unlike as e:
-            progress(f"tracing {Path(name).stem} again, every run of layers apart: {e}")
-            graph = trace(request(alone=True))
+            progress(f"{step} again, every run of layers apart: {e}")
+            graph = trace(request(alone=True), decomposed)
         save(graph, folder / name, weights)
+
+
+def _decomposed(progress: Progress, step: str, why: str) -> None:
+    progress(f"{step} again, with decompositions: {why}")
 
 
 def _write_processor(family: Family, model: Any, folder: Path) -> None:

@@ -16,11 +16,13 @@ from onnxscript import values
 from onnxscript.onnx_opset import opset24 as op
 from torch import nn
 
+from ...errors import brief
 from ...plugins import contract
 from ...plugins.onnx_functions import luvc, schema
 from ...plugins.operators import OPERATORS
 from ..ops import layer_marks, scatter
 from ..ops.layer_marks import Run
+from .composites import COMPOSITES, undecomposed
 from .layer_copies import GAP, MARK, stamp
 from .passes import attach_spu, simplify, static_reshape
 from .weights_file import WeightsFile
@@ -101,29 +103,63 @@ class Trace:
     runs: tuple[Run, ...] = ()
 
 
-def trace(request: Trace) -> ir.Model:
-    """Trace to onnx_ir and run all passes."""
+def trace(request: Trace, told: Callable[[str], None] = lambda why: None) -> ir.Model:
+    """Trace to onnx_ir and run all passes.
+
+    Args:
+        request: what to trace.
+        told: called with a reason where the graph must be decomposed, which takes twice as long.
+    """
     with torch.no_grad(), _quiet(), _emptied(request):
-        program = torch.onnx.export(
-            request.module,
-            request.args,
-            dynamo=True,
-            opset_version=OPSET,
-            optimize=False,
-            input_names=list(request.inputs),
-            output_names=list(request.outputs),
-            dynamic_shapes=request.dynamic,
-            custom_translation_table=TRANSLATIONS,
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    model = program.model
+        model = _as_it_stands(request, told) or _translated(request, request.module, TRANSLATIONS)
     simplify(model, dict(request.module.named_parameters(remove_duplicate=False)))
     static_reshape(model)
     stamp(model, request.runs)
     attach_spu(model)
     return model
+
+
+def _as_it_stands(request: Trace, told: Callable[[str], None]) -> ir.Model | None:
+    """The traced graph without decompositions (composites.py), or None where it needs them."""
+    try:
+        with _capturing():
+            program = torch.export.export(
+                request.module,
+                request.args,
+                dynamic_shapes=request.dynamic,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+        return _translated(request, undecomposed(program), TRANSLATIONS | COMPOSITES)
+    except Exception as error:  # whatever it is, the ordinary way passes or tells it
+        told(brief(_first_cause(error)))
+        return None
+
+
+def _first_cause(error: Exception) -> Exception:
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _translated(
+    request: Trace, model: nn.Module | torch.export.ExportedProgram, table: dict[Any, Callable]
+) -> ir.Model:
+    """Through torch.onnx.export."""
+    program = torch.onnx.export(
+        model,
+        request.args,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,
+        input_names=list(request.inputs),
+        output_names=list(request.outputs),
+        dynamic_shapes=request.dynamic,
+        custom_translation_table=table,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    return program.model
 
 
 def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
@@ -162,6 +198,20 @@ def _emptied(request: Trace) -> Iterator[None]:
             p.data = data
         for i, layer in absent.items():
             layers[i] = layer
+
+
+@contextlib.contextmanager
+def _capturing() -> Iterator[None]:
+    """PyTorch's settings, of this thread alone, under which a program is captured."""
+    from torch._dynamo import config as dynamo
+    from torch.fx.experimental import _config as shapes
+
+    # As torch.onnx.export captures. Shapes with unknowns cost more to find in the cache than to infer.
+    with (
+        shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        dynamo.patch(fake_tensor_cache_enabled=False),  # type: ignore[attr-defined]
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ def attention(
     causal = bool(causal) and attention_mask is None
     if softcap is not None:
         out = _capped(query, key, value, attention_mask, causal, scaling, softcap)
-    elif torch.onnx.is_in_onnx_export():
+    elif torch.compiler.is_exporting():
         out = torch.onnx.ops.attention(
             query, key, value, attention_mask, is_causal=causal, scale=scaling
         )[0]

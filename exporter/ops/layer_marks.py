@@ -107,7 +107,7 @@ def bordered(
         start: hidden states.
         inputs: named as in PLACES.
     """
-    if not torch.onnx.is_in_onnx_export():
+    if not torch.compiler.is_exporting():
         return layer(start, **inputs)
     if gap:
         rest = (inputs.get(place) for place in PLACES[1:])

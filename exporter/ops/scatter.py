@@ -30,7 +30,7 @@ def write(
         index: [B].
         fresh: every index is 0.
     """
-    if torch.onnx.is_in_onnx_export():
+    if torch.compiler.is_exporting():
         return torch.ops.luvc.tensor_scatter(cache, update, index)
     if fresh:  # a plain copy
         cache[:, :, : update.shape[2]] = update

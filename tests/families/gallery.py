@@ -103,8 +103,8 @@ def bundle_options(name: str, kind: str) -> dict[str, Any]:
 
 
 def only_once(step: str) -> None:
-    """Each kind of layer of every family is traced once (stamp.Unlike)."""
-    assert "every run of layers apart" not in step, step
+    """Each kind of layer of every family is traced once (layer_copies.Unlike, composites.Composite)."""
+    assert " again, " not in step, step
 
 
 class Gallery:
