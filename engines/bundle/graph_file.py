@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 STANDARD = ("", "ai.onnx")
 FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in OPERATORS)
 _STRAIGHT = """
-Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape Conv Cos
-CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
+Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape
+Conv Cos CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
 GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsNaN
 LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mish Mod Mul Neg Not Or Pad Pow
 RMSNormalization Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape

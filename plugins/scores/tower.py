@@ -119,8 +119,8 @@ class HiPrune(TowerScore):
         middle, deep = tower.received(0), tower.received(1)
         anchors = top(middle, round(keep * self.alpha / 5))
         columns = tower.grid[1]
-        steps = torch.tensor([0, -1, 1, -columns, columns], device=anchors.device)
-        around = (anchors[:, :, None] + steps).clamp(0, middle.shape[1] - 1).flatten(1)
+        steps = (0, -1, 1, -columns, columns)
+        around = torch.cat([anchors + step for step in steps], 1).clamp(0, middle.shape[1] - 1)
         held = torch.zeros_like(deep).scatter(1, around, 1.0)
         return Measured(deep + held * (1 + deep.amax(1, keepdim=True)))
 
