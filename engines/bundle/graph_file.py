@@ -2,8 +2,8 @@
 
 Runtimes are not made for graphs of strangers: a chain of thousands of functions ends ONNX Runtime with
 a crash, functions that call each other twice, or a loop without an end, never let it return. luvc's own
-graphs are straight: standard operators that run once each, and the functions of the SPU, whose bodies
-call no others.
+graphs are straight: standard operators that run once each, and luvc's functions, whose bodies call no
+others. A function may scan: that repeats its inner graph once for each entry of a tensor, and ends.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from ...errors import LuvcError, brief
 from ...plugins.contract import DOMAIN
-from ...plugins.operators import OPERATORS
+from ...plugins.operators import BODIES
 from .folder import Bundle
 
 if TYPE_CHECKING:
     import onnx  # late: what runs engines need not have it
 
 STANDARD = ("", "ai.onnx")
-FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in OPERATORS)
+FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in BODIES)
 _STRAIGHT = """
 Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape
 Conv Cos CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
@@ -34,6 +34,7 @@ Softplus Split Sqrt Squeeze Sub Swish Tanh TensorScatter Tile TopK Transpose Tri
 """
 KNOWN = frozenset(_STRAIGHT.split())
 """Standard operators that compute tensors from tensors, once: no control flow, chance, texts or sequences."""
+SCAN = "Scan"
 REPEATING = ("ConstantOfShape", "Expand", "Tile")  # make large tensors of small ones
 
 LARGEST = 1 << 30
@@ -105,7 +106,10 @@ def _structure(model: onnx.ModelProto) -> str:
 def _operators(model: onnx.ModelProto) -> str:
     """The first node that luvc does not write, or nothing."""
     bodies = [node for function in model.functions for node in function.node]
-    for node in (*model.graph.node, *bodies):
+    scans = [node for node in bodies if node.domain in STANDARD and node.op_type == SCAN]
+    inner = [n for node in scans for a in node.attribute for n in a.g.node]
+    straight = [*model.graph.node, *(node for node in bodies if node not in scans), *inner]
+    for node in straight:
         if any(a.graphs or a.HasField("g") for a in node.attribute):
             return f"has the operator {node.op_type} with a graph of its own"
         if node.domain in STANDARD and node.op_type not in KNOWN:
@@ -113,8 +117,8 @@ def _operators(model: onnx.ModelProto) -> str:
     for node in model.graph.node:
         if node.domain not in STANDARD and (node.domain, node.op_type) not in FUNCTIONS:
             return f"has the operator {node.domain}::{node.op_type}"
-    inner = next((node for node in bodies if node.domain not in STANDARD), None)
-    return f"has a function that calls {inner.domain}::{inner.op_type}" if inner else ""
+    called = next((node for node in (*bodies, *inner) if node.domain not in STANDARD), None)
+    return f"has a function that calls {called.domain}::{called.op_type}" if called else ""
 
 
 def _sizes(model: onnx.ModelProto) -> str:
@@ -147,9 +151,10 @@ def _integers(tensor: onnx.TensorProto) -> list[int]:
 def external_files(model: onnx.ModelProto) -> Iterator[str]:
     """Locations of the external data of all tensors, those inside functions too."""
     tensors = [*model.graph.initializer]
-    bodies = [node for function in model.functions for node in function.node]
-    for node in (*model.graph.node, *bodies):
-        for attribute in node.attribute:
-            tensors += (attribute.t, *attribute.tensors)
+    nodes = [*model.graph.node, *(n for function in model.functions for n in function.node)]
+    while nodes:
+        for attribute in nodes.pop().attribute:
+            tensors += (attribute.t, *attribute.tensors, *attribute.g.initializer)
+            nodes += attribute.g.node
     for tensor in tensors:
         yield from (e.value for e in tensor.external_data if e.key == "location")

@@ -115,6 +115,12 @@ def _square(self):
     return op.Pow(self, ir.tensor(2, dtype=self.dtype))
 
 
+def _rsub(self, other: float, alpha: float = 1.0):
+    if alpha != 1:
+        raise Composite("rsub with a factor")
+    return op.Sub(ir.tensor(other, dtype=self.dtype), self)
+
+
 def _and(self, other):
     return op.And(*_booleans(self, other))
 
@@ -140,10 +146,11 @@ COMPOSITES = {
     _ATEN.expand_as.default: _expand_as,
     _ATEN.conv2d.padding: _conv2d,
     _ATEN.square.default: _square,
+    _ATEN.rsub.Scalar: _rsub,
     _ATEN.__and__.Tensor: _and,
     _ATEN.__or__.Tensor: _or,
 }
-"""Translations of what PyTorch would decompose; refused arguments are decomposed too."""
+"""Translations of what PyTorch would decompose, or has none of; refused arguments are decomposed too."""
 
 WHOLE = frozenset(
     (

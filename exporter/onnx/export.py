@@ -19,7 +19,7 @@ from torch import nn
 from ...errors import brief
 from ...plugins import contract
 from ...plugins.onnx_functions import luvc, schema
-from ...plugins.operators import OPERATORS
+from ...plugins.operators import BODIES
 from ..ops import layer_marks, scatter
 from ..ops.layer_marks import Run
 from .composites import COMPOSITES, undecomposed
@@ -81,7 +81,7 @@ OPERATOR_TRANSLATIONS = {
     getattr(o.form("reference"), o.function)._opoverload: _node(
         schema(o), dict.fromkeys(o.attributes, int)
     )
-    for o in OPERATORS
+    for o in BODIES
 }
 TRANSLATIONS = OPERATOR_TRANSLATIONS | {
     scatter.tensor_scatter._opoverload: _tensor_scatter,

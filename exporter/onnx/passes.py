@@ -9,7 +9,7 @@ from onnx_ir.passes import common as passes
 
 from ...plugins.contract import DOMAIN, VERSION, Operator
 from ...plugins.onnx_functions import function_of
-from ...plugins.operators import OPERATORS
+from ...plugins.operators import BODIES, OPERATORS
 
 
 def simplify(model: ir.Model, weights: Container[str]) -> None:
@@ -95,12 +95,14 @@ def attach_spu(model: ir.Model) -> None:
     runs the function body when it is not; `aot` picks the ahead-of-time form. Must come last: the
     other passes would inline the functions.
     """
-    operators = {operator.name: operator for operator in OPERATORS}
+    operators = {operator.name: operator for operator in BODIES}
     used = set()
     for node in model.graph:
         if node.domain == DOMAIN:
             used.add(node.op_type)
             _order_attributes(node, operators[node.op_type])
+            if operators[node.op_type] not in OPERATORS:
+                continue
             node.attributes.add(ir.AttrString("plugin_namespace", DOMAIN))
             node.attributes.add(ir.AttrString("plugin_version", str(VERSION)))
             node.attributes.add(ir.AttrInt64("aot", 1))

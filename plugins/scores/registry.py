@@ -6,10 +6,12 @@ from typing import Any
 from .base import Score
 from .fastv import FastV
 from .fixed import Random, Uniform
+from .greedy.scores import DivPrune, ToDRE
 from .k_norm import KNorm
 from .pact import Pact
 from .spectrum.score import Spectrum
-from .tower import VTCCLS, FasterVLM, FoPru, HiPrune, VisionZip
+from .tower import VTCCLS, FasterVLM, FoPru, HiPrune, VFlowOpt, VisionZip
+from .visiondrop import VisionDrop
 
 SCORES: dict[str, type[Score]] = {
     score.name: score
@@ -25,6 +27,10 @@ SCORES: dict[str, type[Score]] = {
         FoPru,
         HiPrune,
         VisionZip,
+        VFlowOpt,
+        DivPrune,
+        ToDRE,
+        VisionDrop,
     )
 }
 

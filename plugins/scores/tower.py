@@ -153,6 +153,36 @@ class VisionZip(TowerScore):
         )
 
 
+@option_class
+class VFlowOpt(TowerScore):
+    """The attention paid by the tokens that receive most themselves.
+
+    VFlowOpt's importance at fixed counts: queries vote that receive more than `threshold` times the mean.
+    Its merging of the rest, whose count depends on the picture, is left out.
+
+    Attributes:
+        threshold: of a voting query, in means.
+    """
+
+    name = "vflowopt"
+    about = "attention from the tower's tokens that receive most"
+    source = "VFlowOpt, arXiv 2508.05211"
+
+    threshold: Annotated[float, Field(ge=0, le=100)] = 1.0
+
+    def layers(self, depth: int) -> tuple[int, ...]:
+        """The one before the last, SigLIP's 25 of 27."""
+        return (max(0, depth - 2),)
+
+    def measure(self, tower: Tower, keep: int) -> Measured:
+        """Mean attention from the queries that vote."""
+        weights = tower.heads[0].weights()[:, tower.prefix :, tower.prefix :]
+        received = weights.mean(1)
+        votes = (received > self.threshold * received.mean(1, keepdim=True)).float()
+        importance = (votes[:, None] @ weights)[:, 0] / votes.sum(1, keepdim=True).clamp(min=1)
+        return Measured(tower.cells(importance[..., None])[..., 0])
+
+
 def merge_rest(
     scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: float
 ) -> tuple[Tensor, Tensor]:
