@@ -79,7 +79,7 @@ class Product:
         tokens = Tokens(self._hidden, positions, p.visual_index, p.last_index)
         rotations = graph.rotations(tokens)
         for layer, pruner in graph.pruners.items():
-            tokens, _ = pruner(tokens, graph.ahead(int(layer), tokens, rotations))
+            tokens, _ = pruner(tokens, graph.around(int(layer), tokens, rotations))
             rotations = graph.rotations(tokens)
 
     @property

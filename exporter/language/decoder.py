@@ -3,7 +3,7 @@
 Letters: B batch, S sequence, T new tokens, V visual tokens, V_l those entering layer l, D hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +13,15 @@ from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import LanguageModel
 from ...engines.bundle.schedule import groups_of, stages_of
 from ...engines.bundle.tensors import cache_names, windowed_layers
-from ...plugins.scores.base import Heads
+from ...plugins.scores.base import BEHIND, Heads
 from ..ops.attention import heads_of
 from ..ops.layer_marks import Run, bordered, runs_of
 from ..ops.mirror import mirror
+from ..ops.watched import given_and_gave
 from ..planning.methods import score_of
 from .caches import Buffers, ScatterCache
 from .rotary import Rotary, Rotations
-from .spu import Ahead, Pruner, Tokens
+from .spu import Around, Pair, Pruner, Tokens
 from .traits import TextTraits
 
 INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2
@@ -66,10 +67,12 @@ class Decoder(nn.Module):
             traits.layer_types,
             traits.position_axes,
         )
-        score = score_of(schedule.score)
+        self.score = score_of(schedule.score)
         self.pruners = nn.ModuleDict()
         for prune in schedule.language:
-            self.pruners[str(prune.layer)] = Pruner(prune.layer, visual, prune.keep, groups, score)
+            self.pruners[str(prune.layer)] = Pruner(
+                prune.layer, visual, prune.keep, groups, self.score
+            )
             visual = prune.keep
 
     def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
@@ -79,6 +82,8 @@ class Decoder(nn.Module):
             alone: run the first layer of every run; nothing stands for another run's.
         """
         breaks = {stage.first for stage in stages_of(self.visual)}
+        if BEHIND in self.score.reads:
+            breaks |= {int(layer) - 1 for layer in self.pruners if int(layer)}
         breaks |= set(
             range(1, self.traits.deepstack + 1)
         )  # features are added behind each of these
@@ -116,8 +121,17 @@ class Decoder(nn.Module):
         layer = self.text.layers[i]
         return layer.operator_norm if hasattr(layer, "operator_norm") else layer.input_layernorm
 
-    def ahead(self, i: int, tokens: Tokens, rotations: Rotations) -> Ahead:
-        """What the score of the stage before a layer may ask it."""
+    def around(
+        self, i: int, tokens: Tokens, rotations: Rotations, last: Callable[[], object] | None = None
+    ) -> Around:
+        """What the score of the stage before a layer may ask.
+
+        Args:
+            i: the layer.
+            tokens: before the stage.
+            rotations: of the tokens.
+            last: runs the layer behind the stage once more.
+        """
         layer = self.text.layers[i]
 
         def heads(rotary: bool) -> Heads:
@@ -128,7 +142,29 @@ class Decoder(nn.Module):
                 lambda: layer(tokens.hidden, attention_mask=None, position_embeddings=(cos, sin))
             )
 
-        return Ahead(lambda: self.input_norm(i)(tokens.hidden), heads)
+        def behind() -> tuple[Pair, Pair]:
+            assert last is not None, "nothing stands behind the stage"
+            before = self.text.layers[i - 1]
+            attended, transformed = given_and_gave((before.self_attn, before.mlp), last)
+            return attended, transformed
+
+        return Around(
+            normed=lambda: self.input_norm(i)(tokens.hidden),
+            heads=heads,
+            turned=lambda: next(iter(rotations.values())),
+            behind=behind,
+        )
+
+    def alone(
+        self, i: int, hidden: torch.Tensor, tokens: Tokens, rotations: Rotations, mask
+    ) -> object:
+        """A layer on hidden states [B, S, D], without a cache; for who watches its parts."""
+        return self.text.layers[i](
+            hidden,
+            attention_mask=mask,
+            position_embeddings=rotations.get(self.traits.layer_types[i]),
+            position_ids=tokens.positions[..., 0],
+        )
 
     def layer(
         self, i: int, tokens: Tokens, rotations: Rotations, mask, cache: ScatterCache

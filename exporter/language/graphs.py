@@ -4,7 +4,8 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, P position axe
 layer l, H_kv key/value heads, d head size, D hidden size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,18 +64,19 @@ class PrefillGraph(Decoder):
         cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
         rotations, masks = self.rotations(tokens), self._masks(tokens)
         stages: list[torch.Tensor] = []
+        last: Callable[[], object] | None = None
         for i in self.layers:
+            kind = self.traits.layer_types[i]
             if str(i) in self.pruners:
+                around = self.around(i, tokens, rotations, last)
                 ordinals = (forced or {}).get(i)
-                ahead = self.ahead(i, tokens, rotations)
-                tokens, seen = self.pruners[str(i)](tokens, ahead, ordinals)
+                tokens, seen = self.pruners[str(i)](tokens, around, ordinals)
                 stages.extend(seen or ())
                 rotations, masks = self.rotations(tokens), self._masks(tokens)
             if i in self.windows:
                 cache.written.update(_write_positions(buffers, i, tokens.positions[..., 0], start))
-            tokens.hidden = self.layer(
-                i, tokens, rotations, masks[self.traits.layer_types[i]], cache
-            )
+            last = partial(self.alone, i, tokens.hidden, tokens, rotations, masks[kind])
+            tokens.hidden = self.layer(i, tokens, rotations, masks[kind], cache)
             add_deepstack(tokens)
         return (self.logits(tokens), *cache.outputs(), *stages)
 

@@ -35,17 +35,24 @@ class Tokens:
     measured: torch.Tensor | None = None
 
 
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
 @dataclass(frozen=True)
-class Ahead:
-    """The layer behind a stage, as a score may ask it about the sequence before the stage.
+class Around:
+    """The layers around a stage, as a score may ask them about the sequence before the stage.
 
     Attributes:
-        normed: its normalised input [B, S, D].
+        normed: normalised input [B, S, D] of the layer around.
         heads: its queries and keys, with the rotary embedding (True) or without.
+        turned: cosines and sines of the rotary embedding, [B, S, d] each.
+        behind: input and output of attention and MLP of the layer behind the stage, [B, S, D] each.
     """
 
     normed: Callable[[], torch.Tensor]
     heads: Callable[[bool], Heads]
+    turned: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+    behind: Callable[[], tuple[Pair, Pair]]
 
 
 class Pruner(nn.Module):
@@ -71,12 +78,12 @@ class Pruner(nn.Module):
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
-    def forward(self, tokens: Tokens, ahead: Ahead, forced: torch.Tensor | None = None):
+    def forward(self, tokens: Tokens, around: Around, forced: torch.Tensor | None = None):
         """One stage.
 
         Args:
             tokens: those that enter.
-            ahead: the layer behind the stage.
+            around: the layers around the stage.
             forced: ordinals [B, k] to keep whatever the scores say.
 
         Returns:
@@ -88,7 +95,7 @@ class Pruner(nn.Module):
             rows = text_positions(tokens)
             hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, rows)
             return Tokens(hidden, positions, tokens.visual_index[:, :0], last), None
-        seen = self._seen(tokens, ahead)
+        seen = self._seen(tokens, around)
         energies = self._energies(seen)
         rows, visual_index, kept = ops.spectrum_select(
             energies, tokens.visual_index, tokens.positions, self.keep, self.groups
@@ -103,14 +110,16 @@ class Pruner(nn.Module):
         hidden, positions = ops.gather_tokens(hidden, tokens.positions, rows)
         return Tokens(hidden, positions, visual_index, last, deep, measured), told
 
-    def _seen(self, tokens: Tokens, ahead: Ahead) -> Seen:
+    def _seen(self, tokens: Tokens, around: Around) -> Seen:
         return Seen(
             hidden=tokens.hidden,
-            normed=ahead.normed,
+            normed=around.normed,
             visual_index=tokens.visual_index,
             last=tokens.last,
             groups=self.groups,
-            heads=ahead.heads,
+            heads=around.heads,
+            turned=around.turned,
+            behind=around.behind,
             layer=self.layer,
             measured=tokens.measured,
             tables={name: self.get_buffer(name) for name in self.tables},

@@ -56,9 +56,10 @@ class Problem:
     def _scoring(self, schedule: Schedule, V: int) -> float:
         """FLOPs of the stages' scores."""
         score, shape = score_of(schedule.score), self.decoder
-        flops = 0.0
+        found = 0.0
         for prune in schedule.language:
             if prune.keep:
+                before = max(0, prune.layer - 1)
                 sizes = Sizes(
                     tokens=V,
                     sequence=V + self.text_tokens,
@@ -68,10 +69,11 @@ class Problem:
                     heads=shape.heads,
                     kv_heads=shape.kv_heads,
                     head_dim=shape.head_dim,
+                    layer=flops.decoder_layers(shape, before, before, V + self.text_tokens),
                 )
-                flops += score.flops(sizes)
+                found += score.flops(sizes)
             V = prune.keep
-        return flops
+        return found
 
     def check_groups(self, visual: int, scope: Scope) -> None:
         """Refuse a scope whose parts have unequal shares of the `visual` tokens.

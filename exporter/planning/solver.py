@@ -210,7 +210,9 @@ class _Solver:
 
     def _cascades(self, V: int, n: int, counts: Sequence[int]) -> set[tuple[int, ...]]:
         """Keeps that fall from V by the law, for r from 0 to 1, rounded to the given counts."""
-        falls = (self._falling(V // self.groups, n, i / SAMPLES) for i in range(SAMPLES + 1))
+        keeps = self.options.keeps
+        samples = SAMPLES if isinstance(keeps, str) else math.ceil(SAMPLES / min(keeps))
+        falls = (self._falling(V // self.groups, n, i / samples) for i in range(samples + 1))
         least = 1 if self.options.elimination == "never" else 0
         counts = [count for count in counts if count >= least]
         return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}

@@ -27,6 +27,8 @@ QUESTION = "the question"
 """Of `Score.reads`: what stands behind the picture, so that a pruned picture is another for each question."""
 
 
+BEHIND = "the layer behind it"
+"""Of `Score.reads`: what attention and MLP of the layer behind the stage were given and gave."""
 TOWER = "the tower's attention"
 """Of `Score.reads`: what the vision tower looks at; in the tower of a model without merging."""
 
@@ -113,6 +115,9 @@ class Seen:
         last: place of the prompt's last token, [B].
         groups: equal runs of V that are scored apart.
         heads: queries and keys of the layer, with the rotary embedding or without, when it is called.
+        turned: cosines and sines of the rotary embedding, [B, S, d] each, when it is called.
+        behind: input and output of the attention, then of the MLP, of the layer behind the stage, [B, S, D]
+            each, when it is called.
         layer: its index.
         measured: what `Score.measure` found in the tower, float32 [B, V]; None where it measures nothing.
         tables: what `Score.tables` made.
@@ -124,6 +129,8 @@ class Seen:
     last: Tensor
     groups: int
     heads: Callable[[bool], Heads]
+    turned: Callable[[], tuple[Tensor, Tensor]]
+    behind: Callable[[], tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]
     layer: int = 0
     measured: Tensor | None = None
     tables: Mapping[str, Tensor] = field(default_factory=dict)
@@ -155,6 +162,7 @@ class Sizes:
         heads: H_q.
         kv_heads: H_kv.
         head_dim: d.
+        layer: FLOPs of the layer behind the stage.
     """
 
     tokens: int
@@ -165,6 +173,7 @@ class Sizes:
     heads: int
     kv_heads: int
     head_dim: int
+    layer: float = 0.0
 
     @property
     def projections(self) -> float:
@@ -186,7 +195,7 @@ class Score(ABC):
         name: what people type, and what a schedule records.
         about: one line for people: what is kept.
         source: where the rule is from, with the licence of its authors' code.
-        reads: of HEADS, QUESTION, TOWER.
+        reads: of HEADS, QUESTION, BEHIND, TOWER.
     """
 
     name: ClassVar[str]

@@ -6,11 +6,13 @@ from typing import Any
 from .base import Score
 from .fastv import FastV
 from .fixed import Random, Uniform
-from .greedy.scores import DivPrune, ToDRE
+from .greedy.scores import DivPrune, MMTok, ToDRE
+from .ivc import IVC
 from .k_norm import KNorm
 from .pact import Pact
 from .spectrum.score import Spectrum
 from .tower import VTCCLS, FasterVLM, FoPru, HiPrune, VFlowOpt, VisionZip
+from .transprune import TransPrune
 from .visiondrop import VisionDrop
 
 SCORES: dict[str, type[Score]] = {
@@ -30,7 +32,10 @@ SCORES: dict[str, type[Score]] = {
         VFlowOpt,
         DivPrune,
         ToDRE,
+        MMTok,
+        IVC,
         VisionDrop,
+        TransPrune,
     )
 }
 

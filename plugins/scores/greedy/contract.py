@@ -1,6 +1,10 @@
-"""The contract of the greedy order. Letters: ../../contract.py; G runs of n tokens."""
+"""The contracts of the two greedy orders. Letters: ../../contract.py; G runs of n tokens."""
 
 from ...contract import Operator, Tensor
+
+_ORDER = Tensor(
+    "order", ("G", "n"), ("float32",)
+)  # keep, keep - 1, ... 1 as picked; 0 for the rest
 
 ORDER = Operator(
     name="GreedyOrder",
@@ -15,4 +19,14 @@ ORDER = Operator(
     outputs=(
         Tensor("order", ("G", "n"), ("float32",)),
     ),  # keep, keep - 1, ... 1 as picked; 0 for the rest
+)
+
+COVER = Operator(
+    name="CoverOrder",
+    folder=__name__.removesuffix(".contract"),
+    attributes=("keep",),
+    # how well a token (third axis) covers another one (second axis), 0 or more; always the token is picked
+    # that adds most to what is covered, each counted by the best one picked
+    inputs=(Tensor("cover", ("G", "n", "n"), ("float32",)),),
+    outputs=(_ORDER,),
 )

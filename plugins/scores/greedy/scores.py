@@ -1,6 +1,9 @@
 """Scores that pick tokens one after the other: the one picked first is worth most."""
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..base import Score, Seen, Sizes, option_class, unit
@@ -61,3 +64,33 @@ class ToDRE(_Greedy):
     def first(self, rows: Tensor, distance: Tensor) -> Tensor:
         """The distance from the mean direction."""
         return 1 - (rows * unit(rows.mean(1, keepdim=True))).sum(2)
+
+
+@option_class
+class MMTok(Score):
+    """MMTok's vision half: the tokens that cover all others best.
+
+    How well a token covers another one is a softmax of their cosines; the half that covers the question is
+    left out, so that a picture is the same for every question. Of the tokens as the language model gets
+    them, where MMTok takes CLIP's before the projector.
+
+    Attributes:
+        temperature: of the softmax.
+    """
+
+    name = "mmtok"
+    about = "how much a token adds to what the tokens picked before it cover"
+    source = "MMTok, arXiv 2508.18264, code under Apache-2.0"
+
+    temperature: Annotated[float, Field(gt=0, le=100)] = 0.2
+
+    def __call__(self, seen: Seen, keep: int) -> Tensor:
+        """The order of picking, [G, n]; the rest is 0."""
+        rows = unit(seen.tokens())
+        cover = (rows @ rows.transpose(1, 2) / self.temperature).softmax(-1)
+        return torch.ops.luvc.cover_order(cover, keep)
+
+    def flops(self, sizes: Sizes) -> float:
+        """All cosines, and all of what is covered at each step."""
+        n, keep = sizes.tokens / sizes.groups, sizes.keep / sizes.groups
+        return sizes.groups * (2.0 * n * n * sizes.hidden + 3.0 * keep * n * n)
