@@ -15,7 +15,7 @@ from PIL import Image
 
 from luvc import __version__
 from luvc.exporter.config import read_schedule
-from luvc.tools.demo import architecture
+from luvc.tools.demo import architecture, methods_page
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -176,3 +176,8 @@ def test_the_ways_of_the_data_are_rooms():
     assert set(architecture.EXPORT + architecture.RUN) <= set(architecture.imports())
     for room in architecture.EXPORT + architecture.RUN:
         assert (ROOT / room).is_dir(), room
+
+
+def test_the_page_of_methods_is_what_the_methods_say():
+    written = (DOCS / "methods.md").read_text()
+    assert written == methods_page.page(), "python -m luvc.tools.demo.methods_page docs/methods.md"

@@ -89,12 +89,18 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
         f"{decimal(found['weights_bytes'])}",
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
+        "method": _method(found["solver"]),
         "keeps": _scores(found["layouts"]),
         "validated": _validated(found),
         "engines": engines,
         "size": size + ", SHA-256 as the manifest says" * found["verified"],
         "made": f"{found['created']} by luvc-export {found['versions'].get('luvc-export', '?')}",
     }
+
+
+def _method(solver: dict[str, Any] | None) -> str:
+    """What the schedules were made by."""
+    return solver["method"] if solver else "a schedule of one's own"
 
 
 def _validated(found: dict[str, Any]) -> str:

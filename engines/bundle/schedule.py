@@ -140,12 +140,17 @@ class Solver(BaseModel):
     """What the schedules were solved for: the ratio, and the exporter's options by their names.
 
     The options are the exporter's matter (planning/defaults.py): engines keep and never read them.
+
+    Attributes:
+        ratio: as it was asked for.
+        method: the exporter's name for how tokens are scored and the ratio is spent.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, bool | Factor | Line | tuple[Factor, ...]]
 
     ratio: Factor
+    method: Line = "luvc"
 
     @model_validator(mode="after")
     def _named(self) -> "Solver":

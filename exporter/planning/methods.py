@@ -97,6 +97,18 @@ METHODS = {
 }
 
 
+NOT_BUILT = {
+    "ZOO-Prune": "its 128 passes through the projector cost 2.2 TFLOPs for each tile of an 8B model, about "
+    "what a ratio of 2 saves there",
+    "PyramidDrop, SparseVLM, CDPruner": "they score by the question, as `fastv` does, which stands for them",
+    "PruMerge, PACT's clustering, Recoverable Compression, VFlowOpt's merging": "how many tokens they keep "
+    "depends on the picture, and shapes are fixed at export",
+    "ToMe": "it merges anywhere, so that the grid is no rectangle, which projectors and positions need",
+    "DART": "its pivots are keys of the question's tokens, too",
+}
+"""Methods of the field that `--method` does not take, with the reason."""
+
+
 def score_of(spec: ScoreSpec) -> Score:
     """The score that a schedule names.
 
@@ -139,8 +151,10 @@ def find(name: str) -> Method:
         LuvcError: there is none; lists them.
     """
     if name not in METHODS:
-        known = ", ".join(METHODS)
-        raise LuvcError(f"no method is called {printable(repr(name), 80)}: there are {known}")
+        raise LuvcError(
+            f"no method is called {printable(repr(name), 80)}: there are {', '.join(METHODS)}; "
+            "docs/methods.md says which are not built, and why"
+        )
     return METHODS[name]
 
 

@@ -117,7 +117,7 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
 
 def _method_flags(solver: Solver, score: ScoreSpec) -> list[str]:
     """The method, and the options of its score that are not the method's own."""
-    name = (solver.model_extra or {}).get("method", USUAL)
+    name = solver.method
     own = find(name).options.score
     flags = [f"--method {name}"] if name != USUAL else []
     usual = own.options if own.name == score.name else {}
