@@ -77,7 +77,7 @@ def leaves(root: Path, name: str) -> bool:
         name: of a file in it.
     """
     plain = PurePosixPath(name)
-    if plain.is_absolute() or ".." in plain.parts:
+    if plain.is_absolute() or ".." in plain.parts or "\0" in name:
         return True
     top = root.resolve()
     path, real = top / plain, (top / plain).resolve()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from ...errors import LuvcError, brief
+from ...errors import LuvcError, brief, printable
 from ...plugins.contract import DOMAIN
 from ...plugins.operators import BODIES
 from .folder import Bundle
@@ -80,7 +80,7 @@ def read_graph(bundle: Bundle, name: str) -> onnx.ModelProto:
         bundle.file(listed)  # refuses what leaves the bundle
         if listed not in bundle.manifest.files:
             raise LuvcError(
-                f"{name} reads {listed}, which the manifest does not list; export it again"
+                f"{name} reads {printable(listed, 200)}, which the manifest does not list; export it again"
             )
     return model
 
