@@ -62,7 +62,7 @@ def assemble(
         files = {WEIGHTS: written.result()}
     check_stored(family, folder / WEIGHTS)
     progress("writing the processor files")
-    _write_processor(family, model, folder / PROCESSOR)
+    write_processor(family, model, folder / PROCESSOR)
     manifest = Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=family.model,
@@ -105,7 +105,7 @@ def _decomposed(progress: Progress, step: str, why: str) -> None:
     progress(f"{step} again, with decompositions: {why}")
 
 
-def _write_processor(family: Family, model: Any, folder: Path) -> None:
+def write_processor(family: Family, model: Any, folder: Path) -> None:
     """Tokenizer, image processor, template, generation config as Hugging Face saves them; the terms."""
     family.tokenizer.save_pretrained(folder)
     family.image_processor.save_pretrained(folder)

@@ -92,6 +92,7 @@ SHORT = ("--text-tokens", "8", "--text-capacity", "96", "--no-validate", "--rati
 
 def make(root: Path) -> dict[str, str]:
     """What `commands` start from."""
+    from luvc.engines.bundle.schedule import Prune, Schedule
     from luvc.exporter import ExportConfig, export
     from luvc.tools.demo import random_checkpoint
 
@@ -99,8 +100,11 @@ def make(root: Path) -> dict[str, str]:
     checkpoint, bundle = root / "checkpoint", root / "bundle"
     if not bundle.exists():
         random_checkpoint.write(checkpoint, layers=4, vision_layers=1, image=56)
+        schedule = Schedule(language=(Prune(layer=1, keep=2), Prune(layer=3, keep=0)))
         options: dict[str, Any] = {"reference_text": 8, "text_capacity": 96, "check": False}
-        export(ExportConfig.make(model=str(checkpoint), output=bundle, ratio=1.5, **options))
+        export(
+            ExportConfig.make(model=str(checkpoint), output=bundle, schedule=schedule, **options)
+        )
     return {"bundle": str(bundle), "checkpoint": str(checkpoint)}
 
 

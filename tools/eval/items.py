@@ -60,7 +60,7 @@ class _Line(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     question: Words
-    answer: Words | list[Words]
+    answer: Words | list[Words] | None = None
     image: Words | None = None
     images: list[Words] | None = None
     task: Words = "all"
@@ -73,7 +73,7 @@ class _Line(BaseModel):
         return self
 
 
-def read_jsonl(path: Path, limit: int | None) -> list[Item]:
+def read_jsonl(path: Path, limit: int | None, needs_answers: bool = True) -> list[Item]:
     """Lines {"image" or "images", "question", "answer", "task"?, "id"?}; paths are the file's own.
 
     "answer" is a text or a list of texts of which any is right.
@@ -85,7 +85,7 @@ def read_jsonl(path: Path, limit: int | None) -> list[Item]:
     for number, data in strict_json.lines(path):
         if limit is not None and len(items) == limit:
             break
-        items.append(_item(path, number, data))
+        items.append(_item(path, number, data, needs_answers))
     if not items:
         raise LuvcError(f"--data {path} holds no questions")
     if len({item.id for item in items}) < len(items):
@@ -93,7 +93,7 @@ def read_jsonl(path: Path, limit: int | None) -> list[Item]:
     return items
 
 
-def _item(path: Path, number: int, data: Any) -> Item:
+def _item(path: Path, number: int, data: Any, needs_answers: bool) -> Item:
     try:
         line = _Line.model_validate(data)
     except ValidationError as e:
@@ -107,7 +107,9 @@ def _item(path: Path, number: int, data: Any) -> Item:
                 f"{path}, line {number}: there is no image {str(image)!r:.200}; paths begin at the "
                 "file's folder"
             )
-    answers = (line.answer,) if isinstance(line.answer, str) else tuple(line.answer)
+    if line.answer is None and needs_answers:
+        raise LuvcError(f"{path}, line {number}: answer: Field required; mend the line")
+    answers = (line.answer,) if isinstance(line.answer, str) else tuple(line.answer or ())
     name = str(number if line.id is None else line.id)
     return Item(name, line.task, line.question, answers, tuple(images))
 

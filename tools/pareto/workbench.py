@@ -1,0 +1,100 @@
+"""One model in PyTorch, asked under one schedule after the other: no bundle is written."""
+
+import datetime
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...engines import VLM
+from ...engines.bundle.folder import PROCESSOR, Bundle
+from ...engines.bundle.layout import Layout
+from ...engines.bundle.manifest import Manifest
+from ...exporter.assemble import write_processor
+from ...exporter.check.torch_runner import TorchRunner
+from ...exporter.checkpoint.family import Family
+from ...exporter.checkpoint.weights import load_model
+from ...exporter.config import ExportConfig
+from ...exporter.layouts import Planned
+from ...exporter.prepare import plan_layouts
+from ...versions import versions
+from ..eval.answering import BundleAnswerer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan costs at its reference prompt.
+
+    Attributes:
+        tokens: visual tokens, mean over the language layers.
+        flops: of tower and prefill.
+        prefill, both: baseline / compressed FLOPs of the prefill, and of tower and prefill.
+    """
+
+    tokens: float
+    flops: float
+    prefill: float
+    both: float
+
+    @classmethod
+    def of(cls, planned: Planned) -> "Cost":
+        """Of one layout with images."""
+        layout, problem = planned.layout, planned.problem
+        assert problem is not None
+        visual = layout.schedule.visual_per_layer(problem.decoder.layers, layout.visual_tokens)
+        work = problem.vision_flops(layout.schedule) + problem.prefill_work(layout.schedule)
+        return cls(sum(visual) / len(visual), work, layout.ratios.prefill, layout.ratios.both)
+
+
+class Workbench:
+    """A model in float32 on the CPU, and its processor's files beside it; a `with` block cleans up.
+
+    Args:
+        family: of the model.
+    """
+
+    def __init__(self, family: Family):
+        self.family = family
+        self.model: Any = load_model(family)
+        self._folder = tempfile.TemporaryDirectory(prefix="luvc-pareto-")
+        folder = Path(self._folder.name)
+        write_processor(family, self.model, folder / PROCESSOR)
+
+    def __enter__(self) -> "Workbench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def plans(self, config: ExportConfig) -> tuple[Planned, ...]:
+        """The layouts of an export, those without pictures left out.
+
+        Raises:
+            LuvcError: the ratio, size or method cannot be had.
+        """
+        plans = plan_layouts(config, self.family)
+        return tuple(planned for planned in plans if planned.problem is not None)
+
+    def answerer(
+        self, config: ExportConfig, plans: Sequence[Planned], longest: int
+    ) -> BundleAnswerer:
+        """Whoever answers under these plans, with at most `longest` tokens."""
+        manifest = self._manifest(config, tuple(planned.layout for planned in plans))
+        runner = TorchRunner(self.model, self.family, config.text_capacity)
+        return BundleAnswerer(VLM(Bundle(Path(self._folder.name), manifest), runner), longest)
+
+    def _manifest(self, config: ExportConfig, layouts: tuple[Layout, ...]) -> Manifest:
+        return Manifest(
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            model=self.family.model,
+            revision=self.family.commit,
+            family=self.family.config.model_type,
+            dtype="float32",
+            language=self.family.language,
+            layouts=layouts,
+            text_capacity=config.text_capacity,
+            reference_text=config.reference_text,
+            parameters=sum(p.numel() for p in self.model.parameters()),
+            versions=versions(),
+        )
