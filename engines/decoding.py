@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.layout import Layout
-from .bundle.manifest import Manifest
+from .bundle.manifest import LanguageModel, Manifest
 from .prompt.positions import next_positions, prompt_positions
 from .reply import Reply
 
@@ -123,28 +123,10 @@ class Rows:
             seconds: per step of the time axis, of each video of each row.
             options: of the runner's prefill.
         """
-        lengths = np.array([len(p) for p in prompts])
-        lm, layout = self.manifest.language, self.layout
-        placed = [
-            prompt_positions(p, lm, layout, s)
-            for p, s in zip(prompts, seconds or [()] * len(prompts), strict=True)
-        ]
-        visual: np.ndarray | None = None
-        ids = right_pad(prompts)
-        if layout.images:
-            visual = np.stack([np.flatnonzero(np.equal(p, lm.image_token_id)) for p in prompts])
-            # their embeddings are not looked up: the image's id may lie behind the vocabulary
-            ids[np.arange(len(prompts))[:, None], visual] = 0
-        feed = PrefillFeed(
-            input_ids=ids,
-            visual_embeds=visual_embeds,
-            visual_index=visual,
-            position_ids=right_pad([positions for positions, _ in placed]),
-            last_index=lengths - 1,
-        )
+        layout = self.layout
+        feed, after = prompt_feed(self.manifest.language, layout, prompts, visual_embeds, seconds)
         result = self.runner.prefill(layout, feed, self.caches, **options)
-        after = np.array([after for _, after in placed])
-        self.reached = Reached(lengths - layout.visual_tokens, after)
+        self.reached = Reached(feed.last_index + 1 - layout.visual_tokens, after)
         return result
 
     def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
@@ -177,6 +159,42 @@ class Rows:
         logits = self.runner.step(self.layout, feed, self.caches)
         self.reached = Reached(self.text_len + counts, self.reached.position + counts)
         return logits
+
+
+def prompt_feed(
+    language: LanguageModel,
+    layout: Layout,
+    prompts: Sequence[Sequence[int]],
+    visual_embeds: np.ndarray | None,
+    seconds: Sequence[Sequence[float]] | None = None,
+) -> tuple[PrefillFeed, np.ndarray]:
+    """What a runner's prefill takes, and the next position of each row, int64 [B].
+
+    Args:
+        language: of the manifest.
+        layout: of all prompts.
+        prompts: token ids of each row, image tokens in place.
+        visual_embeds: [B, V, D]; None for prompts without images.
+        seconds: per step of the time axis, of each video of each row.
+    """
+    placed = [
+        prompt_positions(p, language, layout, s)
+        for p, s in zip(prompts, seconds or [()] * len(prompts), strict=True)
+    ]
+    visual: np.ndarray | None = None
+    ids = right_pad(prompts)
+    if layout.images:
+        visual = np.stack([np.flatnonzero(np.equal(p, language.image_token_id)) for p in prompts])
+        # their embeddings are not looked up: the image's id may lie behind the vocabulary
+        ids[np.arange(len(prompts))[:, None], visual] = 0
+    feed = PrefillFeed(
+        input_ids=ids,
+        visual_embeds=visual_embeds,
+        visual_index=visual,
+        position_ids=right_pad([positions for positions, _ in placed]),
+        last_index=np.array([len(p) for p in prompts]) - 1,
+    )
+    return feed, np.array([after for _, after in placed])
 
 
 def right_pad(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:

@@ -31,11 +31,12 @@ def run(
     device: setup.Device = "auto",
     batch: setup.Batch = None,
     workers: setup.Workers = 0,
+    image_size: setup.ImageSize = None,
     output: setup.Output = RESULTS,
 ) -> None:
     """Measure everything; `python -m benchmarks.accuracy.report` then writes the page."""
     echo = setup.stopwatch()
-    study, head = setup.load(model, "test", limit, device, batch, workers)
+    study, head = setup.load(model, "test", limit, device, batch, workers, image_size)
     echo(f"{limit} questions are drawn")
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
     asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": flat(DEFAULTS)}

@@ -16,14 +16,14 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 
 from ..files import write_json
 from . import setup
 from .journal import Journal
-from .methods import MOVES, flat, luvc, moved, name_of
-from .plans import Budget
+from .methods import MOVES, Method, flat, luvc, moved, name_of
 from .results import RESULTS, Share, bootstrap_mean, unpack
 from .study import Study, entry
 
@@ -104,14 +104,12 @@ def _verdict(right: Right, base: Right, tasks: np.ndarray, option: str, value: o
 
 
 def measured(study: Study, journal: Journal) -> Callable[[SolverOptions], Right]:
-    """`search`'s measure on a study, noted in a journal; options with equal plans are one."""
+    """`search`'s measure on a study, noted in a journal; options with equal schedules are one."""
     known: dict[tuple, Right] = {}
 
     def measure(options: SolverOptions) -> Right:
         method = luvc("options", "", options=options)
-        plans = _plans(study, method.plan)
-        match = options.match and any(plan and plan.merges for plan in plans)
-        key = (plans, options.score, options.scope, match)
+        key = tuple(_schedules(study, method, ratio) for ratio in RATIOS)
         if key not in known:
             rows = {
                 r: journal.once(
@@ -127,16 +125,12 @@ def measured(study: Study, journal: Journal) -> Callable[[SolverOptions], Right]
     return measure
 
 
-def _plans(study: Study, plan) -> tuple:
-    """What a method would do at every ratio and number of pictures."""
-    found = []
-    for ratio in RATIOS:
-        for problem in study.problems.values():
-            try:
-                found.append(plan(Budget(problem, ratio)))
-            except LuvcError:
-                found.append(None)
-    return tuple(found)
+def _schedules(study: Study, method: Method, ratio: float) -> tuple[Schedule, ...] | None:
+    """What a method does at a ratio with every number of pictures; None without a plan."""
+    try:
+        return tuple(study.schedules(method, ratio).values())
+    except LuvcError:
+        return None
 
 
 def as_json(rounds: list[Round], head: dict) -> dict:
@@ -155,11 +149,12 @@ def run(
     device: setup.Device = "auto",
     batch: setup.Batch = None,
     workers: setup.Workers = 0,
+    image_size: setup.ImageSize = None,
     output: setup.Output = RESULTS,
 ) -> None:
     """Choose the solver's defaults; whoever agrees moves them in exporter/planning/defaults.py."""
     echo = setup.stopwatch()
-    study, head = setup.load(model, "validation", limit, device, batch, workers)
+    study, head = setup.load(model, "validation", limit, device, batch, workers, image_size)
     journal = Journal(output / "accuracy_choice.partial.jsonl", head)
     rounds = []
     measure = measured(study, journal)

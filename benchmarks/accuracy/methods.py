@@ -1,23 +1,19 @@
-"""The list of the study: what each method is called, how it spends a budget and how it chooses."""
+"""The list of the study: what each method is called and how it spends a budget.
 
-from collections.abc import Callable, Iterator
+Methods of the product are taken by their names; its own variants of LUVC are the solver's options moved.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
-from torch import Tensor
-
+from luvc.engines.bundle.schedule import Schedule, ScoreSpec
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
-from luvc.exporter.planning.methods import score_of
-from luvc.plugins.scores.spectrum.score import Spectrum
 
-from . import plans, scores, selections
-from .draws import Draws
-from .language import After, Rule
+from . import plans
+from . import scores as scores  # makes them known to the graphs
 from .plans import Budget, Plan
-from .selections import Selection
-from .vision import Seen
 
 HIGH = DEFAULTS.with_score(band="high", cutoff=0.05)
 CUTOFF = 0.25
@@ -36,28 +32,24 @@ class Method:
             "baseline" or "method".
         note: what it is, for the table.
         plan: spends a budget.
-        rule: makes the pruning rule of the language model for (draws, pictures); None: there is none.
-        select: makes the selection before the language model for draws.
-        reduce: makes a smaller grid of tokens.
-        resize: the picture itself is made smaller.
-        match: OIM merges the most similar neighbours.
-        renumber: positions count anew after each pruning.
         drawn: depends on a seed, so it runs SEEDS times.
-        options: the solver's, where the product offers this variant.
+        product: it is the product's method of this name.
     """
 
     name: str
     kind: str
     note: str
-    plan: Callable[[Budget], Plan]
-    rule: Callable[[Draws, int], Rule | tuple[Rule, After]] | None = None
-    select: Callable[[Draws], Selection] | None = None
-    reduce: Callable[[Seen, int, int], Tensor] | None = None
-    resize: bool = False
-    match: bool = False
-    renumber: bool = False
+    plan: Plan
     drawn: bool = False
-    options: SolverOptions | None = None
+    product: bool = False
+
+    def schedule(self, budget: Budget, seed: int = 0) -> Schedule:
+        """What it does with a budget.
+
+        Raises:
+            LuvcError: nothing fits, or the product has no such method.
+        """
+        return self.plan(budget, seed)
 
 
 MOVES: dict[str, tuple] = {
@@ -115,14 +107,7 @@ def name_of(option: str, value: object) -> str:
 
 def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = DEFAULTS) -> Method:
     """LUVC with options of one's own."""
-    score, image = score_of(options.score), options.scope == "image"
-    assert isinstance(score, Spectrum)
-    raw = score.signal == "raw"
-
-    def rule(_: Draws, pictures: int) -> Rule:
-        return scores.spectrum(score.cutoff, raw, pictures if image else 1, score.band)
-
-    return Method(name, kind, note, plans.luvc(options), rule, match=options.match, options=options)
+    return Method(name, kind, note, plans.solved(options))
 
 
 def _variants() -> Iterator[Method]:
@@ -140,70 +125,63 @@ def _variants() -> Iterator[Method]:
             yield luvc(name_of(option, value), note, options=moved(DEFAULTS, option, value))
 
 
-def _score(name: str, note: str, rho: float = CUTOFF) -> Method:
-    """LUVC's plan with another score."""
-    rule = partial(scores.spectrum_variant, name, rho)
-    label = f"score {name}" if rho == CUTOFF else f"score {name} {rho:g}"
-    return Method(label, "variant", note, plans.luvc(), lambda *_: rule())
+def _score(name: str, note: str) -> Method:
+    """LUVC's plan with another score at its own defaults."""
+    return luvc(f"score {name}", note, options=replace(DEFAULTS, score=ScoreSpec(name=name)))
 
 
-def _before(name: str, note: str, select: Selection, kind: str = "method") -> Method:
-    """A selection before the language model."""
-    return Method(name, kind, note, plans.before, select=lambda _: select)
-
-
-def _inside(name: str, note: str, parts, weights, rule) -> Method:
-    """One rule inside the language model, at one layer or several."""
-    return Method(name, "method", note, plans.cascade(parts, weights), lambda *_: rule())
+def _named(name: str, kind: str, note: str, drawn: bool = False) -> Method:
+    """A method of the product."""
+    return Method(name, kind, note, plans.named(name, drawn), drawn, product=True)
 
 
 _LUVC = (
-    luvc("luvc", "the solver's defaults", "luvc"),
-    luvc("paper", "OIM and SPU with a low-pass, as we read the paper", "luvc", PAPER),
-    Method("oim", "part", "OIM only", plans.oim_only),
-    Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only, match=True),
+    _named("luvc", "luvc", "the solver's defaults"),
+    _named("paper", "luvc", "OIM and SPU with a low-pass, as we read the paper"),
+    Method("oim", "part", "OIM only", plans.oim_only()),
+    Method("oim match", "part", "OIM only, most similar neighbours", plans.oim_only(match=True)),
     luvc("paper spu", "SPU only, with the paper's low-pass", "part", replace(PAPER, oim_share=0.0)),
     luvc("oim share 0.5 match", "OIM's factor up to ratio ** 0.5, most similar neighbours",
          options=replace(DEFAULTS, oim_share=0.5, match=True)),
-    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens", plans.product,
-           lambda *_: scores.spectrum()),
+    Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens",
+           plans.of_flops),
     *_variants(),
     luvc("band high", "SPU scores what a low-pass takes away", options=HIGH),
     luvc("band high 0", "SPU scores the distance from the mean token",
          options=HIGH.with_score(cutoff=0.0)),
+    luvc("band high 0.25", "score: largest distance from the low-pass, that is the high-pass",
+         options=HIGH.with_score(cutoff=CUTOFF)),
     _score("cosine", "score: cosine of a token and its low-pass"),
     _score("residual", "score: least distance from the low-pass"),
     _score("share", "score: norm of the low-pass / norm of the token"),
-    _score("high", "score: largest distance from the low-pass, that is the high-pass"),
-    _score("high", "the same with a narrower low-pass", 0.05),
-    Method("score random", "variant", "LUVC's plan, tokens drawn at random, once", plans.luvc(),
-           lambda draws, _: scores.random(draws)),
-    Method("score uniform", "variant", "LUVC's plan, tokens at equal steps", plans.luvc(),
-           lambda *_: scores.uniform()),
+    _score("random", "LUVC's plan, tokens drawn at random, once"),
+    _score("uniform", "LUVC's plan, tokens at equal steps"),
 )  # fmt: skip
 _BASELINES = (
-    Method("random", "baseline", "random tokens before the LLM", plans.before,
-           select=selections.random, drawn=True),
-    _before("uniform", "tokens at equal steps before the LLM", selections.uniform, "baseline"),
-    Method("downsample", "baseline", "the picture made smaller", plans.smaller_grid, resize=True),
-    Method("pool", "baseline", "the token grid averaged down", plans.smaller_grid,
-           reduce=selections.pool),
-    Method("drop all", "baseline", "all visual tokens dropped from a layer on", plans.drop_all,
-           lambda *_: scores.uniform()),
-)  # fmt: skip
+    _named("random", "baseline", "random tokens before the LLM", drawn=True),
+    _named("uniform", "baseline", "tokens at equal steps before the LLM"),
+    _named("downsample", "baseline", "the picture made smaller"),
+    _named("pool", "baseline", "the token grid averaged down"),
+    _named("drop-all", "baseline", "all visual tokens dropped from a layer on"),
+)
 _METHODS = (
-    _before("divprune", "DivPrune", selections.divprune),
-    _before("cls attention", "FasterVLM, CLS attention", selections.cls_attention),
-    _before("visionzip", "VisionZip, attention received", selections.visionzip),
-    _before("hiprune", "HiPrune", selections.hiprune),
-    Method("visiondrop", "method", "VisionDrop", plans.visiondrop, lambda *_: scores.visiondrop(),
-           select=lambda _: selections.visionzip, renumber=True),
-    _inside("pact", "PACT's pruning score, at 1/7 of the layers", [4 / 28], [0.5], scores.pact),
-    _inside("fastv", "FastV, before layer 1", [1 / 16], [0.5], scores.fastv),
-    Method("transprune", "method", "TransPrune's TTV",
-           plans.cascade([7 / 28, 9 / 28, 12 / 28], [0.875, 0.625, 0.125]),
-           lambda *_: scores.transprune(1), renumber=True),
-    Method("dct crop", "method", "Fourier: DCT of the token grid, cropped", plans.smaller_grid,
-           reduce=selections.dct_crop),
-)  # fmt: skip
+    _named("divprune", "method", "DivPrune"),
+    _named("fastervlm", "method", "FasterVLM, CLS attention"),
+    _named("visionzip", "method", "VisionZip, attention received"),
+    _named("hiprune", "method", "HiPrune"),
+    _named("visiondrop", "method", "VisionDrop"),
+    _named("pact", "method", "PACT's pruning score, at 1/7 of the layers"),
+    _named("fastv", "method", "FastV, before layer 1"),
+    _named("k-norm", "method", "ViTCoP's K-norm"),
+    _named("transprune", "method", "TransPrune's TTV"),
+    _named("dct", "method", "Fourier: DCT of the token grid, cropped"),
+)
 METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}
+OLDER = {
+    "drop all": "drop-all",
+    "cls attention": "fastervlm",
+    "dct crop": "dct",
+    "score high": "band high 0.25",
+    "score high 0.05": "band high",
+}
+"""What methods were called before they had the product's names, as committed results call them."""

@@ -16,15 +16,15 @@ LINES = {
     "random": ("#64748b", "-", 1.6),
     "uniform": ("#64748b", "--", 1.3),
     "downsample": ("#ea580c", "-", 1.6),
-    "drop all": ("#94a3b8", ":", 1.3),
+    "drop-all": ("#94a3b8", ":", 1.3),
     "divprune": ("#16a34a", "-", 1.2),
-    "cls attention": ("#dc2626", "-", 1.2),
+    "fastervlm": ("#dc2626", "-", 1.2),
     "hiprune": ("#dc2626", "--", 1.2),
     "visiondrop": ("#db2777", "-", 1.2),
     "pact": ("#ca8a04", "-", 1.2),
     "fastv": ("#ca8a04", "--", 1.2),
     "transprune": ("#0891b2", "-", 1.2),
-    "dct crop": ("#0891b2", "--", 1.2),
+    "dct": ("#0891b2", "--", 1.2),
 }
 """Methods that are drawn: colour, dash, width."""
 

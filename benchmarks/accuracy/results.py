@@ -12,6 +12,7 @@ import numpy as np
 from luvc.tools.eval.intervals import Share, bootstrap_mean, wilson
 
 from ..files import read_json
+from .methods import METHODS, OLDER
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -21,7 +22,8 @@ class Row:
     """A method at a ratio.
 
     Attributes:
-        fields: method, kind, note, ratio, mean, stages, merges, grid, keep, as the study wrote them.
+        fields: method, kind, note, ratio, mean, schedule, as the study wrote them; rows of its first form
+            tell stages, merges, grid and keep in place of the schedule.
         right: bool [seeds, questions].
     """
 
@@ -51,7 +53,7 @@ class Results:
         self.tasks = np.array(data["tasks"])
         bits: dict[tuple, list[np.ndarray]] = {}
         fields: dict[tuple, dict] = {}
-        for row in data["rows"]:
+        for row in map(_renamed, data["rows"]):
             key = row["method"], row["ratio"]
             if "right" in row:
                 bits.setdefault(key, []).append(unpack(row["right"], len(self.tasks)))
@@ -68,6 +70,11 @@ class Results:
     def ratios(self) -> list[float]:
         """Those that were measured, without 1."""
         return sorted({ratio for _, ratio in self.rows} - {1.0})
+
+    @property
+    def planned(self) -> bool:
+        """Whether the product planned and ran it all; older figures come from functions of our own."""
+        return all("schedule" in row.fields for row in self.rows.values())
 
     @property
     def full(self) -> Row:
@@ -89,6 +96,14 @@ class Results:
         """Exact match of `row` minus that of `other`, paired by question."""
         mask = self.where(task)
         return bootstrap_mean(row.right[:, mask].mean(0) - other.right[:, mask].mean(0))
+
+
+def _renamed(row: dict) -> dict:
+    """A row whose method had another name when it was written."""
+    if row["method"] not in OLDER:
+        return row
+    method = METHODS[OLDER[row["method"]]]
+    return row | {"method": method.name, "note": method.note}
 
 
 def unpack(bits: str, count: int) -> np.ndarray:

@@ -10,16 +10,22 @@ import torch
 import typer
 
 from luvc.engines.bundle.folder import sha256
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.weights import load_model, weight_files
+from luvc.exporter.config import parse_size
 
 from ..files import read_json
 from . import questions
 from .study import Study
 
 # options that the commands share
-Model = Annotated[Path, typer.Argument(help="Checkpoint directory.")]
+Model = Annotated[str, typer.Argument(help="Checkpoint directory, hub id or ID@REVISION.")]
 Device = Annotated[str, typer.Option(help="cuda or cpu; chosen by what is there.")]
 Batch = Annotated[int | None, typer.Option(help="Questions at a time.")]
 Workers = Annotated[int, typer.Option(help="Processes that draw pictures.")]
+ImageSize = Annotated[
+    str | None, typer.Option(help="HxW that pictures are shown in; default as luvc-export's.")
+]
 Output = Annotated[Path, typer.Option(help="Folder for the JSON files.")]
 
 
@@ -30,44 +36,52 @@ def stopwatch() -> Callable[[str], None]:
 
 
 def load(
-    model: Path, split: str, limit: int, device: str, batch: int | None, workers: int
+    model: str,
+    split: str,
+    limit: int,
+    device: str = "auto",
+    batch: int | None = None,
+    workers: int = 0,
+    image_size: str | None = None,
 ) -> tuple[Study, dict]:
     """The study of a split and its header; pictures are drawn before the GPU is first used.
 
     Args:
-        model: checkpoint directory.
+        model: checkpoint directory, hub id or ID@REVISION.
         split: of PocketVQA.
         limit: questions.
         device: "cuda", "cpu" or "auto".
         batch: questions at a time; None: what a cache holds.
         workers: processes that draw pictures.
+        image_size: as HxW; None: the family's smallest usual one.
+
+    Raises:
+        LuvcError: no checkpoint of a supported family, or a size that it cannot have.
     """
-    from transformers import AutoModelForImageTextToText
-
-    from ..training.checkpoint import load_tokenizer
-
-    groups = questions.load(split, limit, load_tokenizer(model), workers)
+    family = Family.load(model)
+    items = questions.load(split, limit, workers)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = batch or (32 if device == "cpu" else 400)
     torch.backends.cudnn.allow_tf32 = False
-    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
-    study = Study(loaded, groups, torch.device(device), batch)
-    return study, _header(model, study, split)
+    size = parse_size(image_size) if image_size else None
+    study = Study(load_model(family), family, items, device, batch, size)
+    return study, _header(study, split)
 
 
-def _header(model: Path, study: Study, split: str) -> dict:
+def _header(study: Study, split: str) -> dict:
     """On what, of which checkpoint, and the task of every question, in order."""
     import transformers
 
-    device = study.device
+    device, family = study.runner.device, study.family
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
     return {
         "device": name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "checkpoint": sha256(model / "model.safetensors"),
-        "trained": read_json(model / "results.json"),
+        "checkpoint": " ".join(sha256(file) for file in weight_files(family)),
+        "trained": read_json(family.folder / "results.json"),
+        "image_size": study.image_size,
         "visual_tokens": study.span,
         "split": split,
         "tasks": study.tasks.tolist(),

@@ -5,45 +5,44 @@ least squares); the mean slope gets an interval over the questions. Without posi
 zero; attention scores are biased by causality and by distance.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
-
 import numpy as np
-import torch
 
-from .draws import Draws
-from .language import LayerInput
+from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule, ScoreSpec
+
 from .methods import CUTOFF, METHODS
-from .plans import Plan
+from .plans import Budget
 from .results import bootstrap_mean
-from .scores import energies, last_attention, visual_attention
-from .study import CONTROL, Study
+from .study import Study
 
-SCORES: dict[str, Callable[[LayerInput], torch.Tensor]] = {
-    "SPU, cutoff 1": partial(energies, rho=1.0),
-    f"SPU, cutoff {CUTOFF:g}": partial(energies, rho=CUTOFF),
-    "attention from the last token": last_attention,
-    "attention from visual tokens": visual_attention,
+SCORES = {
+    "SPU, cutoff 1": ENERGY,
+    f"SPU, cutoff {CUTOFF:g}": ENERGY.having(cutoff=CUTOFF),
+    "attention from the last token": ScoreSpec(name="fastv"),
+    "attention from visual tokens": ScoreSpec(name="visual-attention"),
 }
 
 
-@torch.inference_mode()
 def scored(study: Study) -> dict[str, np.ndarray]:
-    """Scores of all questions about one picture, float32 [L, questions, V], each with a mean of 1."""
-    L = study.problems[1].decoder.layers
-    found: dict[str, list[list[np.ndarray]]] = {name: [[] for _ in range(L)] for name in SCORES}
+    """Scores of all questions about one picture, float32 [L, questions, V], each with a mean of 1.
 
-    def watch(entering: LayerInput) -> None:
-        for name, score in SCORES.items():
-            values = score(entering).double()
-            values = (values / values.mean(1, keepdim=True)).float().cpu().numpy()
-            found[name][entering.number].append(values)
-
-    for number, part in enumerate(study.parts):
-        if part.pictures == 1:
-            entering = study.start(CONTROL, Plan(study.span), number, Draws(0, part.numbers))
-            study.decoder.run(entering, {}, watch=watch)
-    return {name: np.stack([np.concatenate(v) for v in layers]) for name, layers in found.items()}
+    A stage that keeps every token stands before each layer, so the graph tells its scores and goes on as
+    the unmodified model.
+    """
+    problem = study.problems[1]
+    V = problem.visual_tokens(())
+    everywhere = tuple(Prune(layer=layer, keep=V) for layer in range(problem.decoder.layers))
+    found = {}
+    for name, score in SCORES.items():
+        layout = study.layout(1, Schedule(language=everywhere, score=score))
+        told = []
+        for number, part in enumerate(study.parts):
+            if len(part[0].pictures) == 1:
+                caches = study.runner.new_caches(layout, len(part))
+                stages = study.runner.prefill(layout, study.feed(number, layout), caches).stages
+                told.append(np.stack([stages[layer].energies for layer in sorted(stages)]))
+        values = np.concatenate(told, 1).astype(np.float64)
+        found[name] = (values / values.mean(2, keepdims=True)).astype(np.float32)
+    return found
 
 
 def slope(values: np.ndarray) -> dict[str, float | bool]:
@@ -68,15 +67,8 @@ def measure(study: Study) -> dict:
     """What benchmarks/results/spectrum.json holds: mean curves, rounded, and their slopes."""
     found = scored(study)
     return {
-        "questions": sum(len(p.numbers) for p in study.parts if p.pictures == 1),
-        "stages": [layer for layer, _ in _default_stages(study)],
+        "questions": sum(len(part) for part in study.parts if len(part[0].pictures) == 1),
+        "stages": METHODS["luvc"].schedule(Budget(study.problems[1], 2.0)).scored,
         "curves": {name: np.round(v.mean(1), 5).tolist() for name, v in found.items()},
         "slopes": {name: [slope(layer) for layer in v] for name, v in found.items()},
     }
-
-
-def _default_stages(study: Study) -> Sequence[tuple[int, int]]:
-    from .plans import Budget
-
-    stages = METHODS["luvc"].plan(Budget(study.problems[1], 2.0)).stages
-    return [(layer, keep) for layer, keep in stages if keep]

@@ -2,128 +2,170 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
+from luvc.engines.backends.base import PrefillFeed
+from luvc.engines.bundle.layout import Layout
+from luvc.engines.bundle.schedule import ENERGY, Schedule
 from luvc.errors import LuvcError
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.layouts import image_geometry, layout_of, problem_of
 
-from .draws import Draws
-from .language import After, Decoder, LayerInput, Rule
+from .answers import AnswerRunner
 from .methods import SEEDS, Method
-from .plans import Budget, Plan, token_problem
-from .questions import Group
-from .selections import values_of
-from .vision import Seen, Tower, normalise, resize
+from .plans import Budget, TokenProblem, unmodified
+from .questions import Item, Prompts
 
 RATIOS = (1.3, 1.5, 2.0, 3.0, 4.0)
-CONTROL = Method("ratio 1", "full", "the unmodified model", lambda b: Plan(b.tokens))
+CONTROL = Method("ratio 1", "full", "the unmodified model", unmodified)
 
 
 class Study:
-    """A checkpoint and a split's questions on a device.
+    """A checkpoint and a split's questions on a device, run through the product's graphs in float32.
 
     Args:
-        model: InternVLForConditionalGeneration.
-        groups: of `questions.load`.
+        model: of the family, from Hugging Face; it is converted in place.
+        family: of its checkpoint.
+        items: of `questions.load`.
         device: where to run.
         batch: questions at a time.
+        size: (height, width) that the pictures are shown in; None: the family's smallest usual one.
+
+    Raises:
+        LuvcError: the family's processor cannot give this size.
     """
 
-    def __init__(self, model, groups: Sequence[Group], device: torch.device, batch: int = 400):
-        self.model = model.to(device).float().eval()
-        self.device = device
-        self.batch = batch
-        self.tower, self.decoder = Tower(self.model), Decoder(self.model)
-        self.problems = {g.pictures: token_problem(model.config, g.pictures) for g in groups}
-        problem = next(iter(self.problems.values()))
-        self.span = problem.visual_tokens(()) // problem.images
-        self.parts = [
-            group.part(start, start + batch, device)
-            for group in groups
-            for start in range(0, len(group.numbers), batch)
-        ]
-        self.count = sum(len(part.numbers) for part in self.parts)
-        self._looked: dict[int, Seen] = {}
-        self._towered: dict[tuple, torch.Tensor] = {}
+    def __init__(
+        self,
+        model: Any,
+        family: Family,
+        items: Sequence[Item],
+        device: str | torch.device = "cpu",
+        batch: int = 400,
+        size: tuple[int, int] | None = None,
+    ):
+        self.family, self.count = family, len(items)
+        generation = getattr(model, "generation_config", None)
+        self.prompts = Prompts(family, getattr(generation, "eos_token_id", None))
+        self._tasks = {item.number: item.task for item in items}
+        self._geometries, self.problems = {}, {}
+        self.parts: list[tuple[Item, ...]] = []
+        for P in sorted({len(item.pictures) for item in items}):
+            of_count = [item for item in items if len(item.pictures) == P]
+            self._geometries[P] = found = image_geometry(family, size, P)
+            self.problems[P] = TokenProblem.of(problem_of(family, found, 0))
+            starts = range(0, len(of_count), batch)
+            self.parts += [tuple(of_count[start : start + batch]) for start in starts]
+        self.answers = [self.prompts.answers(part) for part in self.parts]
+        self._ids: dict[tuple, list[list[int]]] = {}
+        self._pixels: dict[tuple, np.ndarray] = {}
+        self._embeds: dict[tuple, np.ndarray] = {}
+        self.runner = AnswerRunner(model, family, self._longest(), device)
 
     @property
     def tasks(self) -> np.ndarray:
         """The task of every question, in order, str [questions]."""
-        found = {n: t for part in self.parts for n, t in zip(part.numbers, part.tasks, strict=True)}
-        return np.array([found[number] for number in range(self.count)])
+        return np.array([self._tasks[number] for number in range(self.count)])
 
-    @torch.inference_mode()
-    def right(self, method: Method, ratio: float, seed: int = 0) -> np.ndarray:
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) that the pictures are shown in."""
+        return next(iter(self._geometries.values())).size
+
+    @property
+    def span(self) -> int:
+        """Visual tokens of a picture at ratio 1."""
+        problem = next(iter(self.problems.values()))
+        return problem.visual_tokens(()) // problem.images
+
+    def schedules(self, method: Method, ratio: float, seed: int = 0) -> dict[int, Schedule]:
+        """What a method does with prompts about each number of pictures.
+
+        Raises:
+            LuvcError: the method has no schedule at this ratio.
+        """
+        return {
+            P: method.schedule(Budget(problem, ratio), seed) for P, problem in self.problems.items()
+        }
+
+    def right(self, schedules: dict[int, Schedule]) -> np.ndarray:
         """Whether each question of the split is answered exactly, bool [questions].
 
         Raises:
-            LuvcError: the method has no plan at this ratio.
+            LuvcError: a schedule that the family cannot run.
         """
-        plans = {P: method.plan(Budget(problem, ratio)) for P, problem in self.problems.items()}
+        layouts = {P: self.layout(P, schedule) for P, schedule in schedules.items()}
         right = np.zeros(self.count, bool)
         for number, part in enumerate(self.parts):
-            draws = Draws(seed, part.numbers)
-            entering = self.start(method, plans[part.pictures], number, draws)
-            right[list(part.numbers)] = self._finish(
-                method, plans[part.pictures], part, entering, draws
-            )
+            layout, answers = layouts[len(part[0].pictures)], self.answers[number]
+            places = 1 + max(map(len, answers))
+            logits = self.runner.logits(layout, self.feed(number, layout), places)
+            best = logits.argmax(-1).numpy(force=True)
+            right[[item.number for item in part]] = self.prompts.right(best, answers)
         return right
 
-    def start(self, method: Method, plan: Plan, number: int, draws: Draws) -> LayerInput:
-        """The sequence of a part before layer 0 under a plan."""
-        part = self.parts[number]
-        B, P = part.pixels.shape[:2]
-        places = None
-        if plan.keep is not None and method.select is not None:
-            seen = self.look(number)
-            kept = method.select(draws)(seen, plan.keep)
-            tokens = values_of(seen, kept)
-            places = None if method.renumber else kept.ordinals.unflatten(0, (B, P))
-        elif plan.grid is not None and method.reduce is not None:
-            tokens = method.reduce(self.look(number), plan.grid.h, plan.grid.w)
-        elif plan.merges or (plan.grid is not None and method.resize):
-            tokens = self._tower(number, plan, method.match)
-        else:
-            tokens = self.look(number).tokens
-        return self.decoder.start(part, tokens.unflatten(0, (B, P)), places, self.span)
+    def layout(self, pictures: int, schedule: Schedule) -> Layout:
+        """The layout of prompts about so many pictures under a schedule.
 
-    def look(self, number: int) -> Seen:
-        """Visual tokens and attention of a part at ratio 1, computed once."""
-        if number not in self._looked:
-            self._looked[number] = self.tower.look(self._pixels(number))
-        return self._looked[number]
+        Raises:
+            LuvcError: the family cannot run it.
+        """
+        if schedule.match and self.family.adapter.follows:
+            kind = self.family.config.model_type
+            raise LuvcError(f"{kind} ties positions to the grid, so OIM cannot match there")
+        geometry, problem = self._geometries[pictures], self.problems[pictures]
+        return layout_of(self.family, geometry, problem, schedule)
 
-    def _pixels(self, number: int) -> torch.Tensor:
-        pixels = torch.from_numpy(self.parts[number].pixels).to(self.device)
-        return normalise(pixels.flatten(0, 1))
+    def feed(self, number: int, layout: Layout) -> PrefillFeed:
+        """Prompts and right answers of a part, and what the tower makes of its pictures."""
+        ids, embeds = self.ids(number, layout), self.embeds(number, layout)
+        return self.runner.feed(layout, ids, self.answers[number], embeds)
 
-    def _tower(self, number: int, plan: Plan, match: bool) -> torch.Tensor:
-        """Tokens of a tower run with merges or smaller pictures; `forget` empties the store."""
-        key = (number, plan.merges, plan.grid, match)
-        if key not in self._towered:
-            pixels = self._pixels(number)
-            if plan.grid is not None:
-                pixels = resize(pixels, plan.grid, self.tower.patch * self.tower.block.h)
-            self._towered[key] = self.tower.run(pixels, plan.merges, match)[0]
-        return self._towered[key]
+    def ids(self, number: int, layout: Layout) -> list[list[int]]:
+        """Prompts of a part, made once for layouts with as many tokens a picture."""
+        key = (number, layout.expansion)
+        if key not in self._ids:
+            self._ids[key] = self.prompts.ids(layout, self.parts[number])
+        return self._ids[key]
+
+    def pixels(self, number: int, layout: Layout) -> np.ndarray:
+        """Pixels of a part's pictures, made once for layouts that show the tower as much."""
+        key = (number, layout.image_size, layout.pixel_shape, str(layout.processor_options))
+        if key not in self._pixels:
+            self._pixels[key] = self.prompts.pixels(layout, self.parts[number])
+        return self._pixels[key]
+
+    def embeds(self, number: int, layout: Layout) -> np.ndarray:
+        """Visual embeddings [B, V, D] of a part, made once for schedules with the same tower."""
+        key = (number, in_tower(layout.schedule))
+        if key not in self._embeds:
+            pixels, batch = self.pixels(number, layout), len(self.parts[number])
+            self._embeds[key] = self.runner.embeds(layout, pixels, batch)
+        return self._embeds[key]
 
     def forget(self) -> None:
-        """Let go of the tower runs of a ratio."""
-        self._towered.clear()
+        """Let go of the graphs and tower runs of a ratio; those of ratio 1 are kept."""
+        self.runner.forget()
+        plain = in_tower(Schedule())
+        self._embeds = {key: value for key, value in self._embeds.items() if key[1] == plain}
 
-    def _finish(
-        self, method: Method, plan: Plan, part: Group, entering: LayerInput, draws: Draws
-    ) -> np.ndarray:
-        rules: dict[int, tuple[Rule, int]] = {}
-        after: After | None = None
-        if plan.stages:
-            assert method.rule is not None, f"{method.name} prunes without a rule"
-            made = method.rule(draws, part.pictures)
-            rule, after = made if isinstance(made, tuple) else (made, None)
-            rules = {layer: (rule, keep) for layer, keep in plan.stages}
-        hidden = self.decoder.run(entering, rules, method.renumber, after)
-        return self.decoder.right(hidden, part).cpu().numpy()
+    def _longest(self) -> int:
+        """Text tokens of the longest prompt and answer."""
+        longest = 0
+        for number, part in enumerate(self.parts):
+            layout = self.layout(len(part[0].pictures), Schedule())
+            both = zip(self.ids(number, layout), self.answers[number], strict=True)
+            longest = max(longest, *(len(p) + len(a) - layout.visual_tokens for p, a in both))
+        return longest
+
+
+def in_tower(schedule: Schedule) -> Schedule:
+    """The schedule without what is the language model's, so that equal ones have equal towers."""
+    language = {"ratio": 1.0, "language": (), "score": ENERGY, "scope": "prompt"}
+    return schedule.model_copy(update=language)
 
 
 Once = Callable[[str, Callable[[], dict]], dict]
@@ -145,21 +187,18 @@ def rows(
 def entry(study: Study, method: Method, ratio: float, seed: int) -> dict:
     """One line of the result; `right` holds a bit a question, in order, as hexadecimal."""
     try:
-        right = study.right(method, ratio, seed)
+        schedules = study.schedules(method, ratio, seed)
+        right = study.right(schedules)
     except LuvcError as error:
         return {"method": method.name, "ratio": ratio, "seed": seed, "why": str(error)}
-    plans = {P: method.plan(Budget(problem, ratio)) for P, problem in study.problems.items()}
-    one = plans[min(plans)]
+    means = {str(P): study.problems[P].mean(schedule) for P, schedule in schedules.items()}
     return {
         "method": method.name,
         "kind": method.kind,
         "note": method.note,
         "ratio": ratio,
         "seed": seed,
-        "mean": {str(P): plan.mean for P, plan in plans.items()},
-        "stages": one.stages,
-        "merges": [merge.model_dump() for merge in one.merges],
-        "grid": [one.grid.h, one.grid.w] if one.grid else None,
-        "keep": one.keep,
+        "mean": means,
+        "schedule": schedules[min(schedules)].model_dump(mode="json"),
         "right": np.packbits(right).tobytes().hex(),
     }

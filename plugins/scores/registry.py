@@ -1,7 +1,7 @@
 """All scores by their names; a new one is its file and one line here."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .base import Score
 from .fastv import FastV
@@ -38,6 +38,20 @@ SCORES: dict[str, type[Score]] = {
         TransPrune,
     )
 }
+
+S = TypeVar("S", bound=type[Score])
+
+
+def add(score: S) -> S:
+    """Make a score of one's own known in this process, such as one that is still being tried.
+
+    Raises:
+        ValueError: another score has its name.
+    """
+    if score.name in SCORES:
+        raise ValueError(f"there is a score called {score.name!r} already")
+    SCORES[score.name] = score
+    return score
 
 
 def make(name: str, options: Mapping[str, Any]) -> Score:

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.accuracy import choose, report, spectrum
 from benchmarks.accuracy.methods import METHODS, MOVES, flat
-from benchmarks.accuracy.results import RESULTS
+from benchmarks.accuracy.results import RESULTS, Results
 from benchmarks.accuracy.study import CONTROL
 from benchmarks.files import write_json
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER
@@ -109,6 +109,12 @@ def test_without_results_the_page_holds_no_figure(tmp_path):
 def test_the_committed_page_is_that_of_the_results(tmp_path):
     committed = (report.DOCS / "accuracy.md").read_text()
     assert report.write(docs=tmp_path) == committed, "run: python -m benchmarks.accuracy.report"
+
+
+def test_committed_rows_are_of_todays_methods():
+    results = Results.read("test")
+    assert results is not None and "drop-all" in {name for name, _ in results.rows}
+    assert {name for name, _ in results.rows} <= {*METHODS, CONTROL.name}
 
 
 def test_slopes_of_known_curves():
