@@ -130,9 +130,9 @@ def _score(name: str, note: str) -> Method:
     return luvc(f"score {name}", note, options=replace(DEFAULTS, score=ScoreSpec(name=name)))
 
 
-def _named(name: str, kind: str, note: str, drawn: bool = False) -> Method:
-    """A method of the product."""
-    return Method(name, kind, note, plans.named(name, drawn), drawn, product=True)
+def _named(name: str, kind: str, note: str, drawn: bool = False, **options: Any) -> Method:
+    """A method of the product, with other options of the solver."""
+    return Method(name, kind, note, plans.named(name, drawn, **options), drawn, product=True)
 
 
 _LUVC = (
@@ -173,7 +173,13 @@ _METHODS = (
     _named("pact", "method", "PACT's pruning score, at 1/7 of the layers"),
     _named("fastv", "method", "FastV, before layer 1"),
     _named("k-norm", "method", "ViTCoP's K-norm"),
-    _named("transprune", "method", "TransPrune's TTV"),
+    _named("transprune", "method", "TransPrune's TTV", stages=(0.25, 0.375, 0.5)),
+    _named("vtc-cls", "method", "VTC-CLS, CLS attention of half of the layers"),
+    _named("fopru", "method", "FoPru, attention given or received"),
+    _named("vflowopt", "method", "VFlowOpt, attention from what receives most"),
+    _named("todre", "method", "ToDRE, k-centre"),
+    _named("mmtok", "method", "MMTok's vision half"),
+    _named("ivc", "method", "IVC-Prune's constant places, then the energy"),
     _named("dct", "method", "Fourier: DCT of the token grid, cropped"),
 )
 METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}

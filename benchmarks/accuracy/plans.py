@@ -74,12 +74,18 @@ def solved(options: SolverOptions) -> Plan:
     return lambda budget, _: solve(budget.problem, budget.ratio, options)
 
 
-def named(name: str, drawn: bool = False) -> Plan:
-    """A method of the product by its name, with its score's seed where that is drawn."""
+def named(name: str, drawn: bool = False, **options: Any) -> Plan:
+    """A method of the product by its name.
+
+    Args:
+        name: of the method.
+        drawn: its score has a seed.
+        options: of the solver, in place of the method's own.
+    """
 
     def plan(budget: Budget, seed: int) -> Schedule:
-        options = asked(name, {"seed": seed} if drawn else {})
-        return solve(budget.problem, budget.ratio, options)
+        own = asked(name, options | ({"seed": seed} if drawn else {}))
+        return solve(budget.problem, budget.ratio, own)
 
     return plan
 

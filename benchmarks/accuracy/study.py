@@ -11,10 +11,11 @@ from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.bundle.layout import Layout
 from luvc.engines.bundle.schedule import ENERGY, Schedule
 from luvc.errors import LuvcError
+from luvc.exporter.check.teacher_forcing import AnswerRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts import image_geometry, layout_of, problem_of
+from luvc.exporter.planning.methods import measured_score
 
-from .answers import AnswerRunner
 from .methods import SEEDS, Method
 from .plans import Budget, TokenProblem, unmodified
 from .questions import Item, Prompts
@@ -164,6 +165,8 @@ class Study:
 
 def in_tower(schedule: Schedule) -> Schedule:
     """The schedule without what is the language model's, so that equal ones have equal towers."""
+    if measured_score(schedule) is not None:
+        return schedule
     language = {"ratio": 1.0, "language": (), "score": ENERGY, "scope": "prompt"}
     return schedule.model_copy(update=language)
 

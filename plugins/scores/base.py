@@ -104,6 +104,10 @@ class Measured:
     tokens: Tensor | None = None
 
 
+def _absent(*_: object) -> Any:
+    raise RuntimeError("a score asks for something that was not given")
+
+
 @dataclass(frozen=True)
 class Seen:
     """The sequence before a language layer, as a score sees it.
@@ -128,9 +132,9 @@ class Seen:
     visual_index: Tensor
     last: Tensor
     groups: int
-    heads: Callable[[bool], Heads]
-    turned: Callable[[], tuple[Tensor, Tensor]]
-    behind: Callable[[], tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]
+    heads: Callable[[bool], Heads] = _absent
+    turned: Callable[[], tuple[Tensor, Tensor]] = _absent
+    behind: Callable[[], tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]] = _absent
     layer: int = 0
     measured: Tensor | None = None
     tables: Mapping[str, Tensor] = field(default_factory=dict)

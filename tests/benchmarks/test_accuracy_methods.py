@@ -16,7 +16,7 @@ from luvc.plugins.scores.registry import SCORES, add
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
 
 B, S, V, D, H = 2, 24, 15, 6, 3
-NO_PLAN = {("transprune", 3.0), ("transprune", 4.0), ("keeps linear", 4.0)}
+NO_PLAN = {("transprune", 4.0), ("keeps linear", 4.0)}
 
 
 @pytest.fixture(scope="module")

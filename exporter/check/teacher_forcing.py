@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luvc.engines.backends.base import PrefillFeed
-from luvc.engines.bundle.layout import Layout
-from luvc.engines.decoding import prompt_feed
-from luvc.exporter.check.torch_runner import TorchRunner
-from luvc.exporter.language.graphs import PrefillGraph
-from luvc.exporter.language.spu import Tokens
-from luvc.exporter.vision.graph import VisionGraph
-from luvc.plugins.tokens.reference import take_rows
+from ...engines.backends.base import PrefillFeed
+from ...engines.bundle.layout import Layout
+from ...engines.decoding import prompt_feed
+from ...plugins.tokens.reference import take_rows
+from ..language.graphs import PrefillGraph
+from ..language.spu import Tokens
+from ..vision.graph import VisionGraph
+from .torch_runner import TorchRunner
 
 
 class AnswerGraph(PrefillGraph):
