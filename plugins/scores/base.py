@@ -95,7 +95,8 @@ class Measured:
 
     Attributes:
         scores: float32 [N, n].
-        tokens: [N, n, D] in place of the visual tokens; None leaves them as they are.
+        tokens: [N, n, D] in place of the visual tokens, where the first stage is before the first layer;
+            None leaves them as they are.
     """
 
     scores: Tensor

@@ -130,7 +130,8 @@ class VisionZip(TowerScore):
     """Dominant tokens by attention, the rest merged into evenly spaced ones.
 
     In the layer before the last. Attention received is VisionZip's form for towers whose CLS token is not
-    used. A merged token is itself plus the mean of those whose keys are nearest to its own.
+    used. A merged token is itself plus the mean of those whose keys are nearest to its own; nothing is
+    merged where the first stage is not before the first layer.
 
     Attributes:
         merged: share of the tokens kept that are merged ones, one at least.
@@ -147,7 +148,7 @@ class VisionZip(TowerScore):
         return (max(0, depth - 2),)
 
     def measure(self, tower: Tower, keep: int) -> Measured:
-        """1 for what stays, and the merged values."""
+        """Above 1 for what stays, and the merged values."""
         return Measured(
             *merge_rest(tower.received(0), tower.keys(0), tower.tokens, keep, self.merged)
         )
@@ -192,14 +193,15 @@ def merge_rest(
     of its own. Of VisionZip and VisionDrop.
 
     Args:
-        scores: [G, n].
+        scores: [G, n], above 0.
         keys: [G, n, d].
         values: [G, n, D].
         keep: tokens to leave.
         share: of them that are targets, at least one.
 
     Returns:
-        float32 [G, n], 1 for what stays, and the values [G, n, D] with the targets' new ones.
+        float32 [G, n], above 1 for what stays and below for the rest, by the scores in either, and the
+        values [G, n, D] with the targets' new ones.
     """
     n = scores.shape[1]
     targets = min(max(1, round(keep * share)), keep)
@@ -217,4 +219,5 @@ def merge_rest(
     count = joins.sum(1).clamp(min=1)[..., None]
     added = joins.transpose(1, 2) @ values.float() / count
     index = target[..., None].expand(-1, -1, values.shape[2])
-    return stays, values.scatter(1, index, values.gather(1, index) + added.to(values.dtype))
+    graded = stays + scores / (2 * scores.amax(1, keepdim=True))  # a later stage ranks them again
+    return graded, values.scatter(1, index, values.gather(1, index) + added.to(values.dtype))

@@ -39,7 +39,7 @@ class VisionDrop(Score):
         )
 
     def __call__(self, seen: Seen, keep: int) -> Tensor:
-        """1 for what stays, [G, n]."""
+        """Above 1 for what stays, [G, n]."""
         if seen.layer == 0:
             assert seen.measured is not None
             return seen.runs(seen.measured)
