@@ -188,12 +188,15 @@ class Score(ABC):
         about: one line for people: what is kept.
         source: where the rule is from, with the licence of its authors' code.
         reads: of HEADS, QUESTION, TOWER.
+        chained: one choice hangs on another (neighbours of the best, what merges, one token after the
+            other), so that a near tie changes more than the last token kept.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     source: ClassVar[str]
     reads: ClassVar[frozenset[str]] = frozenset()
+    chained: ClassVar[bool] = False
 
     def tables(self, length: int, keep: int) -> dict[str, Tensor]:
         """Constants of a stage: of runs of `length` tokens, `keep` of which stay."""

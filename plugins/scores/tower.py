@@ -97,22 +97,25 @@ class FoPru(TowerScore):
 class HiPrune(TowerScore):
     """Anchors of a middle layer with their four neighbours, registers of the last layer.
 
-    The middle layer is at 9/24 of the depth, as in CLIP. Anchors are the round(keep * alpha / 5) best of the
+    The middle layer is CLIP's 9th of 24; Qwen2.5-VL's is the 16th of 32, a part of 0.5. Anchors are the round(keep * alpha / 5) best of the
     middle layer; their neighbours wrap at row ends; the rest goes by the last layer.
 
     Attributes:
         alpha: share of the tokens kept that are anchors and their neighbours.
+        middle: the middle layer, counted from 1, as a part of the depth.
     """
 
     name = "hiprune"
     about = "attention received in a middle and in the last layer of the tower"
     source = "HiPrune, arXiv 2508.00553, code under MIT"
+    chained = True
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    middle: Annotated[float, Field(gt=0, le=1)] = 9 / 24
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The middle one and the last."""
-        return max(0, round(depth * 9 / 24) - 1), depth - 1
+        return max(0, round(depth * self.middle) - 1), depth - 1
 
     def measure(self, tower: Tower, keep: int) -> Measured:
         """The last layer's attention; that of anchors and neighbours is above all others'."""
@@ -140,6 +143,7 @@ class VisionZip(TowerScore):
     name = "visionzip"
     about = "attention received in the tower; the rest is merged"
     source = "VisionZip, arXiv 2412.04467, code under Apache-2.0"
+    chained = True
 
     merged: Annotated[float, Field(gt=0, lt=1)] = 0.125
 

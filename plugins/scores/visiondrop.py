@@ -25,6 +25,7 @@ class VisionDrop(Score):
     about = "attention among visual tokens; the rest is merged"
     source = "VisionDrop, arXiv 2506.22283"
     reads = frozenset({TOWER, HEADS})
+    chained = True
 
     merged: Annotated[float, Field(gt=0, lt=1)] = 1 / 7
 

@@ -141,10 +141,10 @@ MEASURED: dict[str, Callable[..., Array]] = {
 
 
 # ---- choices of the tower: the places kept, and the tokens with what was merged into them
-def hiprune(t: VisionTower, keep: int, alpha=0.1) -> list[set[int]]:
-    middle, deep = t.received(round(9 / 24 * DEPTH) - 1), t.received(DEPTH - 1)
+def hiprune(t: VisionTower, keep: int, alpha=0.1, middle=9 / 24) -> list[set[int]]:
+    middles, deep = t.received(round(middle * DEPTH) - 1), t.received(DEPTH - 1)
     found, last = [], deep.shape[1] - 1
-    for mid, end in zip(middle, deep, strict=True):
+    for mid, end in zip(middles, deep, strict=True):
         held: set[int] = set()
         for anchor in np.argsort(-mid, kind="stable")[: round(keep * alpha / 5)].tolist():
             around = (0, -1, 1, -COLUMNS, COLUMNS)

@@ -24,7 +24,7 @@ OPTIONS = {
     "spectrum": [{}, {"cutoff": 0.5, "signal": "raw"}, {"cutoff": 0.25, "band": "high"}],
     "vtc-cls": [{}, {"start": 0.0}, {"start": 0.9}],
     "vflowopt": [{}, {"threshold": 0.97}],
-    "hiprune": [{}, {"alpha": 0.5}, {"alpha": 1.0}],
+    "hiprune": [{}, {"alpha": 0.5}, {"alpha": 1.0, "middle": 0.8}],
     "visionzip": [{}, {"merged": 0.4}, {"merged": 0.9}],
     "visiondrop": [{}, {"merged": 0.4}],
 }
@@ -195,6 +195,7 @@ REFUSED = [
     ("random", "seed", (-1, 1 << 31, 0.5)),
     ("vtc-cls", "start", (-0.1, 1.0)),
     ("hiprune", "alpha", (-0.1, 1.1)),
+    ("hiprune", "middle", (0.0, 1.1)),
     ("visionzip", "merged", (0.0, 1.0)),
     ("vflowopt", "threshold", (-0.1, 100.5)),
     ("visiondrop", "merged", (0.0, 1.0)),
