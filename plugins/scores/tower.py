@@ -97,8 +97,9 @@ class FoPru(TowerScore):
 class HiPrune(TowerScore):
     """Anchors of a middle layer with their four neighbours, registers of the last layer.
 
-    The middle layer is CLIP's 9th of 24; Qwen2.5-VL's is the 16th of 32, a part of 0.5. Anchors are the round(keep * alpha / 5) best of the
-    middle layer; their neighbours wrap at row ends; the rest goes by the last layer.
+    The middle layer is CLIP's 9th of 24; Qwen2.5-VL's is the 16th of 32, a part of 0.5. Anchors are the
+    round(keep * alpha / 5) best of the middle layer; their neighbours wrap at row ends; the rest goes by
+    the last layer.
 
     Attributes:
         alpha: share of the tokens kept that are anchors and their neighbours.

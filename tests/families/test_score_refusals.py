@@ -162,7 +162,7 @@ def test_nothing_is_refused_where_nothing_is_chosen(gallery, tmp_path):
 # ---- measured time, and schedules of one's own
 @pytest.mark.parametrize("method", LOOKING)
 def test_probes_have_no_such_layers(gallery, method):
-    with pytest.raises(LuvcError, match="lack the attention .* use --ratio-of flops"):
+    with pytest.raises(LuvcError, match=r"lack the attention .* use --ratio-of flops"):
         planned(gallery, "qwen2_5_vl", method=method, ratio_of="latency")
     assert planned(gallery, "internvl", method=method, ratio_of="latency")
 
