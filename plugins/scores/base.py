@@ -117,6 +117,7 @@ class Seen:
         layer: its index.
         measured: what `Score.measure` found in the tower, float32 [B, V]; None where it measures nothing.
         tables: what `Score.tables` made.
+        found: what a score finds beside its scores and takes up again in `Score.values`: traced once.
     """
 
     hidden: Tensor
@@ -128,6 +129,7 @@ class Seen:
     layer: int = 0
     measured: Tensor | None = None
     tables: Mapping[str, Tensor] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
 
     def runs(self, x: Tensor) -> Tensor:
         """One entry for each visual token, [B, V, ...] -> [G, n, ...]."""

@@ -88,8 +88,8 @@ class FoPru(TowerScore):
         """Mean over queries or over keys of the patches' attention to each other."""
         weights = tower.heads[0].weights()[:, tower.prefix :, tower.prefix :]
         received, given = weights.mean(1), weights.mean(2)
-        wider = received.var(1, correction=0) >= given.var(1, correction=0)
-        chosen = torch.where(wider[:, None], received, given)
+        wider = _variance(received) >= _variance(given)
+        chosen = torch.where(wider, received, given)
         return Measured(tower.cells(chosen[..., None])[..., 0])
 
 
@@ -187,6 +187,11 @@ class VFlowOpt(TowerScore):
         votes = (received > self.threshold * received.mean(1, keepdim=True)).float()
         importance = (votes[:, None] @ weights)[:, 0] / votes.sum(1, keepdim=True).clamp(min=1)
         return Measured(tower.cells(importance[..., None])[..., 0])
+
+
+def _variance(x: Tensor) -> Tensor:
+    """[N, n] -> [N, 1]; torch's own would be decomposed."""
+    return (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
 
 
 def merge_rest(

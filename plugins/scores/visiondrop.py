@@ -44,13 +44,14 @@ class VisionDrop(Score):
         if seen.layer == 0:
             assert seen.measured is not None
             return seen.runs(seen.measured)
-        return self._chosen(seen, keep)[0]
+        scores, seen.found["values"] = self._chosen(seen, keep)
+        return scores
 
     def values(self, seen: Seen, kept: Tensor) -> Tensor | None:
         """The merged values of the targets; before the language model the tower's already are."""
         if seen.layer == 0:
             return None
-        values = self._chosen(seen, kept.shape[1])[1]
+        values = seen.found["values"]
         return values.gather(1, kept[..., None].expand(-1, -1, values.shape[2]))
 
     def _chosen(self, seen: Seen, keep: int) -> tuple[Tensor, Tensor]:
