@@ -1,8 +1,9 @@
 """Two runners, one feed: how far a backend is from PyTorch, per stage, and whether that passes.
 
 Errors are relative to the stage's scale (largest magnitude of the reference). A kept token may
-differ only where the scores decide nothing: inside the tie margin around the k-th score. After each
-stage the reference goes on with the tokens the backend kept, so one tie does not hide what follows.
+differ only where the scores decide nothing: it and what is kept in its place are inside the tie margin
+around the k-th score. After each stage the reference goes on with the tokens the backend kept, so one
+tie does not hide what follows.
 Letters: B batch, V visual tokens, V_l those entering layer l, k kept.
 """
 
@@ -19,48 +20,12 @@ from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt
 from .prompt.processing import Processor
+from .tolerance import TOLERANCES, Tolerance
 
 QUESTIONS = (
     "Describe the picture.",
     "What is in the upper left corner, and which colours does it have?",
 )
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What passes, for one dtype.
-
-    Attributes:
-        error: largest absolute error / scale of the stage.
-        cosine: least cosine similarity.
-        norm: largest |norm ratio - 1|.
-        overlap: least share of kept tokens in common, ties aside.
-        tie: a score within this share of the k-th score is a tie.
-        tokens: greedy tokens compared; all must be equal, unless logits tie.
-        logit_tie: two logits within this share of their scale are a tie.
-    """
-
-    error: float
-    cosine: float
-    norm: float
-    overlap: float
-    tie: float
-    logit_tie: float
-    tokens: int = 32
-
-
-TOLERANCES = {
-    "float32": Tolerance(
-        error=1e-4, cosine=0.99999, norm=1e-4, overlap=1.0, tie=1e-4, logit_tie=1e-4
-    ),
-    "float16": Tolerance(
-        error=5e-2, cosine=0.999, norm=1e-2, overlap=0.99, tie=2e-2, logit_tie=2e-2
-    ),
-    # 8 bits of mantissa against 11: not measured yet, no backend without a GPU runs it
-    "bfloat16": Tolerance(
-        error=2e-1, cosine=0.99, norm=5e-2, overlap=0.95, tie=1e-1, logit_tie=1e-1
-    ),
-}
 
 
 class StageReport(BaseModel):
@@ -173,7 +138,7 @@ def validate(
     kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
     stages = []
     if ours.embeds is not None:
-        stages.append(_compare("vision", theirs.embeds, ours.embeds, tolerance, None))
+        stages += _compare_embeds(manifest.language.hidden, theirs.embeds, ours.embeds, tolerance)
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, tolerance)
     stages.append(_compare("logits", theirs.result.logits, ours.result.logits, tolerance, None))
     equal, tie = _compare_tokens(theirs, ours, tolerance)
@@ -240,6 +205,17 @@ def _compare(
     )
 
 
+def _compare_embeds(
+    hidden: int, reference: np.ndarray, candidate: np.ndarray, tolerance: Tolerance
+) -> Iterator[StageReport]:
+    """Visual embeddings [B, V, multiple of D], and apart from them the score that may ride behind."""
+    width = reference.shape[-1] // hidden * hidden
+    yield _compare("vision", reference[..., :width], candidate[..., :width], tolerance, None)
+    if reference.shape[-1] > width:  # in parts that add up
+        scores = (x[..., width:].astype(np.float32).sum(-1) for x in (reference, candidate))
+        yield _compare("tower's score", *scores, tolerance, None)
+
+
 def _compare_kept(
     reference: PrefillResult, candidate: PrefillResult, tolerance: Tolerance
 ) -> Iterator[KeptReport]:
@@ -252,10 +228,10 @@ def _compare_kept(
         for row in range(len(a.kept)):
             x = set(a.kept[row].tolist())
             y = set(b.kept[row].tolist())
-            threshold = a.energies[row][a.kept[row]].min()
-            near = np.abs(a.energies[row] - threshold) <= tolerance.tie * threshold
+            near = _near(a.energies[row], a.kept[row], tolerance.tie)
             shared += len(x & y)
-            excused += sum(bool(near[n]) for n in x - y)
+            # a tie is between two: what left and what came in its place
+            excused += min(sum(bool(near[n]) for n in gone) for gone in (x - y, y - x))
             alike += int(near.sum())
         total = a.kept.size
         decided = total - excused
@@ -268,6 +244,17 @@ def _compare_kept(
             passed=shared / max(decided, 1) >= tolerance.overlap,
             alike=alike / a.energies.size,
         )
+
+
+def _near(scores: np.ndarray, kept: np.ndarray, tie: float) -> np.ndarray:
+    """Which scores [V] are within the tie margin of the last one kept.
+
+    Scores have any sign and offset, so the margin is a share of the last one's size, or of the median size
+    where that is larger.
+    """
+    threshold = scores[kept].min()
+    size = max(abs(threshold), np.median(np.abs(scores)))
+    return np.abs(scores - threshold) <= tie * size
 
 
 def _compare_stages(

@@ -15,6 +15,7 @@ from .config import CHECKED_ON, ExportConfig
 from .layouts import Planned, image_geometry, layout_of, problem_of, text_layout
 from .planning.problem import Problem, check_schedule
 from .planning.solver import solve
+from .score_fits import check_precision, check_probes, check_score
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     family = family or Family.load(config.checkpoint)
     plans = plan_layouts(config, family)
     _check_precision(config, plans)
+    check_precision(config, (planned.layout.schedule for planned in plans))
     return Prepared(config, family, plans)
 
 
@@ -97,6 +99,9 @@ def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
         )
     for planned in plans:
         _check_positions(config, family, planned.layout)
+        check_score(family, planned.layout.schedule)
+    if config.ratio_of == "latency":
+        check_probes(config, family)
     if family.adapter.follows and any(planned.layout.schedule.match for planned in plans):
         raise LuvcError(
             f"--oim-match moves tokens by what they show; {config.model} ties positions (rotary ones, or "

@@ -9,7 +9,7 @@ others. A function may scan: that repeats its inner graph once for each entry of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -99,20 +99,32 @@ def _structure(model: onnx.ModelProto) -> str:
         return f"defines the function {strange[0]}"
     if len(set(named)) < len(named) or any(f.overload for f in model.functions):
         return "defines a function twice"
-    longest = max((len(f.node) for f in model.functions), default=0)
+    longest = max((len(f.node) + len(_scanned(f.node)) for f in model.functions), default=0)
     return f"has a function of {longest} nodes" if longest > BODY else ""
+
+
+def _scanned(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Nodes of the graphs that these scan with."""
+    scans = (n for n in nodes if n.domain in STANDARD and n.op_type == SCAN)
+    return [inner for scan in scans for a in scan.attribute for inner in a.g.node]
 
 
 def _operators(model: onnx.ModelProto) -> str:
     """The first node that luvc does not write, or nothing."""
     bodies = [node for function in model.functions for node in function.node]
-    scans = [node for node in bodies if node.domain in STANDARD and node.op_type == SCAN]
-    inner = [n for node in scans for a in node.attribute for n in a.g.node]
-    straight = [*model.graph.node, *(node for node in bodies if node not in scans), *inner]
-    for node in straight:
-        if any(a.graphs or a.HasField("g") for a in node.attribute):
+    inner = _scanned(bodies)
+    for node, scans in (
+        *((node, False) for node in (*model.graph.node, *inner)),
+        *((node, node.domain in STANDARD and node.op_type == SCAN) for node in bodies),
+    ):
+        if any(a.graphs or (a.HasField("g") and not scans) for a in node.attribute):
             return f"has the operator {node.op_type} with a graph of its own"
-        if node.domain in STANDARD and node.op_type not in KNOWN:
+        if any(
+            a.HasField("sparse_tensor") or a.sparse_tensors or a.g.sparse_initializer
+            for a in node.attribute
+        ):
+            return f"has the operator {node.op_type} with sparse weights"
+        if node.domain in STANDARD and node.op_type not in KNOWN and not scans:
             return f"has the operator {node.op_type}"
     for node in model.graph.node:
         if node.domain not in STANDARD and (node.domain, node.op_type) not in FUNCTIONS:

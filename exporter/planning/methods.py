@@ -169,7 +169,12 @@ def asked(method: str, options: dict[str, Any]) -> SolverOptions:
         LuvcError: no such method, or a score's option out of range.
     """
     base = find(method).options
-    spec = ScoreSpec.model_validate(options.get("score", base.score))
+    try:
+        spec = ScoreSpec.model_validate(options.get("score", base.score))
+    except ValidationError as error:
+        raise LuvcError(
+            f"score: {strict_json.first_error(error)}; give a method by name"
+        ) from error
     own = options.keys() - {f.name for f in fields(SolverOptions)}
     wanted = spec.options | {name: options[name] for name in own}
     score = score_of(spec.model_copy(update={"options": wanted}))

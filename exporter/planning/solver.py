@@ -32,7 +32,7 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     if ratio == 1:
         return Schedule(ratio=1, **options.scoring)
     solver = _Solver(problem, ratio, options)
-    for eliminate in (True, False) if options.elimination == "last" else (False,):
+    for eliminate in solver.eliminations:
         for vision in solver.vision_steps():
             found = solver.fit(vision, eliminate)
             if found is not None:
@@ -99,6 +99,8 @@ class _Solver:
         self.baseline = problem.prefill_work(Schedule())
         self.groups = groups_of(options.scope, problem.images, problem.tiles)
         self.layers = stage_layers(options, problem.decoder.layers)
+        self.eliminations = (True, False) if options.elimination == "last" else (False,)
+        self.least = 1 if options.elimination == "never" else 0  # tokens of a group that stay
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
@@ -188,17 +190,16 @@ class _Solver:
         return None
 
     def _dropped(self, vision: tuple[Merge, ...]) -> Schedule | None:
-        """All visual tokens up to a layer and none from it on, the last layer that makes the ratio.
-
-        A layer is all or nothing, so the ratio may lie more than 2 % above.
-        """
-        stages = len(self.layers)
-        kept = self.schedule(vision, (self.visual_tokens(vision),) * stages, eliminate=False)
+        """None from the last layer on that makes the ratio; it may lie more than 2 % above."""
         for layer in range(self.problem.decoder.layers - 1, 0, -1):
-            found = kept.model_copy(update={"language": (Prune(layer=layer, keep=0),)})
+            found = self._dropped_from(vision, layer)
             if self.achieved(found) >= self.ratio:
                 return found
         return None
+
+    def _dropped_from(self, vision: tuple[Merge, ...], layer: int) -> Schedule:
+        kept = self.schedule(vision, (self.visual_tokens(vision),) * len(self.layers), False)
+        return kept.model_copy(update={"language": (Prune(layer=layer, keep=0),)})
 
     def _counts(self, V: int) -> tuple[Sequence[int], Sequence[int]]:
         """Keeps to choose from, per group: smooth ones first, any if those are too coarse.
@@ -213,8 +214,7 @@ class _Solver:
         keeps = self.options.keeps
         samples = SAMPLES if isinstance(keeps, str) else math.ceil(SAMPLES / min(keeps))
         falls = (self._falling(V // self.groups, n, i / samples) for i in range(samples + 1))
-        least = 1 if self.options.elimination == "never" else 0
-        counts = [count for count in counts if count >= least]
+        counts = [count for count in counts if count >= self.least]
         return {tuple(self.groups * _nearest(counts, keep) for keep in fall) for fall in falls}
 
     def _falling(self, V: int, n: int, r: float) -> list[float]:
@@ -241,30 +241,37 @@ class _Solver:
 
     def _fewest(self, V: int, n: int) -> tuple[int, ...]:
         """The keeps of r = 0."""
-        return tuple(self.groups * int(keep) for keep in self._falling(V // self.groups, n, 0.0))
+        keeps = self._falling(V // self.groups, n, 0.0)
+        return tuple(self.groups * max(self.least, int(keep)) for keep in keeps)
+
+    def _most_pruned(self, vision: tuple[Merge, ...]) -> Schedule:
+        """The schedule of the largest ratio for these vision steps."""
+        if self.options.elimination == "fit":
+            return self._dropped_from(vision, min(1, self.problem.decoder.layers - 1))
+        keeps = self._fewest(self.visual_tokens(vision), len(self.layers))
+        return self.schedule(vision, keeps, self.eliminations[0])
 
     # ---- refusal
     def refusal(self) -> str:
         """Why nothing fits, with what does."""
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            V, n = self.visual_tokens(vision), len(self.layers)
-            highest = self.achieved(self.schedule(vision, self._fewest(V, n), True))
+            highest = self.achieved(self._most_pruned(vision))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
         asked, p = f"{self.ratio:g}x", self.problem
         tokens = f"{self.visual_tokens(())} visual and {p.text_tokens} text tokens"
         where = f"{tokens} over {p.decoder.layers} layers"
+        most = f"the largest feasible ratio is {math.floor(largest * 100) / 100:g}x"
         if self.ratio > largest:
             return (
-                f"ratio {asked} is not feasible for {where}: the largest feasible ratio is "
-                f"{math.floor(largest * 100) / 100:g}x; ask for that or less, give a larger --oim-share or "
-                "a --schedule"
+                f"ratio {asked} is not feasible for {where}: {most}; ask for that or less, give a larger "
+                "--oim-share or a --schedule"
             )
         near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
         return (
             f"no schedule lands within 2 % above {asked} for {where}: token counts are too coarse. "
-            f"The nearest that exist are {near}; the largest feasible ratio is {largest:.2f}x"
+            f"The nearest that exist are {near}; {most}"
         )
 
     def _neighbours(self) -> list[float]:
@@ -273,7 +280,7 @@ class _Solver:
         for vision in self.vision_steps():
             V = self.visual_tokens(vision)
             cascades = self._cascades(V, len(self.layers), self._counts(V)[1])
-            for eliminate, keeps in itertools.product((True, False), cascades):
+            for eliminate, keeps in itertools.product(self.eliminations, cascades):
                 seen.add(self.achieved(self.schedule(vision, keeps, eliminate)))
         below = max((r for r in seen if r < self.ratio), default=1.0)
         above = min((r for r in seen if r > self.ratio), default=None)

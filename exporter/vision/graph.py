@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ...engines.bundle.layout import Layout
+from ...engines.bundle.schedule import Prune
 from ...plugins.scores.base import Heads, Score, Tower
 from ..ops.attention import heads_of
 from ..ops.layer_marks import Run, bordered, runs_of
@@ -34,8 +35,9 @@ class VisionGraph(nn.Module):
         self.match = layout.schedule.match
         self.score = measured_score(layout.schedule)
         self.looks = self.score.layers(self.adapter.depth) if self.score else ()
-        first = layout.schedule.language[0].keep if self.score else 0
-        self.keep = first // (layout.images * layout.tiles)
+        first = layout.schedule.language[0] if self.score else Prune(layer=0, keep=0)
+        self.keep = first.keep // (layout.images * layout.tiles)
+        self.merged = first.layer == 0  # else those that were merged would be seen twice
         self.width = model.config.text_config.hidden_size
         self.layers: Sequence[int] = range(self.adapter.depth)
         self.gaps: frozenset[int] = frozenset()
@@ -70,7 +72,7 @@ class VisionGraph(nn.Module):
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
         lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
         taps: list[torch.Tensor] = []
-        heads: list[Heads] = []
+        heads: dict[int, Heads] = {}
         for layer, last in zip(self.layers, lasts, strict=True):
             for i, merge in enumerate(self.merges):
                 if merge.layer == layer:
@@ -78,13 +80,14 @@ class VisionGraph(nn.Module):
                     state = self.states[i + 1]
             block = partial(tower.block, layer, state=state)
             if layer in self.looks:
-                heads.append(self._in_raster(heads_of(partial(block, x)), state))
+                heads[layer] = self._in_raster(heads_of(partial(block, x)), state)
             x = bordered(block, layer, layer in self.gaps, x)
             if last in tower.taps:
                 taps.append(tower.raster(x, state))
         features = tower.project(tower.raster(x, state), taps, state.grid)
         if self.score:
-            features = self._measured(self.score, features, heads, state.grid)
+            looked = tuple(heads[layer] for layer in self.looks)
+            features = self._measured(self.score, features, looked, state.grid)
         return tower.pack(features, state.grid)
 
     def _in_raster(self, heads: Heads, state: GridState) -> Heads:
@@ -97,7 +100,7 @@ class VisionGraph(nn.Module):
         return Heads(order(heads.query), order(heads.key), heads.scale)
 
     def _measured(
-        self, score: Score, features: torch.Tensor, heads: list[Heads], grid: Grid
+        self, score: Score, features: torch.Tensor, heads: tuple[Heads, ...], grid: Grid
     ) -> torch.Tensor:
         """Visual tokens [N, n, D] and what was measured behind them, [N, n, D + 2]."""
         block, width = self.adapter.multiple_of, self.width
@@ -108,12 +111,12 @@ class VisionGraph(nn.Module):
 
         tokens, deeper = features[..., :width], features[..., width:]
         places = grid.h // block.h, grid.w // block.w
-        tower = Tower(tuple(heads), self.adapter.prefix, tokens, places, cells)
+        tower = Tower(heads, self.adapter.prefix, tokens, places, cells)
         found = score.measure(tower, self.keep)
-        scaled = (
-            found.scores * features.shape[1]
-        )  # about 1: attention would be among the subnormals
-        tokens = tokens if found.tokens is None else found.tokens
+        # about 1: attention would be among the subnormals of half precision
+        scaled = found.scores * features.shape[1]
+        if found.tokens is not None and self.merged:
+            tokens = found.tokens
         return torch.cat([tokens, deeper, parted(scaled, features.dtype)], -1)
 
     def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):

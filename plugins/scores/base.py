@@ -97,7 +97,8 @@ class Measured:
 
     Attributes:
         scores: float32 [N, n].
-        tokens: [N, n, D] in place of the visual tokens; None leaves them as they are.
+        tokens: [N, n, D] in place of the visual tokens, where the first stage is before the first layer;
+            None leaves them as they are.
     """
 
     scores: Tensor
@@ -125,6 +126,7 @@ class Seen:
         layer: its index.
         measured: what `Score.measure` found in the tower, float32 [B, V]; None where it measures nothing.
         tables: what `Score.tables` made.
+        found: what a score finds beside its scores and takes up again in `Score.values`: traced once.
     """
 
     hidden: Tensor
@@ -138,6 +140,7 @@ class Seen:
     layer: int = 0
     measured: Tensor | None = None
     tables: Mapping[str, Tensor] = field(default_factory=dict)
+    found: dict[str, Tensor] = field(default_factory=dict)
 
     def runs(self, x: Tensor) -> Tensor:
         """One entry for each visual token, [B, V, ...] -> [G, n, ...]."""
@@ -200,12 +203,15 @@ class Score(ABC):
         about: one line for people: what is kept.
         source: where the rule is from, with the licence of its authors' code.
         reads: of HEADS, QUESTION, BEHIND, TOWER.
+        chained: one choice hangs on another (neighbours of the best, what merges, one token after the
+            other), so that a near tie changes more than the last token kept.
     """
 
     name: ClassVar[str]
     about: ClassVar[str]
     source: ClassVar[str]
     reads: ClassVar[frozenset[str]] = frozenset()
+    chained: ClassVar[bool] = False
 
     def tables(self, length: int, keep: int) -> dict[str, Tensor]:
         """Constants of a stage: of runs of `length` tokens, `keep` of which stay."""

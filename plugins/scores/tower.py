@@ -88,8 +88,8 @@ class FoPru(TowerScore):
         """Mean over queries or over keys of the patches' attention to each other."""
         weights = tower.heads[0].weights()[:, tower.prefix :, tower.prefix :]
         received, given = weights.mean(1), weights.mean(2)
-        wider = received.var(1, correction=0) >= given.var(1, correction=0)
-        chosen = torch.where(wider[:, None], received, given)
+        wider = _variance(received) >= _variance(given)
+        chosen = torch.where(wider, received, given)
         return Measured(tower.cells(chosen[..., None])[..., 0])
 
 
@@ -97,22 +97,26 @@ class FoPru(TowerScore):
 class HiPrune(TowerScore):
     """Anchors of a middle layer with their four neighbours, registers of the last layer.
 
-    The middle layer is at 9/24 of the depth, as in CLIP. Anchors are the round(keep * alpha / 5) best of the
-    middle layer; their neighbours wrap at row ends; the rest goes by the last layer.
+    The middle layer is CLIP's 9th of 24; Qwen2.5-VL's is the 16th of 32, a part of 0.5. Anchors are the
+    round(keep * alpha / 5) best of the middle layer; their neighbours wrap at row ends; the rest goes by
+    the last layer.
 
     Attributes:
         alpha: share of the tokens kept that are anchors and their neighbours.
+        middle: the middle layer, counted from 1, as a part of the depth.
     """
 
     name = "hiprune"
     about = "attention received in a middle and in the last layer of the tower"
     source = "HiPrune, arXiv 2508.00553, code under MIT"
+    chained = True
 
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    middle: Annotated[float, Field(gt=0, le=1)] = 9 / 24
 
     def layers(self, depth: int) -> tuple[int, ...]:
         """The middle one and the last."""
-        return max(0, round(depth * 9 / 24) - 1), depth - 1
+        return max(0, round(depth * self.middle) - 1), depth - 1
 
     def measure(self, tower: Tower, keep: int) -> Measured:
         """The last layer's attention; that of anchors and neighbours is above all others'."""
@@ -130,7 +134,8 @@ class VisionZip(TowerScore):
     """Dominant tokens by attention, the rest merged into evenly spaced ones.
 
     In the layer before the last. Attention received is VisionZip's form for towers whose CLS token is not
-    used. A merged token is itself plus the mean of those whose keys are nearest to its own.
+    used. A merged token is itself plus the mean of those whose keys are nearest to its own; nothing is
+    merged where the first stage is not before the first layer.
 
     Attributes:
         merged: share of the tokens kept that are merged ones, one at least.
@@ -139,6 +144,7 @@ class VisionZip(TowerScore):
     name = "visionzip"
     about = "attention received in the tower; the rest is merged"
     source = "VisionZip, arXiv 2412.04467, code under Apache-2.0"
+    chained = True
 
     merged: Annotated[float, Field(gt=0, lt=1)] = 0.125
 
@@ -147,7 +153,7 @@ class VisionZip(TowerScore):
         return (max(0, depth - 2),)
 
     def measure(self, tower: Tower, keep: int) -> Measured:
-        """1 for what stays, and the merged values."""
+        """Above 1 for what stays, and the merged values."""
         return Measured(
             *merge_rest(tower.received(0), tower.keys(0), tower.tokens, keep, self.merged)
         )
@@ -183,6 +189,11 @@ class VFlowOpt(TowerScore):
         return Measured(tower.cells(importance[..., None])[..., 0])
 
 
+def _variance(x: Tensor) -> Tensor:
+    """[N, n] -> [N, 1]; torch's own would be decomposed."""
+    return (x - x.mean(1, keepdim=True)).square().mean(1, keepdim=True)
+
+
 def merge_rest(
     scores: Tensor, keys: Tensor, values: Tensor, keep: int, share: float
 ) -> tuple[Tensor, Tensor]:
@@ -192,14 +203,15 @@ def merge_rest(
     of its own. Of VisionZip and VisionDrop.
 
     Args:
-        scores: [G, n].
+        scores: [G, n], above 0.
         keys: [G, n, d].
         values: [G, n, D].
         keep: tokens to leave.
         share: of them that are targets, at least one.
 
     Returns:
-        float32 [G, n], 1 for what stays, and the values [G, n, D] with the targets' new ones.
+        float32 [G, n], above 1 for what stays and below for the rest, by the scores in either, and the
+        values [G, n, D] with the targets' new ones.
     """
     n = scores.shape[1]
     targets = min(max(1, round(keep * share)), keep)
@@ -217,4 +229,5 @@ def merge_rest(
     count = joins.sum(1).clamp(min=1)[..., None]
     added = joins.transpose(1, 2) @ values.float() / count
     index = target[..., None].expand(-1, -1, values.shape[2])
-    return stays, values.scatter(1, index, values.gather(1, index) + added.to(values.dtype))
+    graded = stays + scores / (2 * scores.amax(1, keepdim=True))  # a later stage ranks them again
+    return graded, values.scatter(1, index, values.gather(1, index) + added.to(values.dtype))

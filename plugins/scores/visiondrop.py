@@ -25,6 +25,7 @@ class VisionDrop(Score):
     about = "attention among visual tokens; the rest is merged"
     source = "VisionDrop, arXiv 2506.22283"
     reads = frozenset({TOWER, HEADS})
+    chained = True
 
     merged: Annotated[float, Field(gt=0, lt=1)] = 1 / 7
 
@@ -39,17 +40,18 @@ class VisionDrop(Score):
         )
 
     def __call__(self, seen: Seen, keep: int) -> Tensor:
-        """1 for what stays, [G, n]."""
+        """Above 1 for what stays, [G, n]."""
         if seen.layer == 0:
             assert seen.measured is not None
             return seen.runs(seen.measured)
-        return self._chosen(seen, keep)[0]
+        scores, seen.found["values"] = self._chosen(seen, keep)
+        return scores
 
     def values(self, seen: Seen, kept: Tensor) -> Tensor | None:
         """The merged values of the targets; before the language model the tower's already are."""
         if seen.layer == 0:
             return None
-        values = self._chosen(seen, kept.shape[1])[1]
+        values = seen.found["values"]
         return values.gather(1, kept[..., None].expand(-1, -1, values.shape[2]))
 
     def _chosen(self, seen: Seen, keep: int) -> tuple[Tensor, Tensor]:

@@ -22,40 +22,43 @@ if TYPE_CHECKING:
 METHODS = "luvc,divprune,fastv,uniform"
 
 
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL file: lines with image or images, question, and answer in all of them or in none. "
+        "Default PocketVQA's validation split."
+    ),
+]
+Methods = Annotated[
+    str, typer.Option(help="Of luvc-plan --methods, separated by commas.", metavar="A,B,...")
+]
+Ratios = Annotated[str, typer.Option(help="Separated by commas.", metavar="R,R,...")]
+Limit = Annotated[int | None, typer.Option(help="First questions only.", min=1)]
+Images = Annotated[list[int] | None, typer.Option(help="Images of a question; repeat.", min=1)]
+Text = Annotated[
+    int, typer.Option(help="Text tokens of the prompt the ratios are computed at.", min=1)
+]
+Match = Annotated[str, typer.Option(help="exact, or loose: case, spaces, full stop aside.")]
+Measure = Annotated[
+    bool, typer.Option(help="Export every plan, and time its prefill on this machine.")
+]
+Output = Annotated[Path, typer.Option(help="Folder for answers, JSON and page.")]
+
+
 def pareto(
     model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSONL file: lines with image or images, question, and answer in all of them or in none. "
-            "Default PocketVQA's validation split."
-        ),
-    ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Of luvc-plan --methods, separated by commas.", metavar="A,B,...")
-    ] = METHODS,
-    ratios: Annotated[
-        str, typer.Option(help="Separated by commas.", metavar="R,R,...")
-    ] = "1.5,2,3",
-    limit: Annotated[int | None, typer.Option(help="First questions only.", min=1)] = None,
+    data: Data = None,
+    methods: Methods = METHODS,
+    ratios: Ratios = "1.5,2,3",
+    limit: Limit = None,
     image_size: Annotated[str | None, typer.Option(metavar="HxW", help="In pixels.")] = None,
-    images: Annotated[
-        list[int] | None, typer.Option(help="Images of a question; repeat.", min=1)
-    ] = None,
-    text_tokens: Annotated[
-        int, typer.Option(help="Text tokens of the prompt the ratios are computed at.", min=1)
-    ] = 64,
+    images: Images = None,
+    text_tokens: Text = 64,
     batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
-    match: Annotated[
-        str, typer.Option(help="exact, or loose: case, spaces, full stop aside.")
-    ] = "loose",
-    measure: Annotated[
-        bool, typer.Option(help="Export every plan, and time its prefill on this machine.")
-    ] = False,
-    output: Annotated[Path, typer.Option(help="Folder for answers, JSON, plot and page.")] = Path(
-        "pareto"
-    ),
+    match: Match = "loose",
+    measure: Measure = False,
+    output: Output = Path("pareto"),
 ) -> None:
     """Ask one model the same questions under several methods and ratios, in PyTorch.
 

@@ -12,7 +12,8 @@ from ...engines.bundle.folder import Bundle
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import ScoreSpec, Solver
-from ...engines.validate import TOLERANCES, Report
+from ...engines.tolerance import TOLERANCES
+from ...engines.validate import Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family

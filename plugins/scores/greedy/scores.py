@@ -12,6 +12,8 @@ from ..base import Score, Seen, Sizes, option_class, unit
 class _Greedy(Score):
     """Picks far from what was picked, by 1 - cosine of the hidden states."""
 
+    chained = True
+
     def __call__(self, seen: Seen, keep: int) -> Tensor:
         """The order of picking, [G, n]; the rest is 0."""
         rows = unit(seen.tokens())

@@ -11,6 +11,8 @@ from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.folder import Bundle
 from luvc.engines.bundle.graph_file import KNOWN, read_graph
 from luvc.errors import LuvcError
+from luvc.plugins.onnx_functions import function_of
+from luvc.plugins.scores.greedy.contract import ORDER
 
 
 @pytest.fixture
@@ -115,6 +117,70 @@ def outside(model):
     model.graph.node.append(helper.make_node("Constant", [], ["c"], value=constant))
 
 
+def greedy(model) -> onnx.GraphProto:
+    """Give it luvc's function that scans -> the graph that it scans with."""
+    model.functions.append(function_of(ORDER).to_function_proto())
+    (scan,) = [node for node in model.functions[-1].node if node.op_type == "Scan"]
+    return next(a.g for a in scan.attribute if a.HasField("g"))
+
+
+def scan_outside(model):
+    """Not in a function."""
+    greedy(model)
+    scan = next(n for n in model.functions[-1].node if n.op_type == "Scan")
+    model.graph.node.append(scan)
+
+
+def scan_with_graphs(model):
+    greedy(model)
+    scan = next(n for n in model.functions[-1].node if n.op_type == "Scan")
+    scan.attribute.append(helper.make_attribute("more", [helper.make_graph([], "g", [], [])]))
+
+
+def scan_in_scan(model):
+    inner = greedy(model)
+    other = function_of(ORDER).to_function_proto()
+    inner.node.extend(n for n in other.node if n.op_type == "Scan")
+
+
+def loop_in_scan(model):
+    body = helper.make_graph([], "body", [], [])
+    greedy(model).node.append(helper.make_node("Loop", ["", ""], ["never"], body=body))
+
+
+def strange_in_scan(model):
+    greedy(model).node.append(helper.make_node("RandomNormal", [], ["z"], shape=[1]))
+
+
+def foreign_in_scan(model):
+    greedy(model).node.append(helper.make_node("Rfft", ["value"], ["z"], domain="com.microsoft"))
+
+
+def call_in_scan(model):
+    greedy(model).node.append(helper.make_node("GatherTokens", ["value"], ["z"], domain="luvc"))
+
+
+def long_in_scan(model):
+    greedy(model).node.extend([helper.make_node("Neg", ["value"], ["z"])] * 1000)
+
+
+def sparse_in_scan(model):
+    greedy(model).sparse_initializer.add()
+
+
+def outside_in_scan(model):
+    constant = helper.make_tensor("c", TensorProto.FLOAT, [1], [0.0])
+    constant.external_data.add(key="location", value="../../secret")
+    greedy(model).initializer.append(constant)
+
+
+def sparse_constant(model):
+    values = helper.make_tensor("v", TensorProto.FLOAT, [1], [0.0])
+    places = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    value = helper.make_sparse_tensor(values, places, [9])
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], sparse_value=value))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -133,6 +199,17 @@ def outside(model):
         (sparse, "sparse weights"),
         (unlisted, "reads onnx/more.bin, which the manifest does not list"),
         (outside, "leaves the bundle"),
+        (scan_outside, "the operator Scan with a graph of its own"),
+        (scan_with_graphs, "the operator Scan with a graph of its own"),
+        (scan_in_scan, "the operator Scan with a graph of its own"),
+        (loop_in_scan, "the operator Loop with a graph of its own"),
+        (strange_in_scan, "the operator RandomNormal"),
+        (foreign_in_scan, "a function that calls com.microsoft::Rfft"),
+        (call_in_scan, "a function that calls luvc::GatherTokens"),
+        (long_in_scan, "has a function of 10[0-9][0-9] nodes"),
+        (sparse_in_scan, "the operator Scan with sparse weights"),
+        (outside_in_scan, "leaves the bundle"),
+        (sparse_constant, "the operator Constant with sparse weights"),
     ],
 )
 def test_what_luvc_does_not_write_is_refused_before_a_session(bundle, change, message):
@@ -172,6 +249,10 @@ def test_luvcs_own_graphs_are_accepted(workshop):
     bundle = workshop.bundle("qwen2")
     for name in bundle.manifest.layouts[0].graphs.files:
         assert read_graph(bundle, name).graph.node
+
+
+def test_luvcs_own_scan_is_accepted(bundle):
+    assert read_graph(bundle, changed(bundle, greedy)).functions[-1].name == ORDER.name
 
 
 def test_every_known_operator_is_one_of_onnx_and_runs_no_graph():

@@ -17,7 +17,8 @@ from luvc.engines.bundle.schedule import ENERGY
 from luvc.engines.bundle.tensors import StageResult
 from luvc.engines.prompt.processing import Processor
 from luvc.engines.sampling import Sampling
-from luvc.engines.validate import TOLERANCES, _compare_kept, validate
+from luvc.engines.tolerance import TOLERANCES
+from luvc.engines.validate import _compare_kept, validate
 from luvc.exporter import assemble
 from luvc.exporter.check.parity import reference_runner, reports
 from luvc.exporter.checkpoint.family import Family
