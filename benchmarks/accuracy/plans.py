@@ -29,7 +29,7 @@ class TokenProblem(Problem):
 
     def visual(self, schedule: Schedule) -> tuple[int, ...]:
         """V_l of every layer."""
-        V = self.visual_tokens(schedule.vision)
+        V = self.visual_tokens(schedule.vision, schedule.exit)
         return schedule.visual_per_layer(self.decoder.layers, V)
 
 

@@ -18,9 +18,10 @@ from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
 from ...exporter.config import SOLVER
 from ...exporter.layouts import replan
+from ...exporter.plan_notes import notes
 from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.planning.methods import USUAL, find, score_of
-from ...exporter.report import human, notes, stage_rows
+from ...exporter.report import human, stage_rows
 from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
 from ..eval import outcome
@@ -48,7 +49,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "flops": flops,
         "kv": {f"prompt of {m.reference_text} text tokens": plain, "reserved per row": reserved},
         "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
-        "vision_baseline": problem.grid.tokens,
+        "vision_baseline": problem.baseline.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
         "score": score_of(layout.schedule.score).described,
         "notes": notes(planned, m.solver and SolverOptions.of(m.solver, layout.schedule.score)),
@@ -106,6 +107,8 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     score = next(x.schedule.score for x in manifest.pictured)
     options = SolverOptions.of(manifest.solver, score)
     flags = [f"--ratio {manifest.solver.ratio:g}x", *_method_flags(manifest.solver, score)]
+    if find(_method_name(manifest.solver)).options.smaller != "none":
+        return flags  # it has no others
     for name, flag in SOLVER.items():
         value = getattr(options, name)
         if isinstance(value, bool):
@@ -115,9 +118,13 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     return flags
 
 
+def _method_name(solver: Solver) -> str:
+    return (solver.model_extra or {}).get("method", USUAL)
+
+
 def _method_flags(solver: Solver, score: ScoreSpec) -> list[str]:
     """The method, and the options of its score that are not the method's own."""
-    name = (solver.model_extra or {}).get("method", USUAL)
+    name = _method_name(solver)
     own = find(name).options.score
     flags = [f"--method {name}"] if name != USUAL else []
     usual = own.options if own.name == score.name else {}
@@ -133,7 +140,7 @@ def export_command(manifest: Manifest, target: str) -> str:
         target: name of the new bundle, quoted for a shell.
     """
     m = manifest
-    sizes = dict.fromkeys(x.image_size for x in m.pictured)
+    sizes = dict.fromkeys(x.baseline_size or x.image_size for x in m.pictured)
     counts = dict.fromkeys(x.images for x in m.layouts)
     frames = dict.fromkeys(x.frames for x in m.pictured)
     parts = ["luvc-export", "--model", shlex.quote(m.model)]
