@@ -19,7 +19,7 @@ HOW = {
 
 
 def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
-    """What the plan left out or could not do, so that nothing is silent.
+    """What a plan left out or could not do, so that nothing is silent.
 
     Args:
         planned: a layout with images.

@@ -153,7 +153,8 @@ def methods_table() -> Table:
 
 def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
     """One row per run of vision layers with the same grid, and one for a smaller grid behind them."""
-    encoder, full, first = problem.encoder, problem.baseline, 0
+    encoder, first = problem.encoder, 0
+    full = problem.baseline
     for grid, run in itertools.groupby(problem.grids(layout.schedule.vision)):
         layers = range(first, first + len(list(run)))
         flops = problem.tiles * sum(encoder_layer(encoder, grid.tokens, i) for i in layers)

@@ -58,22 +58,12 @@ def packing(
     Raises:
         LuvcError: a smaller grid of tiles that are partly padding, or shrunk by the model itself.
     """
-    from transformers.models.llava_next.modeling_llava_next import (
-        get_anyres_image_grid_shape,
-        unpad_image,
-    )
-
-    side = config.vision_config.image_size
-    rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
-    probe = torch.zeros(1, rows * grid.h, columns * grid.w)
-    probe[0] = torch.arange(probe.numel()).view(rows * grid.h, columns * grid.w)
-    kept = unpad_image(probe, size)[0].long()
+    rows, columns, kept = _unpadded(config, size, grid)
     if exit:
-        whole = kept.shape == probe.shape[1:]
+        whole = kept.shape == (rows * grid.h, columns * grid.w)
         if not whole or _target(config, kept.shape, grid, grid):
-            raise LuvcError(
-                _unpackable(config, size, exit, "shrinks" if whole else "cuts padding off")
-            )
+            what = "shrinks" if whole else "cuts padding off"
+            raise LuvcError(_unpackable(config, size, exit, what))
         smaller = Grid(exit.rows, exit.columns)
         return Packing(rows, columns, smaller, 0, rows * exit.rows, 0, columns * exit.columns, None)
     first = divmod(int(kept[0, 0]), columns * grid.w)
@@ -93,6 +83,20 @@ def packing(
     (top, bottom), (left, right) = bounds
     target = _target(config, kept.shape, grid, merged)
     return Packing(rows, columns, merged, top, bottom, left, right, target)
+
+
+def _unpadded(config: Any, size: tuple[int, int], grid: Grid) -> tuple[int, int, torch.Tensor]:
+    """Rows and columns of tiles, and which of all their tokens are no padding, [rows kept, columns kept]."""
+    from transformers.models.llava_next.modeling_llava_next import (
+        get_anyres_image_grid_shape,
+        unpad_image,
+    )
+
+    side = config.vision_config.image_size
+    rows, columns = get_anyres_image_grid_shape(size, config.image_grid_pinpoints, side)
+    probe = torch.zeros(1, rows * grid.h, columns * grid.w)
+    probe[0] = torch.arange(probe.numel()).view(rows * grid.h, columns * grid.w)
+    return rows, columns, unpad_image(probe, size)[0].long()
 
 
 def _unpackable(config: Any, size: tuple[int, int], exit: Reduction, what: str) -> str:

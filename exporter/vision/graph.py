@@ -41,7 +41,7 @@ class VisionGraph(nn.Module):
         self.keep = 0
         if self.score:
             self.keep = layout.schedule.language[0].keep // (layout.images * layout.tiles)
-        self.width = model.config.text_config.hidden_size
+        self.width = self.adapter.model.config.text_config.hidden_size
         self.layers: Sequence[int] = range(self.adapter.depth)
         self.gaps: frozenset[int] = frozenset()
         with torch.no_grad():  # all states now: nothing of them may be traced
