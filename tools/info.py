@@ -153,7 +153,7 @@ def _scores(layouts: list[dict[str, Any]]) -> str:
     schedules = [Schedule.model_validate(x["schedule"]) for x in layouts]
     scores = dict.fromkeys(str(s.score) for s in schedules if s.scored)
     grids = dict.fromkeys(
-        f"a grid of {s.exit.rows}x{s.exit.columns} of each tile's ({s.exit.how})"
+        f"a grid of {s.exit.rows}x{s.exit.columns} visual tokens of each tile, by {s.exit.how}"
         for s in schedules
         if s.exit
     )

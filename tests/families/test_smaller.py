@@ -15,6 +15,9 @@ from luvc.errors import LuvcError
 from luvc.exporter import export, plan
 from luvc.exporter.check.parity import reports
 from luvc.exporter.vision.graph import VisionGraph
+from luvc.tools.hugging_face import unmerged
+from luvc.tools.report import facts
+from luvc.tools.report.facts import export_command
 
 from . import reference
 from .gallery import QUESTION, apart, pictures, question
@@ -199,6 +202,10 @@ def test_a_bundle_of_a_smaller_grid_runs(gallery, tmp_path):
     (layout,) = bundle.manifest.layouts
     assert bundle.manifest.validated and reports(bundle)[0].passed
     assert layout.schedule.exit and layout.ratios.prefill >= 1.5
+    line = export_command(bundle.manifest, "b")
+    assert "--ratio 1.5x --method dct --image-size 128x160" in line and "--stages" not in line
+    told = facts.layout_facts(bundle, gallery.family("qwen3_vl"), layout)
+    assert any("keeps the low frequencies of each tile's 4x5" in note for note in told["notes"])
     again = gallery.config("qwen3_vl", schedule=layout.schedule)
     (own,) = plan(again, gallery.family("qwen3_vl"))
     assert own.model_copy(update={"schedule": layout.schedule}) == layout
@@ -225,6 +232,12 @@ def test_a_smaller_picture_is_the_unmodified_model_on_it(gallery, tmp_path):
         (112, 112), Image.Resampling(gallery.family(name).image_processor.resample)
     )
     wanted = reference.generate(model, proc, resized, QUESTION, 12)
+    line = export_command(bundle.manifest, "b")
+    assert "--ratio 1.6x --method downsample --image-size 168x168" in line
+    told = facts.layout_facts(bundle, gallery.family(name), layout)
+    assert any("112x112 instead of 168x168" in note for note in told["notes"])
+    (compared,) = unmerged(bundle, gallery.family(name)).manifest.layouts
+    assert (compared.name, compared.image_size) == (layout.name, full), "Hugging Face sees it whole"
     vlm = VLM.load(bundle.path, threads=1)
     assert vlm.generate(question([shown]), max_new_tokens=12).token_ids == wanted
 
