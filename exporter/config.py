@@ -108,6 +108,7 @@ class ExportConfig(BaseModel):
             self._check_model,
             self._check_images,
             self._check_text,
+            self._check_smaller,
             self._check_schedule,
         ):
             check()
@@ -138,6 +139,19 @@ class ExportConfig(BaseModel):
         if self.ratio_of == "latency" and max(sizes, frames, sum(map(bool, self.images))) > 1:
             raise ValueError(
                 "--ratio-of latency solves one layout: give one --image-size and --images"
+            )
+
+    def _check_smaller(self) -> None:
+        """A method that makes something smaller has no options of the solver, and they name no method."""
+        usual = methods.find(self.method).options
+        if {usual.smaller, self.solver.smaller} != {"none"} and self.solver != usual:
+            raise ValueError(
+                f"method {self.method} has no options of the solver: leave them out, or take another method"
+            )
+        if self.solver.smaller == "downsample" and self.ratio_of == "latency":
+            raise ValueError(
+                "--ratio-of latency measures schedules, and downsample changes the picture: use --ratio-of "
+                "flops"
             )
 
     def _check_schedule(self) -> None:

@@ -1,6 +1,6 @@
 """Layouts of a family: what one image size becomes, as the solver sees it and as the manifest says it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..engines.bundle.folder import GRAPHS
 from ..engines.bundle.layout import Graphs, Layout, Ratios
@@ -58,6 +58,10 @@ def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Pro
     """The layout as the schedule solver sees it."""
     with making_sense(family.source):
         encoder, multiple = family.encoder, family.multiple
+    asked = None
+    if geometry.asked:
+        full = image_geometry(family, geometry.asked, geometry.images, geometry.frames)
+        asked = problem_of(family, full, text_tokens)
     return Problem(
         decoder=family.decoder,
         encoder=encoder,
@@ -66,7 +70,8 @@ def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Pro
         tiles=geometry.tiles * geometry.images,
         images=geometry.images,
         text_tokens=text_tokens,
-        count=lambda merges: family.adapter.tokens(family.config, geometry, merges),
+        count=lambda merges, exit: family.adapter.tokens(family.config, geometry, merges, exit),
+        asked=asked,
     )
 
 
@@ -86,8 +91,8 @@ def _layout(
     family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
 ) -> Layout:
     adapter, config = family.adapter, family.config
-    merged = problem.grids(schedule.vision)[-1]
-    V = problem.visual_tokens(schedule.vision)
+    merged = problem.leaving(schedule)
+    V = problem.visual_tokens(schedule.vision, schedule.exit)
     per_image = V // geometry.images
     name = _name(geometry)
     expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)
@@ -103,7 +108,8 @@ def _layout(
         visual_grid=adapter.visual_grid(config, geometry, merged),
         tokens_per_image=per_image,
         visual_tokens=V,
-        baseline_visual_tokens=problem.visual_tokens(()),
+        baseline_visual_tokens=problem.baseline.visual_tokens(()),
+        baseline_size=geometry.asked,
         placeholder=adapter.placeholder(family.tokenizer, geometry.frames),
         expansion=tuple(expansion),
         resize=geometry.resize,
@@ -158,8 +164,17 @@ def replan(
 ) -> Planned:
     """A bundle's layout with images planned once more, under its own schedule or another."""
     geometry = image_geometry(family, layout.image_size, layout.images, layout.frames)
+    geometry = replace(geometry, asked=layout.baseline_size)
     schedule = layout.schedule if schedule is None else schedule
     return plan_layout(family, geometry, text_tokens, schedule)
+
+
+def uncompressed(family: Family, layout: Layout, text_tokens: int) -> Layout:
+    """A bundle's layout with images as the checkpoint has it: ratio 1, at the size that was asked for."""
+    size = layout.baseline_size or layout.image_size
+    geometry = image_geometry(family, size, layout.images, layout.frames)
+    plain = plan_layout(family, geometry, text_tokens, Schedule()).layout
+    return plain.model_copy(update={"name": layout.name})  # it is asked for by that
 
 
 def _name(geometry: ImageGeometry) -> str:

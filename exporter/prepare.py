@@ -12,10 +12,12 @@ from ..engines.bundle.swap import check_target
 from ..errors import LuvcError
 from .checkpoint.family import Family
 from .config import CHECKED_ON, ExportConfig
+from .downsample import plan_smaller
 from .layouts import Planned, image_geometry, layout_of, problem_of, text_layout
 from .planning.problem import Problem, check_schedule
 from .planning.solver import solve
 from .score_fits import check_precision, check_probes, check_score
+from .vision.adapter import ImageGeometry
 
 
 @dataclass(frozen=True)
@@ -114,12 +116,18 @@ def _plans(config: ExportConfig, family: Family) -> Iterator[Planned]:
     for size in config.image_sizes or (None,):
         for images in filter(None, config.images):
             for frames in config.frames or (0,):
-                geometry = image_geometry(family, size, images, frames)
-                problem = problem_of(family, geometry, config.reference_text)
-                schedule = _schedule(config, problem)
-                layout = layout_of(family, geometry, problem, schedule)
-                yield Planned(layout, geometry, problem)
+                yield _planned(config, family, image_geometry(family, size, images, frames))
     yield from (Planned(text_layout(family)) for images in config.images if not images)
+
+
+def _planned(config: ExportConfig, family: Family, geometry: ImageGeometry) -> Planned:
+    """The layout of one size and count."""
+    if config.schedule is None and config.solver.smaller == "downsample":
+        return plan_smaller(family, geometry, config)
+    problem = problem_of(family, geometry, config.reference_text)
+    return Planned(
+        layout_of(family, geometry, problem, _schedule(config, problem)), geometry, problem
+    )
 
 
 def _schedule(config: ExportConfig, problem: Problem) -> Schedule:

@@ -9,18 +9,16 @@ from rich.text import Text
 
 from ..dtypes import DTYPES
 from ..engines.bundle.layout import Layout
-from ..engines.bundle.schedule import Schedule, Stage
+from ..engines.bundle.schedule import Stage
 from ..engines.validate import Report
-from ..plugins.scores.spectrum.score import Spectrum
 from .checkpoint.family import Family
 from .config import ExportConfig
 from .layouts import Planned
+from .plan_notes import notes
 from .planning.defaults import SolverOptions, shown
 from .planning.flops import decoder_layers, encoder_layer
-from .planning.grid import merge_grid
-from .planning.methods import METHODS, score_of, spec_of
+from .planning.methods import METHODS, spec_of
 from .planning.problem import Problem
-from .planning.solver import smooth_counts, without_stage
 from .timing.latency import Timed
 
 TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"
@@ -145,89 +143,28 @@ def methods_table() -> Table:
     """Every method on a row: what it does, what it needs, what its score can be told."""
     table = Table("method", "what it does", "needs", "options")
     for name, method in METHODS.items():
-        score = method.score
-        options = ", ".join(f"{k}={shown(v)}" for k, v in spec_of(score).options.items())
-        needs = ", ".join(sorted(score.reads)) or "nothing more"
+        score, scores = method.score, method.options.smaller == "none"
+        told = spec_of(score).options if scores else {}
+        options = ", ".join(f"{k}={shown(v)}" for k, v in told.items())
+        needs = ", ".join(sorted(score.reads) if scores else ()) or "nothing more"
         table.add_row(name, method.about, needs, options)
     return table
 
 
 def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
-    """One row per run of vision layers with the same grid."""
+    """One row per run of vision layers with the same grid, and one for a smaller grid behind them."""
     encoder, first = problem.encoder, 0
+    full = problem.baseline
     for grid, run in itertools.groupby(problem.grids(layout.schedule.vision)):
         layers = range(first, first + len(list(run)))
-        flops = sum(encoder_layer(encoder, grid.tokens, i) for i in layers)
-        baseline = sum(encoder_layer(encoder, problem.grid.tokens, i) for i in layers)
-        tokens, share = f"{problem.tiles} x {grid.h}x{grid.w}", f"{flops / baseline:.0%}"
-        span = _span(layers[0], layers[-1])
-        yield "vision", span, tokens, human(problem.tiles * flops), share, "", ""
+        flops = problem.tiles * sum(encoder_layer(encoder, grid.tokens, i) for i in layers)
+        baseline = full.tiles * sum(encoder_layer(encoder, full.grid.tokens, i) for i in layers)
+        tokens, span = f"{problem.tiles} x {grid.h}x{grid.w}", _span(layers[0], layers[-1])
+        yield "vision", span, tokens, human(flops), f"{flops / baseline:.0%}", "", ""
         first = layers.stop
-
-
-def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
-    """What the plan left out or could not do, so that nothing is silent.
-
-    Args:
-        planned: a layout with images.
-        options: what its schedule was solved with; None where one was given.
-    """
-    layout, problem = planned.layout, planned.problem
-    assert problem is not None
-    s, found = layout.schedule, []
-    if layout.tiles == 1 and layout.processor_options:  # those that keep its processor from cutting
-        found.append("one tile per picture; the model's own processor may cut large ones into more")
-    if not (s.vision or s.language):
-        return [*found, "no compression: the bundle equals the unmodified model"]
-    found += _merge_notes(problem, s)
-    if not s.vision:
-        found.append(
-            f"nothing is merged in the vision tower: it does its whole work, and all {layout.visual_tokens} "
-            "visual tokens enter the language model (--oim-share 0.5 would shorten it)"
-        )
-    if options and (left_out := without_stage(options, problem.decoder.layers)):
-        found.append(
-            f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {problem.decoder.layers} "
-            "language layers: it would stand before the first, or where the rest is dropped anyway"
-        )
-    score = score_of(s.score)
-    if s.scored:
-        found.append(f"the visual tokens that stay are chosen by {score.described}")
-    if s.scored and s.score.question:
-        found.append(
-            f"score {score.name} reads the question: a picture pruned for one question is kept for the "
-            "whole chat, and is another for another question"
-        )
-    rough = [p.keep for p in s.language if p.keep not in smooth_counts(layout.visual_tokens)]
-    if rough and isinstance(score, Spectrum) and score.filtered(layout.visual_tokens):
-        found.append(
-            f"keeps {', '.join(map(str, rough))} are not 7-smooth (slower FFT plugins): smooth counts "
-            "are too coarse for this ratio"
-        )
-    if not s.language or s.language[-1].keep:
-        found.append(f"{layout.stages[-1].visual} visual tokens stay to the last layer")
-    return found
-
-
-def _merge_notes(problem: Problem, schedule: Schedule) -> Iterator[str]:
-    """OIM steps that merge less than their group says."""
-    grid = problem.grid
-    for merge in schedule.vision:
-        after = merge_grid(grid, merge, problem.multiple)
-        length, left = grid.length(merge.axis), after.length(merge.axis)
-        exact = length - length // merge.group
-        multiple = problem.multiple.length(merge.axis)
-        if left != exact:
-            yield (
-                f"OIM before vision layer {merge.layer}: {left} of {length} tokens along the "
-                f"{merge.axis} stay instead of {exact}, the projector needs a multiple of {multiple}"
-            )
-        elif length % merge.group:
-            yield (
-                f"OIM before vision layer {merge.layer}: {length} is not a multiple of "
-                f"{merge.group}, the surplus along the {merge.axis} stays unmerged"
-            )
-        grid = after
+    if exit := layout.schedule.exit:
+        tokens = f"{problem.tiles} x {exit.rows}x{exit.columns}"
+        yield exit.how, "", tokens, human(problem.tiles * problem.exit_flops(exit)), "", "", ""
 
 
 def timed_line(timed: Timed) -> Text:

@@ -87,8 +87,8 @@ def _check_behind(family: Family, schedule: Schedule, score: Score) -> None:
     for layer in schedule.scored:
         if not layer:
             raise LuvcError(
-                f"score {score.name} reads the layer behind the stage, and nothing is behind a stage before the "
-                "first one: give later --stages"
+                f"score {score.name} reads the layer behind the stage, and before the first one there is "
+                "none: give later --stages"
             )
         if types[layer - 1] == "conv":
             raise LuvcError(

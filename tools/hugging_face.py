@@ -6,17 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from ..engines.bundle.folder import Bundle
-from ..engines.bundle.schedule import Schedule
 from ..engines.prompt.pixels import to_layout
 from ..engines.prompt.processing import Processor, Prompt
 from ..exporter.checkpoint.family import Family
-from ..exporter.layouts import replan
+from ..exporter.layouts import uncompressed
 
 
 def unmerged(bundle: Bundle, family: Family) -> Processor:
     """The bundle's processor with its layouts of pictures at ratio 1, as the checkpoint has them."""
     m = bundle.manifest
-    layouts = [replan(family, x, m.reference_text, Schedule()).layout for x in m.pictured]
+    layouts = [uncompressed(family, x, m.reference_text) for x in m.pictured]
     return Processor(replace(bundle, manifest=m.model_copy(update={"layouts": tuple(layouts)})))
 
 

@@ -141,12 +141,14 @@ def _takes(layout: dict[str, Any]) -> str:
     kind = ("video" if frames else "image") + "s" * (count > 1)
     text = f"{count} {kind} of " + f"{frames} frames of " * (frames > 0)
     text += "x".join(map(str, layout["image_size"]))
+    if layout["baseline_size"]:
+        text += " in place of " + "x".join(map(str, layout["baseline_size"]))
     return text + (f" in {tiles} tiles" if tiles > 1 else "")
 
 
 def _asked(schedule: dict[str, Any]) -> str:
     """The ratio that was asked for; a schedule of one's own may name none."""
-    own = schedule["ratio"] == 1 and (schedule["vision"] or schedule["language"])
+    own = schedule["ratio"] == 1 and any(schedule[x] for x in ("vision", "exit", "language"))
     return "a schedule" if own else f"{schedule['ratio']:g}x"
 
 
@@ -156,9 +158,13 @@ def _scores(layouts: list[dict[str, Any]]) -> str:
 
     schedules = [Schedule.model_validate(x["schedule"]) for x in layouts]
     scores = dict.fromkeys(str(s.score) for s in schedules if s.scored)
-    return (
-        "visual tokens, by score " + " or ".join(scores) if scores else "no visual token is scored"
+    grids = dict.fromkeys(
+        f"a grid of {s.exit.rows}x{s.exit.columns} visual tokens of each tile, by {s.exit.how}"
+        for s in schedules
+        if s.exit
     )
+    kept = [*(f"visual tokens, by score {score}" for score in scores), *grids]
+    return " or ".join(kept) or "no visual token is scored"
 
 
 def _engine_table(engines: list[dict[str, Any]]) -> Table:

@@ -52,8 +52,8 @@ class View:
 def edges(layout: Layout, axis: Axis) -> list[float]:
     """Borders of the visual tokens of a tile along an axis, 0 .. 1.
 
-    Fixed merges are followed one by one. With `match` each row merges other neighbours: the tokens
-    are drawn equally wide.
+    Fixed merges are followed one by one. With `match` each row merges other neighbours, and tokens of a
+    smaller grid overlap: they are drawn equally wide.
 
     Raises:
         LuvcError: the tokens of this layout are not a plain grid for each tile.
@@ -66,7 +66,7 @@ def edges(layout: Layout, axis: Axis) -> list[float]:
         if merge.axis == axis:
             spans = merge_spans(spans, merge.group, merged_length(len(spans), merge.group, block))
     borders = [0.0, *((last + 1) / before for _, last in spans)]
-    if layout.schedule.match:
+    if layout.schedule.match or layout.schedule.exit:
         borders = [i / after for i in range(after + 1)]
     return borders[::block]
 
@@ -241,6 +241,7 @@ def _caption(layout: Layout, stages: dict[int, np.ndarray]) -> str:
     counts = " → ".join(str(len(alive)) for alive in stages.values())
     text = f"{layout.baseline_visual_tokens} visual tokens at ratio 1"
     text += f", {layout.visual_tokens} after OIM" if layout.schedule.vision else ""
+    text += f", {layout.visual_tokens} after {exit.how}" if (exit := layout.schedule.exit) else ""
     text += f", then {counts}" if counts else "; nothing is pruned"
     if layout.schedule.match and layout.schedule.vision:
         text += " (OIM merges the most similar neighbours: cells are drawn equally wide)"

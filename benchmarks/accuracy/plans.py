@@ -30,7 +30,7 @@ class TokenProblem(Problem):
 
     def mean(self, schedule: Schedule) -> float:
         """Visual tokens of a prompt, mean over the layers."""
-        V, L = self.visual_tokens(schedule.vision), self.decoder.layers
+        V, L = self.visual_tokens(schedule.vision, schedule.exit), self.decoder.layers
         return sum(schedule.visual_per_layer(L, V)) / L
 
 

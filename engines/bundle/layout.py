@@ -47,12 +47,14 @@ class Layout(Frozen):
         pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
             the first axis.
         grid: vision tokens per tile before merging, (rows, columns).
-        merged_grid: the same after OIM.
+        merged_grid: the same after OIM, or what the smaller grid of `schedule.exit` would be made of.
         visual_grid: visual tokens of one image as (time, rows, columns), for rotary positions in
             three axes; None where positions are plain.
         tokens_per_image: visual tokens one image gives the language model.
         visual_tokens: V of a prompt, images * tokens_per_image.
-        baseline_visual_tokens: V at ratio 1.
+        baseline_visual_tokens: V at ratio 1 and `baseline_size`.
+        baseline_size: (height, width) that was asked for where the pictures are made smaller than
+            that; the ratios are against it. None where they are not.
         placeholder: what the chat template writes for one image.
         expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold
             "{seconds}", the time of the next frame.
@@ -76,6 +78,7 @@ class Layout(Frozen):
     tokens_per_image: Tokens
     visual_tokens: Tokens
     baseline_visual_tokens: Tokens
+    baseline_size: tuple[Pixels, Pixels] | None = None
     placeholder: Words
     expansion: Annotated[tuple[tuple[Words, Tokens], ...], Field(max_length=1 << 16)]
     resize: bool = False

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .bounded import Factor, Layers, Line, Name, Tokens
+from .bounded import Factor, Layers, Line, Name, Pixels, Tokens
 
 Axis = Literal["width", "height"]
 Scope = Literal["prompt", "image", "tile"]
@@ -43,6 +43,19 @@ class Prune(Frozen):
 
     layer: Layers
     keep: Tokens
+
+
+class Reduction(Frozen):
+    """A smaller grid of visual tokens behind the projector; the exporter's matter, engines never read it.
+
+    Attributes:
+        how: "pool" averages neighbours, "dct" keeps the low frequencies of a cosine transform.
+        rows, columns: of a tile's visual tokens after it.
+    """
+
+    how: Literal["pool", "dct"]
+    rows: Annotated[Pixels, Field(ge=1)]
+    columns: Annotated[Pixels, Field(ge=1)]
 
 
 class ScoreSpec(Frozen):
@@ -83,6 +96,7 @@ class Schedule(Frozen):
     Attributes:
         ratio: baseline language-model prefill FLOPs / compressed, as asked for.
         vision: OIM steps, in order of layer.
+        exit: a smaller grid at the tower's exit, in place of all others.
         language: SPU stages, in order of layer, keeps not rising.
         score: what the stages keep tokens by.
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota, "tile"
@@ -92,6 +106,7 @@ class Schedule(Frozen):
 
     ratio: Annotated[Factor, Field(ge=1)] = 1.0
     vision: Annotated[tuple[Merge, ...], Field(max_length=1024)] = ()
+    exit: Reduction | None = None
     language: Annotated[tuple[Prune, ...], Field(max_length=1024)] = ()
     score: ScoreSpec = ENERGY
     scope: Scope = "prompt"
@@ -119,6 +134,19 @@ class Schedule(Frozen):
         steps = [m.layer for m in self.vision]
         if steps != sorted(steps):
             raise ValueError(f"vision layers must not fall, got {steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Schedule":
+        if self.exit and self.vision:
+            raise ValueError(
+                "exit makes a smaller grid of equally wide tokens, and OIM in vision leaves unequal ones: "
+                "leave one of them out"
+            )
+        if self.exit and self.language:
+            raise ValueError(
+                "exit keeps its smaller grid whole, and language prunes it: leave one of them out"
+            )
         return self
 
     @property

@@ -13,6 +13,7 @@ from ...engines.bundle.schedule import ENERGY, Schedule, Scope, ScoreSpec, Solve
 
 Keeps = Literal["geometric", "linear"] | tuple[Annotated[float, Field(gt=0, le=1)], ...]
 Elimination = Literal["last", "never", "fit"]
+Smaller = Literal["none", "pool", "dct", "downsample"]
 
 _SCHEDULE = Schedule()
 
@@ -36,10 +37,13 @@ class SolverOptions:
             numbers), or one number a stage, whose proportions they have.
         elimination: what becomes of the rest: "last" leaves it out of the last layer, "never" keeps it,
             "fit" leaves all of it out from the layer on that makes the ratio.
+        smaller: what becomes smaller in place of all that: nothing, the grid of visual tokens at the
+            tower's exit ("pool", "dct"), or the picture ("downsample"); of the method, as the score is.
         oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
     """
 
     score: ScoreSpec = field(default=ENERGY)
+    smaller: Smaller = "none"
     scope: Scope = field(
         default=_SCHEDULE.scope,
         metadata=_typed(
@@ -94,16 +98,16 @@ class SolverOptions:
     def recorded(self, ratio: float, method: str) -> Solver:
         """What a manifest keeps of the options, beside the ratio and the method they were asked with.
 
-        The score stands in the schedules.
+        The score stands in the schedules, and the method says what becomes smaller.
         """
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "score"}
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
         return Solver.model_validate(options | {"ratio": ratio, "method": method})
 
     @classmethod
     def of(cls, solver: Solver, score: ScoreSpec) -> "SolverOptions":
         """The options that a manifest recorded, for a schedule with this score."""
         given: dict[str, Any] = solver.model_extra or {}
-        own = {f.name for f in fields(cls)} - {"score"}
+        own = {f.name for f in fields(cls) if f.metadata}
         return cls(score=score, **{name: given[name] for name in own & given.keys()})
 
 

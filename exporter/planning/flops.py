@@ -101,6 +101,20 @@ def encoder_layer(shape: EncoderShape, tokens: float, layer: int) -> float:
     return 2.0 * tokens * weights + 4.0 * tokens * seen * shape.hidden
 
 
+def smaller_grid(shape: EncoderShape, side: tuple[int, int], left: tuple[int, int]) -> float:
+    """FLOPs of a smaller grid of a tile's visual tokens: a matrix along each axis that shrinks.
+
+    Args:
+        shape: the tower.
+        side: rows and columns of the visual tokens.
+        left: the same after it.
+    """
+    width = shape.projectors * shape.projector[-1]
+    (h, w), (rows, columns) = side, left
+    down = 2.0 * rows * h * w * width if rows < h else 0.0
+    return down + (2.0 * rows * columns * w * width if columns < w else 0.0)
+
+
 def vision(shape: EncoderShape, patches: int, tokens: tuple[int, ...]) -> float:
     """FLOPs of one tile: patch embedding, layers, projector.
 

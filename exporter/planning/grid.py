@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ...engines.bundle.schedule import Axis, Merge
 
@@ -52,6 +53,23 @@ def merged_grids(
                 grid = merge_grid(grid, merge, multiple)
         grids.append(grid)
     return tuple(grids)
+
+
+def smaller_grids(grid: Grid, within: Fraction) -> list[Grid]:
+    """Grids of fewer tokens and nearly the same proportions, most tokens first, then the most alike.
+
+    Args:
+        grid: the full one.
+        within: rows / columns may differ from the grid's by at most this factor, either way.
+    """
+    found = []
+    for h in range(1, grid.h + 1):
+        for w in range(1, grid.w + 1):
+            uneven = Fraction(h * grid.w, w * grid.h)
+            uneven = max(uneven, 1 / uneven)
+            if h * w < grid.tokens and uneven <= within:
+                found.append((-h * w, uneven, Grid(h, w)))
+    return [smaller for *_, smaller in sorted(found, key=lambda f: f[:2])]
 
 
 def merge_spans(spans: list[tuple[int, int]], group: int, length: int) -> list[tuple[int, int]]:

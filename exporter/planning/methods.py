@@ -14,7 +14,7 @@ from ...errors import LuvcError, printable
 from ...plugins.scores.base import QUESTION, TOWER, Score
 from ...plugins.scores.registry import SCORES
 from ...plugins.scores.registry import make as make_score
-from .defaults import DEFAULTS, PAPER, SolverOptions
+from .defaults import DEFAULTS, PAPER, Smaller, SolverOptions
 
 USUAL = "luvc"
 
@@ -48,6 +48,11 @@ def _before(score: str, about: str) -> Method:
     return _inside(score, about, 0.0, scope="tile")
 
 
+def _smaller(what: Smaller, about: str) -> Method:
+    """Fewer visual tokens by a smaller grid; nothing is scored."""
+    return Method(about, SolverOptions(stages=(), elimination="never", smaller=what))
+
+
 METHODS = {
     USUAL: Method(
         "stages at an eighth, a quarter and half of the layers, none in the last", DEFAULTS
@@ -60,6 +65,11 @@ METHODS = {
         "VTW: all visual tokens up to the layer that makes the ratio, none from it on",
         SolverOptions(stages=(), elimination="fit"),
     ),
+    "pool": _smaller("pool", "each tile's grid of visual tokens averaged down to a smaller one"),
+    "dct": _smaller(
+        "dct", "Fourier-VLM, the low frequencies of each tile's grid (DCT), as a smaller one"
+    ),
+    "downsample": _smaller("downsample", "the picture itself made smaller, by --image-size"),
     "fastervlm": _before("fastervlm", "FasterVLM, the CLS token's attention"),
     "vtc-cls": _before(
         "vtc-cls", "VTC-CLS, the CLS token's attention in half of the tower's layers"
@@ -158,6 +168,29 @@ def find(name: str) -> Method:
     return METHODS[name]
 
 
+def _check_smaller(method: str, base: SolverOptions, options: dict[str, Any]) -> None:
+    """Refuse options beside a method that has none, and what only another method does."""
+    wanted = options.get("smaller", base.smaller)
+    if wanted != base.smaller:
+        raise LuvcError(
+            f"smaller={wanted!r:.80} is no option of method {method}, which has {base.smaller!r}: it is the "
+            "method's own, so give another --method"
+        )
+    own = {f.name: f.metadata for f in fields(SolverOptions)}
+    given = [
+        f"--{own[name]['flag'] or name.replace('_', '-')}"
+        if name in own
+        else f"--method-option {name}"
+        for name in options
+        if name not in ("score", "smaller")
+    ]
+    if given and base.smaller != "none":
+        raise LuvcError(
+            f"--method {method} neither scores nor prunes, so that {', '.join(given)} would say nothing: "
+            "leave it out, or take another method"
+        )
+
+
 def asked(method: str, options: dict[str, Any]) -> SolverOptions:
     """The solver's options for a method and what was asked beside it.
 
@@ -169,6 +202,7 @@ def asked(method: str, options: dict[str, Any]) -> SolverOptions:
         LuvcError: no such method, or a score's option out of range.
     """
     base = find(method).options
+    _check_smaller(method, base, options)
     try:
         spec = ScoreSpec.model_validate(options.get("score", base.score))
     except ValidationError as error:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...engines.bundle.layout import Ratios
-from ...engines.bundle.schedule import Merge, Schedule, Scope, groups_of
+from ...engines.bundle.schedule import Merge, Reduction, Schedule, Scope, groups_of
 from ...errors import LuvcError
 from ...plugins.scores.base import Sizes
 from . import flops
@@ -24,8 +24,9 @@ class Problem:
         tiles: tiles in one prompt, images * tiles per image.
         images: images in one prompt.
         text_tokens: text tokens of the reference prompt.
-        count: visual tokens of one image after some OIM steps, where the projector does not just join
-            `shuffle` grid tokens (packed tiles, padding).
+        count: visual tokens of one image after some OIM steps or on a smaller grid, where the projector
+            does not just join `shuffle` grid tokens (packed tiles, padding).
+        asked: the layout at the size that was asked for, where the pictures are made smaller than that.
     """
 
     decoder: flops.DecoderShape
@@ -35,13 +36,36 @@ class Problem:
     tiles: int
     images: int = 1
     text_tokens: int = 64
-    count: Callable[[tuple[Merge, ...]], int] | None = None
+    count: Callable[[tuple[Merge, ...], Reduction | None], int] | None = None
+    asked: "Problem | None" = None
 
-    def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
-        """V of a prompt after these OIM steps."""
+    @property
+    def baseline(self) -> "Problem":
+        """What ratios are against: the layout at the size that was asked for."""
+        return self.asked or self
+
+    @property
+    def side(self) -> Grid:
+        """Visual tokens of a tile at ratio 1."""
+        return Grid(self.grid.h // self.multiple.h, self.grid.w // self.multiple.w)
+
+    def visual_tokens(self, vision: tuple[Merge, ...], exit: Reduction | None = None) -> int:
+        """V of a prompt after these OIM steps, or on a smaller grid."""
         if self.count is not None:
-            return self.images * self.count(vision)
+            return self.images * self.count(vision, exit)
+        if exit:
+            return self.tiles * exit.rows * exit.columns
         return self.tiles * self.grids(vision)[-1].tokens // self.encoder.shuffle
+
+    def leaving(self, schedule: Schedule) -> Grid:
+        """The grid of a tile that all behind the projector sees, in vision tokens.
+
+        Of a smaller grid it is what the projector would have made it of.
+        """
+        if schedule.exit:
+            rows, columns = schedule.exit.rows, schedule.exit.columns
+            return Grid(rows * self.multiple.h, columns * self.multiple.w)
+        return self.grids(schedule.vision)[-1]
 
     def grids(self, vision: tuple[Merge, ...]) -> tuple[Grid, ...]:
         """The grid inside each vision layer."""
@@ -49,7 +73,7 @@ class Problem:
 
     def prefill_work(self, schedule: Schedule) -> float:
         """Work of the language prefill under a schedule, scoring included; FLOPs here."""
-        V = self.visual_tokens(schedule.vision)
+        V = self.visual_tokens(schedule.vision, schedule.exit)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
         return flops.prefill(self.decoder, visual, self.text_tokens, self._scoring(schedule, V))
 
@@ -91,12 +115,20 @@ class Problem:
     def vision_flops(self, schedule: Schedule) -> float:
         """FLOPs of the vision tower and projector for all tiles of a prompt."""
         tokens = tuple(g.tokens for g in self.grids(schedule.vision))
-        return self.tiles * flops.vision(self.encoder, self.grid.tokens, tokens)
+        tile = flops.vision(self.encoder, self.grid.tokens, tokens)
+        return self.tiles * (tile + self.exit_flops(schedule.exit))
+
+    def exit_flops(self, exit: Reduction | None) -> float:
+        """FLOPs of a smaller grid of one tile's visual tokens."""
+        if exit is None:
+            return 0.0
+        side = self.side.h, self.side.w
+        return flops.smaller_grid(self.encoder, side, (exit.rows, exit.columns))
 
     def ratios(self, schedule: Schedule) -> Ratios:
         """Baseline / compressed FLOPs."""
-        vision = [self.vision_flops(s) for s in (Schedule(), schedule)]
-        prefill = [self.prefill_work(s) for s in (Schedule(), schedule)]
+        vision = self.baseline.vision_flops(Schedule()), self.vision_flops(schedule)
+        prefill = self.baseline.prefill_work(Schedule()), self.prefill_work(schedule)
         both = [v + p for v, p in zip(vision, prefill, strict=True)]
         return Ratios(
             vision=vision[0] / vision[1], prefill=prefill[0] / prefill[1], both=both[0] / both[1]
@@ -117,7 +149,8 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
                 f"(0 to {layers - 1})"
             )
     _check_merges(problem, schedule)
-    V = problem.visual_tokens(schedule.vision)
+    _check_exit(problem, schedule.exit)
+    V = problem.visual_tokens(schedule.vision, schedule.exit)
     groups = groups_of(schedule.scope, problem.images, problem.tiles)
     problem.check_groups(V, schedule.scope)
     for prune in schedule.language:
@@ -153,3 +186,14 @@ def _check_merges(problem: Problem, schedule: Schedule) -> None:
                 "changes nothing; use a smaller group"
             )
         grid = after
+
+
+def _check_exit(problem: Problem, exit: Reduction | None) -> None:
+    if exit is None:
+        return
+    side, left = problem.side, Grid(exit.rows, exit.columns)
+    if left.h > side.h or left.w > side.w or left == side:
+        raise LuvcError(
+            f"schedule: exit makes a grid of {left.h}x{left.w} of the {side.h}x{side.w} visual tokens of a "
+            "tile, which are no fewer: give fewer rows or columns"
+        )

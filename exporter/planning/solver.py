@@ -18,6 +18,7 @@ from ...errors import LuvcError
 from .defaults import DEFAULTS, SolverOptions
 from .grid import Grid, merged_length
 from .problem import Problem
+from .smaller import solve_grid
 
 TOLERANCE = 1.02
 SAMPLES = 400
@@ -31,6 +32,8 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     """
     if ratio == 1:
         return Schedule(ratio=1, **options.scoring)
+    if options.smaller != "none":
+        return solve_grid(problem, ratio, options)
     solver = _Solver(problem, ratio, options)
     for eliminate in solver.eliminations:
         for vision in solver.vision_steps():

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.schedule import Merge
+from ...engines.bundle.schedule import Merge, Reduction
 from ..planning.flops import EncoderShape
 from ..planning.grid import Grid, merged_grids
 from .processor import known_token
@@ -33,6 +33,7 @@ class ImageGeometry:
         rows, columns: how the tiles without the thumbnail are laid out; 0 without any.
         images: in the prompt.
         frames: of a video; 0 for an image.
+        asked: (height, width) that was asked for where `size` was chosen to be smaller; None where not.
     """
 
     size: tuple[int, int]
@@ -45,6 +46,7 @@ class ImageGeometry:
     columns: int = 0
     images: int = 1
     frames: int = 0
+    asked: tuple[int, int] | None = None
 
 
 @dataclass
@@ -119,8 +121,26 @@ class VisionAdapter(ABC):
         """
 
     @classmethod
-    def tokens(cls, config: Any, geometry: ImageGeometry, merges: Sequence[Merge]) -> int:
-        """Visual tokens of one image after these OIM steps."""
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int] | None:
+        """(height, width) in pixels that image sizes are whole multiples of; None where there is one size."""
+        del config, processor
+        return None
+
+    @classmethod
+    def tokens(
+        cls,
+        config: Any,
+        geometry: ImageGeometry,
+        merges: Sequence[Merge],
+        exit: Reduction | None = None,
+    ) -> int:
+        """Visual tokens of one image after these OIM steps, or on a smaller grid.
+
+        Raises:
+            LuvcError: the family cannot pack the smaller grid.
+        """
+        if exit:
+            return geometry.tiles * exit.rows * exit.columns
         shape = cls.shape(config)
         grids = merged_grids(geometry.grid, tuple(merges), cls.multiple(config), shape.layers)
         return geometry.tiles * grids[-1].tokens // shape.shuffle

@@ -19,11 +19,12 @@ from ..ops.riding import parted
 from ..planning.grid import Grid, merge_grid
 from ..planning.methods import measured_score
 from .adapter import GridState, VisionAdapter
+from .exit import Exit
 from .oim import merge_tokens
 
 
 class VisionGraph(nn.Module):
-    """pixel_values float32 [N, ...] -> visual_embeds [N, n, D], merging on the way."""
+    """pixel_values float32 [N, ...] -> visual_embeds [N, n, D], merging on the way or at the exit."""
 
     def __init__(self, model: nn.Module, adapter: type[VisionAdapter], layout: Layout):
         super().__init__()
@@ -33,6 +34,9 @@ class VisionGraph(nn.Module):
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
         self.adapter.parts = part
         self.match = layout.schedule.match
+        block, exit = self.adapter.multiple_of, layout.schedule.exit
+        side = Grid(layout.grid[0] // block.h, layout.grid[1] // block.w)
+        self.exit = Exit(exit, side) if exit else None
         self.score = measured_score(layout.schedule)
         self.looks = self.score.layers(self.adapter.depth) if self.score else ()
         first = layout.schedule.language[0] if self.score else Prune(layer=0, keep=0)
@@ -88,7 +92,11 @@ class VisionGraph(nn.Module):
         if self.score:
             looked = tuple(heads[layer] for layer in self.looks)
             features = self._measured(self.score, features, looked, state.grid)
-        return tower.pack(features, state.grid)
+        grid = state.grid
+        if self.exit:
+            block, left = tower.multiple_of, self.exit.left
+            features, grid = self.exit(features), Grid(left.h * block.h, left.w * block.w)
+        return tower.pack(features, grid)
 
     def _in_raster(self, heads: Heads, state: GridState) -> Heads:
         """Queries and keys [N, H, prefix + h * w, d] in raster order."""

@@ -89,6 +89,12 @@ class RopeAdapter(VisionAdapter):
         )
 
     @classmethod
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int]:
+        """Blocks of the merger."""
+        step = config.vision_config.patch_size * config.vision_config.spatial_merge_size
+        return step, step
+
+    @classmethod
     def visual_grid(
         cls, config: Any, geometry: ImageGeometry, merged: Grid
     ) -> tuple[int, int, int]:

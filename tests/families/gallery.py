@@ -140,7 +140,8 @@ class Gallery:
         """What the tests ask of an export."""
         size = size_of(name)
         sizes = {} if size is None else {"image_sizes": (size,)}
-        solver = {} if "schedule" in options else vars(PAPER) | {"cutoff": 0.5}  # OIM has work too
+        given = {"schedule", "method"} & options.keys()
+        solver = {} if given else vars(PAPER) | {"cutoff": 0.5}  # OIM has work too
         usual = SHORT | sizes | solver | options
         return ExportConfig.make(model=str(self.checkpoint(name)), **usual)
 

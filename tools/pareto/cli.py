@@ -35,7 +35,7 @@ Methods = Annotated[
 Ratios = Annotated[str, typer.Option(help="Separated by commas.", metavar="R,R,...")]
 Limit = Annotated[int | None, typer.Option(help="First questions only.", min=1)]
 Images = Annotated[list[int] | None, typer.Option(help="Images of a question; repeat.", min=1)]
-Text = Annotated[
+TextTokens = Annotated[
     int, typer.Option(help="Text tokens of the prompt the ratios are computed at.", min=1)
 ]
 Match = Annotated[str, typer.Option(help="exact, or loose: case, spaces, full stop aside.")]
@@ -53,7 +53,7 @@ def pareto(
     limit: Limit = None,
     image_size: Annotated[str | None, typer.Option(metavar="HxW", help="In pixels.")] = None,
     images: Images = None,
-    text_tokens: Text = 64,
+    text_tokens: TextTokens = 64,
     batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
     match: Match = "loose",

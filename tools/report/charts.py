@@ -66,6 +66,8 @@ def token_flow(facts: dict[str, Any]) -> Markup:
         marks[merge.layer] = marks.get(merge.layer, "OIM ") + ARROWS[merge.axis]
     _panel(drawing, 0, split - 24, grids, facts["vision_baseline"], marks, "vision", "vision tower")
     names = {p.layer: "SPU" if p.keep else "gone" for p in schedule.language}
+    if schedule.exit:
+        names[0] = schedule.exit.how
     base = facts["layout"].baseline_visual_tokens
     _panel(drawing, split + 24, WIDTH, visual, base, names, "language", "language model")
     return drawing.done()

@@ -19,9 +19,10 @@ from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
 from ...exporter.config import SOLVER
 from ...exporter.layouts import replan
+from ...exporter.plan_notes import notes
 from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.planning.methods import USUAL, find, score_of
-from ...exporter.report import human, notes, stage_rows
+from ...exporter.report import human, stage_rows
 from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
 from ..eval import outcome
@@ -49,7 +50,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "flops": flops,
         "kv": {f"prompt of {m.reference_text} text tokens": plain, "reserved per row": reserved},
         "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
-        "vision_baseline": problem.grid.tokens,
+        "vision_baseline": problem.baseline.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
         "score": score_of(layout.schedule.score).described,
         "notes": notes(planned, m.solver and SolverOptions.of(m.solver, layout.schedule.score)),
@@ -107,6 +108,8 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     score = next(x.schedule.score for x in manifest.pictured)
     options = SolverOptions.of(manifest.solver, score)
     flags = [f"--ratio {manifest.solver.ratio:g}x", *_method_flags(manifest.solver, score)]
+    if find(manifest.solver.method).options.smaller != "none":
+        return flags  # it has no others
     for name, flag in SOLVER.items():
         value = getattr(options, name)
         if isinstance(value, bool):
@@ -134,7 +137,7 @@ def export_command(manifest: Manifest, target: str) -> str:
         target: name of the new bundle, quoted for a shell.
     """
     m = manifest
-    sizes = dict.fromkeys(x.image_size for x in m.pictured)
+    sizes = dict.fromkeys(x.baseline_size or x.image_size for x in m.pictured)
     counts = dict.fromkeys(x.images for x in m.layouts)
     frames = dict.fromkeys(x.frames for x in m.pictured)
     parts = ["luvc-export", "--model", shlex.quote(m.model)]

@@ -55,6 +55,12 @@ class Adapter(AbsoluteAdapter):
         return ImageGeometry(size, tiles, shape, grid, options, True, rows, columns, images, frames)
 
     @classmethod
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int]:
+        """Whole tiles."""
+        edge = int(processor.max_image_size["longest_edge"])
+        return edge, edge
+
+    @classmethod
     def expansion(
         cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
     ) -> list[tuple[str, int]]:

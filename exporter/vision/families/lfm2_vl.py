@@ -58,6 +58,12 @@ class Adapter(AbsoluteAdapter):
         return ImageGeometry(real, 1, shape, grid, options, True, 1, 1, images, frames)
 
     @classmethod
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int]:
+        """Blocks of the pixel unshuffle."""
+        step = config.vision_config.patch_size * config.downsample_factor
+        return step, step
+
+    @classmethod
     def expansion(
         cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
     ) -> list[tuple[str, int]]:

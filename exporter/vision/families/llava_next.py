@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ....engines.bundle.layout import Layout
-from ....engines.bundle.schedule import Merge
+from ....engines.bundle.schedule import Merge, Reduction
 from ....errors import LuvcError
 from ...planning.grid import Grid
 from ..adapter import GridState, ImageGeometry
@@ -56,18 +56,30 @@ class Adapter(llava.Adapter):
         )
 
     @classmethod
-    def tokens(cls, config: Any, geometry: ImageGeometry, merges: Sequence[Merge]) -> int:
+    def tokens(
+        cls,
+        config: Any,
+        geometry: ImageGeometry,
+        merges: Sequence[Merge],
+        exit: Reduction | None = None,
+    ) -> int:
         """The packed sequence; a picture that is not cut has one line end."""
         if cls.packs(config, geometry.images):
-            return packing(config, geometry.size, geometry.grid, merges).tokens
-        return super().tokens(config, geometry, merges) + 1
+            return packing(config, geometry.size, geometry.grid, merges, exit).tokens
+        return super().tokens(config, geometry, merges, exit) + 1
+
+    @classmethod
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int]:
+        """Whole tiles."""
+        return cls.table(config)[0]
 
     def __init__(self, model, layout: Layout):
         super().__init__(model, layout)
         self.plan: Packing | None = None
         if layout.tiles > 1:
-            grid, merges = Grid(*layout.grid), layout.schedule.vision
-            self.plan = packing(self.model.config, layout.image_size, grid, merges)
+            grid, schedule = Grid(*layout.grid), layout.schedule
+            steps = schedule.vision, schedule.exit
+            self.plan = packing(self.model.config, layout.image_size, grid, *steps)
 
     def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
         """All tiles of all images through the tower."""

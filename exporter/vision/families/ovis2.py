@@ -85,6 +85,11 @@ class Adapter(AbsoluteAdapter):
         )
 
     @classmethod
+    def size_step(cls, config: Any, processor: Any) -> tuple[int, int]:
+        """Whole tiles."""
+        return cls.table(config)[0]
+
+    @classmethod
     def expansion(
         cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
     ) -> list[tuple[str, int]]:
