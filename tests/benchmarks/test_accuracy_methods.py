@@ -15,7 +15,11 @@ from luvc.plugins.scores.base import Heads, Seen
 from luvc.plugins.scores.registry import SCORES, add
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
 
-B, S, V, D, H = 2, 24, 15, 6, 3
+B = 2
+S = 24
+V = 15
+D = 6
+H = 3
 NO_PLAN = {("transprune", 3.0), ("transprune", 4.0), ("keeps linear", 4.0)}
 
 
