@@ -10,7 +10,8 @@ from .planning.defaults import SolverOptions
 from .planning.grid import merge_grid
 from .planning.methods import score_of
 from .planning.problem import Problem
-from .planning.solver import TOLERANCE, smooth_counts, without_stage
+from .planning.solver import TOLERANCE, smooth_counts
+from .planning.stages import without_stage
 
 HOW = {
     "pool": "averages each tile's {side} visual tokens to {left}",

@@ -7,6 +7,7 @@ at all in vision towers. Scores with a soft cap (Gemma 2) are spelled out: Tenso
 attribute, and runs the spelled-out form without fusing it.
 """
 
+import contextlib
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -48,6 +49,8 @@ def attention(
     """
     if (asked := _ASKED.get()) is not None:
         asked.append(_heads(query, key, scaling))
+        if not torch.compiler.is_exporting():
+            raise _Reached
         return query.transpose(1, 2), None
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None
@@ -72,15 +75,21 @@ def attention(
     return out.transpose(1, 2), None
 
 
+class _Reached(Exception):
+    """The way out of a layer that has shown its queries and keys."""
+
+
 def heads_of(layer: Callable[[], object]) -> Heads:
     """The queries and keys that a layer first takes to attention.
 
     By the registered function they are right in every family: behind norms, fused projections and the
-    rotary embedding. What the layer makes of them is nobody's, so that it leaves no node in a graph.
+    rotary embedding. What the layer makes of them is nobody's: a traced one goes on to its end, since the
+    tracer counts who was called and who came back, and leaves no node.
     """
     asked = _ASKED.set(found := [])
     try:
-        layer()
+        with contextlib.suppress(_Reached):
+            layer()
     finally:
         _ASKED.reset(asked)
     return found[0]

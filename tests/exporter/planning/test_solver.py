@@ -17,7 +17,8 @@ from luvc.exporter.planning import flops
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
 from luvc.exporter.planning.problem import Problem, check_schedule
-from luvc.exporter.planning.solver import smooth_counts, solve, stage_layers, without_stage
+from luvc.exporter.planning.solver import smooth_counts, solve
+from luvc.exporter.planning.stages import stage_layers, without_stage
 
 
 def encoder(hidden, layers, out, shuffle=4):
