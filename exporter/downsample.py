@@ -40,11 +40,13 @@ def plan_smaller(family: Family, full: ImageGeometry, config: ExportConfig) -> P
         highest = problem.ratios(schedule).prefill
         if highest >= config.ratio:
             return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
+    kind = family.config.model_type
+    below = f"no size below {asked}, in its proportions, is one that {kind} takes as it is"
+    if highest > 1:
+        below = f"the smallest size below {asked}, in its proportions, gives {int(highest * 100) / 100:g}x"
     raise LuvcError(
-        f"ratio {config.ratio:g}x is not feasible by a smaller picture (downsample): sizes below {asked} in "
-        f"its proportions that the image processor leaves as they are give at most "
-        f"{int(highest * 100) / 100:g}x; ask for that or less, give a larger --image-size, or take another "
-        "--method"
+        f"ratio {config.ratio:g}x is not feasible by a smaller picture (downsample): {below}; ask for less, "
+        "give a larger --image-size, or take another --method"
     )
 
 

@@ -50,7 +50,8 @@ class Reduction(Frozen):
 
     Attributes:
         how: "pool" averages neighbours, "dct" keeps the low frequencies of a cosine transform.
-        rows, columns: of a tile's visual tokens after it.
+        rows: of a tile's visual tokens after it.
+        columns: the same.
     """
 
     how: Literal["pool", "dct"]

@@ -181,7 +181,7 @@ def _check_smaller(method: str, base: SolverOptions, options: dict[str, Any]) ->
         f"--{own[name]['flag'] or name.replace('_', '-')}"
         if name in own
         else f"--method-option {name}"
-        for name in options
+        for name in sorted(options)
         if name not in ("score", "smaller")
     ]
     if given and base.smaller != "none":

@@ -15,6 +15,7 @@ from luvc.exporter.planning.grid import Grid
 from luvc.exporter.planning.methods import find
 from luvc.exporter.planning.problem import Problem, check_schedule
 from luvc.exporter.planning.solver import solve
+from luvc.exporter.timing.measured_costs import StageCosts, TimedProblem
 
 from .test_solver import SHAPES, independent_flops, problem
 
@@ -65,6 +66,14 @@ def test_the_grid_is_the_nearest_above(shape, ratio, options):
     here = abs(math.log((exit.rows / side.h) / (exit.columns / side.w)))
     assert here == pytest.approx(min(alike))
     assert 0.99 < found.vision < 1, "making the smaller grid is counted"
+
+
+def test_measured_costs_see_the_smaller_grid():
+    timed = TimedProblem(**vars(problem("demo")), costs=StageCosts(0, 1, 0, 1, 0))  # ms a token
+    exit = solve(timed, 2, POOL).exit
+    assert exit and 2 * (exit.rows * exit.columns + 64) <= 144 + 64 < 2.2 * (
+        exit.rows * exit.columns + 64
+    )
 
 
 def test_what_no_grid_reaches_is_refused():
@@ -120,7 +129,7 @@ def test_nothing_else_stands_beside_a_smaller_grid():
 def test_options_that_would_say_nothing_are_refused(method):
     for options, named in (
         ({"stages": (0.5,)}, "--stages"),
-        ({"oim_share": 0.5, "match": True}, "--oim-share, --oim-match"),
+        ({"oim_share": 0.5, "match": True}, "--oim-match, --oim-share"),
         ({"elimination": "never"}, "--elimination"),
         ({"cutoff": 0.5}, "--method-option cutoff"),
     ):
