@@ -123,8 +123,8 @@ class MethodGraphs:
         chosen = {layer: stage.kept for layer, stage in theirs.items()}
         ours = runner.prefill(layout, feed, caches, kept=chosen)
         result.errors["logits"] = _error(ours.logits, logits[:, 0])
-        for (name, cache), other in zip(caches.items(), rest, strict=False):
-            result.errors[name] = _error(cache.numpy(), other)
+        for (name, filled), other in zip(caches.items(), rest, strict=False):
+            result.errors[name] = _error(filled.numpy(), other)
         for layer, stage in ours.stages.items():
             result.errors[f"scores {layer}"] = _error(stage.energies, theirs[layer].energies)
         candidate = PrefillResult(logits[:, 0], theirs)
