@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    apply_rotary_pos_emb_vision,
-    get_vision_window_index,
-)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+from transformers.vision_utils import get_vision_window_index
 
 from luvc.errors import LuvcError
 from luvc.exporter.ops.riding import COLUMNS
@@ -87,7 +85,6 @@ def received(visual, pixels: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     query, key = (x.transpose(0, 1) for x in turned)
     weights = (query @ key.transpose(1, 2) * query.shape[-1] ** -0.5).softmax(-1)
     blocks = weights.mean((0, 1)).unflatten(0, (-1, 4)).mean(1)  # patches of a block lie together
-    sides = visual.spatial_merge_size, visual.window_size, visual.patch_size
     names = ("spatial_merge_size", "window_size", "patch_size")
-    order, _ = get_vision_window_index(size, **dict(zip(names, sides, strict=True)))
+    order, _ = get_vision_window_index(size, **{name: getattr(visual, name) for name in names})
     return blocks[order.argsort()].numpy()
