@@ -137,7 +137,7 @@ def validate(
     theirs = _run(reference, manifest, layout, prompts, pixels, tolerance.tokens, kept=chosen)
     kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
     stages = []
-    if ours.embeds is not None:
+    if theirs.embeds is not None and ours.embeds is not None:
         stages += _compare_embeds(manifest.language.hidden, theirs.embeds, ours.embeds, tolerance)
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, tolerance)
     stages.append(_compare("logits", theirs.result.logits, ours.result.logits, tolerance, None))
@@ -212,8 +212,8 @@ def _compare_embeds(
     width = reference.shape[-1] // hidden * hidden
     yield _compare("vision", reference[..., :width], candidate[..., :width], tolerance, None)
     if reference.shape[-1] > width:  # in parts that add up
-        scores = (x[..., width:].astype(np.float32).sum(-1) for x in (reference, candidate))
-        yield _compare("tower's score", *scores, tolerance, None)
+        theirs, ours = (x[..., width:].astype(np.float32).sum(-1) for x in (reference, candidate))
+        yield _compare("tower's score", theirs, ours, tolerance, None)
 
 
 def _compare_kept(

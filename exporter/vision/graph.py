@@ -42,7 +42,7 @@ class VisionGraph(nn.Module):
         first = layout.schedule.language[0] if self.score else Prune(layer=0, keep=0)
         self.keep = first.keep // (layout.images * layout.tiles)
         self.merged = first.layer == 0  # else those that were merged would be seen twice
-        self.width = model.config.text_config.hidden_size
+        self.width = self.adapter.model.config.text_config.hidden_size
         self.layers: Sequence[int] = range(self.adapter.depth)
         self.gaps: frozenset[int] = frozenset()
         with torch.no_grad():  # all states now: nothing of them may be traced

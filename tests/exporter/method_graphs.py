@@ -27,7 +27,8 @@ from luvc.exporter.onnx.inputs import prefill_request, vision_request
 from luvc.exporter.onnx.weights_file import WeightsFile
 from luvc.exporter.ops.attention import NAME
 
-CAPACITY, TEXT, ROWS = 96, 12, 2
+CAPACITY, TEXT = 96, 12
+ROWS = 2
 LIMIT = 1e-4
 
 
@@ -65,7 +66,8 @@ class MethodGraphs:
     """One checkpoint; its weights are written and read once."""
 
     def __init__(self, checkpoint: Path, folder: Path, size: tuple[int, int] | None = None):
-        self.model, self.folder, self.size = checkpoint, folder, size
+        self.model, self.size = checkpoint, size
+        self.folder = folder
         self.family = Family.load(str(checkpoint))
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -123,8 +125,8 @@ class MethodGraphs:
         chosen = {layer: stage.kept for layer, stage in theirs.items()}
         ours = runner.prefill(layout, feed, caches, kept=chosen)
         result.errors["logits"] = _error(ours.logits, logits[:, 0])
-        for (name, buffer), other in zip(caches.items(), rest, strict=False):
-            result.errors[name] = _error(buffer.numpy(), other)
+        for (name, filled), other in zip(caches.items(), rest, strict=False):
+            result.errors[name] = _error(filled.numpy(), other)
         for layer, stage in ours.stages.items():
             result.errors[f"scores {layer}"] = _error(stage.energies, theirs[layer].energies)
         candidate = PrefillResult(logits[:, 0], theirs)
@@ -201,7 +203,7 @@ def forward_pass(graphs: MethodGraphs, layout: Layout):
     result = runner.prefill(layout, feed, runner.new_caches(layout, ROWS))
     model = graphs.hugging_face()
     embeds = model.get_input_embeddings().weight.detach()[torch.from_numpy(feed.input_ids)].clone()
+    given: Any = {"embeds": embeds, "places": feed.visual_index, "last": feed.last_index}
     for row in range(ROWS):
-        embeds[row, feed.visual_index[row]] = torch.from_numpy(visual[row])
-    given = {"embeds": embeds, "places": feed.visual_index, "last": feed.last_index}
+        embeds[row, given["places"][row]] = torch.from_numpy(visual[row])
     return given, result.stages, model

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..base import Score, Seen, Sizes, option_class, unit
+from .reference import greedy_order
 
 
 class _Greedy(Score):
@@ -19,7 +20,7 @@ class _Greedy(Score):
         rows = unit(seen.tokens())
         distance = 1 - rows @ rows.transpose(1, 2)
         first = self.first(rows, distance)
-        return torch.ops.luvc.greedy_order(distance, first, torch.ones_like(first), keep)
+        return greedy_order(distance, first, torch.ones_like(first), keep)
 
     def first(self, rows: Tensor, distance: Tensor) -> Tensor:
         """The highest is picked first, [G, n].

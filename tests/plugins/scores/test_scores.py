@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,11 +14,11 @@ from pydantic import ValidationError
 
 from luvc.engines.bundle.schedule import ScoreSpec
 from luvc.exporter.planning.methods import METHODS, score_of, spec_of
-from luvc.plugins.scores.base import HEADS, QUESTION, TOWER, ordered, ranks, top
+from luvc.plugins.scores.base import HEADS, QUESTION, TOWER, Seen, ordered, ranks, top
 from luvc.plugins.scores.registry import SCORES, make
 
-from . import score_definitions as numpy_of
-from .score_scenes import DEPTH, B, Sequence, VisionTower
+from . import definitions as numpy_of
+from .scenes import DEPTH, B, Sequence, VisionTower
 
 KEEP = 5  # of each run
 BY_PROPERTIES = {"random"}  # its numbers are PyTorch's own: test_random_*
@@ -105,6 +107,7 @@ def test_merged_tokens_of_a_tower(name, options, prefix, keep):
     found = score.measure(tower.shown(score), keep)
     wanted = numpy_of.MERGED[name](tower, keep, **options)
     assert kept(found.scores, keep) == [places for places, _ in wanted]
+    assert found.tokens is not None
     for row, (places, values) in enumerate(wanted):
         chosen = sorted(places)
         np.testing.assert_allclose(found.tokens[row, chosen], values[chosen], rtol=1e-4, atol=1e-5)
@@ -163,7 +166,8 @@ def test_random_is_a_permutation_of_its_seed():
 
 
 def test_random_favours_no_place():
-    draws, n, keep = 600, 20, 5
+    draws, keep = 600, 5
+    n = 4 * keep
     counts = np.zeros(n)
     for seed in range(draws):
         order = make("random", {"seed": seed}).tables(n, keep)["order"]
@@ -234,6 +238,24 @@ def test_options_are_recorded_whole(name, options):
 
 
 # ---- the seam
+def test_scores_need_no_exporter():
+    """What a score calls is there as soon as it is."""
+    code = f"""
+import sys, torch
+from {make.__module__} import make
+from {Seen.__module__} import Seen
+x = torch.randn(1, 9, 4)
+seen = Seen(x, lambda: x, torch.arange(9)[None], torch.tensor([8]), 1, None)
+for name, options in (("divprune", {{}}), ("spectrum", {{"cutoff": 0.5}})):
+    score = make(name, options)
+    object.__setattr__(seen, "tables", score.tables(9, 3))
+    print(tuple(score(seen, 3).reshape(1, 9).shape))
+assert not any(name.startswith("luvc.exporter") for name in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["(1, 9)"] * 2, done.stderr
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_is_short_and_says_what_it_is(name):
     score = SCORES[name]

@@ -8,13 +8,12 @@ import torch
 
 from luvc.plugins.scores.base import Heads, Score, Seen, Tower
 
-B, S, D = 2, 44, 16  # rows, sequence, width
-Q, KV, SIZE = 4, 2, 8  # heads of queries and of keys, their size
-N, PATCHES, BLOCK = (
-    3,
-    (8, 12),
-    2,
-)  # entries of a tower, its grid, patches of a visual token along an axis
+B, S = 2, 44  # rows, sequence
+D = 16
+Q, KV = 4, 2  # heads of queries and of keys
+SIZE = 8
+N, PATCHES = 3, (8, 12)  # entries of a tower, its grid
+BLOCK = 2  # patches of a visual token along an axis
 ROWS, COLUMNS = PATCHES[0] // BLOCK, PATCHES[1] // BLOCK
 DEPTH = 6
 SCALE = 0.7

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .score_scenes import COLUMNS, DEPTH, SCALE, Sequence, VisionTower, softmax
+from .scenes import COLUMNS, DEPTH, SCALE, Sequence, VisionTower, softmax
 
 Array = np.ndarray
 

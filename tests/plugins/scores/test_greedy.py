@@ -75,10 +75,9 @@ def test_reference_and_body_equal_the_definition(groups, n, keep, steps):
 
 
 def test_ties_go_to_the_lower_position():
-    distance, first, weight = torch.ones(2, 9, 9), torch.ones(2, 9), torch.ones(2, 9)
+    feed = [torch.ones(2, *(9,) * axes) for axes in (2, 1, 1)]
     wanted = [[4, 3, 2, 1, 0, 0, 0, 0, 0]] * 2
-    assert greedy_order(distance, first, weight, 4).tolist() == wanted
-    assert run_body(4, distance, first, weight).tolist() == wanted
+    assert greedy_order(*feed, 4).tolist() == run_body(4, *feed).tolist() == wanted
 
 
 def test_copies_of_what_was_picked_come_last():
