@@ -32,9 +32,9 @@ def problems(tmp_path_factory) -> list[plans.TokenProblem]:
 
 
 def there(method: Method) -> Method:
-    """A method, unless it is one that the product does not have yet."""
-    if method.product and method.name not in product.METHODS:
-        pytest.skip(f"the product has no method {method.name!r} yet")
+    """A method, unless a schedule cannot say what it does."""
+    if method.name == "downsample":
+        pytest.skip("the study shows pictures of one size")
     return method
 
 
@@ -99,7 +99,7 @@ def test_every_method_gets_the_same_budget(problems, name, ratio):
                 method.schedule(budget)
             continue
         schedule = method.schedule(budget)
-        left, visual = problem.visual_tokens(schedule.vision), []
+        left, visual = problem.visual_tokens(schedule.vision, schedule.exit), []
         keeps = {prune.layer: prune.keep for prune in schedule.language}
         for layer in range(budget.layers):
             if layer in keeps:
@@ -108,7 +108,9 @@ def test_every_method_gets_the_same_budget(problems, name, ratio):
             visual.append(left)
         mean = sum(visual) / len(visual)
         assert mean == pytest.approx(problem.mean(schedule))
-        if name == "drop-all":  # the last layer that makes the ratio
+        if schedule.exit:  # whole rows and columns
+            assert 0.6 * budget.mean <= mean <= budget.mean
+        elif name == "drop-all":  # the last layer that makes the ratio
             assert budget.mean - budget.tokens / budget.layers < mean <= budget.mean
         else:
             assert abs(mean - budget.mean) <= 0.025 * budget.mean
