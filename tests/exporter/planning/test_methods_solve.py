@@ -24,7 +24,7 @@ def problem(layers: int, tiles: int) -> Problem:
 
 @pytest.mark.parametrize("layers", [4, 5, 28])
 @pytest.mark.parametrize("tiles", [1, 3])
-@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.options.smaller is None])
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if m.options.smaller == "none"])
 def test_a_plan_meets_the_ratio_or_a_refusal_says_what_would(name, tiles, layers):
     p, options = problem(layers, tiles), METHODS[name].options
     coarse = (
