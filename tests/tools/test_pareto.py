@@ -107,11 +107,12 @@ def test_points_are_rated_pair_by_pair():
     worse = point("worse", 3, "yes", "no", "no", "no")
     better = point("better", 2, "yes", "YES.", "no", "yes")
     rated = rate([full, worse, better], items, "loose")
-    assert [r.right.value for r in rated] == [0.75, 0.25, 0.75]
-    assert [r.gain.value for r in rated] == [0, -0.5, 0]
+    assert [r.right and r.right.value for r in rated] == [0.75, 0.25, 0.75]
+    assert [r.gain and r.gain.value for r in rated] == [0, -0.5, 0]
     assert [r.same.value for r in rated] == [1, 0.5, 0.25]
     assert [r.best for r in rated] == [False, False, True]
-    assert rated[1].gain.low < -0.5 < rated[1].gain.high <= 0
+    gain = rated[1].gain
+    assert gain is not None and gain.low < -0.5 < gain.high <= 0
 
 
 def test_plans_that_do_not_exist_are_told(command, model, data, tmp_path):

@@ -22,9 +22,10 @@ def table(data: dict[str, Any]) -> Table:
     found = Table(
         title=f"{data['model']}, {len(data['questions'])} questions", title_justify="left"
     )
-    for name, justify in (("method", "left"), *((n, "right") for n in header(data))):
+    found.add_column("method")
+    for name in header(data):
         if name != "FLOPs":
-            found.add_column(name, justify=justify)
+            found.add_column(name, justify="right")
     for point in data["points"]:
         told = zip(header(data), cells(data, point), strict=True)
         shown = [

@@ -283,6 +283,6 @@ def test_what_ends_a_text_ends_an_answer_where_a_checkpoint_does_not_say(worksho
     (source / "config.json").write_text(json.dumps(config))
     family = Family.load(str(source))
     assert family.tokenizer.eos_token_id != 5
-    assemble._write_processor(family, load_model(family), tmp_path / "processor")
+    assemble.write_processor(family, load_model(family), tmp_path / "processor")
     written = json.loads((tmp_path / "processor" / "generation_config.json").read_text())
     assert Sampling.from_generation_config(written).eos_token_id == (5,)

@@ -97,7 +97,7 @@ def test_terms_of_a_directory(workshop, tmp_path):
         (source / name).write_text(name)
     (source / "LICENSES").mkdir()
     family, target = Family.load(str(source)), tmp_path / "processor"
-    assemble._write_processor(family, load_model(family), target)
+    assemble.write_processor(family, load_model(family), target)
     assert (family.commit, family.model) == (None, str(source.resolve()))
     written = {p.name for p in target.iterdir()}
     assert written & {"LICENSE.txt", "NOTICE", "README.md", "LICENSES"} == {"LICENSE.txt", "NOTICE"}
