@@ -33,7 +33,7 @@ GOALS = {
     "SPU share": f"at most {SPU_SHARE:.0%} of prefill",
     "KV bytes": f"as planned, within {KV_ERROR:.0%}",
     "ratio 1": f"prefill at most {SAME:g} of the time of Hugging Face's unmodified forward",
-    "parity": "every runtime equals PyTorch in float32 within the limits of engines/validate.py",
+    "parity": "every runtime equals PyTorch in float32 within the limits of engines/tolerance.py",
 }
 
 

@@ -18,6 +18,7 @@ from luvc.engines.bundle.layout import Layout
 from luvc.engines.bundle.tensors import cache_specs, stage_names, stage_results
 from luvc.engines.tolerance import TOLERANCES
 from luvc.engines.validate import KeptReport, _compare_kept
+from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
@@ -95,6 +96,15 @@ class MethodGraphs:
         sizes = {} if self.size is None else {"image_sizes": (self.size,)}
         usual = {"reference_text": 8, "text_capacity": CAPACITY, "method": method}
         return plan(ExportConfig.make(model=str(self.model), **(usual | sizes | options)))[0]
+
+    def first_layout(self, method: str, **options: Any) -> Layout:
+        """At the first of some ratios that so few tokens allow."""
+        for ratio in (1.5, 1.6, 1.4, 1.7, 1.3, 1.8, 1.2, 2.0):
+            try:
+                return self.layout(method, ratio=ratio, **options)
+            except LuvcError as refusal:
+                assert "token counts are too coarse" in str(refusal), refusal
+        raise AssertionError(f"{method}: no ratio is feasible")
 
     def traced(self, kind: str, layout: Layout, dtype: str = "float32") -> Path:
         """The file of a graph."""

@@ -43,7 +43,7 @@ def test_a_methods_graphs_equal_pytorch(graphs, method):
 
 @pytest.mark.parametrize("method", QUICK_FIRST)
 def test_two_images(graphs, method):
-    layout = graphs.layout(method, ratio=1.7, images=(2,), scope="tile")
+    layout = graphs.first_layout(method, images=(2,), scope="tile")
     assert layout.images == 2 and layout.tiles == 3
     check(graphs, method, graphs.compared(layout, seed=1))
 

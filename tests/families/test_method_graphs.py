@@ -6,7 +6,6 @@ import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_window_index
 
-from luvc.errors import LuvcError
 from luvc.exporter.ops.riding import COLUMNS
 from luvc.exporter.planning.methods import METHODS
 from luvc.plugins.scores.base import TOWER
@@ -32,16 +31,6 @@ def graphs(gallery, tmp_path_factory):
     return of
 
 
-def planned(graphs: MethodGraphs, method: str):
-    """At the first of some ratios that so few tokens allow."""
-    for ratio in (1.5, 1.6, 1.4, 1.7):
-        try:
-            return graphs.layout(method, ratio=ratio)
-        except LuvcError as refusal:
-            assert "token counts are too coarse" in str(refusal), refusal
-    raise AssertionError(f"{method}: no ratio is feasible")
-
-
 def family_of(method: str) -> str:
     """That with windows, but for what looks into layers that have them."""
     score = METHODS[method].score
@@ -52,13 +41,13 @@ def family_of(method: str) -> str:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_methods_graphs_equal_pytorch(graphs, method):
     made = graphs(family_of(method))
-    made.compared(planned(made, method)).check()
+    made.compared(made.first_layout(method)).check()
 
 
 def test_windows_do_not_shuffle_what_the_tower_measures(graphs):
     """Layer 2 has its tokens window by window: against Hugging Face's own layer and its own way back."""
     made = graphs(WINDOWS)
-    layout = planned(made, "visionzip")
+    layout = made.first_layout("visionzip")
     assert family_of("visionzip") == WINDOWS
     pixels = np.random.default_rng(4).normal(size=layout.pixel_shape).astype(np.float32)
     embeds = made.pytorch().vision(layout, pixels)[0]
