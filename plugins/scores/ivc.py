@@ -4,10 +4,19 @@ from functools import cached_property
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from .base import Measured, Score, Seen, Sizes, Tower, option_class, ranks
+
+
+def _other(name: str) -> str:
+    from .registry import SCORES  # which lists this score, too
+
+    others = [other for other in SCORES if other != IVC.name]
+    if name not in others:
+        raise ValueError(f"there is no score of that name beside this one: {', '.join(others)}")
+    return name
 
 
 @option_class
@@ -24,20 +33,12 @@ class IVC(Score):
     source = "IVC-Prune, arXiv 2602.03060, the half that is known before the picture"
 
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    rest: str = "spectrum"
-
-    def __post_init__(self) -> None:
-        """Refuse a score that does not exist, or this one."""
-        from .registry import SCORES
-
-        others = [name for name in SCORES if name != self.name]
-        if self.rest not in others:
-            raise ValueError(f"rest {self.rest!r:.80} is none of {', '.join(others)}")
+    rest: Annotated[str, AfterValidator(_other)] = "spectrum"
 
     @cached_property
     def other(self) -> Score:
         """The score of the rest."""
-        from .registry import make  # which lists this score, too
+        from .registry import make
 
         return make(self.rest, {})
 

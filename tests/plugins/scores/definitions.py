@@ -64,12 +64,37 @@ def k_norm(s: Sequence, keep: int) -> Array:
     return -s.runs(np.linalg.norm(s.visual(s.key[False].mean(1)), axis=-1))
 
 
+def transprune(s: Sequence, keep: int) -> Array:
+    """TTV: how much longer and how much elsewhere attention and MLP left each token."""
+    terms = []
+    for given, gave in s.behind:
+        x, y = s.runs(s.visual(given)), s.runs(s.visual(gave))
+        turn = np.exp(1 - (unit(x) * unit(y)).sum(-1))
+        length = np.linalg.norm(y, axis=-1) / np.linalg.norm(x, axis=-1)
+        terms.append(length * turn / turn.sum(1, keepdims=True))
+    return np.sum(terms, 0)
+
+
+def ivc(s: Sequence, keep: int, share=0.1, rest="spectrum") -> Array:
+    """Places of high mean cosine or sine come first, then what the other score ranks high."""
+    others = SCORED[rest](s, keep)
+    count = min(round(share * s.n), keep // 2)
+    held = np.zeros_like(others)
+    for part in s.turned:
+        for row, places in zip(held, best(s.runs(s.visual(part)).mean(-1), count), strict=True):
+            row[sorted(places)] = 1
+    rank = np.argsort(np.argsort(-others, axis=1, kind="stable"), axis=1)
+    return held * s.n - rank
+
+
 SCORED: dict[str, Callable[..., Array]] = {
     "spectrum": spectrum,
     "uniform": uniform,
     "fastv": fastv,
     "pact": pact,
     "k-norm": k_norm,
+    "transprune": transprune,
+    "ivc": ivc,
 }
 
 
@@ -99,7 +124,24 @@ def todre(s: Sequence, keep: int) -> list[list[int]]:
     return found
 
 
-PICKED: dict[str, Callable[..., list[list[int]]]] = {"divprune": divprune, "todre": todre}
+def mmtok(s: Sequence, keep: int, temperature=0.2) -> list[list[int]]:
+    """Greedy maximum coverage: each token is covered as well as the best one picked covers it."""
+    found = []
+    for x in unit(s.runs(s.visual(s.hidden))):
+        cover = softmax(x @ x.T / temperature)
+        picked: list[int] = []
+        while len(picked) < keep:
+            rest = [i for i in range(len(x)) if i not in picked]
+            picked.append(max(rest, key=lambda i: cover[:, [*picked, i]].max(1).sum()))
+        found.append(picked)
+    return found
+
+
+PICKED: dict[str, Callable[..., list[list[int]]]] = {
+    "divprune": divprune,
+    "todre": todre,
+    "mmtok": mmtok,
+}
 
 
 # ---- scores of the tower: [N, n]

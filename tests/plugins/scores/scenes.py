@@ -48,6 +48,10 @@ class Sequence:
         self.last = np.array([S - 1, S - 4])  # the second row is padded
         self.query = {turned: random.normal(size=(B, Q, S, SIZE)) for turned in (True, False)}
         self.key = {turned: random.normal(size=(B, KV, S, SIZE)) for turned in (True, False)}
+        angle = random.uniform(0, 7, (B, S, SIZE))
+        self.turned = np.cos(angle), np.sin(angle)
+        attention, mlp = random.normal(size=(2, 2, B, S, D))
+        self.behind = tuple(attention), tuple(mlp)  # given and gave
 
     @property
     def n(self) -> int:
@@ -79,6 +83,8 @@ class Sequence:
             last=tensor(self.last),
             groups=self.groups,
             heads=heads,
+            turned=lambda: (tensor(self.turned[0]), tensor(self.turned[1])),
+            behind=lambda: tuple((tensor(a), tensor(b)) for a, b in self.behind),  # type: ignore
             layer=self.layer,
             tables=score.tables(self.n, keep),
         )

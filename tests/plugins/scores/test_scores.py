@@ -24,6 +24,7 @@ KEEP = 5  # of each run
 BY_PROPERTIES = {"random"}  # its numbers are PyTorch's own: test_random_*
 OPTIONS = {
     "spectrum": [{}, {"cutoff": 0.5, "signal": "raw"}, {"cutoff": 0.25, "band": "high"}],
+    "ivc": [{}, {"share": 0.3, "rest": "uniform"}, {"share": 0.2, "rest": "fastv"}],
     "vtc-cls": [{}, {"start": 0.0}, {"start": 0.9}],
     "vflowopt": [{}, {"threshold": 0.97}],
     "hiprune": [{}, {"alpha": 0.5}, {"alpha": 1.0, "middle": 0.8}],
@@ -146,7 +147,7 @@ def test_visiondrop_goes_by_the_tower_before_the_first_layer():
     assert score.values(seen, top(score(seen, KEEP), KEEP)) is None
 
 
-@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if s.reads == {TOWER}])
+@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if s().reads == {TOWER}])
 def test_what_rode_along_is_the_score(name):
     score, scene = make(name, {}), Sequence()
     measured = torch.rand(B, scene.tokens)
@@ -203,6 +204,9 @@ REFUSED = [
     ("visionzip", "merged", (0.0, 1.0)),
     ("vflowopt", "threshold", (-0.1, 100.5)),
     ("visiondrop", "merged", (0.0, 1.0)),
+    ("mmtok", "temperature", (0.0, 100.5)),
+    ("ivc", "share", (0.0, 0.6)),
+    ("ivc", "rest", ("ivc", 1)),
 ]
 
 
@@ -232,7 +236,7 @@ def test_options_are_recorded_whole(name, options):
     score = make(name, options)
     spec = spec_of(score)
     assert spec.options == {f.name: getattr(score, f.name) for f in fields(score)}  # type: ignore[arg-type]
-    assert spec.question == (QUESTION in SCORES[name].reads)
+    assert spec.question == (QUESTION in score.reads)
     assert score_of(ScoreSpec.model_validate_json(spec.model_dump_json())) == score
     assert json.loads(spec.model_dump_json())["name"] == name
 
@@ -267,7 +271,7 @@ def test_a_score_is_short_and_says_what_it_is(name):
     assert any(method.score.name == name for method in METHODS.values())
 
 
-@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if TOWER in s.reads])
+@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if TOWER in s().reads])
 @pytest.mark.parametrize("depth", [1, 2, 23, 24, 27, 32])
 def test_a_tower_has_the_layers_that_scores_look_at(name, depth):
     layers = make(name, {}).layers(depth)
