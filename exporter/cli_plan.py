@@ -13,7 +13,7 @@ from .cli_options import Asked, shared
 if TYPE_CHECKING:
     from .checkpoint.family import Family
     from .config import ExportConfig
-    from .layouts import Planned
+    from .layouts.planned import Planned
 
 
 def list_methods(wanted: bool) -> None:

@@ -12,11 +12,11 @@ from ..engines.bundle.swap import check_target
 from ..errors import LuvcError
 from .checkpoint.family import Family
 from .config import CHECKED_ON, ExportConfig
-from .downsample import plan_smaller
-from .layouts import Planned, image_geometry, layout_of, problem_of, text_layout
+from .layouts.downsample import plan_smaller
+from .layouts.planned import Planned, image_geometry, layout_of, problem_of, text_layout
+from .layouts.score_fits import check_precision, check_probes, check_score
 from .planning.problem import Problem, check_schedule
 from .planning.solver import solve
-from .score_fits import check_precision, check_probes, check_score
 from .vision.adapter import ImageGeometry
 
 

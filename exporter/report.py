@@ -13,8 +13,8 @@ from ..engines.bundle.schedule import Stage
 from ..engines.validate import Report
 from .checkpoint.family import Family
 from .config import ExportConfig
-from .layouts import Planned
-from .plan_notes import notes
+from .layouts.notes import notes
+from .layouts.planned import Planned
 from .planning.defaults import SolverOptions, shown
 from .planning.flops import decoder_layers, encoder_layer
 from .planning.methods import METHODS, spec_of

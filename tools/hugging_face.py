@@ -9,7 +9,7 @@ from ..engines.bundle.folder import Bundle
 from ..engines.prompt.pixels import to_layout
 from ..engines.prompt.processing import Processor, Prompt
 from ..exporter.checkpoint.family import Family
-from ..exporter.layouts import uncompressed
+from ..exporter.layouts.planned import uncompressed
 
 
 def unmerged(bundle: Bundle, family: Family) -> Processor:

@@ -13,7 +13,7 @@ from luvc.engines.bundle.schedule import ENERGY, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.check.teacher_forcing import AnswerRunner
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry, layout_of, problem_of
+from luvc.exporter.layouts.planned import image_geometry, layout_of, problem_of
 from luvc.exporter.planning.methods import measured_score
 
 from .methods import SEEDS, Method

@@ -13,7 +13,7 @@ import torch
 from luvc.engines.bundle.layout import Layout
 from luvc.engines.prompt.positions import prompt_positions
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry, layout_of, problem_of
+from luvc.exporter.layouts.planned import image_geometry, layout_of, problem_of
 from luvc.exporter.planning.defaults import DEFAULTS, SolverOptions
 from luvc.exporter.planning.solver import solve
 

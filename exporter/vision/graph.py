@@ -34,15 +34,15 @@ class VisionGraph(nn.Module):
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
         self.adapter.parts = part
         self.match = layout.schedule.match
-        block, exit = self.adapter.multiple_of, layout.schedule.exit
-        side = Grid(layout.grid[0] // block.h, layout.grid[1] // block.w)
-        self.exit = Exit(exit, side) if exit else None
+        self.exit = None
+        if exit := layout.schedule.exit:
+            block, (h, w) = self.adapter.multiple_of, layout.grid
+            self.exit = Exit(exit, Grid(h // block.h, w // block.w))
         self.score = measured_score(layout.schedule)
         self.looks = self.score.layers(self.adapter.depth) if self.score else ()
         first = layout.schedule.language[0] if self.score else Prune(layer=0, keep=0)
-        self.keep = first.keep // (layout.images * layout.tiles)
+        self.keep = first.keep // (layout.images * layout.tiles) if self.score else 0
         self.merged = first.layer == 0  # else those that were merged would be seen twice
-        self.width = self.adapter.model.config.text_config.hidden_size
         self.layers: Sequence[int] = range(self.adapter.depth)
         self.gaps: frozenset[int] = frozenset()
         with torch.no_grad():  # all states now: nothing of them may be traced
@@ -111,7 +111,8 @@ class VisionGraph(nn.Module):
         self, score: Score, features: torch.Tensor, heads: tuple[Heads, ...], grid: Grid
     ) -> torch.Tensor:
         """Visual tokens [N, n, D] and what was measured behind them, [N, n, D + 2]."""
-        block, width = self.adapter.multiple_of, self.width
+        block = self.adapter.multiple_of
+        width = self.adapter.model.config.text_config.hidden_size
 
         def cells(x: torch.Tensor) -> torch.Tensor:
             x = x.unflatten(1, (grid.h // block.h, block.h, grid.w // block.w, block.w))

@@ -47,6 +47,11 @@ class IVC(Score):
         """What the other score reads."""
         return self.other.reads
 
+    @property
+    def chained(self) -> bool:  # type: ignore[override]
+        """Whether the other score's choices hang on each other."""
+        return self.other.chained
+
     def tables(self, length: int, keep: int) -> dict[str, Tensor]:
         """The other score's."""
         return self.other.tables(length, keep)

@@ -9,7 +9,7 @@ from benchmarks.accuracy.methods import METHODS, OLDER, Method
 from benchmarks.training.checkpoint import build_config, build_tokenizer, save_processor
 from luvc.errors import LuvcError
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry, problem_of
+from luvc.exporter.layouts.planned import image_geometry, problem_of
 from luvc.exporter.planning import methods as product
 from luvc.plugins.scores.base import Heads, Seen
 from luvc.plugins.scores.registry import SCORES, add

@@ -27,8 +27,13 @@ from luvc.exporter.onnx.export import save, trace
 from luvc.exporter.onnx.inputs import prefill_request, vision_request
 from luvc.exporter.onnx.weights_file import WeightsFile
 from luvc.exporter.ops.attention import NAME
+from luvc.exporter.planning.methods import METHODS
 
 CAPACITY, TEXT = 96, 12
+GRAPHS = [name for name in METHODS if name != "downsample"]
+"""Methods that are something in a graph; a smaller picture is none."""
+FEW_LAYERS = {"transprune": {"stages": (0.25, 0.5, 0.75)}}
+"""Options without which methods have no plan for four layers."""
 ROWS = 2
 LIMIT = 1e-4
 
@@ -94,7 +99,8 @@ class MethodGraphs:
     def layout(self, method: str, **options: Any) -> Layout:
         """As the method plans it."""
         sizes = {} if self.size is None else {"image_sizes": (self.size,)}
-        usual = {"reference_text": 8, "text_capacity": CAPACITY, "method": method}
+        usual: dict[str, Any] = {"reference_text": 8, "text_capacity": CAPACITY, "method": method}
+        usual |= FEW_LAYERS.get(method, {})
         return plan(ExportConfig.make(model=str(self.model), **(usual | sizes | options)))[0]
 
     def first_layout(self, method: str, **options: Any) -> Layout:

@@ -10,6 +10,7 @@ from luvc.exporter.planning.methods import METHODS
 from luvc.plugins.scores.base import TOWER
 
 from ..conftest import ask
+from .method_graphs import FEW_LAYERS
 
 pytestmark = pytest.mark.slow
 HALF = [name for name, m in METHODS.items() if m.score.reads and not m.score.chained]
@@ -26,6 +27,7 @@ def bundle(workshop, tmp_path):
         )
         usual = {"ratio": 1.6, "image_sizes": ((112, 224),), "images": (1, 0)}
         usual |= {"reference_text": 8, "text_capacity": 96, "method": method}
+        usual |= FEW_LAYERS.get(method, {})
         folder = tmp_path / "bundle"
         export(ExportConfig.make(model=str(model), output=folder, **(usual | options)))
         return Bundle.load(folder)

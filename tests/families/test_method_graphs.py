@@ -10,7 +10,7 @@ from luvc.exporter.ops.riding import COLUMNS
 from luvc.exporter.planning.methods import METHODS
 from luvc.plugins.scores.base import TOWER
 
-from ..exporter.method_graphs import MethodGraphs
+from ..exporter.method_graphs import GRAPHS, MethodGraphs
 from .gallery import size_of
 
 WINDOWS, BLOCKS = "qwen2_5_vl", "qwen2_vl"
@@ -38,7 +38,7 @@ def family_of(method: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", GRAPHS)
 def test_a_methods_graphs_equal_pytorch(graphs, method):
     made = graphs(family_of(method))
     made.compared(made.first_layout(method)).check()

@@ -8,7 +8,7 @@ import pytest
 from luvc.errors import LuvcError
 from luvc.exporter import plan
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry
+from luvc.exporter.layouts.planned import image_geometry
 
 LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 32, "long_factor": [1.0] * 32}
 

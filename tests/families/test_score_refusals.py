@@ -11,17 +11,19 @@ from luvc.engines.bundle.schedule import Merge, Prune, Schedule, ScoreSpec
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, plan
 from luvc.exporter.config import read_schedule
+from luvc.exporter.layouts.score_fits import check_score
 from luvc.exporter.planning.methods import METHODS, spec_of
 from luvc.exporter.prepare import prepare
-from luvc.exporter.score_fits import check_score
-from luvc.plugins.scores.base import TOWER
+from luvc.plugins.scores.base import HEADS, TOWER
 from luvc.plugins.scores.registry import SCORES, make
 
+from ..exporter.method_graphs import FEW_LAYERS
 from .gallery import Gallery, names, size_of
 
 LOOKING = [n for n, m in METHODS.items() if TOWER in m.score.reads]
-ASKING = [n for n, m in METHODS.items() if m.score.reads and TOWER not in m.score.reads]
-CHAINED = ["hiprune", "visionzip", "divprune", "todre", "visiondrop"]
+ASKING = [n for n, m in METHODS.items() if HEADS in m.score.reads and TOWER not in m.score.reads]
+SCORING = [n for n, m in METHODS.items() if m.options.smaller == "none"]
+CHAINED = ["hiprune", "visionzip", "divprune", "todre", "mmtok", "visiondrop"]
 SHORT = {"reference_text": 8, "text_capacity": 96}
 
 
@@ -130,20 +132,22 @@ def test_hiprune_can_be_led_to_the_layers_of_qwen():
     assert make("hiprune", {"middle": 0.5}).layers(32) == (15, 31)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SCORING)
 def test_every_method_has_a_plan_beside_questions_without_pictures(gallery, method):
     """And in a family whose towers and layers have all that scores read."""
     model = str(gallery.checkpoint("internvl"))
-    config = ExportConfig.make(model=model, method=method, ratio=1.5, images=(0, 1), **SHORT)
+    asked: dict[str, Any] = {"ratio": 1.5, "images": (0, 1)} | FEW_LAYERS.get(method, {})
+    config = ExportConfig.make(model=model, method=method, **SHORT, **asked)
     layouts = plan(config, gallery.family("internvl"))
     assert [layout.images for layout in layouts] == [1, 0]
     assert layouts[0].schedule.language and not layouts[1].schedule.language
 
 
 # ---- half precision
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SCORING)
 def test_choices_upon_choices_are_not_validated_in_half_precision(gallery, method, tmp_path):
-    made = {"output": tmp_path / "bundle", "ratio": 1.5, "method": method, "dtype": "float16"}
+    made: dict[str, Any] = {"output": tmp_path / "bundle", "ratio": 1.5, "method": method}
+    made |= {"dtype": "float16"} | FEW_LAYERS.get(method, {})
     model, family = str(gallery.checkpoint("internvl")), gallery.family("internvl")
     if METHODS[method].score.chained:
         with pytest.raises(LuvcError, match=r"cannot be validated: use --dtype fp32 or --no-val"):

@@ -16,7 +16,7 @@ from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check.parity import reports
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry
+from luvc.exporter.layouts.planned import image_geometry
 from luvc.exporter.timing.prompt import TimedPrompt
 from luvc.tools import run as run_tool
 from luvc.tools.bench import cli as bench

@@ -16,7 +16,7 @@ from ...exporter.check.torch_runner import TorchRunner
 from ...exporter.checkpoint.family import Family
 from ...exporter.checkpoint.weights import load_model
 from ...exporter.config import ExportConfig
-from ...exporter.layouts import Planned
+from ...exporter.layouts.planned import Planned
 from ...exporter.prepare import plan_layouts
 from ...versions import versions
 from ..eval.answering import BundleAnswerer

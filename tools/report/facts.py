@@ -18,8 +18,8 @@ from ...errors import LuvcError
 from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
 from ...exporter.config import SOLVER
-from ...exporter.layouts import replan
-from ...exporter.plan_notes import notes
+from ...exporter.layouts.notes import notes
+from ...exporter.layouts.planned import replan
 from ...exporter.planning.defaults import SolverOptions, shown
 from ...exporter.planning.methods import USUAL, find, score_of
 from ...exporter.report import human, stage_rows

@@ -81,6 +81,7 @@ class MMTok(Score):
         temperature: of the softmax.
     """
 
+    chained = True
     name = "mmtok"
     about = "how much a token adds to what the tokens picked before it cover"
     source = "MMTok, arXiv 2508.18264, code under Apache-2.0"

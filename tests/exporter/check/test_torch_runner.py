@@ -12,7 +12,7 @@ from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 from luvc.exporter.check.torch_runner import TorchRunner, convert
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
-from luvc.exporter.layouts import image_geometry, plan_layout
+from luvc.exporter.layouts.planned import image_geometry, plan_layout
 from luvc.exporter.ops import attention
 
 from ..feeds import random_feed

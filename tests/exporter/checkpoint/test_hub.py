@@ -16,7 +16,7 @@ from luvc.exporter import cli_plan as plan
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.hub import checkpoint_of, locate
 from luvc.exporter.checkpoint.weights import fetch_weights, load_model
-from luvc.exporter.layouts import image_geometry
+from luvc.exporter.layouts.planned import image_geometry
 from luvc.tools import validate as validate_tool
 from luvc.tools.bench.systems import hugging_face
 from luvc.tools.eval.answering import load

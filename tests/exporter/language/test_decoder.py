@@ -15,7 +15,7 @@ from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph
 from luvc.exporter.language.spu import Tokens, text_positions
 from luvc.exporter.language.traits import text_traits
-from luvc.exporter.layouts import image_geometry, plan_layout
+from luvc.exporter.layouts.planned import image_geometry, plan_layout
 
 from ..feeds import random_feed
 

@@ -12,7 +12,7 @@ from transformers import InternVLForConditionalGeneration
 
 from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry, plan_layout
+from luvc.exporter.layouts.planned import image_geometry, plan_layout
 from luvc.exporter.onnx import export as onnx_export
 from luvc.exporter.onnx.export import Trace, trace
 from luvc.exporter.onnx.inputs import prefill_request

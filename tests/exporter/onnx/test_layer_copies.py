@@ -14,7 +14,7 @@ from luvc.engines.bundle.schedule import Merge, Prune, Schedule
 from luvc.engines.bundle.tensors import cache_names
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
-from luvc.exporter.layouts import image_geometry, plan_layout
+from luvc.exporter.layouts.planned import image_geometry, plan_layout
 from luvc.exporter.onnx import export as onnx_export
 from luvc.exporter.onnx import inputs as requests
 from luvc.exporter.onnx.export import trace

@@ -12,7 +12,7 @@ from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, cli, pipeline
 from luvc.exporter.checkpoint.family import Family
-from luvc.exporter.layouts import image_geometry, problem_of
+from luvc.exporter.layouts.planned import image_geometry, problem_of
 from luvc.exporter.planning.solver import solve
 from luvc.exporter.prepare import prepare
 from luvc.exporter.timing import interleaved, latency

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from ..engines.bundle.schedule import Schedule
-from ..errors import LuvcError
-from .checkpoint.family import Family
-from .config import ExportConfig
-from .layouts import Planned, image_geometry, layout_of, problem_of
-from .planning.grid import Grid, smaller_grids
-from .planning.problem import Problem
-from .vision.adapter import ImageGeometry
+from ...engines.bundle.schedule import Schedule
+from ...errors import LuvcError
+from ..checkpoint.family import Family
+from ..config import ExportConfig
+from ..planning.grid import Grid, smaller_grids
+from ..planning.problem import Problem
+from ..vision.adapter import ImageGeometry
+from .planned import Planned, image_geometry, layout_of, problem_of
 
 PROPORTIONS = Fraction(11, 10)
 """How far height / width of the smaller size may be from the full one's: sizes go in steps."""

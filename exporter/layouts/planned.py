@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from ..engines.bundle.folder import GRAPHS
-from ..engines.bundle.layout import Graphs, Layout, Ratios
-from ..engines.bundle.schedule import Schedule, stages_of
-from ..errors import LuvcError, brief
-from .checkpoint.config import making_sense
-from .checkpoint.family import Family
-from .planning.problem import Problem
-from .vision.adapter import ImageGeometry
+from ...engines.bundle.folder import GRAPHS
+from ...engines.bundle.layout import Graphs, Layout, Ratios
+from ...engines.bundle.schedule import Schedule, stages_of
+from ...errors import LuvcError, brief
+from ..checkpoint.config import making_sense
+from ..checkpoint.family import Family
+from ..planning.problem import Problem
+from ..vision.adapter import ImageGeometry
 
 
 @dataclass(frozen=True)

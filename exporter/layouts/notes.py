@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 
-from ..engines.bundle.layout import Layout
-from ..engines.bundle.schedule import Schedule
-from ..plugins.scores.spectrum.score import Spectrum
-from .layouts import Planned
-from .planning.defaults import SolverOptions
-from .planning.grid import merge_grid
-from .planning.methods import score_of
-from .planning.problem import Problem
-from .planning.solver import TOLERANCE, smooth_counts
-from .planning.stages import without_stage
+from ...engines.bundle.layout import Layout
+from ...engines.bundle.schedule import Schedule
+from ...plugins.scores.spectrum.score import Spectrum
+from ..planning.defaults import SolverOptions
+from ..planning.grid import merge_grid
+from ..planning.methods import score_of
+from ..planning.problem import Problem
+from ..planning.solver import TOLERANCE, smooth_counts
+from ..planning.stages import without_stage
+from .planned import Planned
 
 HOW = {
     "pool": "averages each tile's {side} visual tokens to {left}",

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
-from ..engines.bundle.schedule import Schedule
-from ..errors import LuvcError
-from ..plugins.scores.base import BEHIND, HEADS, TOWER, Score
-from .checkpoint.family import Family
-from .config import ExportConfig
-from .planning.methods import METHODS, score_of
-from .vision.adapter import VisionAdapter
+from ...engines.bundle.schedule import Schedule
+from ...errors import LuvcError
+from ...plugins.scores.base import BEHIND, HEADS, TOWER, Score
+from ..checkpoint.family import Family
+from ..config import ExportConfig
+from ..planning.methods import METHODS, score_of
+from ..vision.adapter import VisionAdapter
 
 
 def check_score(family: Family, schedule: Schedule) -> None:
