@@ -39,6 +39,9 @@ SCORES: dict[str, type[Score]] = {
     )
 }
 
+OWN = tuple(SCORES)
+"""Names of the scores that the product has; `add` makes others known."""
+
 S = TypeVar("S", bound=type[Score])
 
 

@@ -15,7 +15,8 @@ from luvc.plugins.scores.base import Heads, Seen
 from luvc.plugins.scores.registry import SCORES, add
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
 
-B, S, V = 2, 24, 15
+B, S = 2, 24
+V = 15
 D, H = 6, 3
 NO_PLAN = {("transprune", 4.0), ("keeps linear", 4.0)}
 

@@ -32,7 +32,7 @@ from luvc.exporter.planning.methods import METHODS
 CAPACITY, TEXT = 96, 12
 GRAPHS = [name for name in METHODS if name != "downsample"]
 """Methods that are something in a graph; a smaller picture is none."""
-FEW_LAYERS = {"transprune": {"stages": (0.25, 0.5, 0.75)}}
+FEW_LAYERS = {"transprune": {"ratio": 1.4, "stages": (0.25, 0.5), "keeps": (1.0, 0.6)}}
 """Options without which methods have no plan for four layers."""
 ROWS = 2
 LIMIT = 1e-4

@@ -15,7 +15,7 @@ from luvc.exporter.layouts.score_fits import check_score
 from luvc.exporter.planning.methods import METHODS, spec_of
 from luvc.exporter.prepare import prepare
 from luvc.plugins.scores.base import HEADS, TOWER
-from luvc.plugins.scores.registry import SCORES, make
+from luvc.plugins.scores.registry import OWN, make
 
 from ..exporter.method_graphs import FEW_LAYERS
 from .gallery import Gallery, names, size_of
@@ -208,7 +208,7 @@ def test_a_score_that_is_no_specification(gallery, score):
         ExportConfig.make(model=str(gallery.checkpoint("internvl")), score=score)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", OWN)
 def test_a_specification_of_any_score_is_taken(gallery, name):
     model = str(gallery.checkpoint("internvl"))
     config = ExportConfig.make(model=model, score=ScoreSpec(name=name))

@@ -12,7 +12,7 @@ import typer
 from ...exporter.planning.defaults import shown
 from ...exporter.planning.methods import METHODS, NOT_BUILT, Method, spec_of
 from ...plugins.scores.base import QUESTION
-from ...plugins.scores.registry import SCORES
+from ...plugins.scores.registry import OWN, SCORES
 
 HEAD = """# Methods
 
@@ -73,7 +73,8 @@ def _where(method: Method) -> str:
 
 def _scores() -> list[str]:
     found = ["## What tokens are kept by\n"]
-    for name, kind in SCORES.items():
+    for name in OWN:
+        kind = SCORES[name]
         score = kind()
         options = ", ".join(f"`{k}={shown(v)}`" for k, v in spec_of(score).options.items())
         needs = ", ".join(sorted(score.reads)) or "nothing but the tokens"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from luvc.engines.bundle.schedule import ScoreSpec
 from luvc.exporter.planning.methods import METHODS, score_of, spec_of
 from luvc.plugins.scores.base import HEADS, QUESTION, TOWER, Seen, ordered, ranks, top
-from luvc.plugins.scores.registry import SCORES, make
+from luvc.plugins.scores.registry import OWN, SCORES, make
 
 from . import definitions as numpy_of
 from .scenes import DEPTH, B, Sequence, VisionTower
@@ -50,7 +50,7 @@ def kept(scores: torch.Tensor, keep: int) -> list[set[int]]:
 def test_every_score_has_a_definition():
     tables = numpy_of.SCORED, numpy_of.PICKED, numpy_of.MEASURED, numpy_of.CHOSEN, numpy_of.MERGED
     defined = [name for table in tables for name in table]
-    assert sorted(defined + sorted(BY_PROPERTIES)) == sorted(SCORES)
+    assert sorted(defined + sorted(BY_PROPERTIES)) == sorted(OWN)
 
 
 # ---- against numpy
@@ -147,7 +147,7 @@ def test_visiondrop_goes_by_the_tower_before_the_first_layer():
     assert score.values(seen, top(score(seen, KEEP), KEEP)) is None
 
 
-@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if s().reads == {TOWER}])
+@pytest.mark.parametrize("name", [n for n in OWN if SCORES[n]().reads == {TOWER}])
 def test_what_rode_along_is_the_score(name):
     score, scene = make(name, {}), Sequence()
     measured = torch.rand(B, scene.tokens)
@@ -211,7 +211,7 @@ REFUSED = [
 
 
 def test_every_option_is_tried():
-    own = {(name, f.name) for name, score in SCORES.items() for f in fields(score)}  # type: ignore[arg-type]
+    own = {(name, f.name) for name in OWN for f in fields(SCORES[name])}  # type: ignore[arg-type]
     assert own == {(name, option) for name, option, _ in REFUSED}
 
 
@@ -224,14 +224,14 @@ def test_options_out_of_range_are_refused_by_name(name, option, values):
         assert caught.value.errors()[0]["loc"] == (option,), value
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", OWN)
 def test_unknown_options_are_refused_by_name(name):
     with pytest.raises(ValidationError) as caught:
         make(name, {"sharpness": 1})
     assert "sharpness" in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "options"), cases(SCORES))
+@pytest.mark.parametrize(("name", "options"), cases(OWN))
 def test_options_are_recorded_whole(name, options):
     score = make(name, options)
     spec = spec_of(score)
@@ -260,7 +260,7 @@ assert not any(name.startswith("luvc.exporter") for name in sys.modules)
     assert done.stdout.split("\n")[:2] == ["(1, 9)"] * 2, done.stderr
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", OWN)
 def test_a_score_is_short_and_says_what_it_is(name):
     score = SCORES[name]
     assert score.name == name and score.about and score.source
@@ -271,7 +271,7 @@ def test_a_score_is_short_and_says_what_it_is(name):
     assert any(method.score.name == name for method in METHODS.values())
 
 
-@pytest.mark.parametrize("name", [n for n, s in SCORES.items() if TOWER in s().reads])
+@pytest.mark.parametrize("name", [n for n in OWN if TOWER in SCORES[n]().reads])
 @pytest.mark.parametrize("depth", [1, 2, 23, 24, 27, 32])
 def test_a_tower_has_the_layers_that_scores_look_at(name, depth):
     layers = make(name, {}).layers(depth)
