@@ -63,7 +63,15 @@ def assemble(
     check_stored(family, folder / WEIGHTS)
     progress("writing the processor files")
     write_processor(family, model, folder / PROCESSOR)
-    manifest = Manifest(
+    manifest = manifest_of(config, family, layouts, model)
+    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def manifest_of(
+    config: ExportConfig, family: Family, layouts: tuple[Layout, ...], model: Any
+) -> Manifest:
+    """What a bundle made now says of itself; its files are not known yet."""
+    return Manifest(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         model=family.model,
         revision=family.commit,
@@ -76,9 +84,7 @@ def assemble(
         solver=config.solved_for,
         parameters=sum(p.numel() for p in model.parameters()),
         versions=versions(),
-        files=files,
     )
-    return write_manifest(folder, manifest)
 
 
 def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from luvc.plugins.scores.base import HEADS, Score, Seen, option_class
 from luvc.plugins.scores.registry import add
 from luvc.plugins.scores.spectrum.contract import cutoff_bin
+from luvc.plugins.scores.visiondrop import visual_attention
 
 
 def low_pass(x: Tensor, rho: float) -> Tensor:
@@ -23,6 +24,7 @@ def low_pass(x: Tensor, rho: float) -> Tensor:
     return torch.fft.irfft(bins, n=x.shape[1], dim=1)
 
 
+@option_class
 class _OfLowPass(Score):
     """A token held against its low-pass, both of the layer's normalised input.
 
@@ -32,7 +34,7 @@ class _OfLowPass(Score):
 
     source: ClassVar[str] = "ours, in place of the energy of LUVC, arXiv 2512.09010"
 
-    cutoff: float
+    cutoff: Annotated[float, Field(gt=0, le=1)] = 0.25
 
     def __call__(self, seen: Seen, keep: int) -> Tensor:
         """[G, n]."""
@@ -45,9 +47,6 @@ class _OfLowPass(Score):
         """Scores [G, n] of tokens and their low-pass, both [G, n, D]."""
 
 
-Cutoff = Annotated[float, Field(gt=0, le=1)]
-
-
 @add
 @option_class
 class Cosine(_OfLowPass):
@@ -55,8 +54,6 @@ class Cosine(_OfLowPass):
 
     name = "cosine"
     about = "cosine of a token and its low-pass"
-
-    cutoff: Cutoff = 0.25
 
     @staticmethod
     def of(x: Tensor, low: Tensor) -> Tensor:
@@ -72,8 +69,6 @@ class Residual(_OfLowPass):
     name = "residual"
     about = "least distance from the low-pass"
 
-    cutoff: Cutoff = 0.25
-
     @staticmethod
     def of(x: Tensor, low: Tensor) -> Tensor:
         """[G, n]."""
@@ -87,8 +82,6 @@ class Share(_OfLowPass):
 
     name = "share"
     about = "norm of the low-pass / norm of the token"
-
-    cutoff: Cutoff = 0.25
 
     @staticmethod
     def of(x: Tensor, low: Tensor) -> Tensor:
@@ -111,10 +104,4 @@ class VisualAttention(Score):
 
     def __call__(self, seen: Seen, keep: int) -> Tensor:
         """[G, n]."""
-        heads = seen.heads(True)
-        query, key = seen.of_heads(heads.query), heads.key.float()
-        place = torch.arange(key.shape[2], device=key.device)
-        later = place > seen.visual_index[..., None]
-        products = query @ key.transpose(2, 3) * heads.scale
-        weights = products.masked_fill(later[:, None], -torch.inf).softmax(-1).mean((1, 2))
-        return seen.runs(weights.gather(1, seen.visual_index))
+        return visual_attention(seen, seen.heads(True))

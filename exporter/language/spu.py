@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ...plugins.scores.base import Heads, Score, Seen
+from ...plugins.scores.base import Heads, Score, Seen, ordered
 from ...plugins.tokens.reference import indices_of, take_rows
 
 
@@ -143,18 +143,11 @@ class Pruner(nn.Module):
 
 
 def text_positions(tokens: Tokens) -> torch.Tensor:
-    """Positions of all tokens that are not visual, [B, S - V], ascending.
-
-    A stable partition by cumulative sums: TensorRT's TopK ends at 3840 tokens.
-    """
+    """Positions of all tokens that are not visual, [B, S - V], ascending."""
     B, S, _ = tokens.positions.shape
-    V, device = tokens.visual_index.shape[1], tokens.visual_index.device
-    place = torch.arange(S, device=device)[None].expand(B, -1)
-    zeros = torch.zeros(B, S, dtype=torch.long, device=device)
-    visual = zeros.scatter(1, tokens.visual_index, 1)
-    seen = torch.cumsum(visual, 1)
-    slot = torch.where(visual == 1, S - V + seen - 1, place - seen)
-    return zeros.scatter(1, slot, place)[:, : S - V]
+    index = tokens.visual_index
+    visual = torch.zeros(B, S, dtype=torch.long, device=index.device).scatter(1, index, 1)
+    return ordered(visual == 0, S - index.shape[1])
 
 
 def add_deepstack(tokens: Tokens) -> None:

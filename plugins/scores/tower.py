@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import TOWER, Measured, Score, Seen, Sizes, Tower, option_class, ordered, top
+from ..tokens.reference import take_rows
+from .base import TOWER, Measured, Score, Seen, Sizes, Tower, option_class, ordered, top, unit
 
 
 class TowerScore(Score):
@@ -222,12 +223,12 @@ def merge_rest(
     chosen = torch.arange(targets, device=scores.device) * max(1, left // targets)
     target = rest[:, chosen]
     stays = dominant.scatter(1, target, 1.0)
-    unit = torch.nn.functional.normalize(keys.float(), dim=-1)
-    near = unit @ unit.gather(1, target[..., None].expand(-1, -1, unit.shape[2])).transpose(1, 2)
+    direction = unit(keys)
+    near = direction @ take_rows(direction, target).transpose(1, 2)
     nearest = near.argmax(-1)[..., None] == torch.arange(targets, device=scores.device)
     joins = (nearest & (stays == 0)[..., None]).float()  # [G, n, targets]
     count = joins.sum(1).clamp(min=1)[..., None]
     added = joins.transpose(1, 2) @ values.float() / count
     index = target[..., None].expand(-1, -1, values.shape[2])
     graded = stays + scores / (2 * scores.amax(1, keepdim=True))  # a later stage ranks them again
-    return graded, values.scatter(1, index, values.gather(1, index) + added.to(values.dtype))
+    return graded, values.scatter(1, index, take_rows(values, target) + added.to(values.dtype))

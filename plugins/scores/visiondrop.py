@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import HEADS, TOWER, Measured, Score, Seen, Sizes, Tower, option_class
+from ..tokens.reference import take_rows
+from .base import HEADS, TOWER, Heads, Measured, Score, Seen, Sizes, Tower, option_class
 from .tower import merge_rest
 
 
@@ -51,20 +52,12 @@ class VisionDrop(Score):
         """The merged values of the targets; before the language model the tower's already are."""
         if seen.layer == 0:
             return None
-        values = seen.found["values"]
-        return values.gather(1, kept[..., None].expand(-1, -1, values.shape[2]))
+        return take_rows(seen.found["values"], kept)
 
     def _chosen(self, seen: Seen, keep: int) -> tuple[Tensor, Tensor]:
         heads = seen.heads(True)
-        query, key = seen.of_heads(heads.query), heads.key.float()
-        place = torch.arange(key.shape[2], device=key.device)
-        later = place > seen.visual_index[..., None]  # [B, V, S]
-        products = (query @ key.transpose(2, 3) * heads.scale).masked_fill(
-            later[:, None], -torch.inf
-        )
-        weights = products.softmax(-1).mean((1, 2)).gather(1, seen.visual_index)
-        keys = seen.of_heads(heads.key).mean(1)
-        return merge_rest(seen.runs(weights), seen.runs(keys), seen.tokens(), keep, self.merged)
+        keys = seen.runs(seen.of_heads(heads.key).mean(1))
+        return merge_rest(visual_attention(seen, heads), keys, seen.tokens(), keep, self.merged)
 
     def flops(self, sizes: Sizes) -> float:
         """The layer's queries and keys, visual queries on all keys, distances to the targets."""
@@ -72,3 +65,16 @@ class VisionDrop(Score):
         targets = self.merged * sizes.keep / sizes.groups
         joined = 2.0 * sizes.tokens * targets * (sizes.head_dim + sizes.hidden)
         return sizes.projections + attention + joined
+
+
+def visual_attention(seen: Seen, heads: Heads) -> Tensor:
+    """Attention that visual tokens pay to each other, mean over heads and queries, float32 [G, n].
+
+    Softmax over all keys up to the query (causal).
+    """
+    query, key = seen.of_heads(heads.query), heads.key.float()
+    place = torch.arange(key.shape[2], device=key.device)
+    later = place > seen.visual_index[..., None]  # [B, V, S]
+    products = query @ key.transpose(2, 3) * heads.scale
+    weights = products.masked_fill(later[:, None], -torch.inf).softmax(-1).mean((1, 2))
+    return seen.runs(weights.gather(1, seen.visual_index))

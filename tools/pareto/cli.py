@@ -133,7 +133,7 @@ def _answers(
     with bench, Progress(*columns, TimeRemainingColumn(), console=console.err) as bar:
         task = bar.add_task("asking", total=len(configs) * len(items))
 
-        def told(label: str, done: int, _: int) -> None:
+        def told(label: str, done: int) -> None:
             before = (len(found) + len(refused)) * len(items)
             bar.update(task, description=label, completed=before + done)
 
@@ -169,7 +169,7 @@ def _tell(
     rule: str,
     times: dict[tuple[str, float], float],
 ) -> None:
-    """Table, JSON, plot and page."""
+    """Table, JSON and page."""
     from .points import as_json, rate
     from .shown import page, table
 

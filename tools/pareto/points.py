@@ -63,7 +63,7 @@ def measure(
     items: Sequence[Item],
     configs: Sequence[ExportConfig],
     journal: Journal,
-    told: Callable[[str, int, int], None],
+    told: Callable[[str, int], None],
     longest: int,
     size: int,
 ) -> Iterator[Point | str]:
@@ -74,7 +74,7 @@ def measure(
         items: questions.
         configs: what is asked of it; the first at ratio 1.
         journal: knows what was answered before.
-        told: is told (method at ratio, questions done, of all).
+        told: is told (method at ratio, questions done).
         longest: tokens of an answer.
         size: questions at a time.
 
@@ -102,7 +102,7 @@ def measure(
         for batch in batches(answerer, rest, size):
             predictions = answerer.answer(batch)
             texts |= {i.id: p.text for i, p in zip(batch.items, predictions, strict=True)}
-            told(label, len(texts), len(items))
+            told(label, len(texts))
         found = tuple(texts[item.id] for item in items)
         journal.keep(label, found)
         yield Point(name, config.ratio, Cost.of(plans[0]), found)

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...exporter.checkpoint.family import Family
 from ...exporter.config import ExportConfig
 from ...exporter.prepare import prepare
 from ...exporter.timing.interleaved import until_certain
@@ -20,11 +21,11 @@ def milliseconds(configs: Sequence[ExportConfig], progress: Callable[[str], None
         progress: told each step.
     """
     with tempfile.TemporaryDirectory(prefix="luvc-pareto-") as work, contextlib.ExitStack() as made:
-        runs = []
+        family, runs = Family.load(configs[0].checkpoint), []
         for number, config in enumerate(configs):
             progress(f"exporting {config.method} at {config.ratio:g}x")
             own = config.model_copy(update={"output": Path(work) / str(number)})
-            bundle = write(prepare(own))
+            bundle = write(prepare(own, family))
             prompt = TimedPrompt.of(bundle, own.reference_text, own.backend)
             made.callback(prompt.close)
             runs.append(prompt.run)

@@ -1,6 +1,5 @@
 """One model in PyTorch, asked under one schedule after the other: no bundle is written."""
 
-import datetime
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +8,13 @@ from typing import Any
 
 from ...engines import VLM
 from ...engines.bundle.folder import PROCESSOR, Bundle
-from ...engines.bundle.layout import Layout
-from ...engines.bundle.manifest import Manifest
-from ...exporter.assemble import write_processor
+from ...exporter.assemble import manifest_of, write_processor
 from ...exporter.check.torch_runner import TorchRunner
 from ...exporter.checkpoint.family import Family
 from ...exporter.checkpoint.weights import load_model
 from ...exporter.config import ExportConfig
 from ...exporter.layouts.planned import Planned
 from ...exporter.prepare import plan_layouts
-from ...versions import versions
 from ..eval.answering import BundleAnswerer
 
 
@@ -80,21 +76,7 @@ class Workbench:
         self, config: ExportConfig, plans: Sequence[Planned], longest: int
     ) -> BundleAnswerer:
         """Whoever answers under these plans, with at most `longest` tokens."""
-        manifest = self._manifest(config, tuple(planned.layout for planned in plans))
+        layouts = tuple(planned.layout for planned in plans)
+        manifest = manifest_of(config, self.family, layouts, self.model)
         runner = TorchRunner(self.model, self.family, config.text_capacity)
         return BundleAnswerer(VLM(Bundle(Path(self._folder.name), manifest), runner), longest)
-
-    def _manifest(self, config: ExportConfig, layouts: tuple[Layout, ...]) -> Manifest:
-        return Manifest(
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            model=self.family.model,
-            revision=self.family.commit,
-            family=self.family.config.model_type,
-            dtype="float32",
-            language=self.family.language,
-            layouts=layouts,
-            text_capacity=config.text_capacity,
-            reference_text=config.reference_text,
-            parameters=sum(p.numel() for p in self.model.parameters()),
-            versions=versions(),
-        )
