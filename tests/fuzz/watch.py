@@ -16,6 +16,7 @@ START = 300.0
 """Seconds until the first input: imports, and loading what is spoilt."""
 LOOK = 0.1
 """Seconds between two looks."""
+PATIENCE = 4
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Bounds:
     """What one input may take.
 
     Attributes:
-        seconds: of time.
+        seconds: of the processor's time, and PATIENCE times as many by the clock, so that a busy machine looks
+            like no fault.
         mib: of memory beside what the process held before its first input.
     """
 
@@ -89,20 +91,19 @@ class Watched:
     def _watch(self, process: subprocess.Popen, told: Callable[[int], None]) -> str:
         """Until the process ends -> what it died of, or nothing."""
         seen = -1
-        since = time.monotonic()
+        since, spent = time.monotonic(), 0.0
         held = None
         while process.poll() is None:
             time.sleep(LOOK)
             tried, data = self._current()
             told(max(tried, 0))
-            now = time.monotonic()
-            if tried != seen or not data:
-                seen, since = tried, now if tried != seen or tried > 0 else since
-            used = _used(process)
+            now, (used, busy) = time.monotonic(), _used(process)
+            if tried != seen or (not data and tried > 0):
+                seen, since, spent = tried, now, busy
             held = held or (used if tried > 0 else None)
             if held and used - held > self.bounds.mib * 2**20:
                 return "memory"
-            if now - since > (self.bounds.seconds if tried > 0 else START):
+            if _over(now - since, busy - spent, self.bounds.seconds if tried > 0 else START):
                 return "hang"
         return "" if process.returncode == 0 else "crash"
 
@@ -119,8 +120,17 @@ class Watched:
         return int.from_bytes(content[:HEAD], "little"), content[HEAD:]
 
 
-def _used(process: subprocess.Popen) -> int:
+def _over(passed: float, busy: float, bound: float) -> bool:
+    """Whether an input took too long, by the processor or by the clock."""
+    return busy > bound or passed > PATIENCE * bound
+
+
+def _used(process: subprocess.Popen) -> tuple[int, float]:
+    """(bytes that the process holds, seconds that it and its children computed)."""
     try:
-        return psutil.Process(process.pid).memory_info().rss
+        watched = psutil.Process(process.pid)
+        times = [watched.cpu_times()]
+        times += [child.cpu_times() for child in watched.children(recursive=True)]
+        return watched.memory_info().rss, sum(t.user + t.system for t in times)
     except psutil.NoSuchProcess:
-        return 0
+        return 0, 0.0
