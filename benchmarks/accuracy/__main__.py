@@ -3,7 +3,8 @@
 python -m benchmarks.accuracy tools/pocket/model
 
 float32 throughout, so that a GPU and a CPU agree. A run that was stopped goes on with the same command.
-`python -m benchmarks.accuracy.choose` chooses the defaults before, on the validation split.
+The defaults are chosen before, on the validation split: the solver's by
+`python -m benchmarks.accuracy.choose`, the score among some methods by `--split validation` here.
 """
 
 import datetime
@@ -25,7 +26,8 @@ from .study import RATIOS, rows
 
 def run(
     model: setup.Model,
-    limit: Annotated[int, typer.Option(help="Questions of the test split.")] = 2000,
+    split: Annotated[str, typer.Option(help="test, or validation to choose by.")] = "test",
+    limit: Annotated[int, typer.Option(help="Questions of the split.")] = 2000,
     ratio: Annotated[list[float] | None, typer.Option(help="Repeat; default all.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Repeat; default all.")] = None,
     device: setup.Device = "auto",
@@ -36,19 +38,20 @@ def run(
 ) -> None:
     """Measure everything; `python -m benchmarks.accuracy.report` then writes the page."""
     echo = setup.stopwatch()
-    study, head = setup.load(model, "test", limit, device, batch, workers, image_size)
+    study, head = setup.load(model, split, limit, device, batch, workers, image_size)
     echo(f"{limit} questions are drawn")
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
     asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": flat(DEFAULTS)}
-    journal = Journal(output / "accuracy.partial.jsonl", head | asked)
+    journal = Journal(output / f"accuracy_{split}.partial.jsonl", head | asked)
     if journal.known:
         echo(f"goes on after {len(journal.known)} results")
-    slopes = journal.once("spectrum", partial(spectrum.measure, study))
     found = [tell(row, limit, echo) for row in rows(study, methods, ratios, journal.once)]
     head = {"date": datetime.date.today().isoformat()} | head
-    write_json(output / "accuracy_test.json", head | {"rows": found})
-    del head["tasks"]
-    write_json(output / "spectrum.json", head | slopes)
+    write_json(output / f"accuracy_{split}.json", head | {"rows": found})
+    if split == "test":
+        slopes = journal.once("spectrum", partial(spectrum.measure, study))
+        del head["tasks"]
+        write_json(output / "spectrum.json", head | slopes)
     journal.close()
     echo(f"wrote {output}")
 

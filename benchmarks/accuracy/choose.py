@@ -23,7 +23,7 @@ from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from ..files import write_json
 from . import setup
 from .journal import Journal
-from .methods import MOVES, Method, flat, luvc, moved, name_of
+from .methods import MOVES, Method, flat, luvc, moved, name_of, value_of
 from .results import RESULTS, Share, bootstrap_mean, unpack
 from .study import Study, entry
 
@@ -83,8 +83,7 @@ def search(
     """
     while True:
         base = measure(start)
-        now = flat(start)
-        moves = [(o, v) for o, values in MOVES.items() for v in values if v != now[o]]
+        moves = [(o, v) for o, values in MOVES.items() for v in values if v != value_of(start, o)]
         found = [_verdict(measure(moved(start, o, v)), base, tasks, o, v) for o, v in moves]
         found.sort(key=lambda v: -v.overall.value if v.overall else np.inf)
         best = found[0]

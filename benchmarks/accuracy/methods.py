@@ -15,7 +15,6 @@ from . import plans
 from . import scores as scores  # makes them known to the graphs
 from .plans import Budget, Plan
 
-HIGH = DEFAULTS.with_score(band="high", cutoff=0.05)
 CUTOFF = 0.25
 """The paper's, as we read it."""
 SEEDS = 5
@@ -34,6 +33,7 @@ class Method:
         plan: spends a budget.
         drawn: depends on a seed, so it runs SEEDS times.
         product: it is the product's method of this name.
+        smaller_picture: it shows the model a smaller picture, which is no schedule.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Method:
     plan: Plan
     drawn: bool = False
     product: bool = False
+    smaller_picture: bool = False
 
     def schedule(self, budget: Budget, seed: int = 0) -> Schedule:
         """What it does with a budget.
@@ -52,8 +53,10 @@ class Method:
         return self.plan(budget, seed)
 
 
+FILTERS = tuple(("low", cutoff) for cutoff in (0.05, 0.1, 0.25, 0.5, 0.75, 1.0))
+FILTERS += tuple(("high", cutoff) for cutoff in (0.0, 0.05, 0.25))
 MOVES: dict[str, tuple] = {
-    "cutoff": (0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
+    "filter": FILTERS,
     "signal": ("normed", "raw"),
     "scope": ("prompt", "image"),
     "match": (False, True),
@@ -69,10 +72,10 @@ MOVES: dict[str, tuple] = {
     "keeps": ("geometric", "linear"),
     "oim_share": (0.0, 0.25, 0.5, 0.75, 1.0),
 }
-"""What the study tries of each of the solver's options."""
+"""What the study tries of each of the solver's options; a filter is the score's band and its cutoff."""
 
 _NOTES = {
-    "cutoff": "low-pass keeps {} of the spectrum",
+    "filter": "SPU scores the spectrum's band {}",
     "signal": "SPU scores the {} hidden states",
     "scope": "SPU scores the tokens of each {} together",
     "stages": "SPU at {} of the layers",
@@ -87,21 +90,32 @@ def flat(options: SolverOptions) -> dict[str, Any]:
     return own | options.score.options
 
 
-def moved(options: SolverOptions, option: str, value: object) -> SolverOptions:
-    """The options with one of them, or of their score's, at another value."""
+def value_of(options: SolverOptions, option: str) -> object:
+    """What an option of MOVES is."""
+    now = flat(options)
+    return (now["band"], now["cutoff"]) if option == "filter" else now[option]
+
+
+def moved(options: SolverOptions, option: str, value: Any) -> SolverOptions:
+    """The options with one of MOVES at another value."""
+    if option == "filter":
+        return options.with_score(band=value[0], cutoff=value[1])
     if option in options.score.options:
         return options.with_score(**{option: value})
     return replace(options, **{option: value})
 
 
 def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(str(Fraction(part).limit_denominator(64)) for part in value)
+    match value:
+        case str(band), float(cutoff):
+            return f"{band} {cutoff:g}"
+        case tuple():
+            return " ".join(str(Fraction(part).limit_denominator(64)) for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def name_of(option: str, value: object) -> str:
-    """What the study calls an option's value: "cutoff 0.25", "stages 1/4 1/2 3/4"."""
+    """What the study calls an option's value: "filter low 0.25", "stages 1/4 1/2 3/4"."""
     return f"{option.replace('_', ' ')} {_text(value)}"
 
 
@@ -113,7 +127,7 @@ def luvc(name: str, note: str, kind: str = "variant", options: SolverOptions = D
 def _variants() -> Iterator[Method]:
     """The defaults with one option moved, to what tells most; the choice measures every value."""
     for option, values in {
-        "cutoff": (0.25, 0.5),
+        "filter": (("low", 0.25), ("low", 0.5), ("high", 0.0), ("high", 0.25)),
         "signal": ("raw",),
         "scope": ("image",),
         "keeps": ("linear",),
@@ -146,21 +160,14 @@ _LUVC = (
     Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens",
            plans.of_flops),
     *_variants(),
-    luvc("band high", "SPU scores what a low-pass takes away", options=HIGH),
-    luvc("band high 0", "SPU scores the distance from the mean token",
-         options=HIGH.with_score(cutoff=0.0)),
-    luvc("band high 0.25", "score: largest distance from the low-pass, that is the high-pass",
-         options=HIGH.with_score(cutoff=CUTOFF)),
-    _score("cosine", "score: cosine of a token and its low-pass"),
-    _score("residual", "score: least distance from the low-pass"),
-    _score("share", "score: norm of the low-pass / norm of the token"),
+    _named("energy", "variant", "SPU scores a token's energy, without a filter"),
     _score("random", "LUVC's plan, tokens drawn at random, once"),
     _score("uniform", "LUVC's plan, tokens at equal steps"),
 )  # fmt: skip
 _BASELINES = (
     _named("random", "baseline", "random tokens before the LLM", drawn=True),
     _named("uniform", "baseline", "tokens at equal steps before the LLM"),
-    _named("downsample", "baseline", "the picture made smaller"),
+    replace(_named("downsample", "baseline", "the picture made smaller"), smaller_picture=True),
     _named("pool", "baseline", "the token grid averaged down"),
     _named("drop-all", "baseline", "all visual tokens dropped from a layer on"),
 )
@@ -183,11 +190,3 @@ _METHODS = (
     _named("dct", "method", "Fourier: DCT of the token grid, cropped"),
 )
 METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}
-OLDER = {
-    "drop all": "drop-all",
-    "cls attention": "fastervlm",
-    "dct crop": "dct",
-    "score high": "band high 0.25",
-    "score high 0.05": "band high",
-}
-"""What methods were called before they had the product's names, as committed results call them."""

@@ -12,7 +12,6 @@ import numpy as np
 from luvc.tools.eval.intervals import Share, bootstrap_mean, wilson
 
 from ..files import read_json
-from .methods import METHODS, OLDER
 
 RESULTS = Path(__file__).parent.parent / "results"
 
@@ -22,8 +21,7 @@ class Row:
     """A method at a ratio.
 
     Attributes:
-        fields: method, kind, note, ratio, mean, schedule, as the study wrote them; rows of its first form
-            tell stages, merges, grid and keep in place of the schedule.
+        fields: method, kind, note, ratio, mean, schedule, as the study wrote them.
         right: bool [seeds, questions].
     """
 
@@ -53,7 +51,7 @@ class Results:
         self.tasks = np.array(data["tasks"])
         bits: dict[tuple, list[np.ndarray]] = {}
         fields: dict[tuple, dict] = {}
-        for row in map(_renamed, data["rows"]):
+        for row in data["rows"]:
             key = row["method"], row["ratio"]
             if "right" in row:
                 bits.setdefault(key, []).append(unpack(row["right"], len(self.tasks)))
@@ -72,9 +70,13 @@ class Results:
         return sorted({ratio for _, ratio in self.rows} - {1.0})
 
     @property
-    def planned(self) -> bool:
-        """Whether the product planned and ran it all; older figures come from functions of our own."""
-        return all("schedule" in row.fields for row in self.rows.values())
+    def refused(self) -> dict[str, str]:
+        """Methods that have no plan at any ratio -> why not at the first."""
+        why: dict[str, str] = {}
+        for row in self.data["rows"]:
+            why.setdefault(row["method"], row.get("why", ""))
+        planned = {name for name, _ in self.rows}
+        return {name: reason for name, reason in why.items() if name not in planned}
 
     @property
     def full(self) -> Row:
@@ -96,14 +98,6 @@ class Results:
         """Exact match of `row` minus that of `other`, paired by question."""
         mask = self.where(task)
         return bootstrap_mean(row.right[:, mask].mean(0) - other.right[:, mask].mean(0))
-
-
-def _renamed(row: dict) -> dict:
-    """A row whose method had another name when it was written."""
-    if row["method"] not in OLDER:
-        return row
-    method = METHODS[OLDER[row["method"]]]
-    return row | {"method": method.name, "note": method.note}
 
 
 def unpack(bits: str, count: int) -> np.ndarray:

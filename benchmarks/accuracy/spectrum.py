@@ -8,6 +8,7 @@ zero; attention scores are biased by causality and by distance.
 import numpy as np
 
 from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule, ScoreSpec
+from luvc.exporter.planning.defaults import SPECTRUM
 
 from .methods import CUTOFF, METHODS
 from .plans import Budget
@@ -15,8 +16,9 @@ from .results import bootstrap_mean
 from .study import Study
 
 SCORES = {
-    "SPU, cutoff 1": ENERGY,
-    f"SPU, cutoff {CUTOFF:g}": ENERGY.having(cutoff=CUTOFF),
+    "SPU, the usual score": SPECTRUM,
+    "SPU, energy": ENERGY,
+    f"SPU, band low {CUTOFF:g}": ENERGY.having(cutoff=CUTOFF),
     "attention from the last token": ScoreSpec(name="fastv"),
     "attention from visual tokens": ScoreSpec(name="visual-attention"),
 }

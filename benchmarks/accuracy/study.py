@@ -13,6 +13,7 @@ from luvc.engines.bundle.schedule import ENERGY, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.check.teacher_forcing import AnswerRunner
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.layouts.downsample import smaller_pictures
 from luvc.exporter.layouts.planned import image_geometry, layout_of, problem_of
 from luvc.exporter.planning.methods import measured_score
 
@@ -20,7 +21,7 @@ from .methods import SEEDS, Method
 from .plans import Budget, TokenProblem, unmodified
 from .questions import Item, Prompts
 
-RATIOS = (1.3, 1.5, 2.0, 3.0, 4.0)
+RATIOS = (1.5, 2.0, 3.0, 4.0)
 CONTROL = Method("ratio 1", "full", "the unmodified model", unmodified)
 
 
@@ -92,13 +93,28 @@ class Study:
             P: method.schedule(Budget(problem, ratio), seed) for P, problem in self.problems.items()
         }
 
-    def right(self, schedules: dict[int, Schedule]) -> np.ndarray:
-        """Whether each question of the split is answered exactly, bool [questions].
+    def layouts(self, method: Method, ratio: float, seed: int = 0) -> dict[int, Layout]:
+        """What a method makes of prompts about each number of pictures.
 
         Raises:
-            LuvcError: a schedule that the family cannot run.
+            LuvcError: the method has no plan at this ratio, or the family cannot run it.
         """
-        layouts = {P: self.layout(P, schedule) for P, schedule in schedules.items()}
+        if method.smaller_picture:
+            return {P: self._of_smaller_pictures(P, ratio) for P in self.problems}
+        schedules = self.schedules(method, ratio, seed)
+        return {P: self.layout(P, schedule) for P, schedule in schedules.items()}
+
+    def mean(self, layout: Layout) -> float:
+        """Visual tokens of a prompt, mean over the language model's layers."""
+        L, V = self.problems[1].decoder.layers, layout.visual_tokens
+        return sum(layout.schedule.visual_per_layer(L, V)) / L
+
+    def right(self, layouts: dict[int, Layout]) -> np.ndarray:
+        """Whether each question of the split is answered exactly, bool [questions].
+
+        Args:
+            layouts: of prompts about each number of pictures.
+        """
         right = np.zeros(self.count, bool)
         for number, part in enumerate(self.parts):
             layout, answers = layouts[len(part[0].pictures)], self.answers[number]
@@ -119,6 +135,17 @@ class Study:
             raise LuvcError(f"{kind} ties positions to the grid, so OIM cannot match there")
         geometry, problem = self._geometries[pictures], self.problems[pictures]
         return layout_of(self.family, geometry, problem, schedule)
+
+    def _of_smaller_pictures(self, pictures: int, ratio: float) -> Layout:
+        """The layout of the largest pictures that bring at most V / ratio visual tokens."""
+        full, most = self._geometries[pictures], self.problems[pictures].visual_tokens(()) / ratio
+        for geometry, problem in smaller_pictures(self.family, full, 0):
+            if problem.visual_tokens(()) <= most:
+                return layout_of(self.family, geometry, problem, Schedule())
+        kind = self.family.config.model_type
+        raise LuvcError(
+            f"{kind} takes no smaller picture as it is that brings at most {most:g} visual tokens"
+        )
 
     def feed(self, number: int, layout: Layout) -> PrefillFeed:
         """Prompts and right answers of a part, and what the tower makes of its pictures."""
@@ -190,18 +217,17 @@ def rows(
 def entry(study: Study, method: Method, ratio: float, seed: int) -> dict:
     """One line of the result; `right` holds a bit a question, in order, as hexadecimal."""
     try:
-        schedules = study.schedules(method, ratio, seed)
-        right = study.right(schedules)
+        layouts = study.layouts(method, ratio, seed)
+        right = study.right(layouts)
     except LuvcError as error:
         return {"method": method.name, "ratio": ratio, "seed": seed, "why": str(error)}
-    means = {str(P): study.problems[P].mean(schedule) for P, schedule in schedules.items()}
     return {
         "method": method.name,
         "kind": method.kind,
         "note": method.note,
         "ratio": ratio,
         "seed": seed,
-        "mean": means,
-        "schedule": schedules[min(schedules)].model_dump(mode="json"),
+        "mean": {str(P): study.mean(layout) for P, layout in layouts.items()},
+        "schedule": layouts[min(layouts)].schedule.model_dump(mode="json"),
         "right": np.packbits(right).tobytes().hex(),
     }

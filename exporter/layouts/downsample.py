@@ -36,7 +36,7 @@ def plan_smaller(family: Family, full: ImageGeometry, config: ExportConfig) -> P
         problem = problem_of(family, full, text)
         return Planned(layout_of(family, full, problem, schedule), full, problem)
     asked, highest = f"{full.size[0]}x{full.size[1]}", 1.0
-    for geometry, problem in _smaller(family, full, text):
+    for geometry, problem in smaller_pictures(family, full, text):
         highest = problem.ratios(schedule).prefill
         if highest >= config.ratio:
             return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
@@ -50,10 +50,19 @@ def plan_smaller(family: Family, full: ImageGeometry, config: ExportConfig) -> P
     )
 
 
-def _smaller(
+def smaller_pictures(
     family: Family, full: ImageGeometry, text_tokens: int
 ) -> Iterator[tuple[ImageGeometry, Problem]]:
-    """Every smaller size that the family's processor leaves as it is, the largest first."""
+    """Every smaller size that the family's processor leaves as it is, the largest first.
+
+    Args:
+        family: of the model.
+        full: of the size that was asked for.
+        text_tokens: of the reference prompt.
+
+    Raises:
+        LuvcError: the family takes one size only, or the full size is none of its steps.
+    """
     step = family.adapter.size_step(family.config, family.image_processor)
     (height, width), kind = full.size, family.config.model_type
     if step is None:

@@ -15,6 +15,8 @@ Keeps = Literal["geometric", "linear"] | tuple[Annotated[float, Field(gt=0, le=1
 Elimination = Literal["last", "never", "fit"]
 Smaller = Literal["none", "pool", "dct", "downsample"]
 
+SPECTRUM = ENERGY.having(band="high", cutoff=0.05)
+"""The usual score: what a low-pass of the lowest twentieth takes away; see docs/accuracy.md for why."""
 _SCHEDULE = Schedule()
 
 
@@ -29,7 +31,7 @@ class SolverOptions:
 
     Attributes:
         score: what the stages keep tokens by, with all its options; of the method, so it is no option
-            of the command line by itself.
+            of the command line by itself. Where nothing is scored it is what schedules mean without one.
         scope: what it scores together; see Schedule.
         match: OIM merges the most similar neighbours; see Schedule.
         stages: where tokens are pruned, as parts of the layers; 0 is before the language model.
@@ -118,7 +120,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-DEFAULTS = SolverOptions()
+DEFAULTS = SolverOptions(score=SPECTRUM)
 PAPER = SolverOptions(
     score=ENERGY.having(cutoff=0.25),
     scope="prompt",

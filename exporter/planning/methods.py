@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ... import strict_json
-from ...engines.bundle.schedule import Schedule, ScoreSpec
+from ...engines.bundle.schedule import ENERGY, Schedule, ScoreSpec
 from ...errors import LuvcError, printable
 from ...plugins.scores.base import QUESTION, TOWER, Score
 from ...plugins.scores.registry import SCORES
@@ -55,10 +55,11 @@ def _smaller(what: Smaller, about: str) -> Method:
 
 METHODS = {
     USUAL: Method(
-        "stages at an eighth, a quarter and half of the layers, none in the last", DEFAULTS
+        "what a low-pass takes away, at an eighth, a quarter and half of the layers, none in the last",
+        DEFAULTS,
     ),
     "paper": Method("LUVC as we read the paper: OIM in the vision tower, a low-pass", PAPER),
-    "energy": Method("LUVC without a filter: a token's energy", DEFAULTS),
+    "energy": Method("LUVC without a filter: a token's energy", replace(DEFAULTS, score=ENERGY)),
     "random": _before("random", "a random choice before the language model"),
     "uniform": _before("uniform", "tokens at equal steps before the language model"),
     "drop-all": Method(

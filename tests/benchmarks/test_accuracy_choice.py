@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from benchmarks.accuracy import choose, report, spectrum
-from benchmarks.accuracy.methods import METHODS, MOVES, flat
+from benchmarks.accuracy.methods import METHODS, MOVES, flat, moved
 from benchmarks.accuracy.results import RESULTS, Results
 from benchmarks.accuracy.study import CONTROL
 from benchmarks.files import write_json
-from luvc.exporter.planning.defaults import DEFAULTS, PAPER
+from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SPECTRUM
 
 
 def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
@@ -48,8 +48,9 @@ def made_up(folder, wrong: dict[str, float], count: int = 1000) -> None:
 
 
 def answers(options) -> dict:
-    """Made up: a wide filter and, with it, no OIM help; a narrow one has no plan at 3x."""
-    cutoff = options.score.options["cutoff"]
+    """Made up: a wide low-pass and, with it, no OIM help; a narrow one has no plan at 3x."""
+    score = options.score.options
+    cutoff = score["cutoff"] if score["band"] == "low" else 0.2
     wrong = 400 - 300 * cutoff
     wrong += 100 * options.oim_share if cutoff > 0.5 else -100 * options.oim_share
     wrong += options.keeps == "geometric"  # one question: too little to be sure of
@@ -70,20 +71,30 @@ def test_the_choice_moves_only_what_surely_wins(tmp_path):
     gained = answers(rounds[1].start)[2.0].mean() - answers(PAPER)[2.0].mean()
     assert best is not None and best.value == pytest.approx(gained) and 0 < best.low < gained
     assert len(rounds[0].tried) == sum(len(values) - 1 for values in MOVES.values())
-    narrow = next(v for v in rounds[0].tried if v.name == "cutoff 0.05")
+    narrow = next(v for v in rounds[0].tried if v.name == "filter low 0.05")
     assert narrow.overall is None  # it has no plan at 3x
     head = {"date": "d", "tasks": tasks.tolist()}
     write_json(tmp_path / "accuracy_choice.json", choose.as_json(rounds, head))
     page = report.write(tmp_path, tmp_path)
-    assert "| 1 | the paper's reading | cutoff 1 | +" in page
-    assert "| 3 | the paper's reading, cutoff 1, oim share 0 | nothing | +0.1" in page
-    assert "| cutoff 0.05 | no plan | no plan |" in page
+    assert "| 1 | the paper's reading | filter low 1 | +" in page
+    assert "| 3 | the paper's reading, filter low 1, oim share 0 | nothing | +0.1" in page
+    assert "| filter low 0.05 | no plan | no plan |" in page
 
 
 def test_the_defaults_are_what_was_chosen():
     chosen = json.loads((RESULTS / "accuracy_choice.json").read_text())["chosen"]
     older = {"band": "low", "elimination": "last", "smaller": "none"}  # than the choice of these
-    assert json.loads(json.dumps(flat(DEFAULTS))) == older | chosen
+    energy = moved(DEFAULTS, "filter", ("low", 1.0))
+    assert json.loads(json.dumps(flat(energy))) == older | chosen
+
+
+def test_the_default_score_is_nowhere_worse_than_the_energy():
+    results = Results.read("validation")
+    assert results is not None and results.ratios == [2, 3, 4] and len(results.tasks) >= 1000
+    for ratio in results.ratios:
+        ours = results.rows["luvc", ratio]
+        assert ours.fields["schedule"]["score"]["options"] == SPECTRUM.options
+        assert results.gain(ours, results.rows["energy", ratio]).high > 0
 
 
 def test_the_page_tells_goals_that_are_not_reached(tmp_path):

@@ -94,14 +94,14 @@ def test_right_means_what_hugging_face_would_generate(folder, name, tmp_path):
     study.answers, study.runner.text_capacity = [answers], study.runner.text_capacity + LENGTH
     ends = study.prompts.ends
     study.prompts.ends = np.arange(layout.baseline_visual_tokens + 100_000)  # any token ends it
-    assert study.right({1: Schedule()}).all()
+    assert study.right({1: study.layout(1, Schedule())}).all()
     for place in range(LENGTH):
         wrong = [list(answer) for answer in answers]
         wrong[1][place] += 1
         study.answers = [wrong]
-        assert study.right({1: Schedule()}).tolist() == [True, False]
+        assert study.right({1: study.layout(1, Schedule())}).tolist() == [True, False]
     study.answers, study.prompts.ends = [answers], ends
-    assert not study.right({1: Schedule()}).any()  # none of them ends there
+    assert not study.right({1: study.layout(1, Schedule())}).any()  # none of them ends there
 
 
 def _inputs(study: Study, model, layout, item, ids) -> dict:
@@ -242,7 +242,7 @@ def test_options_that_mean_the_same_are_measured_once(study, tmp_path):
     assert set(first) == set(choose.RATIOS) and len(journal.known) == len(choose.RATIOS)
     assert measure(dataclasses.replace(plain, match=True)) is first  # there is nothing to match
     for ratio, right in first.items():
-        assert (right == study.right(study.schedules(METHODS["paper spu"], ratio))).all()
+        assert (right == study.right(study.layouts(METHODS["paper spu"], ratio))).all()
 
 
 def test_ratio_1_is_the_control(study):

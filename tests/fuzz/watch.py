@@ -24,8 +24,8 @@ class Bounds:
     """What one input may take.
 
     Attributes:
-        seconds: of the processor's time, and PATIENCE times as many by the clock, so that a busy machine looks
-            like no fault.
+        seconds: of the processor's time, and PATIENCE times as many by the clock, so that a busy machine
+            looks like no fault.
         mib: of memory beside what the process held before its first input.
     """
 
