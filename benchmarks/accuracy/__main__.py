@@ -8,6 +8,7 @@ The defaults are chosen before, on the validation split: the solver's by
 """
 
 import datetime
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated
@@ -16,12 +17,15 @@ import typer
 
 from luvc.exporter.planning.defaults import DEFAULTS
 
-from ..files import write_json
+from ..files import read_json, write_json
 from . import setup, spectrum
 from .journal import Journal
 from .methods import METHODS, flat
 from .results import RESULTS
-from .study import RATIOS, rows
+from .study import CONTROL, RATIOS, rows
+
+SAME = ("checkpoint", "defaults", "image_size", "tasks")
+"""What rows of two runs must agree in to stand in one file."""
 
 
 def run(
@@ -36,24 +40,40 @@ def run(
     image_size: setup.ImageSize = None,
     output: setup.Output = RESULTS,
 ) -> None:
-    """Measure everything; `python -m benchmarks.accuracy.report` then writes the page."""
+    """Measure everything, or a part of it beside what the folder holds of the same.
+
+    `python -m benchmarks.accuracy.report` then writes the page.
+    """
     echo = setup.stopwatch()
     study, head = setup.load(model, split, limit, device, batch, workers, image_size)
     echo(f"{limit} questions are drawn")
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
-    asked = {"ratios": ratios, "methods": [m.name for m in methods], "defaults": flat(DEFAULTS)}
+    head = json.loads(json.dumps(head | {"defaults": flat(DEFAULTS)}))  # tuples become lists
+    asked = {"ratios": ratios, "methods": [m.name for m in methods]}
     journal = Journal(output / f"accuracy_{split}.partial.jsonl", head | asked)
     if journal.known:
         echo(f"goes on after {len(journal.known)} results")
     found = [tell(row, limit, echo) for row in rows(study, methods, ratios, journal.once)]
+    path = output / f"accuracy_{split}.json"
+    older = read_json(path) or {}
+    if all(older.get(name) == head[name] for name in SAME):
+        found = joined(older["rows"], found)
     head = {"date": datetime.date.today().isoformat()} | head
-    write_json(output / f"accuracy_{split}.json", head | {"rows": found})
+    write_json(path, head | {"rows": found})
     if split == "test":
         slopes = journal.once("spectrum", partial(spectrum.measure, study))
         del head["tasks"]
         write_json(output / "spectrum.json", head | slopes)
     journal.close()
     echo(f"wrote {output}")
+
+
+def joined(older: list[dict], newer: list[dict]) -> list[dict]:
+    """The rows of an earlier run, but for those measured anew; by ratio, then in the list's order."""
+    rows = {(row["ratio"], row["method"], row["seed"]): row for row in (*older, *newer)}
+    order = {name: place for place, name in enumerate((CONTROL.name, *METHODS))}
+    known = [key for key in rows if key[1] in order]  # without methods that are gone
+    return [rows[key] for key in sorted(known, key=lambda key: (key[0], order[key[1]], key[2]))]
 
 
 def tell(row: dict, count: int, echo: Callable[[str], None]) -> dict:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from jinja2 import Environment, StrictUndefined
 
+from luvc.engines.bundle.schedule import ScoreSpec
+
 from ..files import read_json, write_text
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
@@ -105,6 +107,31 @@ def _named(task: str | None) -> str:
     return "overall" if task is None else task.upper()
 
 
+def finalists(results: Results) -> list[dict]:
+    """Every score against the energy, paired, at every ratio."""
+    return [
+        {
+            "note": row.fields["note"] if row.name != "luvc" else "the default, " + _score_of(row),
+            "ratio": f"{ratio:g}",
+            "share": percent(results.share(row)),
+            "overall": percent(results.gain(row, results.rows["energy", ratio]), signed=True),
+            "ocr": percent(results.gain(row, results.rows["energy", ratio], "ocr"), signed=True),
+        }
+        for (name, ratio), row in results.rows.items()
+        if ratio > 1 and name != "energy"
+    ]
+
+
+def _score_of(row: Row) -> str:
+    return str(ScoreSpec.model_validate(row.fields["schedule"]["score"]))
+
+
+def filter_wins(results: Results) -> bool:
+    """Whether the default score is nowhere surely worse than the energy."""
+    pairs = ((results.rows["luvc", r], results.rows["energy", r]) for r in results.ratios)
+    return all(results.gain(*pair).high > 0 for pair in pairs)
+
+
 def rounds(choice: dict) -> list[dict]:
     """Of the forward selection: what was taken from where, and what it gained."""
     lines, start = [], ["the paper's reading"]
@@ -156,7 +183,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     from . import plots
 
     docs.mkdir(parents=True, exist_ok=True)
-    test = Results.read("test", results)
+    test, validation = (Results.read(split, results) for split in ("test", "validation"))
     choice, spectrum = (read_json(results / f"{n}.json") for n in ("accuracy_choice", "spectrum"))
     if test is not None:
         plots.pareto(test, docs / "accuracy.png")
@@ -165,7 +192,8 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
-        test=test, choice=choice, rounds=rounds, spectrum=spectrum,
+        test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
+        finalists=finalists, filter_wins=filter_wins,
         methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
