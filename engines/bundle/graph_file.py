@@ -90,7 +90,9 @@ def _structure(model: onnx.ModelProto) -> str:
     if model.training_info or model.graph.sparse_initializer:
         return "has training data or sparse weights"
     if any(isinstance(location, bytes) for location in external_files(model)):
-        return "names a file of weights by bytes that are no text"  # protobuf's way with broken UTF-8
+        return (
+            "names a file of weights by bytes that are no text"  # protobuf's way with broken UTF-8
+        )
     if len(model.graph.node) > NODES:
         return f"has {len(model.graph.node)} nodes, more than {NODES}"
     named = [(f.domain, f.name) for f in model.functions]

@@ -90,20 +90,20 @@ class Watched:
 
     def _watch(self, process: subprocess.Popen, told: Callable[[int], None]) -> str:
         """Until the process ends -> what it died of, or nothing."""
-        seen = -1
-        since, spent = time.monotonic(), 0.0
-        held = None
+        seen, held = -1, None
+        since = time.monotonic(), 0.0
         while process.poll() is None:
             time.sleep(LOOK)
             tried, data = self._current()
             told(max(tried, 0))
-            now, (used, busy) = time.monotonic(), _used(process)
+            used, busy = _used(process)
+            now = time.monotonic(), busy
             if tried != seen or (not data and tried > 0):
-                seen, since, spent = tried, now, busy
+                seen, since = tried, now
             held = held or (used if tried > 0 else None)
             if held and used - held > self.bounds.mib * 2**20:
                 return "memory"
-            if _over(now - since, busy - spent, self.bounds.seconds if tried > 0 else START):
+            if _over(since, now, self.bounds.seconds if tried > 0 else START):
                 return "hang"
         return "" if process.returncode == 0 else "crash"
 
@@ -120,9 +120,9 @@ class Watched:
         return int.from_bytes(content[:HEAD], "little"), content[HEAD:]
 
 
-def _over(passed: float, busy: float, bound: float) -> bool:
-    """Whether an input took too long, by the processor or by the clock."""
-    return busy > bound or passed > PATIENCE * bound
+def _over(since: tuple[float, float], now: tuple[float, float], bound: float) -> bool:
+    """Whether an input took too long, by the clock or by the processor, both as (clock, processor)."""
+    return now[0] - since[0] > PATIENCE * bound or now[1] - since[1] > bound
 
 
 def _used(process: subprocess.Popen) -> tuple[int, float]:
