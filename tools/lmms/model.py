@@ -32,10 +32,9 @@ class Luvc(lmms):
     """A bundle; the arguments are those of `--model_args`.
 
     Args:
-        bundle: its folder.
-        backend: as of `VLM.load`.
-        threads: as of `VLM.load`.
-        verify: compare all SHA-256 sums first.
+        bundle: its folder or hub id.
+        revision: of a hub id.
+        backend: as of `VLM.load`, as threads and verify are.
         max_new_tokens: longest answer of tasks that name none; default the bundle's.
         batch_size: questions at a time (`--batch_size`).
         device: must stay None, as max_batch_size: the backend says where it runs.
@@ -49,6 +48,7 @@ class Luvc(lmms):
     def __init__(
         self,
         bundle: str,
+        revision: str | None = None,
         backend: str = "auto",
         threads: int = 0,
         verify: bool = False,
@@ -60,7 +60,9 @@ class Luvc(lmms):
         super().__init__()
         self.batch_size = _check(batch_size, device, max_batch_size)
         self.longest = max_new_tokens
-        self.vlm = VLM.load(str(bundle), backend=backend, threads=threads, verify=verify)
+        self.vlm = VLM.from_pretrained(
+            str(bundle), revision=revision, backend=backend, threads=threads, verify=verify
+        )
         self._said: set[str] = set()
         eval_logger.info(f"{bundle} on {self.vlm.runner.description}")
 

@@ -5,6 +5,7 @@ The bundle has a layout for one image; the task's second question is about two.
 
 import json
 import sys
+from typing import Any
 
 from lmms_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
 from lmms_eval.models import get_model, list_available_models  # pyright: ignore[reportMissingImports]
@@ -30,7 +31,7 @@ def requests(*contents, settings=GREEDY):
 
 def main(bundle: str, picture: str) -> None:
     """Print what was refused, by name."""
-    said = {"listed": "luvc" in list_available_models()}
+    said: dict[str, Any] = {"listed": "luvc" in list_available_models()}
     model_class = get_model("luvc")
 
     def refused(name, function, *arguments):

@@ -109,7 +109,7 @@ def test_what_it_refuses(tmp_path):
     wanted = {
         "device": "choose where it runs with backend=",
         "batch_size": "--batch_size auto is no number",
-        "bundle": "is not a folder",
+        "bundle": "there is no folder",
         "images": "pocketvqa, document 1: the prompt has 2 images, this bundle holds 1",
         "video": "pocketvqa, document 1: it holds a part of type 'video'",
         "beams": "pocketvqa, document 0: generation settings num_beams=3",

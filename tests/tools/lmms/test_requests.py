@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_what_would_choose_other_tokens_is_refused_and_the_rest_named():
     assert left_out(settings) == {"image_aspect_ratio": "original"}
 
 
-def shown(messages: list[Mapping]) -> list[str]:
+def shown(messages: Sequence[Mapping]) -> list[str]:
     """Texts and pictures of one message in their order."""
     (message,) = messages
     return [part.get("text") or part["image"] for part in message["content"]]
