@@ -46,7 +46,8 @@ class Refused(Exception):
 
     def __init__(self, status: int, code: str = "", message: str = "", **told: str):
         super().__init__(message)
-        self.status, self.code, self.told = status, code, told
+        self.status, self.code = status, code
+        self.told = told
 
 
 class Hub:
@@ -210,7 +211,8 @@ class Requests(BaseHTTPRequestHandler):
         called = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(\w+)/([^/]+))?", path)
         if called is None:
             raise Refused(404, message=path)
-        name, verb, revision = called[1], called[2] or "revision", unquote(called[3] or "main")
+        name, verb = called[1], called[2] or "revision"
+        revision = unquote(called[3] or "main")
         repository = self.repository(name, write=verb in ("branch", "preupload", "commit"))
         if verb == "branch":
             return self.json(hub.branch(repository, revision))
