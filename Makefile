@@ -1,6 +1,6 @@
 # make demo: from nothing to answers about a picture and a photograph. make demo-serve: the same by OpenAI's API.
 # make demo-triton: the same from Triton. make test: everything CI runs. make test-all: with what takes longest.
-# make fuzz, kills, soak: short tests of CI, long. make site: the documentation, with the API reference.
+# make lmms: a bundle in lmms-eval. make fuzz, kills, soak: short tests of CI, long. make site: the documentation, with the API reference.
 PYTHON ?= $(or $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(if $(shell command -v $p),$p))),python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ DEMO := demo
 SEED := 0
 PAGES := README.md docs/cpu.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-serve demo-triton test test-all fuzz kills soak docs site bench peers accuracy clean
+.PHONY: demo demo-serve demo-triton test test-all lmms fuzz kills soak docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -69,6 +69,17 @@ test: $(TESTED)
 test-all: $(TESTED)
 	$(PYTEST)
 
+# lmms-eval in an environment of its own; what writes its tables wants an older python-dateutil than we pin.
+.lmms/ready: pyproject.toml constraints.txt
+	rm -rf .lmms
+	$(PYTHON) -m venv .lmms
+	grep -v '^python-dateutil==' constraints.txt > .lmms/constraints.txt
+	.lmms/bin/pip install --quiet --disable-pip-version-check --constraint .lmms/constraints.txt --editable '.[cpu,eval,lmms]'
+	touch $@
+
+lmms: .lmms/ready $(VENV)/test
+	LUVC_LMMS=$(CURDIR)/.lmms OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/tools/lmms
+
 $(VENV)/fuzz: $(VENV)/test
 	$(PIP) --editable '.[fuzz]'
 	touch $@
@@ -112,4 +123,4 @@ peers: $(VENV)/demo
 	$(BIN)/python -m benchmarks.tables $(PAGES)
 
 clean:
-	rm -rf $(VENV) .triton $(DEMO) site build
+	rm -rf $(VENV) .triton .lmms $(DEMO) site build

@@ -15,8 +15,8 @@ from .backends import backend as load_backend
 from .backends.base import PrefillResult, Runner
 from .bundle.folder import Bundle
 from .bundle.layout import Layout
-from .closing import Closing
 from .decoding import Rows, decode
+from .hub.pretrained import Pretrained
 from .prompt.messages import is_batch
 from .prompt.processing import Messages, Processor, Prompt
 from .reply import Reply
@@ -29,7 +29,7 @@ Vision = Callable[[Layout, np.ndarray], np.ndarray]
 """As `Runner.vision`: float32 [N, ...] -> visual embeddings [N, n, D]."""
 
 
-class VLM(Closing):
+class VLM(Pretrained):
     """A bundle, ready to answer; a `with` block gives its memory back at its end.
 
     Args:
@@ -61,7 +61,15 @@ class VLM(Closing):
         Raises:
             LuvcError: not a bundle, damaged, or no backend installed.
         """
-        bundle = Bundle.load(path, verify=verify)
+        return cls.of(Bundle.load(path, verify=verify), backend, threads)
+
+    @classmethod
+    def of(cls, bundle: Bundle, backend: str = "auto", threads: int = 0) -> "VLM":
+        """A loaded bundle on a backend; the arguments are those of `load`.
+
+        Raises:
+            LuvcError: no backend that runs it is installed.
+        """
         vlm = cls(bundle, load_backend(backend, bundle).runner(bundle, threads=threads))
         try:
             vlm.runner.prepare(bundle.manifest.layouts[0])

@@ -11,12 +11,14 @@ from typing import Any
 from ..dtypes import DTYPES
 from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.bundle.layout import Layout
+from ..engines.bundle.license import FILE as LICENSE
 from ..engines.bundle.manifest import Manifest
 from ..engines.bundle.swap import check_space
 from ..engines.stopping import end_tokens
 from ..versions import versions
 from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
+from .checkpoint.license import license_of
 from .checkpoint.stored import check_stored
 from .config import ExportConfig
 from .onnx.export import save, trace
@@ -63,6 +65,9 @@ def assemble(
     check_stored(family, folder / WEIGHTS)
     progress("writing the processor files")
     write_processor(family, model, folder / PROCESSOR)
+    if terms := license_of(family.folder):
+        (folder / LICENSE).parent.mkdir(exist_ok=True)
+        (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     manifest = manifest_of(config, family, layouts, model)
     return write_manifest(folder, manifest.model_copy(update={"files": files}))
 

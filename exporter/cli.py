@@ -10,12 +10,23 @@ from rich.markup import escape
 from .. import console
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.manifest import Manifest
+from ..errors import LuvcError
 from .cli_options import Asked, shared
 from .config import ExportConfig
 
 if TYPE_CHECKING:
+    from .assemble import Progress
     from .prepare import Prepared
     from .timing.latency import Timed
+
+
+PushToHub = Annotated[
+    str | None,
+    typer.Option(help="Upload the bundle to this repository of the hub.", metavar="REPO"),
+]
+Private = Annotated[
+    bool, typer.Option("--private", help="With --push-to-hub: a private repository.")
+]
 
 
 def export(
@@ -35,26 +46,65 @@ def export(
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
     ] = "ort",
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
     config = asked.config(ratio, backend, output=output, check=validate, ratio_of=ratio_of)
-    from .prepare import prepare
-    from .timing.latency import solve_for_latency
+    _check_push(push_to_hub, private)
     from .write_bundle import write
 
-    prepared, timed = prepare(config), None
-    if config.ratio_of == "latency":
-        with console.Steps(quiet=as_json) as steps:
-            prepared, timed = solve_for_latency(prepared, steps)
+    prepared, timed = _planned(config, as_json)
     if not as_json:
         _show_plan(prepared, timed)
     with console.Steps(quiet=as_json) as steps:
         bundle = write(prepared, steps)
+        address = _push(bundle, push_to_hub, private, steps)
     if as_json:
-        typer.echo(json.dumps(_result(bundle, prepared, timed), indent=1))
+        typer.echo(json.dumps(_result(bundle, prepared, timed) | {"pushed": address}, indent=1))
     else:
-        _tell(bundle, config, output)
+        _tell(bundle, config, output, address)
+
+
+def _planned(config: ExportConfig, quiet: bool) -> "tuple[Prepared, Timed | None]":
+    """What is to be written, and the times that it was solved for."""
+    from .prepare import prepare
+    from .timing.latency import solve_for_latency
+
+    prepared = prepare(config)
+    if config.ratio_of != "latency":
+        return prepared, None
+    with console.Steps(quiet=quiet) as steps:
+        return solve_for_latency(prepared, steps)
+
+
+def _check_push(repository: str | None, private: bool) -> None:
+    """Refuse before the work what could not be pushed after it."""
+    if repository is not None:
+        from ..engines.hub.pushing import check_access
+
+        check_access(repository)
+    elif private:
+        raise LuvcError("--private is of --push-to-hub: give the repository too, or leave it out")
+
+
+def _push(
+    bundle: Bundle, repository: str | None, private: bool, progress: "Progress"
+) -> str | None:
+    """Upload a bundle that is written -> the commit's address; None where nobody asked."""
+    if repository is None:
+        return None
+    from ..engines.hub.pushing import push
+
+    progress(f"uploading it to {repository}")
+    try:
+        return push(bundle, repository, private=private or None)
+    except LuvcError as e:
+        raise LuvcError(
+            f"{bundle.path} is written and not uploaded: {e}; then push it from Python, without a new "
+            f"export: VLM.load({str(bundle.path)!r}).push_to_hub({repository!r})"
+        ) from e
 
 
 def _show_plan(prepared: "Prepared", timed: "Timed | None") -> None:
@@ -88,7 +138,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
     }
 
 
-def _tell(bundle: Bundle, config: ExportConfig, output: Path) -> None:
+def _tell(bundle: Bundle, config: ExportConfig, output: Path, address: str | None) -> None:
     """What was written, how far it was checked, and how to ask it something."""
     from ..engines.backends import engine_note
     from ..engines.sampling import generation_config, not_carried
@@ -118,6 +168,8 @@ def _tell(bundle: Bundle, config: ExportConfig, output: Path) -> None:
     shown = " --video frames/" if first.frames else " --image photo.jpg"
     what = "the video" if first.frames else "the picture"
     console.show(f'  luvc-run {output}{shown * first.images} "What is in {what}?"')
+    if address:
+        console.show(f"[bold]uploaded[/bold]: {escape(address)}")
 
 
 def _verdict(manifest: Manifest) -> str:

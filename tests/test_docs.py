@@ -59,7 +59,7 @@ def test_asking_and_serving_from_python(workshop, picture, tmp_path):
     (tmp_path / "bundle").symlink_to(workshop.bundle("qwen2").path)
     Image.fromarray(picture).save(tmp_path / "photo.png")
     code = python_of(DOCS / "python.md") + python_of(DOCS / "serving.md")
-    assert len(code) == 4
+    assert len(code) == 5
     out = ran("\n".join(code), tmp_path)
     assert "visual tokens enter" in out and "tokens were not run again" in out
     assert out.splitlines()[-1].endswith(("length", "stop"))

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 
 from ...errors import LuvcError
+from .readme import README
 
 MANIFEST = "manifest.json"
 GRAPHS = "onnx"
@@ -19,7 +20,7 @@ REPORT = "report"
 PARTS = (GRAPHS, PROCESSOR, REPORT, ENGINES)
 
 # At the top nothing but the manifest is opened: what the hub and file managers put there is no harm.
-BESIDE = re.compile(r"\..*|README\.md")
+BESIDE = re.compile(rf"\..*|{re.escape(README)}")
 # What a stopped luvc-build leaves, and kernels that TensorRT-RTX keeps; both are opened by listed names.
 BUILT = re.compile(rf"{ENGINES}/[^/]+/([^/]+\.plan|runtime-[^/]+\.cache|\.runtime-[^/]+)")
 CACHE_FOLDER = re.compile(r"(models|datasets|spaces)--.+")

@@ -51,10 +51,10 @@ class Bundle:
                 not listed or outside the folder.
         """
         root = Path(path)
-        bundle = cls(root, _read_manifest(root))
+        bundle = cls(root, read_manifest(root))
         problem = bundle._problem(verify, engines)
         for _ in range(RETRIES):
-            now = _read_manifest(root)
+            now = read_manifest(root)
             if now == bundle.manifest:
                 break
             bundle = replace(bundle, manifest=now)  # an export took its place meanwhile
@@ -113,7 +113,7 @@ class Bundle:
         """Compare the manifest on disk with the loaded one: this file, graphs, weights, processor."""
         loaded, why = self.manifest.files, ""
         try:
-            now = _read_manifest(self.path).files
+            now = read_manifest(self.path).files
         except (LuvcError, OSError) as e:
             now, why = {}, f" ({e})"
         parts = f"{GRAPHS}/", f"{PROCESSOR}/"
@@ -165,7 +165,12 @@ class Bundle:
             raise LuvcError(f"{self.path}: {name} was changed (SHA-256 differs); {mend}")
 
 
-def _read_manifest(root: Path) -> Manifest:
+def read_manifest(root: Path) -> Manifest:
+    """What a folder says of itself, checked by itself alone.
+
+    Raises:
+        LuvcError: it is no bundle, or its manifest is not readable, not valid or of another version.
+    """
     path = root / MANIFEST
     if not root.is_dir():
         raise LuvcError(f"{root} is not a folder; give the folder that luvc-export wrote")

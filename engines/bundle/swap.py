@@ -14,6 +14,7 @@ from ...errors import LuvcError
 from ...files import flush
 from ...places import NO_ROOM, check_path, writing
 from .contents import ENGINES, MANIFEST, strangers
+from .readme import README, is_generated
 
 
 def check_place(target: Path) -> None:
@@ -56,7 +57,7 @@ def check_target(target: Path) -> None:
 
 
 def foreign_file(bundle: Path) -> str | None:
-    """Name of something in a folder that neither luvc-export nor luvc-build wrote there; None for a bundle.
+    """Name of something in a folder that luvc did not write there; None for a bundle.
 
     Of a manifest of any version only the list of files is read.
 
@@ -71,6 +72,7 @@ def foreign_file(bundle: Path) -> str | None:
     ours = {"schema_version", "layouts", "files"} <= data.keys()
     listed = data["files"] if ours and isinstance(data["files"], dict) else {}
     others = (n for n in strangers(bundle, listed) if not is_draft(n, f"{ENGINES}|{MANIFEST}"))
+    others = (n for n in others if n != README or not is_generated(bundle / README))
     return next(others, None if ours else MANIFEST)
 
 

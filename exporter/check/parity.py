@@ -75,7 +75,7 @@ def check(
 def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layers: int, progress):
     processor = Processor(bundle)
     failed = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
         with load_backend(CHECKED_ON).runner(bundle) as runner:  # memory holds one layout's graphs

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...engines.bundle.manifest import Manifest
+from ...engines.bundle.readme import README
 from ...errors import LuvcError, brief, is_line
 from ...places import LONGEST
 
 NOTICES = ("LICENSE*", "NOTICE*")
 """Terms of the weights: they go where the weights go."""
-TEXTS = ("*.json", "*.jinja", "*.model", "*.txt", *NOTICES)
+TEXTS = ("*.json", "*.jinja", "*.model", "*.txt", README, *NOTICES)
 """All that is read of a checkpoint beside its weights; code is not."""
 
 
