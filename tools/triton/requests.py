@@ -95,7 +95,10 @@ def _number(tensor, name: str) -> Any:
         return None
     if array.size != 1:
         raise LuvcError(f"{name} has {array.size} values; send one, or leave it out")
-    return array.reshape(-1)[0].item()
+    (value,) = array.reshape(-1).tolist()
+    if not isinstance(value, bool | int | float):
+        raise LuvcError(f"{name} must be a number, not of the type BYTES")
+    return value
 
 
 def _messages(text: str) -> Any:
