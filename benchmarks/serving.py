@@ -221,7 +221,9 @@ def servers(bundles: dict[int, Path], folder: Path, place: Path, threads: int, r
         running = {}
         for ratio, bundle in bundles.items():
             repository = folder / f"repository-{ratio}x"
-            options = Options(Limits(rows=rows, prefill=PREFILL), Bounds(), threads=threads)
+            # clients ask about their pictures again: every one is to be run anew
+            limits = Limits(rows=rows, prefill=PREFILL, prefix_mib=0)
+            options = Options(limits, Bounds(), threads=threads)
             write(Bundle.load(bundle), repository, options)
             log = folder / f"server-{ratio}x.log"
             running[ratio] = Server(find_server(place), repository, Ports.free(), log=log)

@@ -156,7 +156,9 @@ class Prefixes:
         """None, or why caches of the layout with `text` text tokens are not shared."""
         size = self._manifest.kv_bytes(layout, text)
         if size > self.limit:
-            return f"they take {size / 2**20:.3g} MiB, and all may take {self.limit / 2**20:.3g} MiB"
+            return (
+                f"they take {size / 2**20:.3g} MiB, and all may take {self.limit / 2**20:.3g} MiB"
+            )
         return unshared(self._manifest.language, layout)
 
     def _length(self, prompt: Prompt) -> int:

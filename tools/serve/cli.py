@@ -40,6 +40,12 @@ ImageHosts = Annotated[
 ]
 Rows = Annotated[int, typer.Option(help="Answers made at once.")]
 Prefill = Annotated[int, typer.Option(help="Prompts run together.")]
+PrefixCache = Annotated[
+    int,
+    typer.Option(
+        help="MiB for prompts up to their last pictures, run once for all requests; 0: off.", min=0
+    ),
+]
 Waiting = Annotated[int, typer.Option(help="Requests that may wait; more get status 429.")]
 ImageMib = Annotated[int, typer.Option(help="Largest image file.", min=1)]
 Megapixels = Annotated[int, typer.Option(help="Largest image.", min=1)]
@@ -68,6 +74,7 @@ def serve(
     rows: Rows = 8,
     prefill: Prefill = 4,
     waiting: Waiting = 128,
+    prefix_cache: PrefixCache = Limits.prefix_mib,
     image_mib: ImageMib = 16,
     megapixels: Megapixels = 50,
     body_mib: BodyMib = 64,
@@ -92,7 +99,7 @@ def serve(
         image_hosts=tuple(image_host or ()),
         body_mib=body_mib,
     )
-    limits = Limits(rows=rows, prefill=prefill, waiting=waiting)
+    limits = Limits(rows=rows, prefill=prefill, waiting=waiting, prefix_mib=prefix_cache)
     with _loaded(folder, backend, threads) as vlm, Scheduler(vlm, limits) as scheduler:
         _run(scheduler, settings, host, port, grace)
 
@@ -142,6 +149,9 @@ def _run(scheduler: Scheduler, settings: Settings, host: str, port: int, grace: 
     import uvicorn
 
     from .app import Service, application
+
+    for layout, why in scheduler.prefixes.refusals().items():
+        console.err.print(f"layout {layout}: requests share no caches, as {escape(why)}")
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets=None) -> None:

@@ -130,7 +130,9 @@ def test_a_crowd_of_many_pictures_stays_within_the_memory(serve, workshop, pictu
 def prefixes(vlm: VLM, size: int, rows: int) -> tuple[Prefixes, list[Claim]]:
     """Room for `rows` prefixes of `size` bytes, and claims of five pictures."""
     kept = Prefixes(vlm.processor, 1 << 30)
-    shown = [vlm.processor.prompt(ask("Why?", np.full((168, 168, 3), i, np.uint8))) for i in range(5)]
+    shown = [
+        vlm.processor.prompt(ask("Why?", np.full((168, 168, 3), i, np.uint8))) for i in range(5)
+    ]
     claims = [claim for claim in map(kept.claim, shown) if claim is not None]
     kept.limit = size * rows
     return kept, claims
@@ -159,7 +161,9 @@ def test_the_one_used_longest_ago_goes_and_none_in_use(vlm):
     kept.release(held)
     kept.release(held)
     kept.keep(claims[4], Prefix(embeds=np.zeros(1500, np.uint8)))
-    assert again(0) is not None and kept.evicted == 1, "nothing goes for what does not fit after all"
+    assert again(0) is not None and kept.evicted == 1, (
+        "nothing goes for what does not fit after all"
+    )
     assert kept.misses == 5 and kept.hits == 1
 
 
@@ -219,7 +223,9 @@ def test_when_the_first_one_does_not_come_through_the_second_goes(
         tickets[0].cancel()
     gate.release(1000)
     assert len(long.answer.token_ids) == 9
-    with pytest.raises(LuvcError, match="cancelled before it began" if end == "cancelled" else "no"):
+    with pytest.raises(
+        LuvcError, match="cancelled before it began" if end == "cancelled" else "no"
+    ):
         _ = tickets[0].answer
     for text, ticket in zip(QUESTIONS[1:], tickets[1:], strict=True):
         own = vlm.generate(ask(text, picture), max_new_tokens=5)
