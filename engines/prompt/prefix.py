@@ -68,6 +68,7 @@ def fingerprint(prompt: Prompt, length: int) -> bytes:
 
 def _add_visual(found: Any, visual: Visual) -> None:
     frames = visual.frames if isinstance(visual, Video) else (visual,)
+    _add(found, f"{len(frames)} {isinstance(visual, Video)}".encode())
     for frame in frames:
         _add(found, f"{frame.mode} {frame.size}".encode())
         _add(found, frame.tobytes())

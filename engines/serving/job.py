@@ -160,7 +160,9 @@ class Job:
 
 
 def run_together(ready: Sequence[Job], most: int) -> list[Job]:
-    """The oldest of some requests, and those of its layout whose prompts can be run with it."""
+    """At most so many requests: the oldest, and those of its layout whose prompts can be run with it."""
+    if not ready or most < 1:
+        return []
     head, *others = ready
     if head.alone:
         return [head]

@@ -72,8 +72,10 @@ class Prefixes:
     """
 
     def __init__(self, processor: Processor, limit: int):
-        self._processor, self._manifest, self.limit = processor, processor.manifest, limit
-        self.hits = self.misses = self.evicted = 0
+        self._processor, self._manifest = processor, processor.manifest
+        self.limit = limit
+        self.hits, self.misses = 0, 0
+        self.evicted = 0
         self._held: OrderedDict[bytes, Prefix] = OrderedDict()
         self._made: dict[bytes, Claim] = {}
         self._marks: dict[str, set[int]] = {}

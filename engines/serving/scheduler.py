@@ -206,10 +206,8 @@ class Scheduler(Closing):
 
     def _next_group(self) -> list[Job]:
         self._purge()
-        free, ready = self.limits.rows - self.running, self._ready()
-        if not ready or free < 1:
-            return []
-        group = run_together(ready, min(free, self.limits.prefill))
+        free = self.limits.rows - self.running
+        group = run_together(self._ready(), min(free, self.limits.prefill))
         for job in group:
             self._prepared.remove(job)
         return group

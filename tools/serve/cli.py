@@ -13,7 +13,7 @@ from ...engines.bundle.folder import MANIFEST
 from ...engines.serving import Limits, Scheduler
 from ...errors import LuvcError
 from ..client_messages import Bounds
-from ..options import Backend, Threads
+from ..options import Backend, PrefixCache, Threads
 from ..triton import serve as triton
 from .settings import Settings
 
@@ -40,12 +40,6 @@ ImageHosts = Annotated[
 ]
 Rows = Annotated[int, typer.Option(help="Answers made at once.")]
 Prefill = Annotated[int, typer.Option(help="Prompts run together.")]
-PrefixCache = Annotated[
-    int,
-    typer.Option(
-        help="MiB for prompts up to their last pictures, run once for all requests; 0: off.", min=0
-    ),
-]
 Waiting = Annotated[int, typer.Option(help="Requests that may wait; more get status 429.")]
 ImageMib = Annotated[int, typer.Option(help="Largest image file.", min=1)]
 Megapixels = Annotated[int, typer.Option(help="Largest image.", min=1)]

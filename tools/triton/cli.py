@@ -12,7 +12,7 @@ from ...engines.bundle.folder import Bundle
 from ...engines.serving import Limits
 from ...errors import LuvcError
 from ..client_messages import Bounds
-from ..options import AsJson, BundleFolder, Threads
+from ..options import AsJson, BundleFolder, PrefixCache, Threads
 
 
 def triton(
@@ -24,13 +24,7 @@ def triton(
     session_mib: Annotated[
         int, typer.Option(help="Host memory of conversations between their turns.")
     ] = 512,
-    prefix_cache: Annotated[
-        int,
-        typer.Option(
-            help="MiB for prompts up to their last pictures, run once for all requests; 0: off.",
-            min=0,
-        ),
-    ] = Limits.prefix_mib,
+    prefix_cache: PrefixCache = Limits.prefix_mib,
     image_mib: Annotated[int, typer.Option(help="Largest image file a client may send.")] = 16,
     megapixels: Annotated[int, typer.Option(help="Largest image a client may send.")] = 50,
     threads: Threads = 0,

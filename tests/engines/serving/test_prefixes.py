@@ -170,7 +170,8 @@ def test_the_one_used_longest_ago_goes_and_none_in_use(vlm):
 @pytest.mark.parametrize("ahead", [False, True])
 def test_two_threads_ask_about_a_new_picture_at_once(serve, vlm, picture, ran, monkeypatch, ahead):
     scheduler = serve(prefix_mib=8, rows=4, preparing=2, ahead=ahead)
-    began, go, vision = threading.Event(), threading.Event(), vlm.runner.vision
+    began, go = threading.Event(), threading.Event()
+    vision = vlm.runner.vision
 
     def slow(*feed):
         began.set()
@@ -267,7 +268,8 @@ def test_what_depends_on_the_question_is_never_shared(workshop, serve, picture, 
     }
     assert scheduler.prefixes.refusals() == {layout.name: reason[why]}
     wanted = [vlm.generate(ask(t, picture), max_new_tokens=8).token_ids for t in QUESTIONS]
-    ran["vision"].clear(), ran["prefill"].clear()
+    for rows in ran.values():
+        rows.clear()
     answers = [asked(scheduler, text, picture)[1] for text in QUESTIONS]
     assert [a.token_ids for a in answers] == wanted
     assert [a.reused_tokens for a in answers] == [0, 0, 0]
