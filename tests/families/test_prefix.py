@@ -1,13 +1,16 @@
 """What comes up to the last picture, run once for several questions: the same answers in every family."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from luvc.engines import VLM
 from luvc.engines.decoding import Rows
-from luvc.engines.prompt.prefix import marks_of, prefix_length
+from luvc.engines.prompt.prefix import marks_of, prefix_length, unshared
 from luvc.engines.serving import Limits, Scheduler
 
+from ..exporter.method_graphs import FEW_LAYERS, GRAPHS
 from .checkpoints import family_of
 from .gallery import QUESTION, exported, names, pictures, question
 
@@ -73,6 +76,27 @@ def test_the_rest_on_top_of_it_is_the_whole_prompt(gallery, name):
     assert first.stages.keys() == wanted.stages.keys()
     for layer, stage in first.stages.items():
         assert np.array_equal(stage.kept, wanted.stages[layer].kept)
+
+
+@pytest.mark.parametrize("method", GRAPHS)
+def test_a_method_that_reads_the_question_is_found_out(gallery, method):
+    """What each stage scores is the same behind any question and behind none, or nothing is shared."""
+    options = {"ratio": 1.58, "method": method} | FEW_LAYERS.get(method, {})
+    vlm = gallery.in_pytorch("internvl", **options)
+    (layout,), language = vlm.manifest.layouts, vlm.manifest.language
+    (shown,) = pictures(layout.image_size, 1)
+    prompts = [vlm.processor.prompt(question([shown], text)) for text in ASKED]
+    length = prefix_length(prompts[0], language.image_token_id, set())
+    cut = replace(prompts[0], input_ids=prompts[0].input_ids[:length])
+    found = [vlm.prefill([prompt])[1].stages for prompt in (*prompts, cut)]
+    layers = found[0].keys()
+    same = all(
+        np.allclose(other[i].energies, found[0][i].energies, rtol=1e-3, atol=1e-6)
+        and np.array_equal(other[i].kept, found[0][i].kept)
+        for other in found
+        for i in layers
+    )
+    assert same == (unshared(language, layout) is None) == (method != "fastv")
 
 
 def test_a_video_that_lasts_longer_than_its_sides(gallery):

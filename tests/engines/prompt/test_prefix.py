@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from luvc.engines.bundle.schedule import Schedule
 from luvc.engines.prompt.pictures import Video
-from luvc.engines.prompt.prefix import fingerprint, marks_of, prefix_length
+from luvc.engines.prompt.prefix import fingerprint, marks_of, prefix_length, unshared
 from luvc.engines.prompt.processing import Prompt
 
 from ...conftest import ask
@@ -46,6 +47,20 @@ def test_marks_are_special_tokens_and_no_visual_ones(workshop, prompt):
     assert {tokenizer.convert_ids_to_tokens(i) for i in marks} == {"<img>", "</img>"}
     length = prefix_length(prompt, language.image_token_id, marks)
     assert tokenizer.convert_ids_to_tokens(prompt.input_ids[length - 1]) == "</img>"
+
+
+@pytest.mark.parametrize("said", [{}, {"question": False}, {"question": True}])
+def test_fastv_reads_the_question_whatever_a_bundle_says_of_it(workshop, prompt, said):
+    """Bundles of before said it only where FastV was asked for with an option."""
+    language = workshop.vlm("qwen2").manifest.language
+    entry = {
+        "language": [{"layer": 1, "keep": 4}],
+        "score": {"name": "fastv", "options": {}} | said,
+    }
+    layout = prompt.layout.model_copy(update={"schedule": Schedule.model_validate(entry)})
+    assert "fastv reads the question" in str(unshared(language, layout))
+    other = Schedule.model_validate(entry | {"score": {"name": "k-norm", "options": {}}})
+    assert unshared(language, layout.model_copy(update={"schedule": other})) is None
 
 
 def test_what_differs_has_another_fingerprint(prompt, picture):
