@@ -29,7 +29,9 @@ SHAPE: dict[str, Any] = {
 SIZE = (896, 896)
 
 
-def make_bundles(folder: Path, wanted: dict[str, dict[str, Any]]) -> list[Path]:
+def make_bundles(
+    folder: Path, wanted: dict[str, dict[str, Any]], size: tuple[int, int] = SIZE
+) -> list[Path]:
     """Write the checkpoint and export it once for each name with these options."""
     from luvc.exporter import ExportConfig, export
     from luvc.tools.demo import random_checkpoint
@@ -37,7 +39,7 @@ def make_bundles(folder: Path, wanted: dict[str, dict[str, Any]]) -> list[Path]:
     model = random_checkpoint.write(folder / "model", **SHAPE)
     for name, options in wanted.items():
         config = ExportConfig.make(
-            model=str(model), output=folder / name, image_sizes=(SIZE,), check=False, **options
+            model=str(model), output=folder / name, image_sizes=(size,), check=False, **options
         )
         export(config, lambda step: print(" ", step))
     return [folder / name for name in wanted]

@@ -2,8 +2,9 @@
 
 The model is the demo checkpoint's architecture in a shape where the language model's prefill is most of
 a request, as it is for real vision-language models: see SHAPE. Every client asks about its own generated
-picture, waits for the end of its answer and asks again; answers have TOKENS tokens, which random weights
-never end earlier. All is streamed over HTTP, so that the time to first token is what a client sees.
+picture, waits for the end of its answer and asks again, with the prefix cache off; answers have TOKENS
+tokens, which random weights never end earlier. All is streamed over HTTP, so that the time to first token
+is what a client sees.
 
 Both servers are up; at each number of clients the ratios are interleaved, ROUNDS times, and only one is under
 load. Server and clients share this machine's cores. Then, with --minutes, both servers are loaded at once
@@ -221,7 +222,7 @@ def servers(bundles: dict[int, Path], folder: Path, place: Path, threads: int, r
         running = {}
         for ratio, bundle in bundles.items():
             repository = folder / f"repository-{ratio}x"
-            options = Options(Limits(rows=rows, prefill=PREFILL), Bounds(), threads=threads)
+            options = Options(Limits(rows, PREFILL, prefix_mib=0), Bounds(), threads=threads)
             write(Bundle.load(bundle), repository, options)
             log = folder / f"server-{ratio}x.log"
             running[ratio] = Server(find_server(place), repository, Ports.free(), log=log)

@@ -2,7 +2,7 @@
 
 NAME is a file of benchmarks/results, or pocket for what the pocket VLM answers.
 
-    python -m benchmarks.tables README.md docs/cpu.md docs/triton.md tools/pocket/README.md [--check]
+    python -m benchmarks.tables README.md docs/cpu.md docs/serving.md tools/pocket/README.md [--check]
 """
 
 import json
@@ -155,6 +155,32 @@ def latency_ratio(data: dict) -> str:
     )
 
 
+def prefix(data: dict) -> str:
+    """First and second question about a picture, one row a ratio."""
+    lines = [
+        "| bundle | first question, ms | second question, ms | faster | cached tokens | kept, MiB "
+        "| first, cache off, ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, x in data["bundles"].items():
+        lines.append(
+            f"| {name} | {x['first_ms']:.0f} | {x['second_ms']:.0f} | **{x['speedup']:.1f}x** | "
+            f"{x['cached_tokens']} of {x['prompt_tokens']} | {x['kept_mib']:.1f} | {x['off_ms']:.0f} |"
+        )
+    m = data["machine"]
+    rounds = len(next(iter(data["bundles"].values()))["samples_ms"])
+    one = data["bundles"]["1x"]
+    lines += [
+        "",
+        f"Time to first token, from the request with its picture's file; medians of {rounds} interleaved "
+        f"rounds with new pictures, faster: of the ratios within rounds. {data['date']}, {data['threads']} "
+        f"threads on {m['cores']} cores of {m['cpu']}; float32, random weights, "
+        f"{data['model']['layers']} layers, hidden {data['model']['hidden']}, {one['visual_tokens'][0]} "
+        f"visual tokens. `{_command(data)}`",
+    ]
+    return "\n".join(lines)
+
+
 def export(data: dict) -> str:
     """One row a model: time, the disk's part of it, memory."""
     lines = [
@@ -201,7 +227,13 @@ def pocket(data: dict) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"serving": serving, "latency_ratio": latency_ratio, "export": export, "pocket": pocket}
+TABLES = {
+    "serving": serving,
+    "latency_ratio": latency_ratio,
+    "prefix": prefix,
+    "export": export,
+    "pocket": pocket,
+}
 
 
 def fill(text: str) -> str:

@@ -41,6 +41,10 @@ class Reached:
         chosen = list(rows)
         return Reached(self.text_len[chosen], self.position[chosen])
 
+    def put(self, row: int, one: "Reached") -> None:
+        """Set a row to the one row of another."""
+        self.text_len[row], self.position[row] = one.text_len[0], one.position[0]
+
     def join(self, others: "Reached") -> "Reached":
         """These rows, and others behind them."""
         text_len = np.concatenate([self.text_len, others.text_len])
@@ -128,6 +132,22 @@ class Rows:
         result = self.runner.prefill(layout, feed, self.caches, **options)
         self.reached = Reached(feed.last_index + 1 - layout.visual_tokens, after)
         return result
+
+    def run_rest(self, prompt: Sequence[int], seconds: Sequence[float] = ()) -> np.ndarray:
+        """Run what of a prompt is not in the caches of one row yet -> logits float32 [1, vocabulary].
+
+        All its images are; positions are the whole prompt's.
+
+        Args:
+            prompt: its token ids, from the first one on.
+            seconds: see `prompt_positions`.
+        """
+        reached = self.length(0)
+        placed, after = prompt_positions(prompt, self.manifest.language, self.layout, seconds)
+        self.reached = Reached(self.text_len, placed[reached : reached + 1].reshape(1, -1)[:, 0])
+        logits = self.step([prompt[reached:]])
+        self.reached = Reached(self.text_len, np.array([after]))
+        return logits
 
     def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         """Run new tokens -> logits float32 [B, vocabulary] of each row's last one.

@@ -99,7 +99,7 @@ class ExportConfig(BaseModel):
     def _by_method(cls, given: Any) -> Any:
         """The solver's options are the method's where none are given."""
         if isinstance(given, dict) and "method" in given and "solver" not in given:
-            return given | {"solver": methods.find(given["method"]).options}
+            return given | {"solver": methods.asked(given["method"], {})}
         return given
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ PAGES = sorted(
 WITH_TABLES = (
     "README.md",
     "docs/cpu.md",
+    "docs/serving.md",
     "docs/speed.md",
     "docs/triton.md",
     "tools/pocket/README.md",

@@ -134,7 +134,7 @@ class SharedRunner(Runner, Protocol):
         ...
 
     def write_caches(self, caches: Any, values: dict[str, np.ndarray]) -> None:
-        """Put back what `read_caches` gave."""
+        """Put back what `read_caches` gave of a cache, or its first slots alone (the third axis)."""
         ...
 
 

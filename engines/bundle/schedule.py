@@ -73,6 +73,13 @@ class ScoreSpec(Frozen):
     options: Annotated[dict[Name, bool | int | float | Line], Field(max_length=100)] = {}
     question: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_earlier_form(cls, data: Any) -> Any:
+        """FastV reads the question: bundles did not say so where it was asked for by its name alone."""
+        named = isinstance(data, dict) and data.get("name") == "fastv"
+        return data | {"question": True} if named else data
+
     def having(self, **options: bool | int | float | str) -> "ScoreSpec":
         """The same score with other options."""
         return self.model_copy(update={"options": self.options | options})

@@ -1,5 +1,6 @@
 """One request on its way through a scheduler."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from ..prompt.processing import Prompt
 from ..reply import Reply
 from ..sampling import Sampling
 from .conversations import Conversation, Conversations
+from .prefixes import Claim, Prefixes
 from .ticket import Ticket
 
 if TYPE_CHECKING:
@@ -28,10 +30,11 @@ class Job:
         prompt: rendered and tokenised; set by `prepare`.
         reply: the answer as it grows; set by `begin`.
         begun: whether its prompt has been run.
+        claim: its part in the prefix of its prompt; None where that is not shared.
         pixels: of its pictures, when it needs the vision graph.
         embedded: what `VLM.embed` gave, when that was done ahead.
         new: ids to run on top of the conversation's row; empty when the prompt is run afresh.
-        reused: ids that are in the conversation's row already.
+        reused: ids that were in the caches already: the conversation's, or those of a kept prefix.
     """
 
     turns: list[Any]
@@ -44,6 +47,7 @@ class Job:
     reply: Reply = field(init=False)
     begun: bool = False
     conversation: Conversation | None = None
+    claim: Claim | None = None
     pixels: Any = None
     embedded: tuple[np.ndarray | None, Timing] | None = None
     new: list[int] = field(default_factory=list)
@@ -52,8 +56,22 @@ class Job:
     timing: Timing = field(default_factory=Timing)
     first_token: float = 0.0
 
-    def prepare(self, vlm: "VLM", conversations: Conversations, ahead: bool) -> None:
-        """Prompt and pixels, and with `ahead` the embeddings too.
+    @property
+    def alone(self) -> bool:
+        """Whether it goes on from caches, or has pictures still to be seen: no others are run with it."""
+        held = self.claim is not None and self.claim.held is not None and self.claim.length > 0
+        return bool(self.new) or held or self.unseen
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it makes a prefix after all that another one was to make."""
+        made = self.pixels is not None or self.embedded is not None
+        return self.claim is not None and self.claim.makes and not made
+
+    def prepare(
+        self, vlm: "VLM", conversations: Conversations, prefixes: Prefixes, ahead: bool
+    ) -> None:
+        """Prompt and pixels, and with `ahead` the embeddings too, unless those are kept or being made.
 
         Raises:
             LuvcError: the request cannot be met.
@@ -71,11 +89,18 @@ class Job:
             room = vlm.manifest.text_capacity - used
             self.new = self.conversation.history.continuation(self.prompt, room)
         if not self.new and self.prompt.images:
-            self._see(vlm, ahead)
+            self.claim = prefixes.claim(self.prompt)
+            if self.claim is None or self.claim.makes:
+                self.see(vlm, ahead)
         if self.key is not None and history is not None:
             self.conversation = conversations.take(self.key, history)
 
-    def _see(self, vlm: "VLM", ahead: bool) -> None:
+    def see(self, vlm: "VLM", ahead: bool) -> None:
+        """Pixels, or with `ahead` the embeddings.
+
+        Raises:
+            LuvcError: a picture cannot be met.
+        """
         start = perf_counter()
         self.pixels = vlm.processor.pixels(self.prompt)
         self.timing = Timing(pixels_ms=(perf_counter() - start) * 1e3)
@@ -112,8 +137,9 @@ class Job:
         answer = vlm.answer(self.prompt, self.reply, self.stages, timing, self.reused)
         self.ticket.finish(answer)
 
-    def fail(self, conversations: Conversations, error: BaseException) -> None:
+    def fail(self, conversations: Conversations, prefixes: Prefixes, error: BaseException) -> None:
         """There will be no answer, whatever the reason."""
+        prefixes.release(self.claim)
         if not isinstance(error, Exception):  # would end the thread that reads the ticket
             wrapped = RuntimeError(f"the request was ended by {type(error).__name__}: {error}")
             wrapped.__cause__ = error
@@ -131,3 +157,15 @@ class Job:
             conversations.drop(self.key)
         else:
             conversations.release(self.key, self.conversation)
+
+
+def run_together(ready: Sequence[Job], most: int) -> list[Job]:
+    """At most so many requests: the oldest, and those of its layout whose prompts can be run with it."""
+    if not ready or most < 1:
+        return []
+    head, *others = ready
+    if head.alone:
+        return [head]
+    layout = head.prompt.layout.name
+    alike = [job for job in others if not job.alone and job.prompt.layout.name == layout]
+    return [head, *alike][:most]

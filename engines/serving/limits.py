@@ -14,6 +14,8 @@ class Limits:
         prefill: prompts run together.
         waiting: requests that wait for a row; more are refused.
         session_mib: host memory of kept conversations between their turns.
+        prefix_mib: host memory of what comes up to the last pictures of prompts, run once for all
+            requests that begin with it; 0 shares nothing.
         preparing: threads that prepare requests.
     """
 
@@ -21,11 +23,12 @@ class Limits:
     prefill: int = 4
     waiting: int = 128
     session_mib: int = 512
+    prefix_mib: int = 512
     preparing: int = 2
 
     def __post_init__(self):
         for name, value in asdict(self).items():
-            least = 0 if name == "session_mib" else 1
+            least = 0 if name in ("session_mib", "prefix_mib") else 1
             if value < least:
                 raise LuvcError(f"limit {name} is {value}; it must be {least} or more")
 

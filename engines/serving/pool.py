@@ -69,9 +69,9 @@ class Pool(Generic[T]):
         assert self._rows is not None
         return self._rows
 
-    def space(self, count: int) -> Any:
-        """Caches of `count` rows behind those in use; `join` makes them part of these."""
-        return self.runner.window(self._caches, len(self.jobs), count)
+    def space(self, count: int, skip: int = 0) -> Any:
+        """Caches of `count` rows behind those in use and `skip` more; `join` makes them part of these."""
+        return self.runner.window(self._caches, len(self.jobs) + skip, count)
 
     def join(self, rows: Rows, jobs: Sequence[T]) -> None:
         """Rows that were run in `space` are in use from now on."""
@@ -102,6 +102,19 @@ class Pool(Generic[T]):
         """A copy of a row, for later."""
         caches = self.runner.read_caches(self.runner.window(self._caches, row, 1))
         return Parked(caches, self.rows.reached.take([row]))
+
+    def copy(self, place: int, reached: Reached) -> Parked:
+        """A copy of the slots in use of a row of `space`, which is not in use yet.
+
+        Args:
+            place: of the row behind those in use.
+            reached: how far that one has come.
+        """
+        free = self.manifest.text_capacity - int(reached.text_len[0])  # the same in every layer
+        found = self.runner.read_caches(self.space(1, place))
+        whole = [name for name in found if name.split("_")[1] == "conv"]
+        cut = {n: c[:, :, : c.shape[2] - free].copy() for n, c in found.items() if n not in whole}
+        return Parked({name: cut.get(name, found[name]) for name in found}, reached)
 
     def unpark(self, parked: Parked) -> Rows:
         """A parked row in `space(1)`, not in use yet."""

@@ -22,10 +22,11 @@ from ..prompt.messages import is_batch
 from ..prompt.processing import Messages
 from ..sampling import SamplingOptions
 from .conversations import Conversations
-from .job import Job
+from .job import Job, run_together
 from .limits import Counters, Limits
 from .pool import Pool, Pools
-from .prefill import prefill, resume
+from .prefill import run
+from .prefixes import Prefixes
 from .ticket import Busy, Cancelled, Ticket
 from .workers import Workers
 
@@ -53,6 +54,7 @@ class Scheduler(Closing):
         if not isinstance(vlm.runner, SharedRunner):
             raise LuvcError(f"{vlm.runner.description} cannot share caches between requests")
         self.conversations = Conversations(self.limits.session_mib << 20)
+        self.prefixes = Prefixes(vlm.processor, self.limits.prefix_mib << 20)
         self.counters = Counters()
         self._arrived: deque[Job] = deque()
         self._prepared: deque[Job] = deque()
@@ -121,6 +123,7 @@ class Scheduler(Closing):
         self._refuse_all()
         self._pools.close()
         self.conversations.clear()
+        self.prefixes.clear()
 
     # ---- preparing
     def _prepare_loop(self) -> None:
@@ -152,7 +155,7 @@ class Scheduler(Closing):
             if job.ticket.cancelled:
                 self._drop(job)
                 return
-            job.prepare(self.vlm, self.conversations, self.ahead)
+            job.prepare(self.vlm, self.conversations, self.prefixes, self.ahead)
         except BaseException as error:
             self._fail(job, error)
         else:
@@ -166,9 +169,7 @@ class Scheduler(Closing):
         """Nothing may end this thread: nobody else answers the requests that follow."""
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._workers.ended or self._prepared or self.running
-                )
+                self._changed.wait_for(lambda: self._workers.ended or self._ready() or self.running)
                 if self._workers.ended:
                     return
             self._let_in()
@@ -187,7 +188,7 @@ class Scheduler(Closing):
             return
         try:
             pool = self._pools.of(group[0].prompt.layout)
-            logits = (resume if group[0].new else prefill)(self.vlm, pool, group)
+            logits = run(self.vlm, pool, group, self.prefixes)
         except BaseException as error:
             for job in group:
                 self._fail(job, error)
@@ -199,15 +200,14 @@ class Scheduler(Closing):
             except BaseException as error:
                 self._empty(pool, error)
 
+    def _ready(self) -> list[Job]:
+        """What need not wait for another one to make its prefix."""
+        return [job for job in self._prepared if self.prefixes.settled(job.claim)]
+
     def _next_group(self) -> list[Job]:
         self._purge()
         free = self.limits.rows - self.running
-        if not self._prepared or free < 1:
-            return []
-        head = self._prepared[0]
-        layout = head.prompt.layout.name
-        alike = [j for j in self._prepared if not j.new and j.prompt.layout.name == layout]
-        group = [head] if head.new else alike[: min(free, self.limits.prefill)]
+        group = run_together(self._ready(), min(free, self.limits.prefill))
         for job in group:
             self._prepared.remove(job)
         return group
@@ -283,7 +283,8 @@ class Scheduler(Closing):
 
     def _drop(self, job: Job) -> None:
         self.counters.cancelled += 1
-        job.fail(self.conversations, Cancelled("the request was cancelled before it began"))
+        gone = Cancelled("the request was cancelled before it began")
+        job.fail(self.conversations, self.prefixes, gone)
 
     def _empty(self, pool: Pool[Job], error: BaseException) -> None:
         """Fail all that runs in a pool whose rows are in doubt."""
@@ -294,4 +295,4 @@ class Scheduler(Closing):
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self.counters.failed += 1
-        job.fail(self.conversations, error)
+        job.fail(self.conversations, self.prefixes, error)

@@ -42,7 +42,9 @@ class Answerer:
 
         self.question, self.options = question, options
         vlm = VLM.load(bundle, backend=backend, threads=threads)  # as long as the actor's process
-        self.scheduler = Scheduler(vlm, Limits(rows=rows, prefill=min(4, rows), waiting=10**6))
+        # most pictures come once: what is kept of them would be of no use
+        limits = Limits(rows=rows, prefill=min(4, rows), waiting=10**6, prefix_mib=0)
+        self.scheduler = Scheduler(vlm, limits)
 
     def __call__(self, batch: dict[str, Any]) -> Any:
         """Columns of input rows -> a table of answers."""

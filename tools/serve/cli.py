@@ -13,7 +13,7 @@ from ...engines.bundle.folder import MANIFEST
 from ...engines.serving import Limits, Scheduler
 from ...errors import LuvcError
 from ..client_messages import Bounds
-from ..options import Backend, Threads
+from ..options import Backend, PrefixCache, Threads
 from ..triton import serve as triton
 from .settings import Settings
 
@@ -68,6 +68,7 @@ def serve(
     rows: Rows = 8,
     prefill: Prefill = 4,
     waiting: Waiting = 128,
+    prefix_cache: PrefixCache = Limits.prefix_mib,
     image_mib: ImageMib = 16,
     megapixels: Megapixels = 50,
     body_mib: BodyMib = 64,
@@ -92,7 +93,7 @@ def serve(
         image_hosts=tuple(image_host or ()),
         body_mib=body_mib,
     )
-    limits = Limits(rows=rows, prefill=prefill, waiting=waiting)
+    limits = Limits(rows=rows, prefill=prefill, waiting=waiting, prefix_mib=prefix_cache)
     with _loaded(folder, backend, threads) as vlm, Scheduler(vlm, limits) as scheduler:
         _run(scheduler, settings, host, port, grace)
 
@@ -142,6 +143,9 @@ def _run(scheduler: Scheduler, settings: Settings, host: str, port: int, grace: 
     import uvicorn
 
     from .app import Service, application
+
+    for layout, why in scheduler.prefixes.refusals().items():
+        console.err.print(f"layout {layout}: requests share no caches, as {escape(why)}")
 
     class Announcing(uvicorn.Server):
         async def startup(self, sockets=None) -> None:

@@ -1,8 +1,9 @@
 """What /metrics tells Prometheus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
 
 from ...engines.answer import Answer
 from ...engines.bundle.manifest import Manifest
@@ -41,9 +42,15 @@ class Metrics:
                 "Host memory of these conversations",
                 lambda: scheduler.conversations.bytes,
             ),
+            "luvc_prefixes": ("Prefixes of prompts kept", lambda: len(scheduler.prefixes)),
+            "luvc_prefix_bytes": (
+                "Host memory of these prefixes",
+                lambda: scheduler.prefixes.bytes,
+            ),
         }
         for name, (text, value) in gauges.items():
             Gauge(name, text, registry=registry).set_function(value)
+        registry.register(PrefixCounters(scheduler))
 
     def ended(self, status: int) -> None:
         """A request was answered or refused."""
@@ -70,3 +77,25 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+class PrefixCounters:
+    """What the scheduler counts of prefixes, as a collector of prometheus_client.
+
+    Args:
+        scheduler: whose.
+    """
+
+    def __init__(self, scheduler: Scheduler):
+        self._prefixes = scheduler.prefixes
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """The counters as they are now."""
+        kept = self._prefixes
+        counts = {
+            "hits": ("Requests that went on from a kept prefix", kept.hits),
+            "misses": ("Requests that ran a prefix", kept.misses),
+            "evictions": ("Prefixes that had to go for others", kept.evicted),
+        }
+        for name, (text, value) in counts.items():
+            yield CounterMetricFamily(f"luvc_prefix_{name}", text, value=value)

@@ -12,7 +12,7 @@ from ...engines.bundle.folder import Bundle
 from ...engines.serving import Limits
 from ...errors import LuvcError
 from ..client_messages import Bounds
-from ..options import AsJson, BundleFolder, Threads
+from ..options import AsJson, BundleFolder, PrefixCache, Threads
 
 
 def triton(
@@ -24,6 +24,7 @@ def triton(
     session_mib: Annotated[
         int, typer.Option(help="Host memory of conversations between their turns.")
     ] = 512,
+    prefix_cache: PrefixCache = Limits.prefix_mib,
     image_mib: Annotated[int, typer.Option(help="Largest image file a client may send.")] = 16,
     megapixels: Annotated[int, typer.Option(help="Largest image a client may send.")] = 50,
     threads: Threads = 0,
@@ -39,7 +40,7 @@ def triton(
         raise LuvcError(
             f"{error.name} is not installed: pip install 'luvc-export[triton]'"
         ) from error
-    limits = Limits(rows=rows, prefill=prefill, waiting=waiting, session_mib=session_mib)
+    limits = Limits(rows, prefill, waiting, session_mib, prefix_cache)
     bounds = Bounds(image_mib=image_mib, megapixels=megapixels)
     with console.Steps(quiet=as_json) as steps:
         steps("checking the bundle")

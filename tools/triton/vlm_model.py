@@ -37,6 +37,10 @@ COUNTERS = {
     "cancelled": "requests given up by their clients",
     "failed": "requests refused or failed",
 }
+PREFIX_COUNTERS = {
+    "prefix_hits": "requests that went on from a kept prefix",
+    "prefix_misses": "requests that ran a prefix",
+}
 
 
 class TritonPythonModel:
@@ -58,6 +62,8 @@ class TritonPythonModel:
         self.images = most_images(bundle.manifest)
         self.vlm.processor.megapixels = self.bounds.megapixels
         self.scheduler = Scheduler(self.vlm, limits, ahead=bool(models))
+        for layout, why in self.scheduler.prefixes.refusals().items():
+            pb.Logger.log_info(f"layout {layout}: requests share no caches, as {why}")
         self.metrics = Metrics(pb, self.scheduler, args)
         final = pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL
         self.outbox = Outbox(self._response, self._refusal, final, self.metrics.update)
@@ -170,8 +176,12 @@ class Metrics:
             "sessions": "conversations kept between their turns",
             "session_bytes": "host memory of these conversations",
             "evicted_sessions": "conversations forgotten for lack of memory",
+            "prefixes": "prefixes of prompts kept",
+            "prefix_bytes": "host memory of these prefixes",
+            "evicted_prefixes": "prefixes forgotten for lack of memory",
         }
-        kinds = [(gauges, pb.MetricFamily.GAUGE, ""), (COUNTERS, pb.MetricFamily.COUNTER, "_total")]
+        counters = COUNTERS | PREFIX_COUNTERS
+        kinds = [(gauges, pb.MetricFamily.GAUGE, ""), (counters, pb.MetricFamily.COUNTER, "_total")]
         try:
             for texts, kind, ending in kinds:
                 for name, text in texts.items():
@@ -181,7 +191,7 @@ class Metrics:
                     self._metrics[name] = family.Metric(labels=labels)
         except pb.TritonModelException:  # the server runs without metrics
             self._metrics = {}
-        self._last: dict[str, float] = dict.fromkeys(COUNTERS, 0)
+        self._last: dict[str, float] = dict.fromkeys(counters, 0)
 
     def update(self) -> None:
         """Bring the metrics up to date."""
@@ -194,13 +204,17 @@ class Metrics:
             "sessions": len(s.conversations),
             "session_bytes": s.conversations.bytes,
             "evicted_sessions": s.conversations.evicted,
+            "prefixes": len(s.prefixes),
+            "prefix_bytes": s.prefixes.bytes,
+            "evicted_prefixes": s.prefixes.evicted,
         }
         for name, value in values.items():
             if value != self._last.get(name):
                 self._metrics[name].set(value)
                 self._last[name] = value
-        for name in COUNTERS:
-            value = getattr(s.counters, name)
+        counts = {name: getattr(s.counters, name) for name in COUNTERS}
+        counts |= {"prefix_hits": s.prefixes.hits, "prefix_misses": s.prefixes.misses}
+        for name, value in counts.items():
             if value != self._last[name]:
                 self._metrics[name].increment(value - self._last[name])
                 self._last[name] = value

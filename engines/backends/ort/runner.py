@@ -174,10 +174,10 @@ class OrtRunner(Closing):
             target.host[name][...] = array
 
     def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
-        """Put back what `read_caches` gave (CPU only)."""
+        """Put back what `read_caches` gave of a cache, or its first slots alone (CPU only)."""
         self._check_open()
         for name, array in values.items():
-            caches.host[name][...] = array
+            caches.host[name][:, :, : array.shape[2]] = array
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""

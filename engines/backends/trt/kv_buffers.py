@@ -97,5 +97,12 @@ def copied_caches(manifest: Manifest, graph: str, session: Session) -> set[str]:
     return found
 
 
+def filled_up(array: np.ndarray, spec: CacheSpec) -> np.ndarray:
+    """A cache's first slots with zeros behind them, contiguous and whole: rows lie side by side."""
+    missing = spec.shape[2] - array.shape[2]
+    behind = [(0, 0), (0, 0), (0, missing), *[(0, 0)] * (array.ndim - 3)]
+    return np.ascontiguousarray(np.pad(array, behind) if missing else array)
+
+
 def _bytes(spec: CacheSpec) -> int:
     return int(np.prod(spec.shape)) * DTYPES[spec.dtype].bytes

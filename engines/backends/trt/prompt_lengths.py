@@ -8,25 +8,47 @@ from ...bundle.layout import Layout
 from ...bundle.manifest import LanguageModel
 from ..base import PrefillFeed, StepFeed
 
-MULTIPLE = 64  # tokens
+MULTIPLE = 64  # tokens of a prompt
+TURN = 16  # tokens of a step that has more than one
 
 
-def pad_prompts(feed: PrefillFeed, longest: int) -> PrefillFeed:
+def pad_prompts(feed: PrefillFeed, shortest: int, longest: int) -> PrefillFeed:
     """Right-pad prompts to a multiple of MULTIPLE tokens, or to `longest` where that is less.
 
     Args:
         feed: prompts of S tokens; those longer than `longest` stay as they are.
-        longest: most tokens that the engine takes.
+        shortest: fewest tokens that the engine takes.
+        longest: most.
     """
     S = feed.input_ids.shape[1]
-    more = max(min(-(-S // MULTIPLE) * MULTIPLE, longest) - S, 0)
-
-    def padded(array: np.ndarray) -> np.ndarray:
-        """[B, S, ...] -> [B, S + more, ...], zeros behind."""
-        return np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)])
-
-    ids, positions = padded(feed.input_ids), padded(feed.position_ids)
+    length = max(min(_rounded(max(S, shortest), MULTIPLE), longest), S)
+    ids, positions = (_padded(a, length) for a in (feed.input_ids, feed.position_ids))
     return replace(feed, input_ids=ids, position_ids=positions)
+
+
+def pad_turns(feed: StepFeed, capacity: int) -> StepFeed:
+    """Right-pad new tokens to a multiple of TURN, as far as all rows have room; single ones stay.
+
+    Args:
+        feed: T new tokens. The slots behind a row's own are written, and not counted.
+        capacity: text tokens of a row.
+    """
+    T = feed.input_ids.shape[1]
+    if T == 1:
+        return feed
+    length = max(min(_rounded(T, TURN), capacity - int(feed.text_len.max())), T)
+    ids, positions = (_padded(a, length) for a in (feed.input_ids, feed.position_ids))
+    return replace(feed, input_ids=ids, position_ids=positions)
+
+
+def _rounded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _padded(array: np.ndarray, length: int) -> np.ndarray:
+    """[B, S, ...] -> [B, length, ...], zeros behind."""
+    more = length - array.shape[1]
+    return np.pad(array, [(0, 0), (0, more), *[(0, 0)] * (array.ndim - 2)])
 
 
 def smallest_feeds(

@@ -21,8 +21,8 @@ from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed
 from .cuda import Buffers, Memory
-from .kv_buffers import Caches, copied_caches
-from .prompt_lengths import pad_prompts, smallest_feeds
+from .kv_buffers import Caches, copied_caches, filled_up
+from .prompt_lengths import pad_prompts, pad_turns, smallest_feeds
 from .session import Session, Sessions
 
 ONE_TOKEN, MORE_TOKENS = 0, 1  # profiles of the step graph
@@ -88,14 +88,15 @@ class TrtRunner(Closing):
         """Run prompts and fill the caches in place."""
         scored = layout.schedule.scored
         outputs = ["logits", *stage_names(scored)]
-        longest = self.files[layout.graphs.prefill].profiles[0]["S"][-1]
-        padded = pad_prompts(feed, longest).tensors
+        shortest, _, longest = self.files[layout.graphs.prefill].profiles[0]["S"]
+        padded = pad_prompts(feed, shortest, longest).tensors
         logits, *rest = self._run(layout.graphs.prefill, 0, padded, caches, outputs)
         return PrefillResult(logits[:, 0], stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         profile = ONE_TOKEN if feed.input_ids.shape[1] == 1 else MORE_TOKENS
+        feed = pad_turns(feed, self.bundle.manifest.text_capacity)
         return self._run(layout.graphs.step, profile, vars(feed), caches, ["logits"])[0][:, 0]
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
@@ -124,10 +125,10 @@ class TrtRunner(Closing):
                 self.cuda.copy(b, a, size)
 
     def write_caches(self, caches: Caches, values: dict[str, np.ndarray]) -> None:
-        """Put back what `read_caches` gave."""
+        """Put back what `read_caches` gave of a cache, or its first slots alone."""
         with self._open():
-            for array, address in zip(values.values(), caches.addresses, strict=True):
-                self.cuda.upload(address, np.ascontiguousarray(array))
+            for spec, address in zip(caches.specs, caches.addresses, strict=True):
+                self.cuda.upload(address, filled_up(values[spec.name], spec))
             self.cuda.synchronise()
 
     def close(self) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM, Bundle
-from luvc.engines.backends.base import PrefillFeed
-from luvc.engines.backends.trt.prompt_lengths import pad_prompts
+from luvc.engines.backends.base import PrefillFeed, StepFeed
+from luvc.engines.backends.trt.prompt_lengths import pad_prompts, pad_turns
 from luvc.engines.bundle.swap import replacing
 from luvc.errors import LuvcError
 
@@ -19,22 +19,36 @@ from .fake_runner import CASE, make, opened
 
 
 def test_prompts_are_padded_to_few_lengths(workshop):
-    def padded(length, longest):
+    def padded(length, longest, shortest=1):
         ids = np.ones((2, length), np.int64)
         feed = PrefillFeed(ids, ids[..., None], ids, np.repeat(ids[..., None], 3, -1), ids[:, 0])
-        found = pad_prompts(feed, longest)
+        found = pad_prompts(feed, shortest, longest)
         assert found.position_ids.shape == (*found.input_ids.shape, 3)
         assert found.input_ids.sum() == 2 * length and (found.input_ids[:, :length] == 1).all()
         assert found.visual_index is ids and found.last_index is feed.last_index
         return found.input_ids.shape[1]
 
-    cases = ((3, 200), (64, 200), (65, 200), (130, 150), (151, 150))
-    assert [padded(*case) for case in cases] == [64, 64, 128, 150, 151]
+    cases = ((3, 200), (64, 200), (65, 200), (130, 150), (151, 150), (64, 150, 65))
+    assert [padded(*case) for case in cases] == [64, 64, 128, 150, 151, 128]
     bundle = workshop.bundle(CASE)
     (layout,) = bundle.manifest.layouts
     runner, prefill = make(bundle, FakeCuda()), layout.graphs.prefill
     runner.prepare(layout, vision=False)
     assert runner._sessions[prefill]._shapes[0]["input_ids"] == (1, 64)
+
+
+def test_turns_are_padded_as_far_as_there_is_room():
+    def padded(length, *text):
+        ids, text_len = np.ones((2, length), np.int64), np.array(text)
+        positions = np.repeat(ids[..., None], 3, -1)
+        found = pad_turns(StepFeed(ids, positions, text_len, text_len * 0 + length - 1), 96)
+        assert found.position_ids.shape == (*found.input_ids.shape, 3)
+        assert found.input_ids.sum() == 2 * length and (found.input_ids[:, :length] == 1).all()
+        assert found.text_len is text_len and (found.last_index == length - 1).all()
+        return found.input_ids.shape[1]
+
+    cases = ((1, 0, 0), (2, 0, 0), (16, 0, 0), (17, 0, 0), (5, 85, 10), (11, 85, 10))
+    assert [padded(*case) for case in cases] == [1, 16, 16, 32, 11, 11]
 
 
 def test_prepare_runs_everything_once(workshop):
@@ -90,6 +104,7 @@ def test_close_gives_all_device_memory_back(workshop, picture):
     vlm = VLM(bundle, runner)
     chat, stream = vlm.chat(max_new_tokens=5), vlm.generate(ask("Why?", picture), stream=True)
     chat.ask("Hello", [picture])
+    chat.ask("And then?")  # buffers of several new tokens, which stay
     next(stream)
     assert chat._rows is not None
     caches = chat._rows.caches

@@ -17,10 +17,11 @@ def vlm(workshop):
 
 @pytest.fixture
 def serve(vlm):
-    """Make schedulers that are closed at the end."""
+    """Make schedulers that are closed at the end; they share no prefixes unless that is asked for."""
     made = []
 
     def make(model=vlm, **limits) -> Scheduler:
+        limits.setdefault("prefix_mib", 0)
         ahead = limits.pop("ahead", False)
         made.append(Scheduler(model, Limits(**limits), ahead=ahead))
         return made[-1]

@@ -85,7 +85,7 @@ def arguments(model: Path) -> dict[str, str]:
 def test_luvc_vlm_loads_what_it_runs(workshop, tmp_path, triton):
     """Also the packed step of a batch; not the vision graph, which luvc_vision runs."""
     bundle = workshop.bundle("qwen2")
-    limits = Limits(rows=5, prefill=3, waiting=7, session_mib=11, preparing=1)
+    limits = Limits(rows=5, prefill=3, waiting=7, session_mib=11, prefix_mib=13, preparing=1)
     options = Options(limits, Bounds(image_mib=2, megapixels=9))
     write(bundle, tmp_path / "r", options)
     model = vlm_model.TritonPythonModel()

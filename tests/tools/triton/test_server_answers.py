@@ -24,7 +24,8 @@ def test_answers_are_the_runtimes_own(client, vlm, image, fields):
     assert answer["visual_tokens"] == expected.visual_tokens
     assert answer["layout"] == expected.layout
     assert answer["completion_tokens"] == len(expected.token_ids)
-    assert answer["prefill_ms"] > 0 and answer["vision_ms"] > 0 and answer["pixels_ms"] > 0
+    seen = answer["vision_ms"] > 0, answer["pixels_ms"] > 0
+    assert answer["prefill_ms"] > 0 and seen == (answer["reused_tokens"] == 0,) * 2
     pieces = client.stream(image, text_input="What is it?", **fields)
     assert "".join(p["text_output"] for p in pieces) == expected.text and len(pieces) > 1
     assert pieces[-1]["finish_reason"] == expected.finish_reason
@@ -88,25 +89,42 @@ def test_stop_texts(client, vlm, image):
     assert answer["finish_reason"] == "stop"
 
 
+def vision_runs(client) -> tuple[int, int]:
+    """Pictures that the vision model has seen, and its runs."""
+    (found,) = client.get("models/luvc_vision/stats")["model_stats"]
+    return found["inference_count"], found["execution_count"]
+
+
+def counters(client, names) -> list[float]:
+    """The scheduler's; the server shows them a little later."""
+    last, found = None, []
+    while found != last:
+        last = found
+        time.sleep(0.6)
+        found = [client.metric(f"luvc_{n}_total") for n in names]
+    return found
+
+
+def test_the_second_question_about_a_picture_does_not_run_it(client, vlm, picture):
+    image, names = png(picture[::-1]), ("prefix_hits", "prefix_misses")
+    before, (images, _) = counters(client, names), vision_runs(client)
+    for n, text in enumerate(("Why?", "Which colours are there?", "Why?")):
+        expected = own(vlm, text, image, max_tokens=12)
+        answer = client.generate(image, text_input=text, max_tokens=12)
+        assert answer["text_output"] == expected.text
+        assert (answer["reused_tokens"] > expected.visual_tokens) == (n > 0)
+    assert vision_runs(client)[0] - images == 1
+    after = counters(client, names)
+    assert [b - a for a, b in zip(before, after, strict=True)] == [2, 1]
+    kept = client.metric("luvc_prefixes"), client.metric("luvc_prefix_bytes")
+    assert kept[0] >= 1 and 0 < kept[1] <= 512 << 20
+
+
 def test_twelve_clients_are_batched_and_get_their_own_answers(client, vlm, picture):
-    pictures = [png(np.roll(picture, 20 * i, axis=1)) for i in range(12)]
+    pictures = [png(np.roll(picture, 20 * i + 10, axis=1)) for i in range(12)]
     expected = [own(vlm, "Why?", p, max_tokens=10 + i).text for i, p in enumerate(pictures)]
-
-    def stats():
-        (found,) = client.get("models/luvc_vision/stats")["model_stats"]
-        return found["inference_count"], found["execution_count"]
-
-    def counters():
-        """The scheduler's; the server shows them a little later."""
-        names = ("prefills", "prefilled_rows", "steps", "stepped_rows")
-        last, found = None, []
-        while found != last:
-            last = found
-            time.sleep(0.6)
-            found = [client.metric(f"luvc_{n}_total") for n in names]
-        return found
-
-    before, (images, runs) = counters(), stats()
+    names = ("prefills", "prefilled_rows", "steps", "stepped_rows")
+    before, (images, runs) = counters(client, names), vision_runs(client)
     answers: list = [None] * 12
 
     def one(i):
@@ -118,9 +136,10 @@ def test_twelve_clients_are_batched_and_get_their_own_answers(client, vlm, pictu
     for t in threads:
         t.join()
     assert [a["text_output"] for a in answers] == expected
-    more_images, more_runs = stats()
+    more_images, more_runs = vision_runs(client)
     assert more_images - images == 12 and more_runs - runs < 12, "the vision model batches"
-    prefills, rows, steps, stepped = (b - a for a, b in zip(before, counters(), strict=True))
+    after = counters(client, names)
+    prefills, rows, steps, stepped = (b - a for a, b in zip(before, after, strict=True))
     assert prefills < rows == 12, "prompts are run together"
     assert stepped == sum(9 + i for i in range(12)) and steps < 0.7 * stepped, "so are steps"
 

@@ -18,6 +18,7 @@ from .real_server import ON_SERVER, PLACE, Client, until
 from .repositories import with_engines
 
 pytestmark = ON_SERVER
+LIMITS = Limits(rows=2, prefix_mib=0)  # a kept picture would be answered without luvc_vision
 
 
 def three_in_a_row() -> Ports:
@@ -37,7 +38,7 @@ def launched(bundle, tmp_path):
     from luvc.tools.triton.repository import Options, write
 
     repository = tmp_path / "repository"
-    write(with_engines(bundle, "sm90"), repository, Options(Limits(rows=2), Bounds(), threads=1))
+    write(with_engines(bundle, "sm90"), repository, Options(LIMITS, Bounds(), threads=1))
     plain = (repository / "luvc_vision" / "config.pbtxt").read_text()
     assert "tensorrt_plan" in plain and "KIND_GPU" in plain
     ports = three_in_a_row()
