@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from luvc import __version__
-from luvc.exporter.config import read_schedule
+from luvc.exporter.schedule_file import read_schedule
 from luvc.tools.demo import architecture, methods_page
 
 ROOT = Path(__file__).parent.parent
