@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -47,6 +48,13 @@ def bootstrap_mean(values: np.ndarray, outside: float = 0.05, resamples: int = R
     if not len(values):
         return NOTHING
     distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(0).multinomial(len(values), counts / len(values), resamples)
+    draws = _draws(tuple(counts.tolist()), resamples)
     low, high = np.quantile(draws @ distinct / len(values), [outside / 2, 1 - outside / 2])
     return Share(float(values.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _draws(counts: tuple[int, ...], resamples: int) -> np.ndarray:
+    """How often each distinct value is drawn, [resamples, values]; alike where no two are equal."""
+    total = sum(counts)
+    return np.random.default_rng(0).multinomial(total, np.array(counts) / total, resamples)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 STYLE = Path(__file__).parent / "page.css"
 
 
-def render(folder: Path, **values: Any) -> str:
+def render(folder: Path, /, **values: Any) -> str:
     """The page.html.j2 of a folder as HTML; a value that it does not get is an error."""
     import jinja2
 

@@ -176,8 +176,10 @@ def key_of(plans: Sequence[Planned]) -> str:
     found = []
     for layout in (planned.layout for planned in plans):
         schedule = layout.schedule
-        alike: dict[str, Any] = {} if schedule.scored else {"score": ENERGY, "scope": "prompt"}
-        if groups_of(schedule.scope, layout.images, layout.images * layout.tiles) == 1:
-            alike["scope"] = "prompt"
-        found.append((layout.name, schedule.model_copy(update=alike).model_dump(mode="json")))
+        groups = groups_of(schedule.scope, layout.images, layout.images * layout.tiles)
+        alike: dict[str, Any] = {"scope": "prompt"}  # scopes of as many groups are one
+        if not schedule.scored:
+            groups, alike = 1, alike | {"score": ENERGY}
+        plain = schedule.model_copy(update=alike).model_dump(mode="json")
+        found.append((layout.name, groups, plain))
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]

@@ -24,15 +24,16 @@ class Effort:
     """
 
     def __init__(self, lab: Lab, first: Sequence[Candidate], rounds: int):
-        self.lab, self.first, self.rounds = lab, first, rounds
+        self.lab, self.rounds = lab, rounds
+        self.first = first
         self.known = bool(lab.seconds.get("plain"))
 
     def of(self, candidate: Candidate, questions: float) -> float:
         """Seconds for a candidate on so many questions."""
-        plain = self._mean("plain", 0.0)
+        plain = self._usual("plain", 0.0)
         if not self.lab.own_tower(candidate):
             return questions * plain
-        return questions * self._mean("own tower", plain + self._mean("tower", 0.0))
+        return questions * self._usual("own tower", plain + self._usual("tower", 0.0))
 
     def usual(self, start: Candidate, done: int = 0) -> float:
         """Seconds for what is left after so many rounds, as it usually goes."""
@@ -58,9 +59,10 @@ class Effort:
             return False
         return True
 
-    def _mean(self, kind: str, otherwise: float) -> float:
+    def _usual(self, kind: str, otherwise: float) -> float:
+        """Seconds a question, without the first one's extra."""
         found = self.lab.seconds.get(kind)
-        return float(np.mean(found)) if found else otherwise
+        return float(np.median(found)) if found else otherwise
 
 
 def minutes(seconds: float) -> str:

@@ -67,8 +67,9 @@ class Lab:
         journal: Journal,
         told: Callable[[Candidate | None, int], None] = lambda candidate, questions: None,
     ):
-        self.bench, self.asked, self.questions = bench, asked, questions
-        self.journal, self.told = journal, told
+        self.bench, self.asked = bench, asked
+        self.questions, self.journal = questions, journal
+        self.told = told
         self.seconds: dict[str, list[float]] = {}
         self._plans: dict[Candidate | None, tuple[Planned, ...] | LuvcError] = {}
 
@@ -104,7 +105,7 @@ class Lab:
 
     def own_tower(self, candidate: Candidate) -> bool:
         """Whether the vision tower runs for it alone."""
-        plain = {in_tower(p.layout.schedule) for p in self.plans(None)}
+        plain = [in_tower(p.layout.schedule) for p in self.plans(None)]
         return any(in_tower(p.layout.schedule) not in plain for p in self.plans(candidate))
 
     def loss(self, candidate: Candidate, part: int) -> np.ndarray:
@@ -179,7 +180,10 @@ class Lab:
         for batch in batches(answerer, rest, self.asked.batch):
             found = answerer.answer(batch)
             self.journal.keep_all(
-                {names[i.id]: (p.text, p.tokens) for i, p in zip(batch.items, found, strict=True)}
+                {
+                    names[i.id]: (p.text, list(p.tokens))
+                    for i, p in zip(batch.items, found, strict=True)
+                }
             )
             self.told(None, len(batch.items))
         self.seconds.setdefault("answers", []).append((perf_counter() - start) / len(rest))

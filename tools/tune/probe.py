@@ -56,7 +56,8 @@ class Probe:
         answers: Mapping[str, Sequence[int]],
         batch: int,
     ):
-        self.bench, self.manifest, self.parts = bench, manifest, parts
+        self.bench, self.manifest = bench, manifest
+        self.parts = parts
         self.answers = {
             i: _fed(a, bench.family.language.image_token_id) for i, a in answers.items()
         }
@@ -83,7 +84,7 @@ class Probe:
     def forget_towers(self) -> None:
         """Let go of what towers other than the unmodified one gave."""
         own = {layout.image_size for layout in self._plain.values()}
-        plain = {in_tower(layout.schedule) for layout in self._plain.values()}
+        plain = [in_tower(layout.schedule) for layout in self._plain.values()]
         self._towers = {k: v for k, v in self._towers.items() if k[1] in own and k[2] in plain}
 
     def _batches(self, part: int) -> Iterator[tuple[tuple[int, int, int], list[Item]]]:

@@ -76,7 +76,11 @@ def as_data(found: Found, lab: Lab, schedules: Tuned, head: dict[str, Any], outp
         "held_out": [row.as_json() for row in found.held],
         "unmodified_right": found.right and asdict(found.right),
         "refused": list(found.refused),
-        "notes": [*_notes(chosen, schedules), *_better(found.held)],
+        "notes": [
+            *_notes(chosen, schedules),
+            *_better(found.held),
+            *_unsure(found.rounds[-1], counts),
+        ],
         "rounds": [_round(made, counts) for made in found.rounds],
         "command": command(lab.asked, output),
     }
@@ -125,6 +129,19 @@ def _better(rows: Sequence[Held]) -> list[str]:
         f"{row.name} is surely nearer to the unmodified model than {CHOSEN}: look at it with luvc-pareto"
         for row in rows
         if row.less.high < 0 and row.name not in (CHOSEN, DEFAULT)
+    ]
+
+
+def _unsure(last: Round, counts: Sequence[int]) -> list[str]:
+    """What more questions might show."""
+    left = [t for t in last.tried if t.parts == len(counts) and not t.taken and t.gain.value > 0]
+    if not left or last.end is not last.start:
+        return []
+    best = max(left, key=lambda t: t.gain.value)
+    low, high = f"{best.gain.low:+.3f}", f"{best.gain.high:+.3f}"
+    return [
+        f"on the {counts[-1]} questions that were tuned on, {best.candidate.name} was nearer by "
+        f"{best.gain.value:.3f} [{low}, {high}], which is not sure: more questions would tell"
     ]
 
 

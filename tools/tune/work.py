@@ -32,8 +32,8 @@ def choose(lab: Lab, first: Sequence[Candidate], rounds: int, held: int) -> list
         if effort.known:
             told = minutes(effort.usual(start)), minutes(effort.most(start))
             console.err.print(
-                f"tuning on {len(lab.items)} questions, {held} are held out: about {told[0]} on this machine, "
-                f"at most {told[1]}"
+                f"tuning on {len(lab.items)} questions, {held} are held out: about {told[0]} here, at most "
+                f"{told[1]}"
             )
         return _watched(lab, start, first, rounds, effort, bar)
 
@@ -53,13 +53,15 @@ def _start(lab: Lab, first: Sequence[Candidate]) -> Candidate:
 def _begin(
     lab: Lab, start: Candidate, first: Sequence[Candidate], rounds: int, bar: Progress
 ) -> Effort:
-    """Have the target and one measure: what tells how long the others take."""
+    """Have the target and what the start loses: it tells how long the others take."""
     task = bar.add_task("asking the unmodified model", total=len(lab.items))
-    lab.told = lambda _, questions: bar.advance(task, questions)
+    lab.told = lambda _, questions: bar.advance(bar.task_ids[-1], questions)
     lab.answers(None)
     bar.remove_task(task)
-    lab.told = lambda *_: None
-    lab.loss(start, 0)
+    task = bar.add_task(f"measuring {start.name}", total=len(lab.items))
+    for part in range(lab.parts):
+        lab.loss(start, part)
+    bar.remove_task(task)
     return Effort(lab, first, rounds)
 
 
