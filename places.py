@@ -90,6 +90,21 @@ def check_path(path: Path, option: str) -> Path:
     return folder
 
 
+def check_folder(path: Path, option: str) -> None:
+    """Refuse a place that no folder can be made at or written to.
+
+    Args:
+        path: the folder; it and folders above it may be missing.
+        option: of the command, for the message.
+
+    Raises:
+        LuvcError: it is no folder; or see `check_path`.
+    """
+    check_path(path, option)
+    if path.exists() and not path.is_dir():
+        raise LuvcError(f"{option} {path} is no folder: give another name")
+
+
 def check_file(path: Path | None, option: str) -> None:
     """Refuse a place that no file can be written to, before the work whose outcome it is for.
 

@@ -20,9 +20,9 @@ from .config import (
     parse_parts,
     parse_ratio,
     parse_size,
-    read_schedule,
 )
 from .planning.defaults import DEFAULTS, SolverOptions, shown
+from .schedule_file import read_schedule
 
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
 
@@ -89,7 +89,10 @@ class Asked:
         typer.Option(help="An option of the method's score; repeat.", metavar="NAME=VALUE"),
     ] = None
     schedule: Annotated[
-        Path | None, typer.Option(help="A schedule of your own (JSON) instead of a solved one.")
+        Path | None,
+        typer.Option(
+            help="A schedule of your own, or luvc-tune's (JSON), instead of a solved one."
+        ),
     ] = None
     solver: dict[str, Any] = field(default_factory=dict)
 

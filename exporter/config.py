@@ -14,6 +14,7 @@ from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
 from .planning import methods
 from .planning.defaults import DEFAULTS, SolverOptions
+from .schedule_file import Tuned
 
 CHECKED_ON = "ort"
 """The backend that a new bundle is compared with PyTorch on: it needs no GPU."""
@@ -47,7 +48,7 @@ class ExportConfig(BaseModel):
         reference_text: text tokens of the prompt that the ratio is computed at.
         method: how tokens are scored and the ratio is spent; planning/methods.py.
         solver: what the solver is told beside the ratio, the method's own where nothing else was asked.
-        schedule: a schedule of one's own instead of a solved one.
+        schedule: a schedule of one's own instead of a solved one, or luvc-tune's.
         check: compare with PyTorch before the bundle gets its name.
     """
 
@@ -67,7 +68,7 @@ class ExportConfig(BaseModel):
     reference_text: int = Field(default=64, ge=1)
     method: str = methods.USUAL
     solver: SolverOptions = DEFAULTS
-    schedule: Schedule | None = None
+    schedule: Schedule | Tuned | None = None
     check: bool = True
 
     @classmethod
@@ -211,22 +212,6 @@ def _either(given: list[str]) -> str:
 def flag(field: str) -> str:
     """What a field of ExportConfig is called on the command line."""
     return FLAGS.get(field, "--" + field.replace("_", "-"))
-
-
-def read_schedule(path: Path) -> Schedule:
-    """A schedule file.
-
-    Raises:
-        LuvcError: unreadable, not JSON, or not a schedule; says where.
-    """
-    try:
-        return Schedule.model_validate(strict_json.read(path))
-    except OSError as e:
-        raise LuvcError(f"schedule {path} cannot be read: {e.strerror}") from e
-    except ValidationError as e:
-        raise LuvcError(f"schedule {path}: {strict_json.first_error(e)}") from e
-    except ValueError as e:
-        raise LuvcError(f"schedule {path} is not valid JSON: {e}") from e
 
 
 def parse_size(text: str) -> tuple[int, int]:

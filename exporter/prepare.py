@@ -11,12 +11,21 @@ from ..engines.bundle.schedule import Schedule
 from ..engines.bundle.swap import check_target
 from ..errors import LuvcError
 from .checkpoint.family import Family
+from .checkpoint.identity import config_digest
 from .config import CHECKED_ON, ExportConfig
 from .layouts.downsample import plan_smaller
-from .layouts.planned import Planned, image_geometry, layout_of, problem_of, text_layout
+from .layouts.planned import (
+    Planned,
+    image_geometry,
+    layout_name,
+    layout_of,
+    problem_of,
+    text_layout,
+)
 from .layouts.score_fits import check_precision, check_probes, check_score
 from .planning.problem import Problem, check_schedule
 from .planning.solver import solve
+from .schedule_file import Tuned
 from .vision.adapter import ImageGeometry
 
 
@@ -93,6 +102,8 @@ def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
     Raises:
         LuvcError: unsupported size or ratio, two layouts of one name, positions out of range.
     """
+    if isinstance(config.schedule, Tuned):
+        config.schedule.check(family.source, config=config_digest(family))
     plans = tuple(_plans(config, family))
     names = [planned.layout.name for planned in plans]
     if len(set(names)) < len(names):
@@ -125,15 +136,16 @@ def _planned(config: ExportConfig, family: Family, geometry: ImageGeometry) -> P
     if config.schedule is None and config.solver.smaller == "downsample":
         return plan_smaller(family, geometry, config)
     problem = problem_of(family, geometry, config.reference_text)
-    return Planned(
-        layout_of(family, geometry, problem, _schedule(config, problem)), geometry, problem
-    )
+    schedule = _schedule(config, layout_name(geometry), problem)
+    return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
 
 
-def _schedule(config: ExportConfig, problem: Problem) -> Schedule:
+def _schedule(config: ExportConfig, layout: str, problem: Problem) -> Schedule:
     """The schedule of one layout; none yet where it is solved for measured time."""
     if config.ratio_of == "latency":
         return Schedule()
+    if isinstance(config.schedule, Tuned):
+        return check_schedule(problem, config.schedule.of(layout))
     if config.schedule is not None:
         return check_schedule(problem, config.schedule)
     return solve(problem, config.ratio, config.solver)

@@ -6,9 +6,11 @@ from ..engines.bundle.graph_file import read_graph
 from ..engines.bundle.swap import check_target, replacing
 from .assemble import Progress, assemble, write_manifest
 from .check.parity import check
-from .checkpoint.weights import load_model
+from .checkpoint.identity import weights_digest
+from .checkpoint.weights import fetch_weights, load_model
 from .config import CHECKED_ON
 from .prepare import Prepared
+from .schedule_file import Tuned
 
 
 def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
@@ -19,10 +21,14 @@ def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
         progress: called with the name of each step as it starts.
 
     Raises:
-        LuvcError: the weights cannot be read, the disk is full, or validation failed; an earlier bundle
-            stays. Engines that cannot be built leave the new bundle, which runs on ONNX Runtime.
+        LuvcError: the weights cannot be read, or are not those that the schedule was tuned for, the disk is
+            full, or validation failed; an earlier bundle stays. Engines that cannot be built leave the new
+            bundle, which runs on ONNX Runtime.
     """
     config, family = prepared.config, prepared.family
+    fetch_weights(family, progress)
+    if isinstance(config.schedule, Tuned):
+        config.schedule.check(family.source, weights=weights_digest(family))
     model = load_model(family, progress)
     with replacing(config.output, check_target) as folder:
         manifest = assemble(config, family, prepared.layouts, model, folder, progress)

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from luvc import __version__
-from luvc.exporter.config import read_schedule
+from luvc.engines.bundle.schedule import Schedule
+from luvc.exporter.schedule_file import read_schedule
 from luvc.tools.demo import architecture, methods_page
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +88,8 @@ def test_the_schedule_that_is_shown_is_one(tmp_path):
     (text,) = re.findall(r"```json\n(.*?)```", (DOCS / "export.md").read_text(), re.S)
     file = tmp_path / "schedule.json"
     file.write_text(text)
-    assert len(read_schedule(file).language) == 2
+    found = read_schedule(file)
+    assert isinstance(found, Schedule) and len(found.language) == 2
 
 
 @pytest.mark.parametrize("page", WITH_TABLES)

@@ -16,10 +16,10 @@ from typing import Annotated
 import typer
 
 from luvc.exporter.planning.defaults import DEFAULTS
+from luvc.tools.journal import Journal
 
 from ..files import read_json, write_json
 from . import setup, spectrum
-from .journal import Journal
 from .methods import METHODS, flat
 from .results import RESULTS
 from .study import CONTROL, RATIOS, rows
@@ -50,7 +50,7 @@ def run(
     ratios, methods = ratio or list(RATIOS), [METHODS[name] for name in method or METHODS]
     head = json.loads(json.dumps(head | {"defaults": flat(DEFAULTS)}))  # tuples become lists
     asked = {"ratios": ratios, "methods": [m.name for m in methods]}
-    journal = Journal(output / f"accuracy_{split}.partial.jsonl", head | asked)
+    journal = Journal(output / f"accuracy_{split}.partial.jsonl", head | asked, anew=True)
     if journal.known:
         echo(f"goes on after {len(journal.known)} results")
     found = [tell(row, limit, echo) for row in rows(study, methods, ratios, journal.once)]

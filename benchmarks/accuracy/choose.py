@@ -19,10 +19,10 @@ import typer
 from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
+from luvc.tools.journal import Journal
 
 from ..files import write_json
 from . import setup
-from .journal import Journal
 from .methods import MOVES, Method, flat, luvc, moved, name_of, value_of
 from .results import RESULTS, Share, bootstrap_mean, unpack
 from .study import Study, entry
@@ -154,7 +154,7 @@ def run(
     """Choose the solver's defaults; whoever agrees moves them in exporter/planning/defaults.py."""
     echo = setup.stopwatch()
     study, head = setup.load(model, "validation", limit, device, batch, workers, image_size)
-    journal = Journal(output / "accuracy_choice.partial.jsonl", head)
+    journal = Journal(output / "accuracy_choice.partial.jsonl", head, anew=True)
     rounds = []
     measure = measured(study, journal)
     for found in search(measure, study.tasks):

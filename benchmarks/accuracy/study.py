@@ -9,13 +9,13 @@ import torch
 
 from luvc.engines.backends.base import PrefillFeed
 from luvc.engines.bundle.layout import Layout
-from luvc.engines.bundle.schedule import ENERGY, Schedule
+from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.check.teacher_forcing import AnswerRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts.downsample import smaller_pictures
 from luvc.exporter.layouts.planned import image_geometry, layout_of, problem_of
-from luvc.exporter.planning.methods import measured_score
+from luvc.exporter.planning.methods import in_tower
 
 from .methods import SEEDS, Method
 from .plans import Budget, TokenProblem, unmodified
@@ -188,14 +188,6 @@ class Study:
             both = zip(self.ids(number, layout), self.answers[number], strict=True)
             longest = max(longest, *(len(p) + len(a) - layout.visual_tokens for p, a in both))
         return longest
-
-
-def in_tower(schedule: Schedule) -> Schedule:
-    """The schedule without what is the language model's, so that equal ones have equal towers."""
-    if measured_score(schedule) is not None:
-        return schedule
-    language = {"ratio": 1.0, "language": (), "score": ENERGY, "scope": "prompt"}
-    return schedule.model_copy(update=language)
 
 
 Once = Callable[[str, Callable[[], dict]], dict]

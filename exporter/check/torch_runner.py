@@ -16,6 +16,7 @@ from ..checkpoint.family import Family
 from ..language.graphs import StepGraph, prompt_graph
 from ..ops.attention import NAME
 from ..vision.graph import VisionGraph
+from .streamed import is_streamed
 
 
 class TorchRunner(Closing):
@@ -23,7 +24,7 @@ class TorchRunner(Closing):
 
     Args:
         model: the Hugging Face model, with the weights rounded to the bundle's dtype; it is
-            converted here, in place.
+            converted here, in place, but for one that `streamed.stream` prepared.
         family: of the model.
         text_capacity: of the bundle.
         device: where to run. On "cuda" the SPU runs its CUDA kernels where NVRTC is installed.
@@ -39,7 +40,8 @@ class TorchRunner(Closing):
         dtype: torch.dtype = torch.float32,
     ):
         self.device, self.dtype = torch.device(device), dtype
-        self.model: Any = convert(model, self.device, dtype).eval()
+        ready = model if is_streamed(model) else convert(model, self.device, dtype)
+        self.model: Any = ready.eval()
         self.model.set_attn_implementation(NAME)
         self.family, self.text_capacity = family, text_capacity
         self.spu = cuda.register() if self.device.type == "cuda" else "SPU in PyTorch"

@@ -187,11 +187,16 @@ def _check_types(family: Family) -> list[str]:
 
 def weight_files(family: Family) -> list[Path]:
     """The safetensors files of a checkpoint that are there; none where its weights are pickles."""
+    return [file for file in files_of_weights(family) if file.suffix == ".safetensors"]
+
+
+def files_of_weights(family: Family) -> list[Path]:
+    """The files of a checkpoint's weights that are there, whatever their kind."""
     for name in _names(family):
         files = [family.folder / file for file in _files(family.folder, name)]
         if files[0].is_file():
             files = files[:1]
         found = [file for file in files if file.is_file()]
         if found:
-            return [file for file in found if file.suffix == ".safetensors"]
+            return found
     return []

@@ -94,7 +94,7 @@ def _layout(
     merged = problem.leaving(schedule)
     V = problem.visual_tokens(schedule.vision, schedule.exit)
     per_image = V // geometry.images
-    name = _name(geometry)
+    name = layout_name(geometry)
     expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)
     return Layout(
         name=name,
@@ -177,7 +177,7 @@ def uncompressed(family: Family, layout: Layout, text_tokens: int) -> Layout:
     return plain.model_copy(update={"name": layout.name})  # it is asked for by that
 
 
-def _name(geometry: ImageGeometry) -> str:
+def layout_name(geometry: ImageGeometry) -> str:
     """What a layout is called: "448x448", "224x224-2images", "224x224-4frames"."""
     h, w = geometry.size
     images = f"-{geometry.images}images" if geometry.images > 1 else ""

@@ -141,6 +141,14 @@ def measured_score(schedule: Schedule) -> Score | None:
     return score if schedule.scored and TOWER in score.reads else None
 
 
+def in_tower(schedule: Schedule) -> Schedule:
+    """The schedule without what is the language model's, so that equal ones have equal towers."""
+    if measured_score(schedule) is not None:
+        return schedule
+    language = {"ratio": 1.0, "language": (), "score": ENERGY, "scope": "prompt"}
+    return schedule.model_copy(update=language)
+
+
 def _options_of(name: str) -> str:
     names = ", ".join(f.name for f in fields(SCORES[name]))  # type: ignore[arg-type]
     return f"the options {names}" if names else "no options"

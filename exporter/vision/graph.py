@@ -72,7 +72,8 @@ class VisionGraph(nn.Module):
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Run the tower; an OIM step stands before its layer."""
         tower, state = self.adapter, self.states[0]
-        dtype = next(tower.layers.parameters()).dtype
+        weights = (getattr(module, "weight", None) for module in tower.layers.modules())
+        dtype = next(weight.dtype for weight in weights if weight is not None)
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
         lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
         taps: list[torch.Tensor] = []

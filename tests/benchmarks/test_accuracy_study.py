@@ -11,7 +11,6 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import choose, questions, report, setup
-from benchmarks.accuracy.journal import Journal
 from benchmarks.accuracy.methods import METHODS, SEEDS
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.study import CONTROL, Study
@@ -23,6 +22,7 @@ from luvc.engines.bundle.schedule import Schedule
 from luvc.engines.prompt.processing import Prompt, open_image
 from luvc.exporter.planning.defaults import PAPER
 from luvc.tools.hugging_face import model_inputs
+from luvc.tools.journal import Journal
 from tests.families import checkpoints
 
 pytestmark = pytest.mark.xdist_group("accuracy-study")  # what one test computes, others read
@@ -227,7 +227,7 @@ def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
 def test_another_runs_journal_is_begun_anew(tmp_path):
     path = tmp_path / "a.jsonl"
     for head, expected in (({"of": (1, 2)}, 1), ({"of": (1, 2)}, 1), ({"of": (1, 3)}, 2)):
-        journal = Journal(path, head)
+        journal = Journal(path, head, anew=True)
         found = journal.once("x", lambda value=expected: {"value": value})
         assert found == {"value": expected}
     journal.close()

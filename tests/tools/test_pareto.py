@@ -9,11 +9,12 @@ from PIL import Image
 
 from luvc.engines import VLM
 from luvc.exporter import ExportConfig, export
+from luvc.tools import workbench
 from luvc.tools.pareto import cli as pareto
-from luvc.tools.pareto import points, workbench
-from luvc.tools.pareto.journal import NAME
+from luvc.tools.pareto import points
+from luvc.tools.pareto.cli import JOURNAL
 from luvc.tools.pareto.points import Point, rate
-from luvc.tools.pareto.workbench import Cost
+from luvc.tools.workbench import Cost
 
 from ..conftest import TINY, ask
 
@@ -82,7 +83,7 @@ def test_a_run_goes_on_where_it_was(command, model, data, tmp_path, monkeypatch)
     first = command(pareto, model, *options, *SHORT)
     assert first.code == 0, first.err
     before = json.loads((target / "pareto.json").read_text())
-    answers = target / NAME
+    answers = target / JOURNAL
     head, full, last = answers.read_text().splitlines()
     answers.write_text("\n".join((head, full, last[:20])))  # killed in the middle of a line
     asked = []
@@ -94,7 +95,7 @@ def test_a_run_goes_on_where_it_was(command, model, data, tmp_path, monkeypatch)
     assert again.code == 0 and sum(asked) == len(QUESTIONS)  # those of one plan, not of two
     assert json.loads((target / "pareto.json").read_text()) == before
     other = command(pareto, model, *options, *SHORT, "--limit", 2)
-    assert other.code == 2 and "holds the answers of another run" in other.err
+    assert other.code == 2 and "holds the results of another run" in other.err
 
 
 def test_points_are_rated_pair_by_pair():

@@ -24,10 +24,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer and how many visual tokens entered the language model for it."""
+    """An answer.
+
+    Attributes:
+        text: of it.
+        visual_tokens: that entered the language model for it.
+        tokens: its ids, the end token included; none where the answerer does not tell them.
+    """
 
     text: str
     visual_tokens: int
+    tokens: tuple[int, ...] = ()
 
 
 class Answerer(Protocol):
@@ -68,7 +75,7 @@ class BundleAnswerer:
             max_new_tokens=self.max_new_tokens,
             temperature=0,
         )
-        return [Prediction(a.text, a.visual_tokens) for a in answers]
+        return [Prediction(a.text, a.visual_tokens, tuple(a.token_ids)) for a in answers]
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -18,7 +18,7 @@ from ...places import check_file
 from ..options import BundleFolder, Threads
 from . import outcome
 from .answering import Answerer, Prediction, askable, batches, load
-from .items import Item, is_right, pocket_items, read_jsonl
+from .items import Item, is_right, pocket_items, read_jsonl, rule_of
 from .outcome import Agreement, Verdict
 
 SHOWN = 5  # differing answers that are printed
@@ -94,18 +94,6 @@ def evaluate(
     show(found, other, output, plot, as_json)
     if other:
         _check(outcome.compare(found, other), min_agreement)
-
-
-def rule_of(match: str | None, data: Path | None) -> str:
-    """How answers are compared; see `is_right`.
-
-    Raises:
-        LuvcError: there is no such rule.
-    """
-    rule = match or ("loose" if data else "exact")
-    if rule not in ("exact", "loose"):
-        raise LuvcError(f"--match {rule} is not one of exact, loose")
-    return rule
 
 
 def show(

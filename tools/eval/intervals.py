@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -32,16 +33,28 @@ def wilson(right: int, count: int) -> Share:
     return Share(share, max(0.0, low), min(1.0, high))
 
 
-def bootstrap_mean(values: np.ndarray) -> Share:
+def bootstrap_mean(values: np.ndarray, outside: float = 0.05, resamples: int = RESAMPLES) -> Share:
     """Mean of one value a question, [questions], with a percentile bootstrap over questions.
 
     Of a difference of two methods on the same questions this is the paired bootstrap. Resampling
     needs only how often each distinct value is drawn: a multinomial, with a fixed seed.
+
+    Args:
+        values: one a question.
+        outside: how often the interval may miss, half of it on each side.
+        resamples: draws; more for a small `outside`.
     """
     values = np.asarray(values, float)
     if not len(values):
         return NOTHING
     distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(0).multinomial(len(values), counts / len(values), RESAMPLES)
-    low, high = np.percentile(draws @ distinct / len(values), [2.5, 97.5])
+    draws = _draws(tuple(counts.tolist()), resamples)
+    low, high = np.quantile(draws @ distinct / len(values), [outside / 2, 1 - outside / 2])
     return Share(float(values.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=8)
+def _draws(counts: tuple[int, ...], resamples: int) -> np.ndarray:
+    """How often each distinct value is drawn, [resamples, values]; alike where no two are equal."""
+    total = sum(counts)
+    return np.random.default_rng(0).multinomial(total, np.array(counts) / total, resamples)

@@ -114,6 +114,30 @@ def _item(path: Path, number: int, data: Any, needs_answers: bool) -> Item:
     return Item(name, line.task, line.question, answers, tuple(images))
 
 
+def asked_of_a_model(data: Path | None, limit: int | None) -> list[Item]:
+    """Questions to compare plans of one model on: all about pictures, with answers to all or to none.
+
+    Args:
+        data: JSONL file; None for PocketVQA's validation split, 200 of it unless a limit is given.
+        limit: first questions only.
+
+    Raises:
+        LuvcError: unreadable, a question without a picture, or answers to some alone.
+    """
+    items = read_jsonl(data, limit, needs_answers=False) if data else None
+    items = items or list(pocket_items("validation", limit or 200))
+    with_answers = [item for item in items if item.answers]
+    if 0 < len(with_answers) < len(items):
+        raise LuvcError(
+            f"{len(with_answers)} of {len(items)} questions have an answer: give one to each, or to none"
+        )
+    if not all(item.images for item in items):
+        raise LuvcError(
+            "a question has no picture, so that there is nothing to compress: leave it out"
+        )
+    return items
+
+
 def is_right(prediction: str, answers: tuple[str, ...], rule: str) -> bool:
     """Whether a prediction is one of the answers.
 
@@ -129,3 +153,15 @@ def is_right(prediction: str, answers: tuple[str, ...], rule: str) -> bool:
         return text if rule == "exact" else " ".join(text.casefold().split()).rstrip(".")
 
     return plain(prediction) in {plain(answer) for answer in answers}
+
+
+def rule_of(match: str | None, data: Path | None) -> str:
+    """How answers are compared; see `is_right`.
+
+    Raises:
+        LuvcError: there is no such rule.
+    """
+    rule = match or ("loose" if data else "exact")
+    if rule not in ("exact", "loose"):
+        raise LuvcError(f"--match {rule} is not one of exact, loose")
+    return rule

@@ -11,34 +11,22 @@ from rich.text import Text
 from ... import console
 from ...errors import LuvcError
 from ...files import whole
-from ...places import check_path
-from ..eval.items import Item, pocket_items, read_jsonl
-from .journal import Journal
+from ...places import check_folder
+from ..eval.items import Item, asked_of_a_model, rule_of
+from ..journal import Journal
+from ..options import Batch, Data, Images, ImageSize, Limit, LongestAnswer, Match, Model, TextTokens
 
 if TYPE_CHECKING:
     from ...exporter.config import ExportConfig
     from .points import Point
 
 METHODS = "luvc,divprune,fastv,uniform"
+JOURNAL = "answers.jsonl"
 
-
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="JSONL file: lines with image or images, question, and answer in all of them or in none. "
-        "Default PocketVQA's validation split."
-    ),
-]
 Methods = Annotated[
     str, typer.Option(help="Of luvc-plan --methods, separated by commas.", metavar="A,B,...")
 ]
 Ratios = Annotated[str, typer.Option(help="Separated by commas.", metavar="R,R,...")]
-Limit = Annotated[int | None, typer.Option(help="First questions only.", min=1)]
-Images = Annotated[list[int] | None, typer.Option(help="Images of a question; repeat.", min=1)]
-TextTokens = Annotated[
-    int, typer.Option(help="Text tokens of the prompt the ratios are computed at.", min=1)
-]
-Match = Annotated[str, typer.Option(help="exact, or loose: case, spaces, full stop aside.")]
 Measure = Annotated[
     bool, typer.Option(help="Export every plan, and time its prefill on this machine.")
 ]
@@ -46,16 +34,16 @@ Output = Annotated[Path, typer.Option(help="Folder for answers, JSON and page.")
 
 
 def pareto(
-    model: Annotated[str, typer.Argument(help="Checkpoint directory or hub id.")],
+    model: Model,
     data: Data = None,
     methods: Methods = METHODS,
     ratios: Ratios = "1.5,2,3",
     limit: Limit = None,
-    image_size: Annotated[str | None, typer.Option(metavar="HxW", help="In pixels.")] = None,
+    image_size: ImageSize = None,
     images: Images = None,
     text_tokens: TextTokens = 64,
-    batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 16,
+    batch: Batch = 16,
+    max_new_tokens: LongestAnswer = 16,
     match: Match = "loose",
     measure: Measure = False,
     output: Output = Path("pareto"),
@@ -65,36 +53,18 @@ def pareto(
     Without answers in the data, answers are held to the unmodified model's. A run that was stopped goes on
     where it was.
     """
-    if match not in ("exact", "loose"):
-        raise LuvcError(f"--match {match} is not one of exact, loose")
-    check_path(output, "--output")
-    if output.exists() and not output.is_dir():
-        raise LuvcError(f"--output {output} is no folder: give another name")
-    items = _items(data, limit)
+    rule_of(match, data)
+    check_folder(output, "--output")
+    items = asked_of_a_model(data, limit)
     counts = tuple(images or sorted({len(item.images) for item in items}))
     given = {"images": counts, "reference_text": text_tokens}
     configs = _configs(model, methods, ratios, image_size, given)
     output.mkdir(parents=True, exist_ok=True)
     head = {"model": model, "data": str(data) if data else "PocketVQA validation"}
     head |= {"questions": [item.id for item in items], "image_size": image_size, **given}
-    journal = Journal(output, head | {"max_new_tokens": max_new_tokens})
+    journal = Journal(output / JOURNAL, head | {"max_new_tokens": max_new_tokens})
     points, refused = _answers(configs, items, journal, max_new_tokens, batch)
     _tell(output, head, points, refused, items, match, _times(configs, points, measure))
-
-
-def _items(data: Path | None, limit: int | None) -> list[Item]:
-    items = read_jsonl(data, limit, needs_answers=False) if data else None
-    items = items or list(pocket_items("validation", limit or 200))
-    with_answers = [item for item in items if item.answers]
-    if 0 < len(with_answers) < len(items):
-        raise LuvcError(
-            f"{len(with_answers)} of {len(items)} questions have an answer: give one to each, or to none"
-        )
-    if not all(item.images for item in items):
-        raise LuvcError(
-            "a question has no picture, so that there is nothing to compress: leave it out"
-        )
-    return items
 
 
 def _configs(
@@ -121,8 +91,8 @@ def _answers(
 ) -> "tuple[list[Point], list[str]]":
     """The points, and why some have no plan."""
     from ...exporter.checkpoint.family import Family
+    from ..workbench import Workbench
     from .points import Point, measure
-    from .workbench import Workbench
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with console.Steps() as steps:

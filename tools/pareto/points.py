@@ -11,8 +11,8 @@ from ...exporter.config import ExportConfig
 from ..eval.answering import askable, batches
 from ..eval.intervals import Share, bootstrap_mean, wilson
 from ..eval.items import Item, is_right
-from .journal import Journal
-from .workbench import Cost, Workbench
+from ..journal import Journal
+from ..workbench import Cost, Workbench
 
 FULL = "unmodified"
 

@@ -7,10 +7,10 @@ from markupsafe import Markup
 from rich.table import Table
 
 from ...exporter.report import human
+from ..report import templates
 from ..report.charts import Drawing
 
 HERE = Path(__file__).parent
-STYLE = HERE.parent / "report" / "page.css"
 WIDE, HIGH = 1000, 420
 LEFT, RIGHT = 70, 170
 TOP, BOTTOM = 20, 50
@@ -71,18 +71,9 @@ def _timed(data: dict[str, Any]) -> bool:
 
 def page(data: dict[str, Any]) -> str:
     """One HTML page; nothing in it is loaded from anywhere."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return templates.render(
+        HERE,
         data=data,
-        style=Markup(STYLE.read_text()),
         header=header(data),
         rows=[(p, cells(data, p)) for p in data["points"]],
         chart=chart(data),

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from ... import __version__
 from ...engines.bundle.folder import Bundle
 from ...exporter.report import human
-from . import charts
+from . import charts, templates
 from .facts import worst
 from .overlay import Sample
 
@@ -32,19 +32,10 @@ class Shown:
 
 def render(bundle: Bundle, shown: Shown) -> str:
     """The page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     m = bundle.manifest
-    return environment.get_template("page.html.j2").render(
-        vars(shown),
-        style=Markup((HERE / "page.css").read_text()),
+    return templates.render(
+        HERE,
+        **vars(shown),
         version=__version__,
         model=Path(m.model).name,
         folder=bundle.path.name,

@@ -1,21 +1,24 @@
 """One model in PyTorch, asked under one schedule after the other: no bundle is written."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...engines import VLM
-from ...engines.bundle.folder import PROCESSOR, Bundle
-from ...exporter.assemble import manifest_of, write_processor
-from ...exporter.check.torch_runner import TorchRunner
-from ...exporter.checkpoint.family import Family
-from ...exporter.checkpoint.weights import load_model
-from ...exporter.config import ExportConfig
-from ...exporter.layouts.planned import Planned
-from ...exporter.prepare import plan_layouts
-from ..eval.answering import BundleAnswerer
+from ..engines import VLM
+from ..engines.bundle.folder import PROCESSOR, Bundle
+from ..engines.bundle.manifest import Manifest
+from ..engines.prompt.processing import Processor
+from ..exporter.assemble import manifest_of, write_processor
+from ..exporter.check.streamed import stream, why_streamed
+from ..exporter.check.torch_runner import TorchRunner
+from ..exporter.checkpoint.family import Family
+from ..exporter.checkpoint.weights import load_model
+from ..exporter.config import ExportConfig
+from ..exporter.layouts.planned import Planned
+from ..exporter.prepare import plan_layouts
+from .eval.answering import BundleAnswerer
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,26 @@ class Cost:
 class Workbench:
     """A model in float32 on the CPU, and its processor's files beside it; a `with` block cleans up.
 
+    Where memory does not hold it in float32, its weights stay in the checkpoint's files.
+
     Args:
         family: of the model.
+        progress: told each step.
     """
 
-    def __init__(self, family: Family):
+    def __init__(self, family: Family, progress: Callable[[str], None] = lambda step: None):
         self.family = family
-        self.model: Any = load_model(family)
-        self._folder = tempfile.TemporaryDirectory(prefix="luvc-pareto-")
-        folder = Path(self._folder.name)
-        write_processor(family, self.model, folder / PROCESSOR)
+        self.model: Any = load_model(family, progress)
+        if why := why_streamed(self.model):
+            progress(why)
+            stream(self.model)
+        self._folder = tempfile.TemporaryDirectory(prefix="luvc-workbench-")
+        write_processor(family, self.model, self._path / PROCESSOR)
+        self._processor: Processor | None = None
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._folder.name)
 
     def __enter__(self) -> "Workbench":
         return self
@@ -79,4 +92,16 @@ class Workbench:
         layouts = tuple(planned.layout for planned in plans)
         manifest = manifest_of(config, self.family, layouts, self.model)
         runner = TorchRunner(self.model, self.family, config.text_capacity)
-        return BundleAnswerer(VLM(Bundle(Path(self._folder.name), manifest), runner), longest)
+        vlm = VLM(Bundle(self._path, manifest), runner)
+        vlm.processor = self.processor(manifest)
+        return BundleAnswerer(vlm, longest)
+
+    def processor(self, manifest: Manifest) -> Processor:
+        """Whoever makes prompts and pixels for a manifest's layouts; the files are read once."""
+        made = Processor(Bundle(self._path, manifest))
+        if self._processor is None:
+            self._processor = made
+        known = self._processor
+        made.tokenizer, made.template = known.tokenizer, known.template
+        made.image_processor = known.image_processor
+        return made
