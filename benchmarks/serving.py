@@ -3,8 +3,7 @@
 The model is the demo checkpoint's architecture in a shape where the language model's prefill is most of
 a request, as it is for real vision-language models: see SHAPE. Every client asks about its own generated
 picture, waits for the end of its answer and asks again, with the prefix cache off; answers have TOKENS
-tokens, which random weights never end earlier. All is streamed over HTTP, so that the time to first token
-is what a client sees.
+tokens, which random weights never end earlier. All is streamed over HTTP, as a client would see it.
 
 Both servers are up; at each number of clients the ratios are interleaved, ROUNDS times, and only one is under
 load. Server and clients share this machine's cores. Then, with --minutes, both servers are loaded at once
