@@ -35,6 +35,8 @@ SCORE_OPTIONS: dict[str, dict[str, tuple]] = {
     "mmtok": {"temperature": (0.1, 0.2, 0.4)},
     "ivc": {"share": (0.05, 0.1, 0.2)},
 }
+BAND, SCORE = "band", "score"
+_ALL_OPTIONS = {name for options in SCORE_OPTIONS.values() for name in options}
 STAGES = (
     (0.0,),
     (0.125,),
@@ -58,21 +60,26 @@ class Candidate:
     Attributes:
         method: where it began.
         options: of the solver.
-        moved: what was moved since, in words.
+        moved: what was moved since, and to what, in words.
     """
 
     method: str
     options: SolverOptions
-    moved: tuple[str, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         """For people."""
-        return ", ".join((self.method, *self.moved))
+        return ", ".join((self.method, *(f"{what} {value}" for what, value in self.moved)))
 
-    def having(self, words: str, options: SolverOptions) -> "Candidate":
-        """The same with other options."""
-        return replace(self, options=options, moved=(*self.moved, words))
+    def having(self, what: str, value: str, options: SolverOptions) -> "Candidate":
+        """The same with other options; what was moved before to another value is told no more.
+
+        With another score go the options of the one before.
+        """
+        over = {what, BAND, *_ALL_OPTIONS} if what == SCORE else {what}
+        kept = (move for move in self.moved if move[0] not in over)
+        return replace(self, options=options, moved=(*kept, (what, value)))
 
 
 def of_method(name: str) -> Candidate:
@@ -120,20 +127,22 @@ def moves(start: Candidate) -> list[Candidate]:
     found = [
         *_of_score(start),
         *(
-            start.having(f"scope {value}", replace(options, scope=value))
+            start.having("scope", value, replace(options, scope=value))
             for value in ("prompt", "image", "tile")
         ),
-        *(start.having(f"stages {shown(value)}", _standing(options, value)) for value in STAGES),
+        *(start.having("stages", shown(value), _standing(options, value)) for value in STAGES),
         *(
-            start.having(f"keeps {value}", replace(options, keeps=value))
+            start.having("keeps", value, replace(options, keeps=value))
             for value in ("geometric", "linear")
         ),
         *(
-            start.having(f"elimination {value}", replace(options, elimination=value))
+            start.having("elimination", value, replace(options, elimination=value))
             for value in ("last", "never")
         ),
         *(
-            start.having(_oim_words(share, match), replace(options, oim_share=share, match=match))
+            start.having(
+                "OIM", _oim_words(share, match), replace(options, oim_share=share, match=match)
+            )
             for share, match in OIM
         ),
     ]
@@ -146,15 +155,15 @@ def _of_score(start: Candidate) -> Iterator[Candidate]:
     if spec.name == "spectrum":
         for band, cutoff in BANDS:
             yield start.having(
-                f"band {band}, cutoff {cutoff:g}", options.with_score(band=band, cutoff=cutoff)
+                BAND, f"{band}, cutoff {cutoff:g}", options.with_score(band=band, cutoff=cutoff)
             )
     for name, values in SCORE_OPTIONS.get(spec.name, {}).items():
         for value in values:
-            yield start.having(f"{name} {shown(value)}", options.with_score(**{name: value}))
+            yield start.having(name, shown(value), options.with_score(**{name: value}))
     for name in OWN:
         other = spec_of(score_of(ScoreSpec(name=name)))
         if name not in (spec.name, "random") and not other.question:
-            yield start.having(f"score {name}", replace(options, score=other))
+            yield start.having(SCORE, name, replace(options, score=other))
 
 
 def _standing(options: SolverOptions, stages: tuple[float, ...]) -> SolverOptions:
@@ -164,7 +173,7 @@ def _standing(options: SolverOptions, stages: tuple[float, ...]) -> SolverOption
 
 
 def _oim_words(share: float, match: bool) -> str:
-    return f"OIM share {share:g}" + ", matched" * match if share else "no OIM"
+    return f"share {share:g}" + ", matched" * match if share else "none"
 
 
 def _reads_question(options: SolverOptions) -> bool:

@@ -8,9 +8,9 @@ from ...errors import LuvcError
 from .candidates import Candidate, moves
 from .lab import Lab
 
-STAY = 0.4
+STAY = 0.25
 """Part of the candidates that stay behind the first part of the questions; about what is seen."""
-ROUNDS = 4
+ROUNDS = 3
 """That move something, where more are allowed; the same."""
 
 

@@ -27,7 +27,7 @@ def divergence_in_numpy(wanted: np.ndarray, got: np.ndarray) -> np.ndarray:
 def test_the_loss_is_the_divergence_of_hugging_faces_own_layers(model, data, tmp_path):
     lab = lab_of(model, data, tmp_path)
     energy = of_method("luvc")
-    energy = energy.having("energy", energy.options.with_score(band="low", cutoff=1.0))
+    energy = energy.having("band", "low", energy.options.with_score(band="low", cutoff=1.0))
     (schedule,) = (p.layout.schedule for p in lab.plans(energy))
     found, answers = lab.losses(energy, 0), lab.answers(None)
     theirs = AutoModelForImageTextToText.from_pretrained(
@@ -95,6 +95,6 @@ def test_how_long_it_takes_is_known_after_one_candidate(model, data, tmp_path):
 def test_equal_schedules_are_one(model, data, tmp_path):
     lab = lab_of(model, data, tmp_path)
     start = of_method("luvc")
-    keys = {c.moved[-1]: key_of(lab.plans(c)) for c in moves(start) if c.moved[-1][:5] == "scope"}
+    keys = {c.name: key_of(lab.plans(c)) for c in moves(start) if c.moved[-1][0] == "scope"}
     assert set(keys.values()) == {lab.key(start)}, "one picture of one tile"
     assert lab.key(of_method("divprune")) != lab.key(of_method("uniform"))

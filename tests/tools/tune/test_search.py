@@ -61,7 +61,7 @@ def test_a_planted_optimum_is_found():
     assert all(t.gain.low > 0 for r in rounds for t in r.tried if t.taken)
     losses = [r.loss for r in rounds]
     assert losses == sorted(losses, reverse=True) and len(rounds) < 8
-    assert {c.moved[-1] for c, _ in rounds[-1].refused} == {"keeps linear"}
+    assert {c.name.rpartition(", ")[2] for c, _ in rounds[-1].refused} == {"keeps linear"}
     of_part = [len({key for key, part in measure.asked if part == p}) for p in range(3)]
     assert of_part[0] > 2 * of_part[2], "most leave behind the first part"
 
@@ -88,10 +88,13 @@ def test_what_is_tried_is_what_there_is():
     assert "fastv" in [c.method for c in first_round("uniform, fastv")]
     assert moves(of_method("pool")) == [], "it has no options"
     tried = moves(of_method("visiondrop"))
-    words = [c.moved[-1] for c in tried]
+    words = [" ".join(c.moved[-1]) for c in tried]
     assert {"stages 0.25", "keeps linear", "score spectrum", "OIM share 0.5, matched"} <= set(words)
     assert len(set(words)) == len(words) and "merged 0.142857" not in words
-    bands = [c.options.score for c in moves(of_method("luvc")) if c.moved[-1].startswith("band")]
+    energy = of_method("luvc").having("band", "low", of_method("energy").options)
+    assert energy.having("band", "high", energy.options).name == "luvc, band high"
+    assert energy.having("score", "pact", energy.options).name == "luvc, score pact"
+    bands = [c.options.score for c in moves(of_method("luvc")) if c.moved[-1][0] == "band"]
     assert {s.options["band"] for s in bands} == {"low", "high"}
     assert {s.options["cutoff"] for s in bands if s.options["band"] == "high"} >= {0.0, 0.25}
 
