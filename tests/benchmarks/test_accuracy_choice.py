@@ -113,7 +113,7 @@ def test_the_page_tells_goals_that_are_not_reached(tmp_path):
 
 def test_without_results_the_page_holds_no_figure(tmp_path):
     page = report.write(tmp_path / "nothing", tmp_path)
-    assert "Nothing has been measured yet" in page and page.count("Not measured yet") == 2
+    assert "Nothing has been measured yet" in page and page.count("Not measured yet") == 3
     assert "%" not in page.split("## What is compared")[0].replace("95 %", "")
 
 

@@ -192,8 +192,8 @@ def test_the_command_writes_everything(folder, tmp_path):
     assert results.rows["random", 2.0].right.shape == (5, 3)
     assert Schedule(**results.rows["signal raw", 2.0].fields["schedule"]).scored == [1, 2, 4]
     data = json.loads((tmp_path / "spectrum.json").read_text())
-    assert np.array(data["curves"]["SPU, cutoff 0.25"]).shape == (8, 144)
-    assert np.allclose(np.mean(data["curves"]["SPU, cutoff 0.25"], axis=1), 1, atol=1e-4)
+    assert np.array(data["curves"]["SPU, band low 0.25"]).shape == (8, 144)
+    assert np.allclose(np.mean(data["curves"]["SPU, band low 0.25"], axis=1), 1, atol=1e-4)
     assert not list(tmp_path.glob("*.partial.jsonl"))
     page = report.write(tmp_path, tmp_path / "docs")
     assert "| **luvc** |" in page and (tmp_path / "docs" / "spectrum.png").stat().st_size > 10_000
@@ -214,7 +214,7 @@ def test_a_stopped_run_goes_on(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(folder, tmp_path, 2, methods)
     assert not (tmp_path / "accuracy_test.json").exists()
-    partial = tmp_path / "accuracy.partial.jsonl"
+    partial = tmp_path / "accuracy_test.partial.jsonl"
     partial.write_text(partial.read_text() + '["half a li')
     run(folder, tmp_path, 2, methods)
     assert asked == ["ratio 1", "luvc", "uniform", *["random"] * (SEEDS + 1)]  # one of them twice
