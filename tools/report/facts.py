@@ -12,7 +12,6 @@ from ...engines.bundle.folder import Bundle
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import ScoreSpec, Solver
-from ...engines.tolerance import TOLERANCES
 from ...engines.validate import Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
@@ -75,9 +74,7 @@ def _stage(row: dict[str, Any]) -> dict[str, str]:
 
 def parity(bundle: Bundle) -> list[dict[str, Any]]:
     """Every validation report in the bundle, with the limits it was held to."""
-    return [
-        {"report": r, "limits": TOLERANCES[r.dtype], "worst": worst(r)} for r in reports(bundle)
-    ]
+    return [{"report": r, "limits": r.limits, "worst": worst(r)} for r in reports(bundle)]
 
 
 def worst(report: Report) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
-from luvc.exporter.config import parse_ratio
+from luvc.exporter.typed import parse_ratio
 from luvc.exporter.planning import flops
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
