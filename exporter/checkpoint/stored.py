@@ -16,6 +16,8 @@ SAMPLE = 24
 """Tensors that are compared, spread over the whole file."""
 ROWS = 16
 """Of each; a matrix need not be read whole."""
+CLOSE = 1 + 1e-4
+"""How much further than half a step a weight may lie: the division by the scale is rounded, too."""
 COMMON = 3
 """Last parts of a name that loaders leave as they are, from the layer's number on."""
 
@@ -92,7 +94,7 @@ class _Sample:
         codes = rounding.unpacked(codes).float()
         scales = scales.view(len(codes), -1)
         step = scales.repeat_interleave(codes.shape[1] // scales.shape[1], 1)
-        return cls(rounding.weight_shape(part.get_shape()), codes * step, step / 2 * (1 + 1e-5))
+        return cls(rounding.weight_shape(part.get_shape()), codes * step, step / 2 * CLOSE)
 
     def of(self, original: torch.Tensor) -> bool:
         """Whether these are rows of the checkpoint's tensor."""

@@ -144,6 +144,9 @@ def export_command(manifest: Manifest, target: str) -> str:
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype].short}", f"--text-capacity {m.text_capacity}"]
+    if m.weights is not None:
+        parts += [f"--weights {m.weights.kind}"]
+        parts += [f"--group-size {m.weights.group_size}"] if m.weights.group_size else []
     parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it
