@@ -1,4 +1,4 @@
-"""What is compared with PyTorch of a bundle on a backend: what runs there, and where that rounds, the graphs."""
+"""What of a bundle on a backend is held against PyTorch: what runs there, and its graphs as they are."""
 
 from collections.abc import Callable, Iterator
 
@@ -34,9 +34,7 @@ def compare(
     """
     for name, make, tolerance in _forms(bundle, backend):
         with make() as runner:
-            found = validate(
-                bundle.manifest, processor, layout, reference, runner, name, tolerance
-            )
+            found = validate(bundle.manifest, processor, layout, reference, runner, name, tolerance)
         yield found.model_copy(update={"rounded": tolerance is ROUNDED})
 
 

@@ -75,7 +75,11 @@ CASES = {
             TINY | {"text": "qwen2"},
             RTX | {"dtype": "float16", "weights": "int8", "check": False},
         ),
-        Case("qwen2-int4-fp16", TINY | {"text": "qwen2"}, RTX | {"dtype": "float16", "weights": "int4"}),
+        Case(
+            "qwen2-int4-fp16",
+            TINY | {"text": "qwen2"},
+            RTX | {"dtype": "float16", "weights": "int4"},
+        ),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
         Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
         Case("qwen3-128-bf16", WIDE, RTX | HIGH | {"dtype": "bfloat16"}),

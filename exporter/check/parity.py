@@ -54,7 +54,9 @@ def check(
     layers = bundle.manifest.language.layers
     depth = fitting_layers(family, bundle.manifest)
     if depth == layers:
-        runner = TorchRunner(_as_stored(model, family, bundle.manifest), family, config.text_capacity)
+        runner = TorchRunner(
+            _as_stored(model, family, bundle.manifest), family, config.text_capacity
+        )
         _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
         return layers
     least = first_stage(bundle.manifest.layouts)
@@ -83,8 +85,8 @@ def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layer
     backend = load_backend(CHECKED_ON)
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
-        for report in compare(bundle, processor, layout, reference, backend):
-            report = report.model_copy(update={"layers": layers})
+        for found in compare(bundle, processor, layout, reference, backend):
+            report = found.model_copy(update={"layers": layers})
             target = folder / f"validation-{layout.name}-{report.backend.replace(', ', '-')}.json"
             target.write_text(report.model_dump_json(indent=1))
             if report.passed:

@@ -207,7 +207,9 @@ class WeightsFile:
         dtype = of_torch(place.dtype).onnx_ir
         return self._external(name, place, dtype, place.shape, folder)
 
-    def codes_reference(self, name: str, folder: Path) -> tuple[ir.ExternalTensor, ir.ExternalTensor]:
+    def codes_reference(
+        self, name: str, folder: Path
+    ) -> tuple[ir.ExternalTensor, ir.ExternalTensor]:
         """Codes and scales of a tensor as external data: INT8 [K, N] and [N], INT4 [N, K] and [N, G]."""
         assert self.rounding is not None
         first = self._codes[name]

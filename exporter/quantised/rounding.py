@@ -99,9 +99,7 @@ class Rounding:
         pairs = torch.stack([signed << 4 >> 4, signed >> 4], -1)  # >> keeps the sign
         return pairs.flatten(-2)
 
-    def _rounded(
-        self, weight: torch.Tensor
-    ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    def _rounded(self, weight: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Rows, their codes as float32 [n, K], their scales [n, G]."""
         n, k = weight.shape
         step = max(64, AT_ONCE // k)
@@ -114,10 +112,10 @@ class Rounding:
 
     def _scales(self, groups: torch.Tensor) -> torch.Tensor:
         """[n, G] of weights [n, G, K / G]: the smallest at which every weight has a code; 1 for zeros."""
-        exact = torch.maximum(
-            groups.amax(-1) / self.largest, groups.amin(-1) / -(self.largest + 1)
-        )
+        exact = torch.maximum(groups.amax(-1) / self.largest, groups.amin(-1) / -(self.largest + 1))
         scale = exact.to(self.dtype)
         bits = scale.view(torch.int32 if self.dtype.itemsize == 4 else torch.int16)
-        bits += (scale.float() < exact).to(bits.dtype)  # the next number up, where it was rounded down
+        bits += (scale.float() < exact).to(
+            bits.dtype
+        )  # the next number up, where it was rounded down
         return scale.masked_fill_(scale == 0, 1)

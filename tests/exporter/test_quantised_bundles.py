@@ -32,7 +32,9 @@ def tensors(bundle):
 
 
 def original(bundle):
-    return dict(load_model(Family.load(bundle.manifest.model)).named_parameters(remove_duplicate=False))
+    return dict(
+        load_model(Family.load(bundle.manifest.model)).named_parameters(remove_duplicate=False)
+    )
 
 
 @pytest.mark.parametrize("case", QUANTISED)
@@ -133,13 +135,19 @@ def test_groups_that_do_not_fit_are_refused_before_weights_are_read(workshop, tm
     config = {"model": str(model), "output": tmp_path / "bundle", "weights": "int4", "ratio": 1}
     text = r"--group-size 128 does not divide the 320 inputs of .*down_proj.weight: give --group-size 64"
     file = model / "config.json"
-    file.write_text(file.read_text().replace('"intermediate_size": 512', '"intermediate_size": 320'))
+    file.write_text(
+        file.read_text().replace('"intermediate_size": 512', '"intermediate_size": 320')
+    )
     with pytest.raises(LuvcError, match=text):
         export(ExportConfig.make(**config))
-    file.write_text(file.read_text().replace('"intermediate_size": 320', '"intermediate_size": 330'))
+    file.write_text(
+        file.read_text().replace('"intermediate_size": 320', '"intermediate_size": 330')
+    )
     with pytest.raises(LuvcError, match=r"does not divide the 330 inputs .*: use --weights int8"):
         export(ExportConfig.make(**config))
-    with pytest.raises(LuvcError, match=r"330 inputs, which is no multiple of 4: leave --weights out"):
+    with pytest.raises(
+        LuvcError, match=r"330 inputs, which is no multiple of 4: leave --weights out"
+    ):
         export(ExportConfig.make(**config | {"weights": "int8"}))
 
 
@@ -161,7 +169,9 @@ def test_numbers_too_large_for_the_scale_are_refused(tmp_path):
     from luvc.engines.bundle.manifest import Quantisation
 
     rounding = Rounding(Quantisation(kind="int8"), torch.float16)
-    file = WeightsFile(tmp_path / "w", {"w": torch.full((4, 8), 1e5)}, torch.float16, {"w"}, rounding)
+    file = WeightsFile(
+        tmp_path / "w", {"w": torch.full((4, 8), 1e5)}, torch.float16, {"w"}, rounding
+    )
     with pytest.raises(LuvcError, match="weight w is larger than float16 holds"):
         file.write()
     broken = torch.full((4, 8), float("nan"))

@@ -9,7 +9,7 @@ int4: MatMulNBits, which rounds each group of activations to 8 bits.
 Letters: N outputs of a product, K its inputs, G groups of inputs.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -68,7 +68,7 @@ def use_kernels(model: Any, saturates: bool | None = None) -> dict[str, int]:
     """Let products read codes and scales themselves.
 
     Given: y = MatMul(x, DequantizeLinear(codes [K, N], scales [N]))
-    Result: top = largest |x| of each token; y = MatMulIntegerToFloat(QuantizeLinear(x / top), codes, ...) * top
+    Result: top = largest |x| of each token; y = MatMulIntegerToFloat(QuantizeLinear(x / top), codes) * top
 
     Given: y = MatMul(x, Transpose(DequantizeLinear(codes [N, K], scales [N, G])))
     Result: y = MatMulNBits(x, codes, scales)
@@ -86,9 +86,9 @@ def use_kernels(model: Any, saturates: bool | None = None) -> dict[str, int]:
 
 @cache
 def saturating() -> bool:
-    """Whether this processor's kernel for uint8 x int8 loses what 16 bits do not hold, as x86 before VNNI does.
+    """Whether the kernel for uint8 x int8 loses what 16 bits do not hold here, as on x86 before VNNI.
 
-    Its kernel for uint8 x uint8 is exact, and slower than the other one where that is exact.
+    The kernel for uint8 x uint8 is exact, and slower than the other one where that is exact.
     """
     import numpy as np
     import onnxruntime

@@ -78,7 +78,9 @@ class OrtRunner(Closing):
         self._loading = threading.Lock()  # runs do not wait for a session that another thread makes
         self._lock = threading.Lock()  # of what has been made
         # half precision is computed in float32 here, from copies that cannot be shared
-        self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32" and not as_written
+        self._shares = (
+            self.device == "cpu" and bundle.manifest.dtype == "float32" and not as_written
+        )
 
     @property
     def rounds(self) -> bool:

@@ -60,9 +60,7 @@ class SharedWeights:
             if tensor.data_location != onnx.TensorProto.EXTERNAL or bits == 0:
                 continue
             if not packed or bits:
-                options.add_initializer(
-                    tensor.name, self._value(graph, folder, tensor, bits or 0)
-                )
+                options.add_initializer(tensor.name, self._value(graph, folder, tensor, bits or 0))
         return WeightedSession(model.SerializeToString(), options, self)
 
     def _value(self, graph: Path, folder: Path, tensor: Any, bits: int = 0) -> Any:

@@ -22,7 +22,9 @@ def graph(kind, codes, scales, *extra, **attributes):
         pairs = data.astype(np.uint8) & 15
         data = pairs[:, ::2] | pairs[:, 1::2] << 4
         attributes = {"block_size": GROUP} | attributes
-    tensor = onnx.TensorProto(name="codes", data_type=kind, dims=codes.shape, raw_data=data.tobytes())
+    tensor = onnx.TensorProto(
+        name="codes", data_type=kind, dims=codes.shape, raw_data=data.tobytes()
+    )
     inputs = ["codes", "scales", *(t.name for t in extra)]
     nodes = [helper.make_node("DequantizeLinear", inputs, ["w"], **{"axis": 1} | attributes)]
     if kind == INT4:
@@ -168,7 +170,9 @@ OTHERS = {
     "another axis": lambda: graph(INT8, CODES8, np.ones(K, np.float32), axis=0),
     "half precision": lambda: graph(INT8, CODES8, SCALES8.astype(np.float16)),
     "one scale": lambda: graph(INT8, CODES8, np.float32(1)),
-    "other groups": lambda: graph(INT4, CODES8[:N] // 16, np.ones((N, 32), np.float32), block_size=8),
+    "other groups": lambda: graph(
+        INT4, CODES8[:N] // 16, np.ones((N, 32), np.float32), block_size=8
+    ),
     "scales of another shape": lambda: graph(INT4, CODES8[:N] // 16, np.ones((N, 3), np.float32)),
 }
 
