@@ -61,8 +61,10 @@ FLOAT32 = ElementType("float32", "fp32", 4, onnx="FLOAT", safetensors="F32", ten
 FLOAT16 = ElementType("float16", "fp16", 2, onnx="FLOAT16", safetensors="F16", tensorrt="HALF")
 BFLOAT16 = ElementType("bfloat16", "bf16", 2, onnx="BFLOAT16", safetensors="BF16", tensorrt="BF16")
 INT64 = ElementType("int64", None, 8, onnx="INT64", safetensors="I64", tensorrt="INT64")
+INT8 = ElementType("int8", None, 1, onnx="INT8", safetensors="I8", tensorrt="INT8")
+UINT8 = ElementType("uint8", None, 1, onnx="UINT8", safetensors="U8", tensorrt="UINT8")
 
-DTYPES = {t.name: t for t in (FLOAT32, FLOAT16, BFLOAT16, INT64)}
+DTYPES = {t.name: t for t in (FLOAT32, FLOAT16, BFLOAT16, INT64, INT8, UINT8)}
 SHORT = {t.short: t for t in DTYPES.values() if t.short is not None}
 TENSORRT = {t.tensorrt: t for t in DTYPES.values()}
 

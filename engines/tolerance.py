@@ -38,3 +38,6 @@ TOLERANCES = {
         error=2e-1, cosine=0.99, norm=5e-2, overlap=0.95, tie=1e-1, logit_tie=1e-1
     ),
 }
+
+ROUNDED = TOLERANCES["bfloat16"]
+"""Of kernels that round activations to 8 bits: as many as bfloat16's mantissa has."""

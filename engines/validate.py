@@ -20,7 +20,7 @@ from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt
 from .prompt.processing import Processor
-from .tolerance import TOLERANCES, Tolerance
+from .tolerance import ROUNDED, TOLERANCES, Tolerance
 
 QUESTIONS = (
     "Describe the picture.",
@@ -65,6 +65,7 @@ class Report(BaseModel):
     Attributes:
         compared: language layers that were compared.
         layers: language layers of the model; 0: as many.
+        rounded: the backend's kernels round activations, and were held to the limits for that.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -80,6 +81,12 @@ class Report(BaseModel):
     passed: bool
     compared: int = 0
     layers: int = 0
+    rounded: bool = False
+
+    @property
+    def limits(self) -> Tolerance:
+        """What it was held to."""
+        return ROUNDED if self.rounded else TOLERANCES[self.dtype]
 
     def failures(self) -> list[str]:
         """What did not pass, one line each."""

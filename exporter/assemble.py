@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..dtypes import DTYPES
 from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.bundle.layout import Layout
 from ..engines.bundle.license import FILE as LICENSE
-from ..engines.bundle.manifest import Manifest
+from ..engines.bundle.manifest import Manifest, Quantisation
 from ..engines.bundle.swap import check_space
 from ..engines.stopping import end_tokens
 from ..versions import versions
@@ -26,6 +28,8 @@ from .onnx.inputs import prefill_request, step_request, vision_request
 from .onnx.layer_copies import Unlike
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
+from .quantised.products import check_widths, product_weights
+from .quantised.rounding import Rounding
 
 Progress = Callable[[str], None]
 
@@ -54,15 +58,14 @@ def assemble(
     """
     model.set_attn_implementation(NAME)
     dtype = DTYPES[config.dtype].torch
-    parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
-    weights = WeightsFile(folder / WEIGHTS, parameters, dtype)
+    weights = weights_file(folder / WEIGHTS, model, family, dtype, config.quantisation)
     check_space(folder, weights.bytes)
     with weights.in_background() as written:
         for layout in layouts:
             _write_graphs(model, family, config, layout, folder, weights, progress)
         progress("writing the weights")
         files = {WEIGHTS: written.result()}
-    check_stored(family, folder / WEIGHTS)
+    check_stored(family, folder / WEIGHTS, weights.rounding)
     progress("writing the processor files")
     write_processor(family, model, folder / PROCESSOR)
     if terms := license_of(family.folder):
@@ -70,6 +73,29 @@ def assemble(
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     manifest = manifest_of(config, family, layouts, model)
     return write_manifest(folder, manifest.model_copy(update={"files": files}))
+
+
+def weights_file(
+    path: Path, model: Any, family: Family, dtype: torch.dtype, how: Quantisation | None
+) -> WeightsFile:
+    """The weights file of a bundle, planned; nothing is written yet.
+
+    Args:
+        path: the file.
+        model: of the family; shapes alone are enough to plan.
+        family: of the model.
+        dtype: of the numbers.
+        how: the language model's products are stored.
+
+    Raises:
+        LuvcError: a weight does not fit the groups.
+    """
+    parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
+    if how is None:
+        return WeightsFile(path, parameters, dtype)
+    products = product_weights(model, family.traits)
+    check_widths(products, how)
+    return WeightsFile(path, parameters, dtype, products, Rounding(how, dtype))
 
 
 def manifest_of(
@@ -82,6 +108,7 @@ def manifest_of(
         revision=family.commit,
         family=family.config.model_type,
         dtype=config.dtype,
+        weights=config.quantisation,
         language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,

@@ -109,12 +109,13 @@ def _push(
 
 def _show_plan(prepared: "Prepared", timed: "Timed | None") -> None:
     """What is going to be written."""
-    from .report import plan_table, timed_line
+    from .report import plan_table, timed_line, weights_line
 
     if timed is not None:
         console.show(timed_line(timed))
     for planned in prepared.plans:
         console.show(*plan_table(prepared.family, planned, prepared.config))
+    console.show(weights_line(prepared.family, prepared.config))
 
 
 def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict[str, Any]:
@@ -128,6 +129,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
         "bundle": str(bundle.path),
         "bytes": sum(f.bytes for f in m.files.values()),
         "dtype": m.dtype,
+        "weights": m.weights.model_dump() if m.weights else None,
         "plans": [plan_json(prepared.family, x, prepared.config) for x in prepared.plans],
         "latency": {name: float(getattr(timed, name)) for name in times} if timed else None,
         "engines": [engine.folder for engine in m.engines],

@@ -13,16 +13,10 @@ from typing import Annotated, Any, get_origin, get_type_hints
 import typer
 
 from ..dtypes import SHORT
-from .config import (
-    SOLVER,
-    ExportConfig,
-    parse_options,
-    parse_parts,
-    parse_ratio,
-    parse_size,
-)
+from .config import SOLVER, ExportConfig
 from .planning.defaults import DEFAULTS, SolverOptions, shown
 from .schedule_file import read_schedule
+from .typed import parse_options, parse_parts, parse_ratio, parse_size
 
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
 
@@ -68,6 +62,18 @@ class Asked:
         str | None,
         typer.Option(help="fp32, fp16 or bf16; default fp32, and fp16 for a TensorRT backend."),
     ] = None
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="full, or int8 or int4: the language model's weights as whole numbers with scales."
+        ),
+    ] = USUAL["weights"]
+    group_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Inputs that share a scale of int4 weights: 16, 32, 64, 128 or 256; default 128."
+        ),
+    ] = None
     text_capacity: Annotated[
         int,
         typer.Option(
@@ -110,6 +116,7 @@ class Asked:
         given: dict[str, Any] = {} if ratio is None else {"ratio": parse_ratio(ratio)}
         given |= {} if self.method is None else {"method": self.method}
         given |= parse_options(self.method_option or ())
+        given |= {} if self.group_size is None else {"group_size": self.group_size}
         dtype = self.dtype or ("fp32" if backend == "ort" else "fp16")
         return ExportConfig.make(
             model=self.model,
@@ -119,6 +126,7 @@ class Asked:
             frames=tuple(self.frames or ()),
             dtype=SHORT[dtype].name if dtype in SHORT else dtype,
             backend=backend,
+            weights=self.weights,
             text_capacity=self.text_capacity,
             reference_text=self.text_tokens,
             schedule=read_schedule(self.schedule) if self.schedule else None,

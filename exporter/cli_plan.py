@@ -41,19 +41,22 @@ def plan(
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family
-    from .report import plan_json, plan_table
+    from .report import plan_json, plan_table, weights_json, weights_line
 
     configs = {text: asked.config(text) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)
     found, refused = _plans(family, configs)
     if as_json:
         plans = [plan_json(family, planned, config) for planned, config in found]
-        typer.echo(json.dumps({"plans": plans, "refused": refused}, indent=1))
+        weights = weights_json(family, next(iter(configs.values())))
+        told = {"plans": plans, "refused": refused, "weights": weights}
+        typer.echo(json.dumps(told, indent=1))
     else:
         for planned, config in found:
             source = asked.schedule or f"{config.ratio:g}x"
             console.show(f"[bold]asked {source}")
             console.show(*plan_table(family, planned, config))
+        console.show(weights_line(family, next(iter(configs.values()))))
         for text, reason in refused.items():
             console.show(Text(f"refused {text}: {reason}"))
     if not found:

@@ -1,7 +1,5 @@
 """What an export was asked for."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .. import strict_json
-from ..engines.bundle.manifest import Dtype
+from ..engines.bundle.manifest import Dtype, Quantisation
 from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
 from .planning import methods
@@ -43,6 +41,9 @@ class ExportConfig(BaseModel):
         images: images (or videos) per prompt of each layout; 0 adds one for questions without any.
         frames: frames of a video of each layout; empty or 0 = images.
         dtype: of weights and computation.
+        weights: how those of the language model's products are stored: as the others, or as whole numbers
+            and scales.
+        group_size: inputs that share a scale of int4 weights.
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
@@ -63,6 +64,8 @@ class ExportConfig(BaseModel):
     images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     frames: tuple[Annotated[int, Field(ge=0)], ...] = ()
     dtype: Dtype = "float32"
+    weights: Literal["full", "int8", "int4"] = "full"
+    group_size: Literal[16, 32, 64, 128, 256] = 128
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
@@ -109,6 +112,7 @@ class ExportConfig(BaseModel):
             self._check_model,
             self._check_images,
             self._check_text,
+            self._check_groups,
             self._check_smaller,
             self._check_schedule,
         ):
@@ -128,6 +132,12 @@ class ExportConfig(BaseModel):
                 f"--text-tokens {self.reference_text} is more than --text-capacity "
                 f"{self.text_capacity}, so the bundle could not run that prompt: lower one or raise the "
                 "other"
+            )
+
+    def _check_groups(self) -> None:
+        if "group_size" in self.model_fields_set and self.weights != "int4":
+            raise ValueError(
+                f"--group-size {self.group_size} is for --weights int4: add that, or leave the group size out"
             )
 
     def _check_images(self) -> None:
@@ -188,6 +198,14 @@ class ExportConfig(BaseModel):
             )
 
     @property
+    def quantisation(self) -> Quantisation | None:
+        """What the manifest says of the weights."""
+        if self.weights == "full":
+            return None
+        size = self.group_size if self.weights == "int4" else None
+        return Quantisation(kind=self.weights, group_size=size)
+
+    @property
     def checkpoint(self) -> str:
         """The directory, the hub id or ID@REVISION, as Family.load reads it."""
         if self.revision is None or Path(self.model).exists():  # probes of latency are directories
@@ -212,70 +230,3 @@ def _either(given: list[str]) -> str:
 def flag(field: str) -> str:
     """What a field of ExportConfig is called on the command line."""
     return FLAGS.get(field, "--" + field.replace("_", "-"))
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """An image size as people type it: "448x672" is height 448, width 672; "448" is square.
-
-    Raises:
-        LuvcError: not a size.
-    """
-    parts = text.lower().split("x")
-    try:
-        numbers = [int(p) for p in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) <= 0:
-        raise LuvcError(f"image size {text!r} is not HEIGHTxWIDTH in pixels, such as 448x448")
-    return numbers[0], numbers[-1]
-
-
-def parse_parts(text: str, option: str) -> tuple[float, ...]:
-    """Parts of something as people type them: "0.125,0.25,0.5".
-
-    Raises:
-        LuvcError: not numbers; their range is ExportConfig's matter.
-    """
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as e:
-        raise LuvcError(f"{option} {text!r} are not numbers such as 0.125,0.25,0.5") from e
-
-
-def parse_options(texts: Iterable[str]) -> dict[str, str]:
-    """Options of a score as people type them, "cutoff=0.05" each; their values are checked by the score.
-
-    Raises:
-        LuvcError: no NAME=VALUE, a name twice, or the name of an option of its own.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.isidentifier():
-            raise LuvcError(f"--method-option {text!r:.80} is not NAME=VALUE, such as cutoff=0.05")
-        if name in ExportConfig.model_fields or name in SOLVER:
-            own = SOLVER.get(name) or flag(name)
-            raise LuvcError(f"--method-option {name} is no option of a score: give {own}")
-        if name in found:
-            raise LuvcError(f"--method-option {name} is given twice: leave one out")
-        found[name] = value
-    return found
-
-
-def parse_ratio(text: str) -> float:
-    """A ratio as people type it: "2x", "2", "1.5x".
-
-    Raises:
-        LuvcError: not a finite number of at least 1.
-    """
-    try:
-        ratio = float(text.strip().lower().removesuffix("x"))
-    except ValueError:
-        ratio = math.nan
-    if not math.isfinite(ratio):
-        raise LuvcError(f"ratio {text!r} is not a number: write it as 2x, 2 or 1.5x")
-    if ratio < 1:
-        raise LuvcError(
-            f"ratio {text} is below 1, which would add work: use 1 (no compression) or more"
-        )
-    return ratio

@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from ..dtypes import DTYPES
 from ..engines.backends import backend as load_backend
 from ..engines.backends import engine_builder
+from ..engines.bundle.folder import WEIGHTS
 from ..engines.bundle.layout import Layout
 from ..engines.bundle.schedule import Schedule
 from ..engines.bundle.swap import check_target
 from ..errors import LuvcError
+from .assemble import weights_file
 from .checkpoint.family import Family
 from .checkpoint.identity import config_digest
+from .checkpoint.weights import shapes_of
 from .config import CHECKED_ON, ExportConfig
 from .layouts.downsample import plan_smaller
 from .layouts.planned import (
@@ -23,6 +28,7 @@ from .layouts.planned import (
     text_layout,
 )
 from .layouts.score_fits import check_precision, check_probes, check_score
+from .onnx.weights_file import WeightsFile
 from .planning.problem import Problem, check_schedule
 from .planning.solver import solve
 from .schedule_file import Tuned
@@ -83,7 +89,19 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     plans = plan_layouts(config, family)
     _check_precision(config, plans)
     check_precision(config, (planned.layout.schedule for planned in plans))
+    if config.quantisation is not None:
+        planned_weights(family, config)
     return Prepared(config, family, plans)
+
+
+def planned_weights(family: Family, config: ExportConfig) -> WeightsFile:
+    """The bundle's weights file, from the shapes alone; its `bytes` are those that an export writes.
+
+    Raises:
+        LuvcError: a weight does not fit the groups.
+    """
+    dtype = DTYPES[config.dtype].torch
+    return weights_file(Path(WEIGHTS), shapes_of(family), family, dtype, config.quantisation)
 
 
 def plan(config: ExportConfig, family: Family | None = None) -> tuple[Layout, ...]:

@@ -19,6 +19,7 @@ from .planning.defaults import SolverOptions, shown
 from .planning.flops import decoder_layers, encoder_layer
 from .planning.methods import METHODS, spec_of
 from .planning.problem import Problem
+from .prepare import planned_weights
 from .timing.latency import Timed
 
 TEXT_ONLY = "questions without a picture; no visual tokens, nothing to compress"
@@ -57,6 +58,23 @@ def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> 
             }
         )
     return rows
+
+
+def weights_json(family: Family, config: ExportConfig) -> dict:
+    """The bundle's weights file as data."""
+    stored = config.quantisation.model_dump() if config.quantisation else None
+    return {
+        "bytes": planned_weights(family, config).bytes,
+        "dtype": config.dtype,
+        "products": stored,
+    }
+
+
+def weights_line(family: Family, config: ExportConfig) -> Text:
+    """What the weights of a bundle take on disk."""
+    size, how = human(planned_weights(family, config).bytes), config.quantisation
+    products = f", the language model's products {how}" if how else ""
+    return Text(f"weights: {size}B, {config.dtype}{products}")
 
 
 def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:
@@ -180,6 +198,8 @@ def validation_table(report: Report) -> list[RenderableType]:
     title = f"{report.layout}: {report.backend} against PyTorch float32 ({report.dtype} weights)"
     if report.layers > report.compared:
         title += f", the first {report.compared} of {report.layers} language layers"
+    if report.rounded:
+        title += ", kernels that round activations"
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("stage", "visual tokens", "max abs error", "relative", "cosine", "norm ratio", ""):
         table.add_column(name, justify="left" if name == "stage" else "right")

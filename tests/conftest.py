@@ -64,6 +64,22 @@ CASES = {
         Case(
             "qwen2-defaults-fp16", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"dtype": "float16"}
         ),
+        Case("qwen2-int8", TINY | {"text": "qwen2"}, {"cutoff": 0.5, "weights": "int8"}),
+        Case(
+            "qwen3-int4",
+            TINY | {"text": "qwen3", "tied": False},
+            {"cutoff": 0.5, "weights": "int4", "group_size": 64},
+        ),
+        Case(
+            "qwen2-int8-fp16",
+            TINY | {"text": "qwen2"},
+            RTX | {"dtype": "float16", "weights": "int8", "check": False},
+        ),
+        Case(
+            "qwen2-int4-fp16",
+            TINY | {"text": "qwen2"},
+            RTX | {"dtype": "float16", "weights": "int4"},
+        ),
         Case("qwen2-bf16", TINY | {"text": "qwen2"}, RTX | {"dtype": "bfloat16"}),
         Case("qwen3-128-fp16", WIDE, RTX | {"dtype": "float16", "check": False}),
         Case("qwen3-128-bf16", WIDE, RTX | HIGH | {"dtype": "bfloat16"}),

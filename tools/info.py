@@ -88,6 +88,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "model": f"{found['model']} ({found['family']}, language model {text_model})",
         "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
         f"{decimal(found['weights_bytes'])}",
+        **_products(found),
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
         "method": _method(found["solver"]),
         "keeps": _scores(found["layouts"]),
@@ -96,6 +97,19 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "size": size + ", SHA-256 as the manifest says" * found["verified"],
         "made": f"{found['created']} by luvc-export {found['versions'].get('luvc-export', '?')}",
     }
+
+
+def _products(found: dict[str, Any]) -> dict[str, str]:
+    """How the language model's products are stored and computed; nothing where they are as the rest."""
+    from ..engines.backends.ort.quantised import kernels
+    from ..engines.bundle.manifest import Quantisation
+
+    if found["weights"] is None:
+        return {}
+    how = Quantisation.model_validate(found["weights"])
+    run = kernels(how, found["dtype"] == "float32")
+    told = {"products": f"{how}, in the language model and its head"}
+    return told | ({"on a CPU": run} if found["dtype"] != "bfloat16" else {})
 
 
 def _method(solver: dict[str, Any] | None) -> str:

@@ -19,8 +19,8 @@ def validate(
     """Check hashes, then run PyTorch and a backend on one feed; exit code 1 when they differ."""
     from ..engines.backends import backend as load_backend
     from ..engines.bundle.folder import Bundle
+    from ..engines.compared import compare
     from ..engines.prompt.processing import Processor
-    from ..engines.validate import validate as compare
     from ..exporter.check.parity import reference_runner
     from ..exporter.report import validation_table
 
@@ -33,10 +33,7 @@ def validate(
         with reference_runner(loaded.manifest, model) as reference:
             for layout in loaded.manifest.layouts:
                 steps(f"validating {layout.name}")
-                with module.runner(loaded) as runner:  # memory holds one layout's graphs
-                    reports.append(
-                        compare(loaded.manifest, processor, layout, reference, runner, module.NAME)
-                    )
+                reports += compare(loaded, processor, layout, reference, module)
     if as_json:
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:

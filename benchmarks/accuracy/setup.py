@@ -12,7 +12,7 @@ import typer
 from luvc.engines.bundle.folder import sha256
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model, weight_files
-from luvc.exporter.config import parse_size
+from luvc.exporter.typed import parse_size
 
 from ..files import read_json
 from . import questions

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 STANDARD = ("", "ai.onnx")
 FUNCTIONS = frozenset((DOMAIN, operator.name) for operator in BODIES)
 _STRAIGHT = """
-Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant ConstantOfShape
-Conv Cos CumSum Div Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater
-GreaterOrEqual GroupNormalization HardSigmoid HardSwish Identity InstanceNormalization IsNaN
-LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min Mish Mod Mul Neg Not Or Pad Pow
-RMSNormalization Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape
-Resize RotaryEmbedding Round ScatterElements ScatterND Shape Sigmoid Sign Sin Slice Softmax
-Softplus Split Sqrt Squeeze Sub Swish Tanh TensorScatter Tile TopK Transpose Trilu Unsqueeze Where
+Abs Add And ArgMax Attention AveragePool BitShift Cast CastLike Ceil Clip Concat Constant
+ConstantOfShape Conv Cos CumSum DequantizeLinear Div Elu Equal Erf Exp Expand Flatten Floor Gather
+GatherElements GatherND Gelu Gemm Greater GreaterOrEqual GroupNormalization HardSigmoid HardSwish
+Identity InstanceNormalization IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max Min
+Mish Mod Mul Neg Not Or Pad Pow RMSNormalization Range Reciprocal ReduceL2 ReduceMax ReduceMean ReduceMin
+ReduceSum Relu Reshape Resize RotaryEmbedding Round ScatterElements ScatterND Shape Sigmoid Sign Sin
+Slice Softmax Softplus Split Sqrt Squeeze Sub Swish Tanh TensorScatter Tile TopK Transpose Trilu
+Unsqueeze Where
 """
 KNOWN = frozenset(_STRAIGHT.split())
 """Standard operators that compute tensors from tensors, once: no control flow, chance, texts or sequences."""

@@ -36,6 +36,8 @@ OLDEST = 2
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 LayerType = Literal["full", "sliding", "conv"]
+GROUP_SIZES = (16, 32, 64, 128, 256)
+"""Inputs that share a scale of int4 weights, as runtimes know them."""
 
 
 class LanguageModel(Frozen):
@@ -97,6 +99,30 @@ class File(Frozen):
     sha256: Digest
 
 
+class Quantisation(Frozen):
+    """How the weights of the language model's products are stored.
+
+    Attributes:
+        kind: "int8", one scale an output, or "int4", one scale for each group of inputs.
+        group_size: inputs of a group; None for int8.
+    """
+
+    kind: Literal["int8", "int4"]
+    group_size: Literal[16, 32, 64, 128, 256] | None = None
+
+    @model_validator(mode="after")
+    def _groups_of_int4(self) -> "Quantisation":
+        if (self.kind == "int4") == (self.group_size is None):
+            raise ValueError(f"{self.kind} with groups of {self.group_size}")
+        return self
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.group_size is None:
+            return f"{self.kind} with a scale for each output"
+        return f"{self.kind} with a scale for each {self.group_size} inputs"
+
+
 Range = tuple[Position, Position, Position]  # minimum, optimum, maximum
 
 
@@ -155,6 +181,7 @@ class Manifest(Frozen):
         revision: commit of a hub id; None for a directory, and missing in older bundles.
         family: Hugging Face model_type.
         dtype: of weights and computation.
+        weights: how those of the language model's products are stored; None: as the others.
         language: what the runtime must know of the decoder.
         layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
@@ -175,6 +202,7 @@ class Manifest(Frozen):
     revision: Line | None = None
     family: Name
     dtype: Dtype
+    weights: Quantisation | None = None
     language: LanguageModel
     layouts: tuple[Layout, ...] = Field(min_length=1, max_length=1024)
     text_capacity: Annotated[Tokens, Field(gt=0)]

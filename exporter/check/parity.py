@@ -14,8 +14,9 @@ from ...engines.bundle.folder import REPORT, Bundle
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import stages_of
+from ...engines.compared import compare
 from ...engines.prompt.processing import Processor
-from ...engines.validate import Report, validate
+from ...engines.validate import Report
 from ...errors import LuvcError, Mismatch
 from ...files import whole
 from ..assemble import Progress, assemble
@@ -23,6 +24,8 @@ from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
 from ..checkpoint.weights import load_model
 from ..config import CHECKED_ON, ExportConfig
+from ..quantised import products
+from ..quantised.rounding import Rounding
 from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 
@@ -51,7 +54,9 @@ def check(
     layers = bundle.manifest.language.layers
     depth = fitting_layers(family, bundle.manifest)
     if depth == layers:
-        runner = TorchRunner(_rounded(model, config.dtype), family, config.text_capacity)
+        runner = TorchRunner(
+            _as_stored(model, family, bundle.manifest), family, config.text_capacity
+        )
         _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
         return layers
     least = first_stage(bundle.manifest.layouts)
@@ -67,7 +72,8 @@ def check(
     with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
         part = load_model(shallow, part=True)
         assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
-        runner = TorchRunner(_rounded(part, config.dtype), shallow, config.text_capacity)
+        stored = _as_stored(part, shallow, bundle.manifest)
+        runner = TorchRunner(stored, shallow, config.text_capacity)
         _compare(config, runner, Bundle.load(folder), bundle.path / REPORT, layers, progress)
     return depth
 
@@ -76,21 +82,32 @@ def _compare(config, reference: TorchRunner, bundle: Bundle, folder: Path, layer
     processor = Processor(bundle)
     failed = config.output.absolute().parent / f"{config.output.name}-failed-validation.json"
     folder.mkdir(exist_ok=True)
+    backend = load_backend(CHECKED_ON)
     for layout in bundle.manifest.layouts:
         progress(f"validating {layout.name} against PyTorch")
-        with load_backend(CHECKED_ON).runner(bundle) as runner:  # memory holds one layout's graphs
-            report = validate(bundle.manifest, processor, layout, reference, runner, CHECKED_ON)
-        report = report.model_copy(update={"layers": layers})
-        target = folder / f"validation-{layout.name}-{CHECKED_ON}.json"
-        target.write_text(report.model_dump_json(indent=1))
-        if not report.passed:
+        for found in compare(bundle, processor, layout, reference, backend):
+            report = found.model_copy(update={"layers": layers})
+            target = folder / f"validation-{layout.name}-{report.backend.replace(', ', '-')}.json"
+            target.write_text(report.model_dump_json(indent=1))
+            if report.passed:
+                continue
             with whole(failed) as draft:
                 shutil.copyfile(target, draft)
             raise Mismatch(
                 f"layout {layout.name} does not match PyTorch, so no bundle was written "
-                f"(report: {failed}): " + "; ".join(report.failures())
+                f"(report: {failed}): " + "; ".join(report.failures()) + _mend(report)
             )
     failed.unlink(missing_ok=True)  # of an earlier export
+
+
+def _mend(report: Report) -> str:
+    """What may help where the graphs agree and the kernels of this machine do not."""
+    if not report.rounded:
+        return ""
+    return (
+        ". The weights are right: these kernels round activations, which this model does not bear; use "
+        "another kind of --weights, or --no-validate and measure the answers with luvc-eval"
+    )
 
 
 def fitting_layers(family: Family, manifest: Manifest) -> int:
@@ -133,13 +150,16 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
     bundled = lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size
     if found != bundled:
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
-    loaded = _rounded(load_model(family), manifest.dtype)
+    loaded = _as_stored(load_model(family), family, manifest)
     return TorchRunner(loaded, family, manifest.text_capacity)
 
 
-def _rounded(model: Any, dtype: str) -> Any:
-    """The model with weights of a bundle's dtype."""
-    return convert(model, torch.device("cpu"), DTYPES[dtype].torch)
+def _as_stored(model: Any, family: Family, manifest: Manifest) -> Any:
+    """The model with the weights that a bundle holds: of its dtype, and rounded where it holds codes."""
+    dtype = DTYPES[manifest.dtype].torch
+    if manifest.weights is not None:
+        products.round_weights(model, family.traits, Rounding(manifest.weights, dtype))
+    return convert(model, torch.device("cpu"), dtype)
 
 
 def reports(bundle: Bundle) -> list[Report]:

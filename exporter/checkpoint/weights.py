@@ -131,6 +131,17 @@ def load_model(
     return model.eval()
 
 
+def shapes_of(family: Family) -> Any:
+    """The model without values: every parameter has its name and shape, nothing is read."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        model: Any = AutoModelForImageTextToText.from_config(family.config)
+    model.tie_weights()
+    return model
+
+
 def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
     """Refuse weights that are missing, of other shapes, or without a place in the model."""
     missing = sorted(info["missing_keys"])

@@ -22,6 +22,7 @@ from ...plugins.onnx_functions import luvc, schema
 from ...plugins.operators import BODIES
 from ..ops import layer_marks, scatter
 from ..ops.layer_marks import Run
+from .codes import read_codes
 from .composites import COMPOSITES, undecomposed
 from .layer_copies import GAP, MARK, stamp
 from .passes import attach_spu, simplify, static_reshape
@@ -167,6 +168,7 @@ def save(model: ir.Model, path: Path, weights: WeightsFile) -> None:
 
     Initializers that are no parameters of the checkpoint (tables, scalars) stay inside the file.
     """
+    read_codes(model, weights, path.parent)
     for name, value in model.graph.initializers.items():
         if name in weights:
             value.const_value = weights.reference(name, path.parent)

@@ -9,13 +9,16 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import math
 import os
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -23,6 +26,7 @@ import torch
 from ...dtypes import of_torch
 from ...engines.bundle.manifest import File
 from ...errors import LuvcError
+from ..quantised.rounding import CODES, SCALES, Rounding
 
 PAGE = 4096
 MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
@@ -53,48 +57,96 @@ def _check_finite(name: str, tensor: torch.Tensor, stored: torch.Tensor) -> None
     raise LuvcError(f"weight {name} holds NaN or infinity: the checkpoint is damaged, get it again")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor lies: `size` bytes from `start` on, counted from the end of the header."""
+
+    start: int
+    size: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
 class WeightsFile:
     """`weights.safetensors` of a bundle: tensors by checkpoint name, and where each lies.
+
+    A quantised tensor lies there as NAME.codes and NAME.scales.
 
     Args:
         path: the file; written by `write`.
         tensors: name to tensor; the same storage under two names is written once.
         dtype: floating-point tensors are written in; one at a time is converted.
+        quantised: names of tensors that are quantised. Where one of them shares its storage with one that
+            is not (a head tied to the embedding), the numbers are written too.
+        rounding: of these.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype):
+    def __init__(
+        self,
+        path: Path,
+        tensors: Mapping[str, torch.Tensor],
+        dtype: torch.dtype,
+        quantised: Container[str] = (),
+        rounding: Rounding | None = None,
+    ):
         self.path = path
-        self.tensors = dict(tensors)
         self.dtype = dtype
-        self._place: dict[str, tuple[int, int]] = {}
-        header: dict[str, dict] = {}
-        first: dict[tuple, str] = {}
-        end = 0
-        for name, t in self.tensors.items():
-            storage = t.data_ptr(), t.shape, t.dtype
-            if storage in first:  # tied weights: the same bytes under two names
-                self._place[name] = self._place[first[storage]]
-                continue
-            first[storage] = name
-            size = t.numel() * self._dtype(t).itemsize
-            self._place[name] = end, size
-            header[name] = {
-                "dtype": of_torch(self._dtype(t)).safetensors,
-                "shape": list(t.shape),
-                "data_offsets": [end, end + size],
-            }
-            end += size
-        self._written = list(header)
+        self.rounding = rounding
+        self._places: dict[str, _Place] = {}
+        self._sources: list[tuple[str, torch.Tensor, bool]] = []  # what is written, in order
+        self._numbers: dict[str, str] = {}  # name in the file by name of a tensor
+        self._codes: dict[str, str] = {}
+        self._end = 0
+        same: dict[tuple, list[str]] = {}
+        for name, t in tensors.items():
+            where = t.data_ptr() or t.untyped_storage()._cdata  # shapes alone have no address
+            same.setdefault((where, t.shape, t.dtype), []).append(name)
+        for names in same.values():
+            for coded in (False, True):
+                found = [n for n in names if (n in quantised) == coded]
+                if found:
+                    self._add(found[0], tensors[found[0]], coded)
+                    (self._codes if coded else self._numbers).update(dict.fromkeys(names, found[0]))
+        header = {name: self._described(place) for name, place in self._places.items()}
         self._stopped = threading.Event()
         text = json.dumps(header).encode()
         self._text = text + b" " * (-(len(text) + 8) % PAGE)
-        self.bytes = 8 + len(self._text) + end
+        self.bytes = 8 + len(self._text) + self._end
+
+    def _add(self, name: str, tensor: torch.Tensor, coded: bool) -> None:
+        """Give a tensor its place behind the others."""
+        self._sources.append((name, tensor, coded))
+        if not coded:
+            self._place(name, tensor.shape, self._dtype(tensor))
+            return
+        assert self.rounding is not None
+        self._place(name + CODES, self.rounding.codes_shape(tensor.shape), self.rounding.stored)
+        self._place(name + SCALES, self.rounding.scales_shape(tensor.shape), self.rounding.dtype)
+
+    def _place(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> None:
+        size = math.prod(shape) * dtype.itemsize
+        self._places[name] = _Place(self._end, size, tuple(shape), dtype)
+        self._end += size
+
+    @staticmethod
+    def _described(place: _Place) -> dict[str, Any]:
+        """As the file's header says it."""
+        return {
+            "dtype": of_torch(place.dtype).safetensors,
+            "shape": list(place.shape),
+            "data_offsets": [place.start, place.start + place.size],
+        }
 
     def _dtype(self, tensor: torch.Tensor) -> torch.dtype:
         return self.dtype if tensor.is_floating_point() else tensor.dtype
 
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors
+        """Whether the file holds the numbers of a tensor of this name."""
+        return name in self._numbers
+
+    def quantised(self, name: str) -> bool:
+        """Whether the file holds codes of a tensor of this name."""
+        return name in self._codes
 
     def write(self) -> File:
         """Write and sync the file -> its size and hash.
@@ -116,14 +168,23 @@ class WeightsFile:
     def _pieces(self) -> Iterator[bytes | memoryview]:
         """Header and tensors; of these one at a time is in memory."""
         yield struct.pack("<Q", len(self._text)) + self._text
-        for name in self._written:
+        for name, tensor, coded in self._sources:
             if self._stopped.is_set():
                 raise InterruptedError(f"{self.path} is not wanted any more")
-            tensor = self.tensors[name].detach()
+            for stored in self._stored(name, tensor.detach(), coded):
+                yield stored.reshape(-1).view(torch.uint8).numpy().data
+            release(tensor)
+
+    def _stored(self, name: str, tensor: torch.Tensor, coded: bool) -> tuple[torch.Tensor, ...]:
+        """What is written of a tensor: its numbers, or codes and scales."""
+        if not coded:
             stored = tensor.to(self._dtype(tensor)).contiguous()
             _check_finite(name, tensor, stored)
-            yield stored.reshape(-1).view(torch.uint8).numpy().data
-            release(tensor)
+            return (stored,)
+        assert self.rounding is not None
+        codes, scales = self.rounding.encoded(tensor)
+        _check_finite(name, tensor, self.rounding.reach(scales))
+        return codes, scales
 
     @contextlib.contextmanager
     def in_background(self) -> Iterator[Future[File]]:
@@ -141,15 +202,38 @@ class WeightsFile:
                 raise
 
     def reference(self, name: str, folder: Path) -> ir.ExternalTensor:
-        """The tensor as external data, for a graph that lies in `folder`."""
-        tensor = self.tensors[name]
-        start, size = self._place[name]
+        """The numbers of a tensor as external data, for a graph that lies in `folder`."""
+        place = self._places[self._numbers[name]]
+        dtype = of_torch(place.dtype).onnx_ir
+        return self._external(name, place, dtype, place.shape, folder)
+
+    def codes_reference(
+        self, name: str, folder: Path
+    ) -> tuple[ir.ExternalTensor, ir.ExternalTensor]:
+        """Codes and scales of a tensor as external data: INT8 [K, N] and [N], INT4 [N, K] and [N, G]."""
+        assert self.rounding is not None
+        first = self._codes[name]
+        codes, scales = (self._places[first + end] for end in (CODES, SCALES))
+        shape = list(codes.shape)
+        if self.rounding.how.kind == "int4":
+            shape[-1] *= 2  # two in a byte
+        dtype = ir.DataType[self.rounding.how.kind.upper()]
+        return (
+            self._external(first + CODES, codes, dtype, shape, folder),
+            self._external(
+                first + SCALES, scales, of_torch(scales.dtype).onnx_ir, scales.shape, folder
+            ),
+        )
+
+    def _external(
+        self, name: str, place: _Place, dtype: ir.DataType, shape: Sequence[int], folder: Path
+    ) -> ir.ExternalTensor:
         return ir.ExternalTensor(
             location=os.path.relpath(self.path, folder),
-            offset=8 + len(self._text) + start,
-            length=size,
-            dtype=of_torch(self._dtype(tensor)).onnx_ir,
-            shape=ir.Shape(list(tensor.shape)),
+            offset=8 + len(self._text) + place.start,
+            length=place.size,
+            dtype=dtype,
+            shape=ir.Shape(list(shape)),
             name=name,
             base_dir=str(folder),
         )

@@ -71,7 +71,8 @@ def _configs(
     model: str, methods: str, ratios: str, image_size: str | None, given: dict[str, Any]
 ) -> "list[ExportConfig]":
     """What the model is asked under, the unmodified model first."""
-    from ...exporter.config import ExportConfig, parse_ratio, parse_size
+    from ...exporter.config import ExportConfig
+    from ...exporter.typed import parse_ratio, parse_size
 
     sizes = (parse_size(image_size),) if image_size else ()
     common = {"model": model, "image_sizes": sizes, "check": False, **given}

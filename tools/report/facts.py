@@ -12,7 +12,6 @@ from ...engines.bundle.folder import Bundle
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import ScoreSpec, Solver
-from ...engines.tolerance import TOLERANCES
 from ...engines.validate import Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
@@ -75,9 +74,7 @@ def _stage(row: dict[str, Any]) -> dict[str, str]:
 
 def parity(bundle: Bundle) -> list[dict[str, Any]]:
     """Every validation report in the bundle, with the limits it was held to."""
-    return [
-        {"report": r, "limits": TOLERANCES[r.dtype], "worst": worst(r)} for r in reports(bundle)
-    ]
+    return [{"report": r, "limits": r.limits, "worst": worst(r)} for r in reports(bundle)]
 
 
 def worst(report: Report) -> float:
@@ -147,6 +144,9 @@ def export_command(manifest: Manifest, target: str) -> str:
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype].short}", f"--text-capacity {m.text_capacity}"]
+    if m.weights is not None:
+        parts += [f"--weights {m.weights.kind}"]
+        parts += [f"--group-size {m.weights.group_size}"] if m.weights.group_size else []
     parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it

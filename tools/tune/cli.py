@@ -53,7 +53,7 @@ def tune(
     Needs no answers: the unmodified model's are the target. A third of the questions is held out, and all
     that is reported is of them. A run that was stopped goes on where it was.
     """
-    from ...exporter.config import parse_ratio, parse_size
+    from ...exporter.typed import parse_ratio, parse_size
     from .candidates import first_round
     from .lab import Asked
 

@@ -20,6 +20,7 @@ from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed
+from .quantised import kernels
 from .weights import SharedWeights
 
 
@@ -65,9 +66,10 @@ class OrtRunner(Closing):
     Args:
         bundle: a loaded bundle.
         threads: threads inside one operator; 0 for as many as there are cores to use.
+        as_written: run the graphs as they are, with float32 products of quantised weights.
     """
 
-    def __init__(self, bundle: Bundle, threads: int = 0):
+    def __init__(self, bundle: Bundle, threads: int = 0, as_written: bool = False):
         self.bundle, self.threads = bundle, pool_size(threads)
         self.device = working_device()
         self._sessions: dict[tuple[str, bool], Any] = {}
@@ -76,14 +78,23 @@ class OrtRunner(Closing):
         self._loading = threading.Lock()  # runs do not wait for a session that another thread makes
         self._lock = threading.Lock()  # of what has been made
         # half precision is computed in float32 here, from copies that cannot be shared
-        self._shares = self.device == "cpu" and bundle.manifest.dtype == "float32"
+        self._shares = (
+            self.device == "cpu" and bundle.manifest.dtype == "float32" and not as_written
+        )
+
+    @property
+    def rounds(self) -> bool:
+        """Whether products of quantised weights round activations, too."""
+        return self._shares and self.bundle.manifest.weights is not None
 
     @property
     def description(self) -> str:
         """Backend, version and device, for people."""
         import onnxruntime
 
-        return f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
+        products = kernels(self.bundle.manifest.weights, self._shares)
+        where = f"ONNX Runtime {onnxruntime.__version__} on {self.device.upper()}"
+        return f"{where}, {products}" if products else where
 
     def prepare(self, layout: Layout, vision: bool = True, language: bool = True) -> None:
         """Make the layout's sessions, or those of a part of the model."""
@@ -103,7 +114,8 @@ class OrtRunner(Closing):
         Raises:
             LuvcError: the bundle was replaced since it was loaded, or the graph is none that luvc writes.
         """
-        key = graph, packed and self._shares
+        packed = packed and self._shares and not self.rounds  # quantised weights are always packed
+        key = graph, packed
         found = self._sessions.get(key)
         if found is not None:
             return found
@@ -144,6 +156,9 @@ class OrtRunner(Closing):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self._shares:
             return self._weights.session(path, options, packed, model)
+        if self.bundle.manifest.weights is not None:
+            # no kernels for codes: without this each run would make numbers of them again
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         providers = ["CPUExecutionProvider"]
         if self.device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")

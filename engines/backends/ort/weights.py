@@ -7,6 +7,8 @@ session is made: three times the file at the peak, seconds of loading. Here each
 
 so that the kernels read W as it lies in the file. Measured (docs/cpu.md): prompts and single new
 tokens run as fast as with packed weights, only the steps of a batch do not, so those keep their own.
+
+Quantised weights are packed, in every session: their kernels are made for that.
 """
 
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 
 from ....errors import LuvcError
 from .attention import CONTRIB, fuse_attention
+from .quantised import use_kernels
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -44,19 +47,31 @@ class SharedWeights:
         from .session import WeightedSession
 
         model = model or onnx.load(graph, load_external_data=False)
+        codes = use_kernels(model)
         read_transposed(model)
         fuse_attention(model)
         folder = _follow(model, graph.parent)
         options.add_session_config_entry(FOLDER, str(folder))
-        if not packed:
+        if not packed and not codes:
             options.add_session_config_entry("session.disable_prepacking", "1")
-            for tensor in model.graph.initializer:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    options.add_initializer(tensor.name, self._value(graph, folder, tensor))
+        for tensor in model.graph.initializer:
+            bits = codes.get(tensor.name)
+            # codes as they are: ONNX Runtime maps the file, packs them and lets go of it
+            if tensor.data_location != onnx.TensorProto.EXTERNAL or bits == 0:
+                continue
+            if not packed or bits:
+                options.add_initializer(tensor.name, self._value(graph, folder, tensor, bits or 0))
         return WeightedSession(model.SerializeToString(), options, self)
 
-    def _value(self, graph: Path, folder: Path, tensor: Any) -> Any:
-        """An OrtValue over the tensor's place in its file's memory."""
+    def _value(self, graph: Path, folder: Path, tensor: Any, bits: int = 0) -> Any:
+        """An OrtValue over the tensor's place in its file's memory.
+
+        Args:
+            graph: that reads it.
+            folder: of its file.
+            tensor: as the graph declares it.
+            bits: to turn in every byte.
+        """
         import onnx
         import onnxruntime
 
@@ -74,6 +89,8 @@ class SharedWeights:
             with file.open("rb") as f:
                 f.seek(start)
                 f.readinto(data.data)
+            if bits:
+                data ^= np.uint8(bits)
             array = data.view(dtype).reshape(tuple(tensor.dims))
             self._values[key] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
         return self._values[key]

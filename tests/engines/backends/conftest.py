@@ -12,6 +12,8 @@ from luvc.engines.backends.trt.backend import tensorrt_rtx
 CASES = [
     ("qwen2-fp16", 2.0),
     ("qwen2-defaults-fp16", 2.0),
+    ("qwen2-int8-fp16", 2.0),
+    ("qwen2-int4-fp16", 2.0),
     pytest.param("qwen2-bf16", 1.0, marks=pytest.mark.slow),
     pytest.param("qwen3-128-fp16", 1.0, marks=pytest.mark.slow),
     ("qwen3-128-bf16", 2.0),

@@ -29,7 +29,7 @@ from luvc.plugins.operators import OPERATORS
 
 from ...conftest import CASES, ask
 
-FP32 = [n for n, c in CASES.items() if not {"dtype", "check"} & set(c.options)]
+FP32 = [n for n, c in CASES.items() if not {"dtype", "check", "weights"} & set(c.options)]
 
 
 @pytest.mark.parametrize("case", FP32)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from luvc.engines.bundle.schedule import Merge, Prune, Schedule, stages_of
 from luvc.errors import LuvcError
-from luvc.exporter.config import parse_ratio
 from luvc.exporter.planning import flops
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
 from luvc.exporter.planning.grid import Grid, merge_grid, merged_length
 from luvc.exporter.planning.problem import Problem, check_schedule
 from luvc.exporter.planning.solver import smooth_counts, solve
 from luvc.exporter.planning.stages import stage_layers, without_stage
+from luvc.exporter.typed import parse_ratio
 
 
 def encoder(hidden, layers, out, shuffle=4):
