@@ -75,16 +75,16 @@ def test_export_tells_which_generation_settings_are_left_out(command, broken, tm
 
 
 def test_an_export_that_differs_from_pytorch(command, workshop, tmp_path, monkeypatch):
-    rounded = parity._rounded
+    stored = parity._as_stored
 
-    def negative(model, dtype):
-        model = rounded(model, dtype)
+    def negative(model, family, manifest):
+        model = stored(model, family, manifest)
         model.lm_head.weight = torch.nn.Parameter(-model.lm_head.weight)
         return model
 
     model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
     line = ("--model", model, "--output", tmp_path / "b", "--ratio", "1", *SMALL)
-    monkeypatch.setattr(parity, "_rounded", negative)
+    monkeypatch.setattr(parity, "_as_stored", negative)
     result = command(cli, *line)
     assert result.code == 1 and "does not match PyTorch" in result.err
     report = tmp_path / "b-failed-validation.json"

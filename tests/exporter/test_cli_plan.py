@@ -5,6 +5,7 @@ import json
 import pytest
 
 from luvc.exporter import cli_plan as plan
+from luvc.exporter.report import human
 
 
 def test_plan_reads_no_weights_and_gives_json(command, broken):
@@ -26,6 +27,22 @@ def test_plan_reads_no_weights_and_gives_json(command, broken):
         s["visual_tokens"] + 8 for s in found["stages"] for _ in range(s["first"], s["last"] + 1)
     ]
     assert kv == sum(2 * 2 * 64 * 4 * t for t in tokens)
+
+
+def test_the_weights_file_is_told(command, workshop):
+    model = workshop.checkpoint(layers=4, vision_layers=2, image=168)
+    line = ("--model", model, "--text-tokens", "8")
+    sizes = {}
+    for kind, options in (("full", ()), ("int8", ()), ("int4", ("--group-size", "64"))):
+        told = command(plan, *line, "--weights", kind, *options, "--json")
+        weights = json.loads(told.out)["weights"]
+        sizes[kind] = weights["bytes"]
+        assert (weights["products"] or {"kind": "full"})["kind"] == kind
+    assert sizes["full"] > sizes["int8"] > sizes["int4"]
+    out = command(plan, *line, "--weights", "int4", "--group-size", "64").out
+    assert f"weights: {human(sizes['int4'])}B, float32, the language model's products int4" in out
+    refused = command(plan, *line, "--weights", "int4", "--group-size", "100")
+    assert refused.code == 2 and "--group-size" in refused.err
 
 
 def test_plan_shows_what_was_left_out(command, workshop):

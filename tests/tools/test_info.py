@@ -62,6 +62,25 @@ def test_the_text_says_it_too(command, workshop):
         assert shown in line, shown
 
 
+@pytest.mark.parametrize(
+    ("case", "stored", "run"),
+    [
+        (
+            "qwen2-int8",
+            "int8 with a scale for each output",
+            "rounded to 8 bits with a scale for each",
+        ),
+        ("qwen3-int4", "int4 with a scale for each 64 inputs", "rounded to 8 bits in groups"),
+    ],
+)
+def test_quantised_weights_and_their_kernels_are_told(command, workshop, case, stored, run):
+    bundle = workshop.bundle(case)
+    out = command(info, bundle.path).out
+    assert f"products   {stored}" in out and run in out
+    data = json.loads(command(info, bundle.path, "--json").out)
+    assert data["weights"] == bundle.manifest.weights.model_dump()
+
+
 def test_every_layout_has_a_line(command, workshop):
     out = command(info, workshop.bundle("qwen2-layouts", 1).path).out
     assert "no; luvc-validate compares it with PyTorch" in out
@@ -133,14 +152,15 @@ def test_something_else_than_a_bundle(command, tmp_path):
     assert result.code == 2 and "is not a bundle" in result.err
 
 
-def test_nothing_heavy_is_imported(workshop):
+@pytest.mark.parametrize("case", ["qwen2", "qwen2-int8"])
+def test_nothing_heavy_is_imported(workshop, case):
     absent = "torch", "transformers", "onnx", "onnxruntime", "tokenizers", "PIL"
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
         "from luvc.tools.info import main\nmain()"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, workshop.bundle("qwen2").path],
+        [sys.executable, "-c", code, workshop.bundle(case).path],
         capture_output=True,
         text=True,
         check=False,

@@ -157,7 +157,9 @@ def test_veiled_cells_are_the_tokens_that_went(workshop, picture):
         assert list(look.gone) == gone and len(gone) == layout.visual_tokens - len(alive)
 
 
-@pytest.mark.parametrize("case", ["qwen2-defaults", "qwen2-two-images", "qwen2-text-fp16"])
+@pytest.mark.parametrize(
+    "case", ["qwen2-defaults", "qwen3-int4", "qwen2-two-images", "qwen2-text-fp16"]
+)
 def test_the_export_command_asks_for_the_same_bundle(
     workshop, command, monkeypatch, tmp_path, case
 ):
@@ -176,6 +178,7 @@ def test_the_export_command_asks_for_the_same_bundle(
     )
     for name in ("dtype", "text_capacity", "reference_text"):
         assert getattr(prepared.config, name) == getattr(bundle.manifest, name), name
+    assert prepared.config.quantisation == bundle.manifest.weights
 
 
 def test_the_export_command_of_a_schedule_names_a_file(workshop):

@@ -30,3 +30,10 @@ def test_validate(command, workshop, tmp_path):
     other = workshop.checkpoint(layers=3, vision_layers=1, image=112)
     wrong = command(validate_tool, bundle.path, "--model", other)
     assert wrong.code == 2 and "not the model this bundle was made from" in wrong.err
+
+
+def test_graphs_and_kernels_of_quantised_weights_are_told_apart(command, workshop):
+    result = command(validate_tool, workshop.bundle("qwen2-int8").path)
+    assert result.code == 0, result.err
+    text = " ".join(result.out.split())
+    assert "ort, as written against PyTorch" in text and "kernels that round activations" in text

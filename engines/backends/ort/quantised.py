@@ -50,8 +50,8 @@ class _Weight:
     @classmethod
     def of(cls, node: Any, tensors: dict[str, Any]) -> "_Weight | None":
         """What a DequantizeLinear node reads, if it is of the form that luvc writes in float32."""
-        given = [tensors.get(name) for name in node.input]
-        if node.op_type != "DequantizeLinear" or len(given) != 2 or None in given:
+        given = [tensors[name] for name in node.input if name in tensors]
+        if node.op_type != "DequantizeLinear" or not len(given) == len(node.input) == 2:
             return None
         (codes, scales), found = given, {a.name: a.i for a in node.attribute}
         if found.get("axis", 1) != 1 or scales.data_type != scales.FLOAT or len(codes.dims) != 2:

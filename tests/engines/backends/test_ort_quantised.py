@@ -1,5 +1,7 @@
 """Kernels for quantised weights against numpy: exact whole numbers, rows that know nothing of each other."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,7 +17,7 @@ INT8, INT4 = onnx.TensorProto.INT8, onnx.TensorProto.INT4
 random = np.random.default_rng(0)
 
 
-def graph(kind, codes, scales, *extra, **attributes):
+def graph(kind, codes, scales, *extra, **attributes: Any):
     """y = x times the numbers of codes, as luvc writes it; int8 codes [K, N], int4 [N, K]."""
     data = codes.astype(np.int8)
     if kind == INT4:

@@ -16,7 +16,6 @@ from luvc.exporter.planning.problem import Problem, check_schedule
 from luvc.exporter.planning.solver import solve
 from luvc.exporter.schedule_file import read_schedule
 from luvc.exporter.timing.measured_costs import StageCosts, TimedProblem
-from luvc.exporter.typed import read_schedule
 
 from .test_solver import SHAPES, independent_flops, problem
 
