@@ -40,8 +40,11 @@ def config(folder, **data):
         (("--text-tokens", "0"), "--text-tokens: "),
         (("--text-tokens", "2048"), "--text-tokens 2048 is more than --text-capacity 1024"),
         (("--method-option", "cutoff=-1"), "score spectrum: cutoff: "),
-        (("--method-option", "cutoff=0"), "give a cutoff above 0, or band high"),
-        (("--method-option", "band=high"), "cutoff 1 with band high takes too much away"),
+        (
+            ("--method-option", "band=low", "--method-option", "cutoff=0"),
+            "give a cutoff above 0, or band high",
+        ),
+        (("--method-option", "cutoff=1"), "cutoff 1 with band high takes too much away"),
         (("--method-option", "band=middle"), "score spectrum: band: "),
         (("--method-option", "signal=loud"), "score spectrum: signal: "),
         (("--method-option", "volume=1"), "it has the options cutoff, band, signal"),
