@@ -15,7 +15,7 @@ import typer
 from ..dtypes import SHORT
 from .config import SOLVER, ExportConfig
 from .planning.defaults import DEFAULTS, SolverOptions, shown
-from .schedule_file import read_schedule
+from .planning.schedule_file import read_schedule
 from .typed import parse_options, parse_parts, parse_ratio, parse_size
 
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}

@@ -12,7 +12,7 @@ from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
 from .planning import methods
 from .planning.defaults import DEFAULTS, SolverOptions
-from .schedule_file import Tuned
+from .planning.schedule_file import Tuned
 
 CHECKED_ON = "ort"
 """The backend that a new bundle is compared with PyTorch on: it needs no GPU."""

@@ -30,8 +30,8 @@ from .layouts.planned import (
 from .layouts.score_fits import check_precision, check_probes, check_score
 from .onnx.weights_file import WeightsFile
 from .planning.problem import Problem, check_schedule
+from .planning.schedule_file import Tuned
 from .planning.solver import solve
-from .schedule_file import Tuned
 from .vision.adapter import ImageGeometry
 
 

@@ -9,8 +9,8 @@ from .check.parity import check
 from .checkpoint.identity import weights_digest
 from .checkpoint.weights import fetch_weights, load_model
 from .config import CHECKED_ON
+from .planning.schedule_file import Tuned
 from .prepare import Prepared
-from .schedule_file import Tuned
 
 
 def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:

@@ -42,6 +42,7 @@ CASES = {
     for c in (
         Case("qwen2", TINY | {"text": "qwen2"}, {"cutoff": 0.5}),
         Case("qwen2-defaults", TINY | {"text": "qwen2"}, vars(DEFAULTS)),
+        Case("qwen2-energy", TINY | {"text": "qwen2"}, {"method": "energy"}),
         Case(
             "qwen3-128-untied-tiles",
             TINY | {"image": 112, "text": "qwen3", "head_dim": 128, "tied": False},

@@ -15,7 +15,7 @@ from PIL import Image
 
 from luvc import __version__
 from luvc.engines.bundle.schedule import Schedule
-from luvc.exporter.schedule_file import read_schedule
+from luvc.exporter.planning.schedule_file import read_schedule
 from luvc.tools.demo import architecture, methods_page
 
 ROOT = Path(__file__).parent.parent

@@ -56,8 +56,8 @@ def run(
     found = [tell(row, limit, echo) for row in rows(study, methods, ratios, journal.once)]
     path = output / f"accuracy_{split}.json"
     older = read_json(path) or {}
-    if all(older.get(name) == head[name] for name in SAME):
-        found = joined(older["rows"], found)
+    same = all(older.get(name) == head[name] for name in SAME)
+    found = joined(older["rows"] if same else [], found)
     head = {"date": datetime.date.today().isoformat()} | head
     write_json(path, head | {"rows": found})
     if split == "test":

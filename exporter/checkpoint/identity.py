@@ -3,7 +3,7 @@
 import hashlib
 
 from ...engines.bundle.folder import sha256
-from ..schedule_file import ModelIdentity
+from ..planning.schedule_file import ModelIdentity
 from .family import Family
 from .weights import files_of_weights
 

@@ -54,7 +54,8 @@ def test_graphs_and_kernels_are_pytorchs(workshop, case):
 @pytest.mark.parametrize("case", QUANTISED)
 def test_the_file_holds_codes_of_products_and_all_else_as_it_was(workshop, case):
     bundle = workshop.bundle(case)
-    found, model, how = tensors(bundle), original(bundle), bundle.manifest.weights
+    found, model = tensors(bundle), original(bundle)
+    how = bundle.manifest.weights
     coded = {n.removesuffix(".codes") for n in found if n.endswith(".codes")}
     assert len(coded) == EACH * LAYERS + 1 and "lm_head.weight" in coded
     assert not [n for n in coded if "embed" in n or "norm" in n or "vision" in n]

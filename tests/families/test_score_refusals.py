@@ -12,8 +12,8 @@ from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, plan
 from luvc.exporter.layouts.score_fits import check_score
 from luvc.exporter.planning.methods import METHODS, spec_of
+from luvc.exporter.planning.schedule_file import read_schedule
 from luvc.exporter.prepare import prepare
-from luvc.exporter.schedule_file import read_schedule
 from luvc.plugins.scores.base import HEADS, TOWER
 from luvc.plugins.scores.registry import OWN, make
 

@@ -8,7 +8,7 @@ from hypothesis.strategies import SearchStrategy
 
 from luvc.engines.bundle.layout import Layout
 from luvc.exporter import ExportConfig, export, plan
-from luvc.exporter.schedule_file import read_schedule
+from luvc.exporter.planning.schedule_file import read_schedule
 
 from .bundle_surfaces import safetensors
 from .material import Material, replaced

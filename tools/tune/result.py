@@ -9,7 +9,7 @@ from typing import Any
 
 from ...exporter.config import ExportConfig
 from ...exporter.planning.methods import score_of
-from ...exporter.schedule_file import ModelIdentity, Tuned
+from ...exporter.planning.schedule_file import ModelIdentity, Tuned
 from ...files import whole
 from ..eval.intervals import Share
 from ..eval.items import Item

@@ -92,15 +92,15 @@ def saturating() -> bool:
     """
     import numpy as np
     import onnxruntime
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
-    inputs, outputs, int32, uint8 = 64, 32, 6, 2
+    inputs, outputs = 64, 32
     node = helper.make_node("MatMulInteger", ["a", "b"], ["y"])
     graph = helper.make_graph(
         [node],
         "probe",
-        [helper.make_tensor_value_info("a", uint8, ["M", inputs])],
-        [helper.make_tensor_value_info("y", int32, ["M", outputs])],
+        [helper.make_tensor_value_info("a", TensorProto.UINT8, ["M", inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, ["M", outputs])],
         [numpy_helper.from_array(np.full((inputs, outputs), 127, np.int8), "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -12,7 +12,8 @@ from luvc.engines.backends.ort.quantised import kernels, saturating, use_kernels
 from luvc.engines.backends.ort.runner import OrtRunner
 from luvc.engines.bundle.manifest import Quantisation
 
-K, N, GROUP = 256, 48, 32
+K, N = 256, 48
+GROUP = 32
 INT8, INT4 = onnx.TensorProto.INT8, onnx.TensorProto.INT4
 random = np.random.default_rng(0)
 

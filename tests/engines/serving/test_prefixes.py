@@ -123,7 +123,7 @@ def test_a_crowd_of_many_pictures_stays_within_the_memory(serve, workshop, pictu
     for i, ticket in zip(order, tickets, strict=True):
         assert ticket.answer.token_ids == wanted[i] and scheduler.prefixes.bytes <= limit
     kept = scheduler.prefixes
-    assert kept.evicted == kept.misses - len(kept) > 0 and kept.hits > 0
+    assert 0 < kept.evicted <= kept.misses - len(kept) and kept.hits > 0  # some find no room
     assert kept.hits + kept.misses == len(order) + 1 and len(kept) == 3
 
 

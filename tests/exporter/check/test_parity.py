@@ -183,7 +183,7 @@ def test_spu_nodes_name_their_plugin(workshop):
 
 
 def test_without_a_filter_there_is_nothing_to_transform(workshop):
-    bundle = workshop.bundle("qwen2-defaults")
+    bundle = workshop.bundle("qwen2-energy")
     layout = bundle.manifest.layouts[0]
     assert layout.schedule.score == ENERGY and not layout.schedule.vision
     model = onnx.load(bundle.file(layout.graphs.prefill), load_external_data=False)

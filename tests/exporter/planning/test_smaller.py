@@ -13,8 +13,8 @@ from luvc.exporter import cli_plan as plan
 from luvc.exporter.planning.grid import Grid
 from luvc.exporter.planning.methods import find
 from luvc.exporter.planning.problem import Problem, check_schedule
+from luvc.exporter.planning.schedule_file import read_schedule
 from luvc.exporter.planning.solver import solve
-from luvc.exporter.schedule_file import read_schedule
 from luvc.exporter.timing.measured_costs import StageCosts, TimedProblem
 
 from .test_solver import SHAPES, independent_flops, problem

@@ -9,7 +9,7 @@ import pytest
 from luvc.engines.bundle.folder import Bundle
 from luvc.exporter import cli as export
 from luvc.exporter import cli_plan as plan
-from luvc.exporter.schedule_file import Tuned, read_schedule
+from luvc.exporter.planning.schedule_file import Tuned, read_schedule
 from luvc.tools.eval.answering import BundleAnswerer
 from luvc.tools.report import templates
 from luvc.tools.tune import cli as tune

@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from .. import strict_json
-from ..engines.bundle.bounded import Digest, Line, Name
-from ..engines.bundle.schedule import Frozen, Schedule
-from ..errors import LuvcError
+from ... import strict_json
+from ...engines.bundle.bounded import Digest, Line, Name
+from ...engines.bundle.schedule import Frozen, Schedule
+from ...errors import LuvcError
 
 KEY = "tuned_for"
 """What tells a tuned schedule's file from a plain one."""
