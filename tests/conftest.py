@@ -16,6 +16,7 @@ from filelock import FileLock
 from PIL import Image
 
 from luvc.engines import VLM, Bundle
+from luvc.engines.bundle.schedule import ENERGY
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 from luvc.tools.demo import random_checkpoint
@@ -42,7 +43,7 @@ CASES = {
     for c in (
         Case("qwen2", TINY | {"text": "qwen2"}, {"cutoff": 0.5}),
         Case("qwen2-defaults", TINY | {"text": "qwen2"}, vars(DEFAULTS)),
-        Case("qwen2-energy", TINY | {"text": "qwen2"}, {"method": "energy"}),
+        Case("qwen2-energy", TINY | {"text": "qwen2"}, vars(DEFAULTS) | {"score": ENERGY}),
         Case(
             "qwen3-128-untied-tiles",
             TINY | {"image": 112, "text": "qwen3", "head_dim": 128, "tied": False},

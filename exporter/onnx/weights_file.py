@@ -195,6 +195,7 @@ class WeightsFile:
             sys.setswitchinterval(interval / 50)
             stack.callback(sys.setswitchinterval, interval)
             pool = stack.enter_context(ThreadPoolExecutor(1))
+            pool.submit(int).result()  # a signal while a thread starts would leave it unwaited for
             try:
                 yield pool.submit(self.write)
             except BaseException:

@@ -29,7 +29,8 @@ def graph(kind, codes, scales, *extra, **attributes: Any):
         name="codes", data_type=kind, dims=codes.shape, raw_data=data.tobytes()
     )
     inputs = ["codes", "scales", *(t.name for t in extra)]
-    nodes = [helper.make_node("DequantizeLinear", inputs, ["w"], **{"axis": 1} | attributes)]
+    given: dict[str, Any] = {"axis": 1} | attributes
+    nodes = [helper.make_node("DequantizeLinear", inputs, ["w"], **given)]
     if kind == INT4:
         nodes.append(helper.make_node("Transpose", ["w"], ["w_t"], perm=[1, 0]))
     nodes.append(helper.make_node("MatMul", ["x", "w_t" if kind == INT4 else "w"], ["y"]))
