@@ -123,8 +123,13 @@ def test_a_crowd_of_many_pictures_stays_within_the_memory(serve, workshop, pictu
     for i, ticket in zip(order, tickets, strict=True):
         assert ticket.answer.token_ids == wanted[i] and scheduler.prefixes.bytes <= limit
     kept = scheduler.prefixes
-    assert 0 < kept.evicted <= kept.misses - len(kept) and kept.hits > 0  # some find no room
-    assert kept.hits + kept.misses == len(order) + 1 and len(kept) == 3
+    assert 0 < kept.evicted <= kept.misses - len(kept), (
+        "what those in use leave no room for is not kept"
+    )
+    assert kept.hits + kept.misses == len(order) + 1 and 0 < len(kept) <= 3
+    for image, reused in ((picture[::-1], False), (picture[::-1], True)):
+        assert bool(asked(scheduler, "Why?", image)[1].reused_tokens) == reused
+    assert kept.bytes <= limit
 
 
 def prefixes(vlm: VLM, size: int, rows: int) -> tuple[Prefixes, list[Claim]]:
