@@ -120,28 +120,39 @@ def test_the_second_question_about_a_picture_does_not_run_it(client, vlm, pictur
     assert kept[0] >= 1 and 0 < kept[1] <= 512 << 20
 
 
-def test_twelve_clients_are_batched_and_get_their_own_answers(client, vlm, picture):
-    pictures = [png(np.roll(picture, 20 * i + 10, axis=1)) for i in range(12)]
-    expected = [own(vlm, "Why?", p, max_tokens=10 + i).text for i, p in enumerate(pictures)]
-    names = ("prefills", "prefilled_rows", "steps", "stepped_rows")
-    before, (images, runs) = counters(client, names), vision_runs(client)
-    answers: list = [None] * 12
+def crowd(client, pictures) -> list[str]:
+    """Answers to as many clients as pictures, all at once; each wants one token more."""
+    answers: list = [None] * len(pictures)
 
     def one(i):
-        answers[i] = client.generate(pictures[i], text_input="Why?", max_tokens=10 + i)
+        asked = client.generate(pictures[i], text_input="Why?", max_tokens=10 + i)
+        answers[i] = asked["text_output"]
 
-    threads = [threading.Thread(target=one, args=(i,)) for i in range(12)]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(pictures))]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert [a["text_output"] for a in answers] == expected
-    more_images, more_runs = vision_runs(client)
-    assert more_images - images == 12 and more_runs - runs < 12, "the vision model batches"
+    return answers
+
+
+def test_twelve_clients_are_batched_and_get_their_own_answers(client, vlm, picture):
+    names = ("prefills", "prefilled_rows", "steps", "stepped_rows")
+    before, (images, runs) = counters(client, names), vision_runs(client)
+    crowds = more_runs = 0
+    # on a busy machine a whole crowd may come one by one
+    while more_runs == 12 * crowds and crowds < 4:
+        pictures = [png(np.roll(picture, 15 * i + 5 + crowds, axis=1)) for i in range(12)]
+        expected = [own(vlm, "Why?", p, max_tokens=10 + i).text for i, p in enumerate(pictures)]
+        assert crowd(client, pictures) == expected
+        crowds, more_runs = crowds + 1, vision_runs(client)[1] - runs
+        assert vision_runs(client)[0] - images == 12 * crowds
+    assert more_runs < 12 * crowds, "the vision model batches"
     after = counters(client, names)
     prefills, rows, steps, stepped = (b - a for a, b in zip(before, after, strict=True))
-    assert prefills < rows == 12, "prompts are run together"
-    assert stepped == sum(9 + i for i in range(12)) and steps < 0.7 * stepped, "so are steps"
+    assert prefills < rows == 12 * crowds, "prompts are run together"
+    assert stepped == crowds * sum(9 + i for i in range(12))
+    assert steps < 0.7 * stepped, "so are steps"
 
 
 def test_sessions(client, workshop, image):
