@@ -18,6 +18,8 @@ from .planning.defaults import DEFAULTS, SolverOptions, shown
 from .planning.schedule_file import read_schedule
 from .typed import parse_options, parse_parts, parse_ratio, parse_size
 
+RATIOS = ("tower_ratio",)
+"""Fields of the solver that are typed as --ratio is."""
 USUAL = {name: found.default for name, found in ExportConfig.model_fields.items()}
 
 
@@ -175,7 +177,7 @@ def _argument(name: str) -> str:
 
 def _solver_parameter(option: Field) -> inspect.Parameter:
     """An option that is None unless it is typed; its help ends with the default."""
-    kind = _base_type(get_type_hints(SolverOptions)[option.name])
+    kind = str if option.name in RATIOS else _base_type(get_type_hints(SolverOptions)[option.name])
     usual, said = getattr(DEFAULTS, option.name), option.metadata["help"]
     if kind is not bool:
         said = f"{said.removesuffix('.')}; default {shown(usual)}."
@@ -195,5 +197,7 @@ def _base_type(annotation: Any) -> Any:
 
 def _read(name: str, value: Any) -> Any:
     """What was typed for a field of the solver."""
+    if name in RATIOS:
+        return parse_ratio(value)
     parts = isinstance(getattr(DEFAULTS, name), tuple) or (name == "keeps" and "," in value)
     return parse_parts(value, SOLVER[name]) if parts else value

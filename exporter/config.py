@@ -167,11 +167,7 @@ class ExportConfig(BaseModel):
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
-            if self.solver.match and not self.solver.oim_share:
-                raise ValueError(
-                    "--oim-match says how OIM merges, and --oim-share 0 leaves OIM out: give "
-                    "--oim-share 0.5 too"
-                )
+            self._check_merging(self.solver)
             return
         if self.ratio_of == "latency":
             raise ValueError(
@@ -179,6 +175,28 @@ class ExportConfig(BaseModel):
             )
         if twice := {"ratio", "method", "solver"} & self.model_fields_set:
             raise ValueError(_either(sorted(map(flag, twice))))
+
+    def _check_merging(self, solver: SolverOptions) -> None:
+        """Refuse options of OIM that say nothing, or two things."""
+        if solver.tower_ratio > 1 and not solver.restore:
+            raise ValueError(
+                f"--tower-ratio {solver.tower_ratio:g} is the ratio of a tower that gives its grid back: "
+                "give --oim-restore too"
+            )
+        if solver.tower_ratio > 1 and solver.oim_share:
+            raise ValueError(
+                f"--tower-ratio {solver.tower_ratio:g} and --oim-share {solver.oim_share:g} both say how far "
+                "OIM merges: leave one of them out (--oim-share 0)"
+            )
+        asked = {"match": solver.match, "restore": solver.restore}
+        idle = [SOLVER[name] for name, given in asked.items() if given]
+        if idle and solver.tower_ratio == 1 and not solver.oim_share:
+            more = "or --oim-restore --tower-ratio 1.5 " if not solver.restore else ""
+            more = "or --tower-ratio 1.5 " if solver.restore else more
+            raise ValueError(
+                f"{' and '.join(idle)} says how OIM merges, and --oim-share 0 leaves OIM out: give "
+                f"--oim-share 0.5 {more}too"
+            )
 
     def check_backend(self) -> None:
         """Refuse a dtype that the backend does not run.

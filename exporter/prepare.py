@@ -133,11 +133,12 @@ def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
         check_score(family, planned.layout.schedule)
     if config.ratio_of == "latency":
         check_probes(config, family)
-    if family.adapter.follows and any(planned.layout.schedule.match for planned in plans):
-        raise LuvcError(
-            f"--oim-match moves tokens by what they show; {config.model} ties positions (rotary ones, or "
-            "packed tiles) to the grid: leave --oim-match out"
-        )
+    for schedule in (planned.layout.schedule for planned in plans):
+        if family.adapter.packs_merged and schedule.match and schedule.lasting:
+            raise LuvcError(
+                f"--oim-match merges other tokens in every picture; {config.model} packs its tiles by their "
+                "grid: add --oim-restore, which gives the grid back, or leave --oim-match out"
+            )
     return plans
 
 

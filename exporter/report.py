@@ -173,13 +173,16 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
     """One row per run of vision layers with the same grid, and one for a smaller grid behind them."""
     encoder, first = problem.encoder, 0
     full = problem.baseline
-    for grid, run in itertools.groupby(problem.grids(layout.schedule.vision)):
+    for grid, run in itertools.groupby(problem.grids(layout.schedule)):
         layers = range(first, first + len(list(run)))
         flops = problem.tiles * sum(encoder_layer(encoder, grid.tokens, i) for i in layers)
         baseline = full.tiles * sum(encoder_layer(encoder, full.grid.tokens, i) for i in layers)
         tokens, span = f"{problem.tiles} x {grid.h}x{grid.w}", _span(layers[0], layers[-1])
         yield "vision", span, tokens, human(flops), f"{flops / baseline:.0%}", "", ""
         first = layers.stop
+    if layout.schedule.restore:
+        tokens, merging = f"{problem.tiles} x {problem.grid.h}x{problem.grid.w}", problem.tiles
+        yield "given back", "", tokens, human(merging * problem.merge_flops(layout.schedule)), "", "", ""
     if exit := layout.schedule.exit:
         tokens = f"{problem.tiles} x {exit.rows}x{exit.columns}"
         yield exit.how, "", tokens, human(problem.tiles * problem.exit_flops(exit)), "", "", ""

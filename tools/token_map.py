@@ -62,11 +62,11 @@ def edges(layout: Layout, axis: Axis) -> list[float]:
     before, after = layout.grid[which], layout.merged_grid[which]
     block = _block(layout)
     spans = [(i, i) for i in range(before)]
-    for merge in layout.schedule.vision:
+    for merge in layout.schedule.lasting:
         if merge.axis == axis:
             spans = merge_spans(spans, merge.group, merged_length(len(spans), merge.group, block))
     borders = [0.0, *((last + 1) / before for _, last in spans)]
-    if layout.schedule.match or layout.schedule.exit:
+    if layout.schedule.exit or (layout.schedule.match and layout.schedule.lasting):
         borders = [i / after for i in range(after + 1)]
     return borders[::block]
 
@@ -240,9 +240,9 @@ def _save(figure: Any, path: Path) -> None:
 def _caption(layout: Layout, stages: dict[int, np.ndarray]) -> str:
     counts = " → ".join(str(len(alive)) for alive in stages.values())
     text = f"{layout.baseline_visual_tokens} visual tokens at ratio 1"
-    text += f", {layout.visual_tokens} after OIM" if layout.schedule.vision else ""
+    text += f", {layout.visual_tokens} after OIM" if layout.schedule.lasting else ""
     text += f", {layout.visual_tokens} after {exit.how}" if (exit := layout.schedule.exit) else ""
     text += f", then {counts}" if counts else "; nothing is pruned"
-    if layout.schedule.match and layout.schedule.vision:
+    if layout.schedule.match and layout.schedule.lasting:
         text += " (OIM merges the most similar neighbours: cells are drawn equally wide)"
     return text

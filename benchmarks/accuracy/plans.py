@@ -30,7 +30,7 @@ class TokenProblem(Problem):
 
     def mean(self, schedule: Schedule) -> float:
         """Visual tokens of a prompt, mean over the layers."""
-        V, L = self.visual_tokens(schedule.vision, schedule.exit), self.decoder.layers
+        V, L = self.visual_tokens(schedule.lasting, schedule.exit), self.decoder.layers
         return sum(schedule.visual_per_layer(L, V)) / L
 
 
@@ -105,7 +105,7 @@ def oim_only(match: bool = False) -> Plan:
 
     def plan(budget: Budget, seed: int) -> Schedule:
         def far(schedule: Schedule) -> tuple[float, int, int]:
-            end = budget.problem.grids(schedule.vision)[-1]
+            end = budget.problem.grids(schedule)[-1]
             off = abs(budget.problem.mean(schedule) - budget.mean)
             return off, abs(end.h - end.w), len(schedule.vision)
 

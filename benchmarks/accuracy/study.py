@@ -130,9 +130,9 @@ class Study:
         Raises:
             LuvcError: the family cannot run it.
         """
-        if schedule.match and self.family.adapter.follows:
+        if schedule.match and schedule.lasting and self.family.adapter.packs_merged:
             kind = self.family.config.model_type
-            raise LuvcError(f"{kind} ties positions to the grid, so OIM cannot match there")
+            raise LuvcError(f"{kind} packs tiles by their grid, so that OIM must give it back")
         geometry, problem = self._geometries[pictures], self.problems[pictures]
         return layout_of(self.family, geometry, problem, schedule)
 

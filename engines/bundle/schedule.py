@@ -110,6 +110,7 @@ class Schedule(Frozen):
         scope: "prompt" scores all visual tokens together, "image" each image with an equal quota, "tile"
             each tile (or step of a video).
         match: OIM merges the most similar neighbours instead of fixed groups.
+        restore: the tower's exit gives OIM's grid back: all behind it sees every token of the full one.
     """
 
     ratio: Annotated[Factor, Field(ge=1)] = 1.0
@@ -119,6 +120,7 @@ class Schedule(Frozen):
     score: ScoreSpec = ENERGY
     scope: Scope = "prompt"
     match: bool = False
+    restore: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -156,6 +158,11 @@ class Schedule(Frozen):
                 "exit keeps its smaller grid whole, and language prunes it: leave one of them out"
             )
         return self
+
+    @property
+    def lasting(self) -> tuple[Merge, ...]:
+        """OIM steps whose grid leaves the tower: none where it is given back."""
+        return () if self.restore else self.vision
 
     @property
     def scored(self) -> list[int]:

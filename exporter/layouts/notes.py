@@ -39,7 +39,8 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
     if not s.vision:
         found.append(
             f"nothing is merged in the vision tower: it does its whole work, and all {layout.visual_tokens} "
-            "visual tokens enter the language model (--oim-share 0.5 would shorten it)"
+            "visual tokens enter the language model (--oim-restore --oim-match --tower-ratio 1.4 would "
+            "shorten it)"
         )
     if options and (left_out := without_stage(options, problem.decoder.layers)):
         found.append(
@@ -82,8 +83,23 @@ def _smaller_notes(layout: Layout, problem: Problem) -> Iterator[str]:
         )
 
 
+def _restored_note(problem: Problem, schedule: Schedule) -> str:
+    """Where OIM merges and to what, and what becomes of it."""
+    steps = dict(zip((m.layer for m in schedule.vision), problem.step_grids(schedule)[1:], strict=True))
+    grids = ", ".join(f"{grid.h}x{grid.w} before layer {layer}" for layer, grid in steps.items())
+    how = "the most similar neighbours" if schedule.match else "fixed groups"
+    V = problem.visual_tokens(())
+    return (
+        f"OIM merges {how} of the tower's {problem.grid.h}x{problem.grid.w} tokens, {grids}, and its exit "
+        f"gives the grid back: all {V} visual tokens enter the language model"
+    )
+
+
 def _merge_notes(problem: Problem, schedule: Schedule) -> Iterator[str]:
-    """OIM steps that merge less than their group says."""
+    """OIM steps that merge less than their group says; what a tower that gives its grid back does."""
+    if schedule.restore:
+        yield _restored_note(problem, schedule)
+        return
     grid = problem.grid
     for merge in schedule.vision:
         after = merge_grid(grid, merge, problem.multiple)

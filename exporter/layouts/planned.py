@@ -92,7 +92,7 @@ def _layout(
 ) -> Layout:
     adapter, config = family.adapter, family.config
     merged = problem.leaving(schedule)
-    V = problem.visual_tokens(schedule.vision, schedule.exit)
+    V = problem.visual_tokens(schedule.lasting, schedule.exit)
     per_image = V // geometry.images
     name = layout_name(geometry)
     expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)

@@ -41,7 +41,10 @@ class SolverOptions:
             "fit" leaves all of it out from the layer on that makes the ratio.
         smaller: what becomes smaller in place of all that: nothing, the grid of visual tokens at the
             tower's exit ("pool", "dct"), or the picture ("downsample"); of the method, as the score is.
-        oim_share: OIM's token factor is at most ratio ** oim_share; 0 leaves OIM out.
+        oim_share: OIM's token factor is at most ratio ** oim_share, or with `restore` the tower's ratio; 0
+            leaves OIM out.
+        restore: the tower's exit gives OIM's grid back; see Schedule.
+        tower_ratio: baseline / compressed FLOPs of the tower, in place of a share; 1 asks for none.
     """
 
     score: ScoreSpec = field(default=ENERGY)
@@ -76,15 +79,32 @@ class SolverOptions:
     oim_share: Annotated[float, Field(ge=0, le=1)] = field(
         default=0.0,
         metadata=_typed(
-            "OIM merges in the vision tower up to ratio ** this and the SPU does the rest; 0 leaves OIM "
-            "out."
+            "OIM merges in the vision tower up to ratio ** this and the SPU does the rest, or all with "
+            "--oim-restore; 0 leaves OIM out."
         ),
     )
     match: bool = field(
         default=_SCHEDULE.match,
         metadata=_typed(
-            "OIM merges the most similar neighbours, not the last ones; needs --oim-share.",
+            "OIM merges the most similar neighbours, not the last ones; needs --oim-share or "
+            "--tower-ratio.",
             flag="oim-match",
+        ),
+    )
+    restore: bool = field(
+        default=_SCHEDULE.restore,
+        metadata=_typed(
+            "OIM shortens the vision tower alone: its exit gives the whole grid back, and --ratio is the "
+            "SPU's; needs --oim-share or --tower-ratio.",
+            flag="oim-restore",
+        ),
+    )
+    tower_ratio: Annotated[float, Field(ge=1)] = field(
+        default=1.0,
+        metadata=_typed(
+            "Baseline / compressed FLOPs of the vision tower, by OIM; needs --oim-restore; 1 leaves it "
+            "whole.",
+            metavar="RATIO",
         ),
     )
 

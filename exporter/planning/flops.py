@@ -115,16 +115,37 @@ def smaller_grid(shape: EncoderShape, side: tuple[int, int], left: tuple[int, in
     return down + (2.0 * rows * columns * w * width if columns < w else 0.0)
 
 
-def vision(shape: EncoderShape, patches: int, tokens: tuple[int, ...]) -> float:
+def merging(
+    shape: EncoderShape, before: int, after: int, *, match: bool = False, restore: bool = False
+) -> float:
+    """FLOPs of one OIM step over the tokens of a grid, though none is a matrix product.
+
+    Args:
+        shape: the tower.
+        before: grid tokens.
+        after: grid tokens that it leaves.
+        match: every token is normalised (3 for each number) and held against two neighbours (2 each).
+        restore: what the layers added (a difference) is added to every token at the exit.
+    """
+    means = 2.0 * (before - after)
+    similar = 5.0 * before if match else 0.0
+    return shape.hidden * (means + similar + (after + before if restore else 0))
+
+
+def vision(
+    shape: EncoderShape, patches: int, tokens: tuple[int, ...], left: int | None = None
+) -> float:
     """FLOPs of one tile: patch embedding, layers, projector.
 
     Args:
         shape: the tower.
         patches: grid tokens before any merging.
         tokens: grid tokens in each layer.
+        left: grid tokens at the projector; None: those of the last layer.
     """
     embedding = 2.0 * patches * shape.patch_values * shape.hidden
     pairs = zip(shape.projector, shape.projector[1:], strict=False)
-    projector = 2.0 * (tokens[-1] / shape.shuffle) * sum(a * b for a, b in pairs)
+    projected = tokens[-1] if left is None else left
+    projector = 2.0 * (projected / shape.shuffle) * sum(a * b for a, b in pairs)
     layers = sum(encoder_layer(shape, n, i) for i, n in enumerate(tokens))
     return embedding + layers + shape.projectors * projector

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from ...engines.bundle.schedule import Axis, Merge
 
@@ -40,6 +41,36 @@ def merge_grid(grid: Grid, merge: Merge, multiple: Grid) -> Grid:
     """The grid after one OIM step; `multiple` is what the projector needs along each axis."""
     length = merged_length(grid.length(merge.axis), merge.group, multiple.length(merge.axis))
     return grid.with_length(merge.axis, length)
+
+
+def group_for(length: int, left: int) -> int | None:
+    """The group whose step leaves `left` of `length` tokens where nothing is rounded; None: there is none.
+
+    Of several it is the largest, which spreads the merged pairs most evenly.
+    """
+    group = length // (length - left) if left < length else None
+    return group if group and length - length // group == left else None
+
+
+def windows(length: int, side: int) -> tuple[int, ...]:
+    """Lengths of windows of `side` tokens along an axis; the last one has what is left."""
+    whole, rest = divmod(length, side)
+    return (side,) * whole + ((rest,) if rest else ())
+
+
+@lru_cache(maxsize=1024)
+def thinned(spans: tuple[int, ...], gone: int) -> tuple[int, ...]:
+    """What windows keep where a step takes `gone` tokens of an axis, in proportion to their lengths.
+
+    Each loses at most half, so that its neighbours can be merged in pairs. Equally long windows lose
+    equally many where the number allows it, the earlier ones one more where it does not.
+    """
+    lost = [0] * len(spans)
+    for _ in range(gone):
+        able = [i for i, span in enumerate(spans) if lost[i] < span // 2]
+        # the next one is taken from the window that has lost the smallest part of itself with it
+        lost[max(able, key=lambda i: (Fraction(spans[i], lost[i] + 1), -i))] += 1
+    return tuple(span - less for span, less in zip(spans, lost, strict=True))
 
 
 def merged_grids(

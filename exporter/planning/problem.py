@@ -1,5 +1,6 @@
 """One layout of one model as the schedule solver sees it, and schedules held against it."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,12 +51,12 @@ class Problem:
         return Grid(self.grid.h // self.multiple.h, self.grid.w // self.multiple.w)
 
     def visual_tokens(self, vision: tuple[Merge, ...], exit: Reduction | None = None) -> int:
-        """V of a prompt after these OIM steps, or on a smaller grid."""
+        """V of a prompt after OIM steps that last (Schedule.lasting), or on a smaller grid."""
         if self.count is not None:
             return self.images * self.count(vision, exit)
         if exit:
             return self.tiles * exit.rows * exit.columns
-        return self.tiles * self.grids(vision)[-1].tokens // self.encoder.shuffle
+        return self.tiles * self.grids(Schedule(vision=vision))[-1].tokens // self.encoder.shuffle
 
     def leaving(self, schedule: Schedule) -> Grid:
         """The grid of a tile that all behind the projector sees, in vision tokens.
@@ -65,15 +66,27 @@ class Problem:
         if schedule.exit:
             rows, columns = schedule.exit.rows, schedule.exit.columns
             return Grid(rows * self.multiple.h, columns * self.multiple.w)
-        return self.grids(schedule.vision)[-1]
+        return self.grid if schedule.restore else self.grids(schedule)[-1]
 
-    def grids(self, vision: tuple[Merge, ...]) -> tuple[Grid, ...]:
+    def step_multiple(self, schedule: Schedule) -> Grid:
+        """Lengths that OIM's grids must be multiples of: any, where the projector never sees them."""
+        return Grid(1, 1) if schedule.restore else self.multiple
+
+    def grids(self, schedule: Schedule) -> tuple[Grid, ...]:
         """The grid inside each vision layer."""
-        return merged_grids(self.grid, vision, self.multiple, self.encoder.layers)
+        multiple = self.step_multiple(schedule)
+        return merged_grids(self.grid, schedule.vision, multiple, self.encoder.layers)
+
+    def step_grids(self, schedule: Schedule) -> tuple[Grid, ...]:
+        """The grid before the first OIM step and after each."""
+        found, multiple = [self.grid], self.step_multiple(schedule)
+        for merge in schedule.vision:
+            found.append(merge_grid(found[-1], merge, multiple))
+        return tuple(found)
 
     def prefill_work(self, schedule: Schedule) -> float:
         """Work of the language prefill under a schedule, scoring included; FLOPs here."""
-        V = self.visual_tokens(schedule.vision, schedule.exit)
+        V = self.visual_tokens(schedule.lasting, schedule.exit)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
         return flops.prefill(self.decoder, visual, self.text_tokens, self._scoring(schedule, V))
 
@@ -114,9 +127,19 @@ class Problem:
 
     def vision_flops(self, schedule: Schedule) -> float:
         """FLOPs of the vision tower and projector for all tiles of a prompt."""
-        tokens = tuple(g.tokens for g in self.grids(schedule.vision))
-        tile = flops.vision(self.encoder, self.grid.tokens, tokens)
-        return self.tiles * (tile + self.exit_flops(schedule.exit))
+        tokens = tuple(g.tokens for g in self.grids(schedule))
+        left = self.grid.tokens if schedule.restore else None
+        tile = flops.vision(self.encoder, self.grid.tokens, tokens, left)
+        return self.tiles * (tile + self.merge_flops(schedule) + self.exit_flops(schedule.exit))
+
+    def merge_flops(self, schedule: Schedule) -> float:
+        """FLOPs of OIM's own steps on one tile, and of giving the grid back."""
+        how = {"match": schedule.match, "restore": schedule.restore}
+        counts = [grid.tokens for grid in self.step_grids(schedule)]
+        return sum(
+            flops.merging(self.encoder, before, after, **how)
+            for before, after in itertools.pairwise(counts)
+        )
 
     def exit_flops(self, exit: Reduction | None) -> float:
         """FLOPs of a smaller grid of one tile's visual tokens."""
@@ -150,7 +173,7 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
             )
     _check_merges(problem, schedule)
     _check_exit(problem, schedule.exit)
-    V = problem.visual_tokens(schedule.vision, schedule.exit)
+    V = problem.visual_tokens(schedule.lasting, schedule.exit)
     groups = groups_of(schedule.scope, problem.images, problem.tiles)
     problem.check_groups(V, schedule.scope)
     for prune in schedule.language:
@@ -172,6 +195,12 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
 
 def _check_merges(problem: Problem, schedule: Schedule) -> None:
     grid, layers = problem.grid, problem.encoder.layers
+    multiple = problem.step_multiple(schedule)
+    if schedule.restore and not schedule.vision:
+        raise LuvcError(
+            "schedule: restore gives back the grid that OIM's steps in vision merged, and there are none: "
+            "leave it out or add steps"
+        )
     for merge in schedule.vision:
         if merge.layer >= layers:
             raise LuvcError(
@@ -179,7 +208,7 @@ def _check_merges(problem: Problem, schedule: Schedule) -> None:
                 f"(0 to {layers - 1})"
             )
         length = grid.length(merge.axis)
-        after = merge_grid(grid, merge, problem.multiple)
+        after = merge_grid(grid, merge, multiple)
         if merge.group > length or after == grid:
             raise LuvcError(
                 f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "

@@ -1,7 +1,8 @@
 """The schedule solver: from a ratio to integers that say where tokens vanish.
 
 The ratio is baseline / compressed language prefill FLOPs at a reference prompt. OIM takes the
-largest set of steps whose token factor is at most ratio ** oim_share; the SPU stands at L/8, L/4, L/2
+largest set of steps whose token factor is at most ratio ** oim_share (or, where the grid is given back, the
+steps of tower.py, and the SPU makes all of the ratio); the SPU stands at L/8, L/4, L/2
 with keeps V r, V r^2, V r^3 and removes the rest before the last layer (defaults.SolverOptions moves all of
 these); r is found by search, so that the achieved ratio is in [ratio, 1.02 ratio]. No torch here, so
 a plan needs no weights.
@@ -12,6 +13,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 from ...engines.bundle.schedule import Merge, Prune, Schedule, groups_of
 from ...errors import LuvcError
@@ -20,6 +22,7 @@ from .grid import Grid, merged_length
 from .problem import Problem
 from .smaller import solve_grid
 from .stages import stage_layers
+from .tower import tower_steps, tower_steps_within
 
 TOLERANCE = 1.02
 SAMPLES = 400
@@ -31,8 +34,9 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     Raises:
         LuvcError: no schedule lands in [ratio, 1.02 ratio]; names what is feasible.
     """
+    vision = restored_steps(problem, ratio, options)
     if ratio == 1:
-        return Schedule(ratio=1, **options.scoring)
+        return Schedule(ratio=1, **options.scoring, **_merging(vision, options))
     if options.smaller != "none":
         return solve_grid(problem, ratio, options)
     solver = _Solver(problem, ratio, options)
@@ -42,6 +46,26 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
             if found is not None:
                 return found
     raise LuvcError(solver.refusal())
+
+
+def restored_steps(problem: Problem, ratio: float, options: SolverOptions) -> tuple[Merge, ...]:
+    """OIM steps whose grid is given back: of the tower's own ratio, or of its share of the ratio.
+
+    Raises:
+        LuvcError: the tower's ratio is not feasible; names the largest.
+    """
+    if not options.restore:
+        return ()
+    if options.tower_ratio > 1:
+        return tower_steps(problem, options.tower_ratio, options.match)
+    return tower_steps_within(problem, ratio**options.oim_share, options.match)
+
+
+def _merging(vision: tuple[Merge, ...], options: SolverOptions) -> dict[str, Any]:
+    """OIM steps and how they merge, as fields of a schedule; nothing of it without steps."""
+    if not vision:
+        return {}
+    return {"vision": vision, "match": options.match, "restore": options.restore}
 
 
 @cache
@@ -69,7 +93,13 @@ class _Solver:
 
     # ---- vision
     def vision_steps(self) -> Iterator[tuple[Merge, ...]]:
-        """Step sets whose token factor is at most OIM's share, largest factor first, then fewest."""
+        """Step sets whose token factor is at most OIM's share, largest factor first, then fewest.
+
+        One only where the grid is given back.
+        """
+        if self.options.restore:
+            yield restored_steps(self.problem, self.ratio, self.options)
+            return
         limit = self.ratio**self.options.oim_share * (1 + 1e-9)
         for factor, steps in self._all_vision_steps():
             if factor <= limit:
@@ -105,7 +135,7 @@ class _Solver:
     @cache  # noqa: B019
     def visual_tokens(self, vision: tuple[Merge, ...]) -> int:
         """V after these OIM steps."""
-        return self.problem.visual_tokens(vision)
+        return self.problem.visual_tokens(() if self.options.restore else vision)
 
     # ---- language
     def schedule(self, vision: tuple[Merge, ...], keeps, eliminate: bool) -> Schedule:
@@ -122,10 +152,9 @@ class _Solver:
         options = self.options
         return Schedule(
             ratio=self.ratio,
-            vision=vision,
             language=tuple(stages),
             **options.scoring,
-            match=options.match and bool(vision),
+            **_merging(vision, options),
         )
 
     def achieved(self, schedule: Schedule) -> float:
@@ -219,25 +248,32 @@ class _Solver:
     # ---- refusal
     def refusal(self) -> str:
         """Why nothing fits, with what does."""
-        largest = 1.0
-        for factor, vision in self._all_vision_steps():
-            highest = self.achieved(self._most_pruned(vision))
-            if factor <= highest**self.options.oim_share:
-                largest = max(largest, highest)
+        largest = self._largest()
         asked, p = f"{self.ratio:g}x", self.problem
         tokens = f"{self.visual_tokens(())} visual and {p.text_tokens} text tokens"
         where = f"{tokens} over {p.decoder.layers} layers"
         most = f"the largest feasible ratio is {math.floor(largest * 100) / 100:g}x"
         if self.ratio > largest:
             return (
-                f"ratio {asked} is not feasible for {where}: {most}; ask for that or less, give a larger "
-                "--oim-share or a --schedule"
+                f"ratio {asked} is not feasible for {where}: {most}; ask for that or less, give "
+                f"{'' if self.options.restore else 'a larger --oim-share or '}a --schedule"
             )
         near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
         return (
             f"no schedule lands within 2 % above {asked} for {where}: token counts are too coarse. "
             f"The nearest that exist are {near}; {most}"
         )
+
+    def _largest(self) -> float:
+        """The largest ratio of any steps that OIM's share allows there."""
+        if self.options.restore:
+            return self.achieved(self._most_pruned(()))
+        largest = 1.0
+        for factor, vision in self._all_vision_steps():
+            highest = self.achieved(self._most_pruned(vision))
+            if factor <= highest**self.options.oim_share:
+                largest = max(largest, highest)
+        return largest
 
     def _neighbours(self) -> list[float]:
         """Achievable ratios just below and just above the one asked for."""

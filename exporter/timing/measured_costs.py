@@ -40,7 +40,7 @@ class TimedProblem(Problem):
 
     def prefill_work(self, schedule: Schedule) -> float:
         """Milliseconds of the language prefill under a schedule."""
-        V = self.visual_tokens(schedule.vision, schedule.exit)
+        V = self.visual_tokens(schedule.lasting, schedule.exit)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
         scored = len(schedule.scored)
         return self.costs.prefill([v + self.text_tokens for v in visual], scored)

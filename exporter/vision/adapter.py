@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.schedule import Merge, Reduction
+from ...engines.bundle.schedule import Axis, Merge, Reduction
 from ..planning.flops import EncoderShape
 from ..planning.grid import Grid, merged_grids
+from .oim import MatchedStep
 from .processor import known_token
 
 
@@ -55,13 +56,17 @@ class GridState:
 
     Attributes:
         grid: of the tokens.
-        positions: [h, w, 2] row and column of each token on the first grid; means after merges.
+        positions: [1, h * w, 2] row and column of each token on the first grid, raster order; means after
+            merges, [N, h * w, 2] after matched ones.
         tables: constants of this grid (cos and sin, window order).
+        spans: lengths of the windows along each axis that matched tokens stay inside; none of their own
+            where the whole row is one.
     """
 
     grid: Grid
     positions: torch.Tensor | None = None
     tables: dict[str, Any] = field(default_factory=dict)
+    spans: dict[Axis, tuple[int, ...]] = field(default_factory=dict)
 
 
 class VisionAdapter(ABC):
@@ -74,7 +79,7 @@ class VisionAdapter(ABC):
     prefix: ClassVar[int] = 0  # tokens before the grid (CLS)
     modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
     visual_token: ClassVar[str]  # stands in the prompt once for each visual token
-    follows: ClassVar[bool] = False  # positions follow the merges, so merges must be static
+    packs_merged: ClassVar[bool] = False  # packs by what merged where, so lasting merges must be fixed
     reads_tables: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
     video: ClassVar[bool] = False  # takes videos as frames
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one
@@ -214,6 +219,21 @@ class VisionAdapter(ABC):
         """The state after an OIM step."""
         del state, merge
         return GridState(after)
+
+    def spans(self, state: GridState, axis: Axis) -> tuple[int, ...]:
+        """Lengths of the parts of a row (or column) inside which neighbours may be matched."""
+        return state.spans.get(axis, (state.grid.length(axis),))
+
+    def matched(self, state: GridState, step: MatchedStep, after: GridState) -> GridState:
+        """The state after a step that matched.
+
+        Args:
+            state: before it.
+            step: what merged.
+            after: what `follow` gave for it, at export.
+        """
+        del state, step
+        return after
 
     @abstractmethod
     def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:

@@ -3,7 +3,7 @@
 Letters: N graph entries (tiles or images), n visual tokens of an entry, D width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -20,7 +20,7 @@ from ..planning.grid import Grid, merge_grid
 from ..planning.methods import measured_score
 from .adapter import GridState, VisionAdapter
 from .exit import Exit
-from .oim import merge_tokens
+from .oim import FixedStep, MatchedStep, Step, restored
 
 
 class VisionGraph(nn.Module):
@@ -33,7 +33,7 @@ class VisionGraph(nn.Module):
             self.add_module(name, child)
         self.adapter, self.merges = adapter(model, layout), layout.schedule.vision
         self.adapter.parts = part
-        self.match = layout.schedule.match
+        self.match, self.restore = layout.schedule.match, layout.schedule.restore
         self.exit = None
         if exit := layout.schedule.exit:
             block, (h, w) = self.adapter.multiple_of, layout.grid
@@ -49,7 +49,8 @@ class VisionGraph(nn.Module):
             self.states = [self.adapter.start(Grid(*layout.grid))]
             for merge in self.merges:
                 before = self.states[-1]
-                after = merge_grid(before.grid, merge, self.adapter.multiple_of)
+                multiple = Grid(1, 1) if self.restore else self.adapter.multiple_of
+                after = merge_grid(before.grid, merge, multiple)
                 self.states.append(self.adapter.follow(before, merge, after))
 
     def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
@@ -77,19 +78,24 @@ class VisionGraph(nn.Module):
         x = tower.order(tower.embed(pixel_values.to(dtype), state), state)
         lasts = [*(i - 1 for i in self.layers[1:]), tower.depth - 1]
         taps: list[torch.Tensor] = []
+        done: list[tuple[Step, torch.Tensor, torch.Tensor]] = []
         heads: dict[int, Heads] = {}
         for layer, last in zip(self.layers, lasts, strict=True):
             for i, merge in enumerate(self.merges):
                 if merge.layer == layer:
-                    x, taps = self._merge(x, taps, i)
-                    state = self.states[i + 1]
+                    x, state, step = self._merge(x, state, i)
+                    done.append(step)
+                    if not self.restore:
+                        taps = [self._merged(tap, step[0]) for tap in taps]
             block = partial(tower.block, layer, state=state)
             if layer in self.looks:
                 heads[layer] = self._in_raster(heads_of(partial(block, x)), state)
             x = bordered(block, layer, layer in self.gaps, x)
             if last in tower.taps:
-                taps.append(tower.raster(x, state))
-        features = tower.project(tower.raster(x, state), taps, state.grid)
+                taps.append(self._leaving(tower.raster(x, state), done))
+        x = self._leaving(tower.raster(x, state), done)
+        state = self.states[0] if self.restore else state
+        features = tower.project(x, taps, state.grid)
         if self.score:
             looked = tuple(heads[layer] for layer in self.looks)
             features = self._measured(self.score, features, looked, state.grid)
@@ -129,10 +135,31 @@ class VisionGraph(nn.Module):
             tokens = found.tokens
         return torch.cat([tokens, deeper, parted(scaled, features.dtype)], -1)
 
-    def _merge(self, x: torch.Tensor, taps: list[torch.Tensor], i: int):
-        """OIM step i on the tokens and on what was tapped before."""
-        tower = self.adapter
-        before, after = self.states[i : i + 2]
-        step = before.grid, after.grid, self.merges[i], tower.prefix, self.match
-        taps = [merge_tokens(t, *step) for t in taps]
-        return tower.order(merge_tokens(tower.raster(x, before), *step), after), taps
+    def _merge(self, x: torch.Tensor, state: GridState, i: int):
+        """OIM step i -> tokens in the layers' order, their state, and what it takes to undo the step."""
+        tower, after, merge = self.adapter, self.states[i + 1], self.merges[i]
+        x = tower.raster(x, state)
+        grids = state.grid, after.grid, merge
+        step: Step = FixedStep(*grids)
+        if self.match:
+            spans = tower.spans(state, merge.axis)
+            step = MatchedStep(*grids, x[:, tower.prefix :], spans)
+            after = tower.matched(state, step, after)
+        merged = self._merged(x, step)
+        undo = step, x[:, tower.prefix :], merged[:, tower.prefix :]
+        return tower.order(merged, after), after, undo
+
+    def _merged(self, x: torch.Tensor, step: Step) -> torch.Tensor:
+        """[N, prefix + h * w, D] -> [N, prefix + h' * w', D]: the prefix stays as it is."""
+        return self._grid_only(x, step.merge)
+
+    def _leaving(self, x: torch.Tensor, done: list) -> torch.Tensor:
+        """What the projector sees of tokens in raster order: the full grid where it is given back."""
+        return self._grid_only(x, partial(restored, done=done)) if self.restore else x
+
+    def _grid_only(
+        self, x: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        prefix = self.adapter.prefix
+        grid = change(x[:, prefix:])
+        return torch.cat([x[:, :prefix], grid], 1) if prefix else grid

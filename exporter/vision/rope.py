@@ -5,6 +5,7 @@ OIM's neighbours are neighbours, and go back into blocks before the merger. Wind
 their own. Letters: adapter.py; P patches of an image, k the side of a block, d head size.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -16,9 +17,9 @@ from ...engines.bundle.schedule import Merge
 from ...errors import LuvcError
 from ..ops.attention import attention
 from ..planning.flops import EncoderShape
-from ..planning.grid import Grid
+from ..planning.grid import Grid, thinned
 from .adapter import GridState, ImageGeometry, VisionAdapter
-from .oim import merge_axis
+from .oim import FixedStep, MatchedStep
 from .processor import blank_run, known_token
 
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
@@ -29,7 +30,6 @@ class RopeAdapter(VisionAdapter):
 
     modules: ClassVar[tuple[str, ...]] = ("model.visual",)
     visual_token: ClassVar[str] = "<|image_pad|>"
-    follows: ClassVar[bool] = True
     width_name: ClassVar[str] = "hidden_size"  # of the tower's width in its config
 
     @classmethod
@@ -117,22 +117,35 @@ class RopeAdapter(VisionAdapter):
         """Each patch at its row and column."""
         rows, columns = torch.arange(grid.h), torch.arange(grid.w)
         places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).float()
-        return self.tabulate(GridState(grid, places))
+        return self.tabulate(self.arranged(GridState(grid, places.reshape(1, -1, 2))))
 
     def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
         """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
+        if self.layout.schedule.match:  # where they stand hangs on the picture: `matched`
+            axis = merge.axis
+            left = thinned(self.spans(state, axis), state.grid.length(axis) - after.length(axis))
+            return self.arranged(GridState(after, None, {}, state.spans | {axis: left}))
         assert state.positions is not None
-        axis = 1 if merge.axis == "width" else 0
-        length = after.length(merge.axis)
-        places = merge_axis(state.positions, axis, merge.group, length)
-        return self.tabulate(GridState(after, places, dict(state.tables)))
+        places = FixedStep(state.grid, after, merge).merge(state.positions)
+        return self.tabulate(self.arranged(GridState(after, places)))
+
+    def matched(self, state: GridState, step: MatchedStep, after: GridState) -> GridState:
+        """The mean positions, and cos and sin of them, inside the graph."""
+        assert state.positions is not None
+        places = step.merge(state.positions.expand(step.entries, -1, -1))
+        return self.tabulate(replace(after, positions=places, tables=dict(after.tables)))
+
+    def arranged(self, state: GridState) -> GridState:
+        """The state with what its layers' order and windows need."""
+        return state
 
     def tabulate(self, state: GridState) -> GridState:
-        """cos and sin [h * w, d] of the positions, in the order of the layers."""
+        """cos and sin [1 or N, h * w, 1, d] of the positions, in the order of the layers."""
         assert state.positions is not None
-        places = self.order(state.positions.reshape(1, -1, 2), state)[0]
-        cos, sin = self.vision.rotary_pos_emb(torch.zeros(1), places)
-        state.tables |= {"cos": cos.detach().float(), "sin": sin.detach().float()}
+        places = self.order(state.positions, state)
+        turned = self.vision.rotary_pos_emb(places[0, :1, 0], places.flatten(0, 1))
+        cos, sin = (t.float().unflatten(0, (-1, places.shape[1]))[:, :, None] for t in turned)
+        state.tables |= {"cos": cos, "sin": sin}
         return state
 
     # ---- the steps
@@ -171,7 +184,7 @@ class RopeAdapter(VisionAdapter):
     ) -> torch.Tensor:
         """Self-attention with rotary positions, inside each entry."""
         qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))
-        cos, sin = (state.tables[n][:, None] for n in ("cos", "sin"))
+        cos, sin = state.tables["cos"], state.tables["sin"]
         q, k = (_rotate(qkv[:, :, i], cos, sin).transpose(1, 2) for i in (0, 1))
         out = self.attend(q, k, qkv[:, :, 2].transpose(1, 2), layer, state)
         return attn.proj(out.flatten(2))

@@ -36,7 +36,7 @@ def token_flow(path: Path, ratio: float = 2.0) -> None:
 
     schedule = solve(SHAPE, ratio)
     figure, axes = plt.subplots(figsize=(10, 3.2), layout="constrained")
-    baseline, V = SHAPE.visual_tokens(()), SHAPE.visual_tokens(schedule.vision)
+    baseline, V = SHAPE.visual_tokens(()), SHAPE.visual_tokens(schedule.lasting)
     visual = list(schedule.visual_per_layer(SHAPE.decoder.layers, V))
     _panel(axes, visual, baseline)
     for prune in schedule.language:

@@ -48,7 +48,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "stages": [_stage(r) for r in rows],
         "flops": flops,
         "kv": {f"prompt of {m.reference_text} text tokens": plain, "reserved per row": reserved},
-        "grids": [g.tokens for g in problem.grids(layout.schedule.vision)],
+        "grids": [g.tokens for g in problem.grids(layout.schedule)],
         "vision_baseline": problem.baseline.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
         "score": score_of(layout.schedule.score).described,

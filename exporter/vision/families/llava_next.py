@@ -23,7 +23,7 @@ class Adapter(llava.Adapter):
     """A graph entry is an image with all its tiles."""
 
     modules: ClassVar[tuple[str, ...]] = (*llava.Adapter.modules, "model.image_newline")
-    follows: ClassVar[bool] = True
+    packs_merged: ClassVar[bool] = True
 
     @classmethod
     def packs(cls, config: Any, images: int) -> bool:
@@ -78,7 +78,7 @@ class Adapter(llava.Adapter):
         self.plan: Packing | None = None
         if layout.tiles > 1:
             grid, schedule = Grid(*layout.grid), layout.schedule
-            steps = schedule.vision, schedule.exit
+            steps = schedule.lasting, schedule.exit
             self.plan = packing(self.model.config, layout.image_size, grid, *steps)
 
     def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from ...ops.attention import attention
 from ...planning.flops import EncoderShape
+from ...planning.grid import Grid, windows
 from ..adapter import GridState
 from ..rope import QwenVLAdapter
 
@@ -31,20 +32,37 @@ class Adapter(QwenVLAdapter):
         """Full attention or windows."""
         return layer in self.vision.fullatt_block_indexes
 
-    def tabulate(self, state: GridState) -> GridState:
-        """Windows, equal sizes side by side: one attention for each size; then cos and sin in that order."""
-        assert state.positions is not None
-        side = self.vision.window_size // self.vision.patch_size
-        row, column = (state.positions / side).floor().long().reshape(-1, 2).unbind(-1)
-        windows = row * (int(column.max()) + 1) + column
+    def start(self, grid: Grid) -> GridState:
+        """Windows of equal sides; those at the ends have what is left."""
+        state = super().start(grid)
+        state.spans = {"height": windows(grid.h, self.reach), "width": windows(grid.w, self.reach)}
+        return state
+
+    @property
+    def reach(self) -> int:
+        """Patches along a window's side."""
+        return self.vision.window_size // self.vision.patch_size
+
+    def arranged(self, state: GridState) -> GridState:
+        """Windows, equal sizes side by side: one attention for each size."""
         by_size: dict[int, list[torch.Tensor]] = {}
-        for window in windows.unique().tolist():
-            tokens = (windows == window).nonzero()[:, 0]
+        members = self._windows(state)
+        for window in members.unique().tolist():
+            tokens = (members == window).nonzero()[:, 0]
             by_size.setdefault(len(tokens), []).append(tokens)
         order = torch.cat([t for group in by_size.values() for t in group])
         segments = tuple((len(group), size) for size, group in by_size.items())
         state.tables |= {"order": order, "raster": order.argsort(), "segments": segments}
-        return super().tabulate(state)
+        return state
+
+    def _windows(self, state: GridState) -> torch.Tensor:
+        """The window of each token, int64 [h * w]: by its position, or matched, where it always was."""
+        if state.positions is not None:
+            row, column = (state.positions[0] / self.reach).floor().long().unbind(-1)
+            return row * (int(column.max()) + 1) + column
+        spans = (torch.tensor(state.spans[axis]) for axis in ("height", "width"))
+        row, column = (torch.arange(len(span)).repeat_interleave(span) for span in spans)
+        return (row[:, None] * (int(column.max()) + 1) + column).flatten()
 
     def order(self, x: torch.Tensor, state: GridState) -> torch.Tensor:
         """Window by window."""

@@ -11,7 +11,7 @@ from luvc.engines.bundle.schedule import Merge, Schedule
 from luvc.exporter.planning.grid import Grid, merge_grid
 from luvc.exporter.vision.families import adapter_class
 from luvc.exporter.vision.graph import VisionGraph
-from luvc.exporter.vision.oim import merge_axis, merge_similar, merge_tokens
+from luvc.exporter.vision.oim import FixedStep, MatchedStep, merge_axis, restored, spread_axis
 
 
 def naive(line, group, length):
@@ -57,7 +57,8 @@ def naive_similar(row, length):
 def test_merge_similar(n, length):
     x = torch.randn(5, n, 16)
     wanted = np.stack([naive_similar(row, length) for row in x.numpy()])
-    np.testing.assert_allclose(merge_similar(x, length).numpy(), wanted, atol=1e-5)
+    step = MatchedStep(Grid(1, n), Grid(1, length), WIDE, x, (n,))
+    np.testing.assert_allclose(step.merge(x).numpy(), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("match", [False, True])
