@@ -182,7 +182,15 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
         first = layers.stop
     if layout.schedule.restore:
         tokens, merging = f"{problem.tiles} x {problem.grid.h}x{problem.grid.w}", problem.tiles
-        yield "given back", "", tokens, human(merging * problem.merge_flops(layout.schedule)), "", "", ""
+        yield (
+            "restored",
+            "",
+            tokens,
+            human(merging * problem.merge_flops(layout.schedule)),
+            "",
+            "",
+            "",
+        )
     if exit := layout.schedule.exit:
         tokens = f"{problem.tiles} x {exit.rows}x{exit.columns}"
         yield exit.how, "", tokens, human(problem.tiles * problem.exit_flops(exit)), "", "", ""

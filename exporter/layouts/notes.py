@@ -85,7 +85,9 @@ def _smaller_notes(layout: Layout, problem: Problem) -> Iterator[str]:
 
 def _restored_note(problem: Problem, schedule: Schedule) -> str:
     """Where OIM merges and to what, and what becomes of it."""
-    steps = dict(zip((m.layer for m in schedule.vision), problem.step_grids(schedule)[1:], strict=True))
+    steps = dict(
+        zip((m.layer for m in schedule.vision), problem.step_grids(schedule)[1:], strict=True)
+    )
     grids = ", ".join(f"{grid.h}x{grid.w} before layer {layer}" for layer, grid in steps.items())
     how = "the most similar neighbours" if schedule.match else "fixed groups"
     V = problem.visual_tokens(())

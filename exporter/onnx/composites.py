@@ -212,10 +212,11 @@ def _simplify(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _changes_nothing(node: torch.fx.Node) -> bool:
-    """A dtype that it has already, or dropout where nothing is trained; strides stay as they are."""
+    """A dtype or device that it has already, or dropout where nothing is trained; strides stay as they are."""
     source = node.args[0] if node.args else None
-    if node.target is _ATEN.to.dtype and isinstance(source, torch.fx.Node):
-        return source.meta["val"].dtype == node.meta["val"].dtype
+    if node.target in (_ATEN.to.dtype, _ATEN.to.device) and isinstance(source, torch.fx.Node):
+        before, after = source.meta["val"], node.meta["val"]
+        return (before.dtype, before.device) == (after.dtype, after.device)
     return node.target is _ATEN.dropout.default and node.args[2:] == (False,)
 
 

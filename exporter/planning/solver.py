@@ -255,8 +255,8 @@ class _Solver:
         most = f"the largest feasible ratio is {math.floor(largest * 100) / 100:g}x"
         if self.ratio > largest:
             return (
-                f"ratio {asked} is not feasible for {where}: {most}; ask for that or less, give "
-                f"{'' if self.options.restore else 'a larger --oim-share or '}a --schedule"
+                f"ratio {asked} is not feasible for {where}: {most}; ask for that or less, "
+                f"{'or give' if self.options.restore else 'give a larger --oim-share or'} a --schedule"
             )
         near = ", ".join(f"{r:.2f}x" for r in self._neighbours())
         return (

@@ -79,7 +79,9 @@ class VisionAdapter(ABC):
     prefix: ClassVar[int] = 0  # tokens before the grid (CLS)
     modules: ClassVar[tuple[str, ...]]  # dotted names of the modules the tower needs
     visual_token: ClassVar[str]  # stands in the prompt once for each visual token
-    packs_merged: ClassVar[bool] = False  # packs by what merged where, so lasting merges must be fixed
+    packs_merged: ClassVar[bool] = (
+        False  # packs by what merged where, so lasting merges must be fixed
+    )
     reads_tables: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
     video: ClassVar[bool] = False  # takes videos as frames
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one

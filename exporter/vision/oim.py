@@ -211,7 +211,9 @@ class MatchedStep(Step):
         return (x if self.wide else x.transpose(1, 2)).flatten(1, 2)
 
 
-def restored(x: torch.Tensor, done: Sequence[tuple[Step, torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+def restored(
+    x: torch.Tensor, done: Sequence[tuple[Step, torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
     """The full grid at the tower's exit: remembered states and what the layers added since.
 
     Args:

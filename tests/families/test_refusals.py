@@ -127,9 +127,9 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
             "3 frames does not divide into steps of 2 frames: use a multiple",
         ),
         (
-            "glm4v",
+            "llava_next",
             {"match": True, "ratio": 2.0},
-            "--oim-match moves tokens .* leave --oim-match out",
+            "packs its tiles by their grid: add --oim-restore",
         ),
     ],
 )

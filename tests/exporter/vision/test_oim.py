@@ -13,6 +13,8 @@ from luvc.exporter.vision.families import adapter_class
 from luvc.exporter.vision.graph import VisionGraph
 from luvc.exporter.vision.oim import FixedStep, MatchedStep, merge_axis, restored, spread_axis
 
+WIDE = Merge(layer=0, axis="width", group=2)
+
 
 def naive(line, group, length):
     """One line of tokens, token by token: the last two of a group are averaged."""
@@ -63,14 +65,12 @@ def test_merge_similar(n, length):
 
 @pytest.mark.parametrize("match", [False, True])
 @pytest.mark.parametrize("axis", ["width", "height"])
-def test_merge_tokens_merges_rows_or_columns_behind_the_prefix(match, axis):
+def test_steps_merge_rows_or_columns(match, axis):
     before, merge = Grid(4, 6), Merge(layer=0, axis=axis, group=2)
     after = merge_grid(before, merge, Grid(2, 2))
-    x = torch.randn(2, 1 + before.tokens, 8)
-    y = merge_tokens(x, before, after, merge, prefix=1, match=match)
-    assert y.shape == (2, 1 + after.tokens, 8)
-    assert torch.equal(y[:, :1], x[:, :1])
-    for tile, found in zip(x[:, 1:].numpy(), y[:, 1:].numpy(), strict=True):
+    x = torch.randn(2, before.tokens, 8)
+    y = step_of(match, before, after, merge, x).merge(x)
+    for tile, found in zip(x.numpy(), y.numpy(), strict=True):
         rows = tile.reshape(4, 6, 8)
         lines = rows if axis == "width" else rows.swapaxes(0, 1)
         length = 4 if axis == "width" else 2
@@ -79,6 +79,54 @@ def test_merge_tokens_merges_rows_or_columns_behind_the_prefix(match, axis):
         )
         wanted = merged if axis == "width" else merged.swapaxes(0, 1)
         np.testing.assert_allclose(found, wanted.reshape(-1, 8), atol=1e-5)
+
+
+def step_of(match, before, after, merge, x):
+    spans = (before.length(merge.axis),)
+    return MatchedStep(before, after, merge, x, spans) if match else FixedStep(before, after, merge)
+
+
+@pytest.mark.parametrize(("n", "group", "length"), [(8, 2, 4), (10, 3, 8), (9, 5, 8), (12, 6, 10)])
+def test_spreading_hands_a_merged_token_to_both(n, group, length):
+    """Tokens that are the same in each pair come back as they were."""
+    x = torch.randn(3, length, 4)
+    there = spread_axis(x, 1, group, n)
+    assert there.shape == (3, n, 4)
+    assert torch.equal(merge_axis(there, 1, group, length), x)
+
+
+@pytest.mark.parametrize("match", [False, True])
+def test_what_was_added_to_a_merged_token_is_added_to_all_of_it(match):
+    """Two steps, numbers instead of layers between them; each token is followed alone."""
+    steps = (Merge(layer=0, axis="width", group=3), Merge(layer=1, axis="height", group=4))
+    x, grid, done = torch.randn(2, 48, 16), Grid(8, 6), []
+    added, tokens = torch.zeros(2, 8, 6, 16), torch.arange(48).reshape(1, 48, 1).expand(2, -1, -1)
+    members = [torch.nn.functional.one_hot(tokens[..., 0], 48).float()]
+    current = x
+    for merge in steps:
+        after = merge_grid(grid, merge, Grid(1, 1))
+        step = step_of(match, grid, after, merge, current)
+        y = step.merge(current)
+        members.append((step.merge(members[-1]) > 0).float())  # [2, tokens, 48] of the first grid
+        done.append((step, current, y))
+        change = torch.randn_like(y)
+        added += torch.einsum("ntk,ntd->nkd", members[-1], change).reshape(added.shape)
+        current, grid = y + change, after
+    found = restored(current, done)
+    assert all(bool((m.sum(1) == 1).all()) for m in members)  # each token is in one
+    torch.testing.assert_close(found, x + added.flatten(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_matched_neighbours_share_a_window():
+    """As in every window by itself; a window of 8 and one of 4 lose in proportion."""
+    x = torch.randn(2 * 3, 12, 16)
+    whole = MatchedStep(Grid(3, 12), Grid(3, 9), WIDE, x.reshape(2, 36, 16), (8, 4))
+    found = whole.merge(x.reshape(2, 36, 16)).reshape(6, 9, 16)
+    parts = [
+        np.stack([naive_similar(row, left) for row in part.numpy()])
+        for part, left in ((x[:, :8], 6), (x[:, 8:], 3))
+    ]
+    np.testing.assert_allclose(found.numpy(), np.concatenate(parts, 1), atol=1e-5)
 
 
 def model(workshop) -> Any:
