@@ -92,6 +92,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
         "method": _method(found["solver"]),
         "keeps": _scores(found["layouts"]),
+        **_merges(found["layouts"]),
         "validated": _validated(found),
         "engines": engines,
         "size": size + ", SHA-256 as the manifest says" * found["verified"],
@@ -179,6 +180,20 @@ def _scores(layouts: list[dict[str, Any]]) -> str:
     )
     kept = [*(f"visual tokens, by score {score}" for score in scores), *grids]
     return " or ".join(kept) or "no visual token is scored"
+
+
+def _merges(layouts: list[dict[str, Any]]) -> dict[str, str]:
+    """Where OIM merges in the vision tower, and how; nothing where it does nowhere."""
+    from ..engines.bundle.schedule import Schedule
+
+    told: dict[str, None] = {}
+    for s in (Schedule.model_validate(x["schedule"]) for x in layouts):
+        if s.vision:
+            places = ", ".join(map(str, dict.fromkeys(m.layer for m in s.vision)))
+            how = "the most similar neighbours" if s.match else "fixed groups"
+            back = "; the tower's exit gives the grid back" if s.restore else ""
+            told[f"{how} in the vision tower before layers {places}{back}"] = None
+    return {"merges": " or ".join(told)} if told else {}
 
 
 def _engine_table(engines: list[dict[str, Any]]) -> Table:

@@ -56,6 +56,8 @@ def run(
     found = [tell(row, limit, echo) for row in rows(study, methods, ratios, journal.once)]
     path = output / f"accuracy_{split}.json"
     older = read_json(path) or {}
+    if "defaults" in older:  # without options that came later: they began as what was before them
+        older["defaults"] = head["defaults"] | older["defaults"]
     same = all(older.get(name) == head[name] for name in SAME)
     found = joined(older["rows"] if same else [], found)
     head = {"date": datetime.date.today().isoformat()} | head

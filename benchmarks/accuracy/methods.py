@@ -18,6 +18,8 @@ from .plans import Budget, Plan
 
 CUTOFF = 0.25
 """The paper's, as we read it."""
+TOWER = 1.52
+"""Of a tower whose grid is given back: the pocket VLM has 10x10 tokens before layer 1, 9x9 before 3."""
 SEEDS = 5
 """Draws of everything random."""
 
@@ -158,6 +160,10 @@ _LUVC = (
     luvc("paper spu", "SPU only, with the paper's low-pass", "part", replace(PAPER, oim_share=0.0)),
     luvc("oim share 0.5 match", "OIM's factor up to ratio ** 0.5, most similar neighbours",
          options=replace(DEFAULTS, oim_share=0.5, match=True)),
+    luvc("oim restored", "a tower of 1.5x whose exit gives the grid back, fixed groups",
+         options=replace(DEFAULTS, restore=True, tower_ratio=TOWER)),
+    luvc("oim restored match", "a tower of 1.5x whose exit gives the grid back, most similar neighbours",
+         options=replace(DEFAULTS, restore=True, match=True, tower_ratio=TOWER)),
     Method("--ratio", "export", "luvc-export's own ratio, of FLOPs at 64 text tokens",
            plans.of_flops),
     *_variants(),

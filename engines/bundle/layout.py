@@ -47,7 +47,8 @@ class Layout(Frozen):
         pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
             the first axis.
         grid: vision tokens per tile before merging, (rows, columns).
-        merged_grid: the same behind the tower: after OIM that lasts, or what the smaller grid of `schedule.exit` would be made of.
+        merged_grid: the same behind the tower, after OIM that lasts, or what the smaller grid of
+            `schedule.exit` would be made of.
         visual_grid: visual tokens of one image as (time, rows, columns), for rotary positions in
             three axes; None where positions are plain.
         tokens_per_image: visual tokens one image gives the language model.

@@ -212,7 +212,7 @@ def _simplify(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
 
 
 def _changes_nothing(node: torch.fx.Node) -> bool:
-    """A dtype or device that it has already, or dropout where nothing is trained; strides stay as they are."""
+    """A dtype or device that it has, or dropout where nothing is trained; strides stay as they are."""
     source = node.args[0] if node.args else None
     if node.target in (_ATEN.to.dtype, _ATEN.to.device) and isinstance(source, torch.fx.Node):
         before, after = source.meta["val"], node.meta["val"]

@@ -13,7 +13,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
 
 from ...engines.bundle.schedule import Merge, Prune, Schedule, groups_of
 from ...errors import LuvcError
@@ -22,7 +21,7 @@ from .grid import Grid, merged_length
 from .problem import Problem
 from .smaller import solve_grid
 from .stages import stage_layers
-from .tower import tower_steps, tower_steps_within
+from .tower import merging, restored_steps
 
 TOLERANCE = 1.02
 SAMPLES = 400
@@ -36,7 +35,7 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
     """
     vision = restored_steps(problem, ratio, options)
     if ratio == 1:
-        return Schedule(ratio=1, **options.scoring, **_merging(vision, options))
+        return Schedule(ratio=1, **options.scoring, **merging(vision, options))
     if options.smaller != "none":
         return solve_grid(problem, ratio, options)
     solver = _Solver(problem, ratio, options)
@@ -46,26 +45,6 @@ def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> 
             if found is not None:
                 return found
     raise LuvcError(solver.refusal())
-
-
-def restored_steps(problem: Problem, ratio: float, options: SolverOptions) -> tuple[Merge, ...]:
-    """OIM steps whose grid is given back: of the tower's own ratio, or of its share of the ratio.
-
-    Raises:
-        LuvcError: the tower's ratio is not feasible; names the largest.
-    """
-    if not options.restore:
-        return ()
-    if options.tower_ratio > 1:
-        return tower_steps(problem, options.tower_ratio, options.match)
-    return tower_steps_within(problem, ratio**options.oim_share, options.match)
-
-
-def _merging(vision: tuple[Merge, ...], options: SolverOptions) -> dict[str, Any]:
-    """OIM steps and how they merge, as fields of a schedule; nothing of it without steps."""
-    if not vision:
-        return {}
-    return {"vision": vision, "match": options.match, "restore": options.restore}
 
 
 @cache
@@ -154,7 +133,7 @@ class _Solver:
             ratio=self.ratio,
             language=tuple(stages),
             **options.scoring,
-            **_merging(vision, options),
+            **merging(vision, options),
         )
 
     def achieved(self, schedule: Schedule) -> float:

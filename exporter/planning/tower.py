@@ -2,8 +2,8 @@
 
 The steps are small and early: both axes lose the same part of what they have, never more than a fifth at
 once and never half in all, before an eighth of the tower's layers and then a quarter of them apart. That
-is what cost least on validation (docs/accuracy.md). The tower's ratio is baseline / compressed FLOPs of the
-tower and the projector, Ratios.vision.
+is what cost least on validation (docs/how-luvc-works.md). The tower's ratio is baseline / compressed FLOPs
+of the tower and the projector, Ratios.vision.
 """
 
 import itertools
@@ -11,9 +11,11 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from ...engines.bundle.schedule import Axis, Merge, Schedule
 from ...errors import LuvcError
+from .defaults import SolverOptions
 from .grid import Grid, group_for, thinned, windows
 from .problem import Problem
 
@@ -86,6 +88,26 @@ def tower_steps_within(problem: Problem, ratio: float, match: bool) -> tuple[Mer
 def largest_tower_ratio(problem: Problem, match: bool) -> float:
     """The largest ratio of the tower that there are steps for; 1 where there are none."""
     return max((c.ratio for c in tower_choices(problem, match)), default=1.0)
+
+
+def restored_steps(problem: Problem, ratio: float, options: SolverOptions) -> tuple[Merge, ...]:
+    """OIM steps whose grid is given back: of the tower's own ratio, or of its share of the ratio.
+
+    Raises:
+        LuvcError: the tower's ratio is not feasible; names the largest.
+    """
+    if not options.restore:
+        return ()
+    if options.tower_ratio > 1:
+        return tower_steps(problem, options.tower_ratio, options.match)
+    return tower_steps_within(problem, ratio**options.oim_share, options.match)
+
+
+def merging(vision: tuple[Merge, ...], options: SolverOptions) -> dict[str, Any]:
+    """OIM steps and how they merge, as fields of a schedule; nothing of it without steps."""
+    if not vision:
+        return {}
+    return {"vision": vision, "match": options.match, "restore": options.restore}
 
 
 @lru_cache(maxsize=16)

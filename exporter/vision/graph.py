@@ -137,12 +137,12 @@ class VisionGraph(nn.Module):
 
     def _merge(self, x: torch.Tensor, state: GridState, i: int):
         """OIM step i -> tokens in the layers' order, their state, and what it takes to undo the step."""
-        tower, after, merge = self.adapter, self.states[i + 1], self.merges[i]
+        tower, after = self.adapter, self.states[i + 1]
         x = tower.raster(x, state)
-        grids = state.grid, after.grid, merge
+        grids = state.grid, after.grid, self.merges[i]
         step: Step = FixedStep(*grids)
         if self.match:
-            spans = tower.spans(state, merge.axis)
+            spans = tower.spans(state, self.merges[i].axis)
             step = MatchedStep(*grids, x[:, tower.prefix :], spans)
             after = tower.matched(state, step, after)
         merged = self._merged(x, step)

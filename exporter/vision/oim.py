@@ -109,7 +109,8 @@ class Step(ABC):
     """
 
     def __init__(self, before: Grid, after: Grid, merge: Merge):
-        self.before, self.after, self.group = before, after, merge.group
+        self.before, self.after = before, after
+        self.group = merge.group
         self.wide = merge.axis == "width"
         self.n, self.m = before.length(merge.axis), after.length(merge.axis)
 
@@ -185,7 +186,7 @@ class MatchedStep(Step):
 
     @staticmethod
     def _with_next(x: torch.Tensor | None, link: torch.Tensor) -> torch.Tensor:
-        """Each token and up to two linked ones behind it, summed [R, n, D]; None: how many they are [R, n]."""
+        """Each token and the linked ones behind it, summed [R, n, D]; None: how many they are [R, n]."""
         after = torch.cat([link[:, 1:], torch.zeros_like(link[:, :1])], 1)
         second = after * torch.cat([link[:, 2:], torch.zeros_like(link[:, :2])], 1)
         if x is None:

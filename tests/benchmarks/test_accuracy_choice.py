@@ -84,6 +84,7 @@ def test_the_choice_moves_only_what_surely_wins(tmp_path):
 def test_the_defaults_are_what_was_chosen():
     chosen = json.loads((RESULTS / "accuracy_choice.json").read_text())["chosen"]
     older = {"band": "low", "elimination": "last", "smaller": "none"}  # than the choice of these
+    older |= {"restore": False, "tower_ratio": 1.0}
     energy = moved(DEFAULTS, "filter", ("low", 1.0))
     assert json.loads(json.dumps(flat(energy))) == older | chosen
 

@@ -84,7 +84,7 @@ def test_every_method_gets_the_same_budget(problems, name, ratio):
                 method.schedule(budget)
             continue
         schedule = method.schedule(budget)
-        left, visual = problem.visual_tokens(schedule.vision, schedule.exit), []
+        left, visual = problem.visual_tokens(schedule.lasting, schedule.exit), []
         keeps = {prune.layer: prune.keep for prune in schedule.language}
         for layer in range(budget.layers):
             if layer in keeps:

@@ -20,7 +20,7 @@ Groups = list[list[int]]  # tokens of a line that become one, in order
 
 def fixed(line: list[torch.Tensor], group: int) -> Groups:
     """The last two of every `group` tokens."""
-    ends = [i for i in range(group - 1, len(line), group)]
+    ends = range(group - 1, len(line), group)
     return [[i] if i not in ends else [i - 1, i] for i in range(len(line)) if i + 1 not in ends]
 
 
@@ -112,19 +112,10 @@ def merged(line: list, groups: Groups) -> list:
     return [torch.stack([line[i] for i in g]).mean(0) for g in groups]
 
 
-def hook_absolute(
-    stack: ExitStack,
-    layers: Any,
-    merges: Merges,
-    match: bool,
-    size: tuple[int, int],
-    prefix: int,
-    last: int,
-) -> None:
-    """Have a tower in raster order merge its states [N, prefix + h * w, D] and give the grid back.
+class AbsoluteTower:
+    """Hooks on a tower in raster order, of states [N, prefix + h * w, D].
 
     Args:
-        stack: removes the hooks.
         layers: of the tower.
         merges: OIM steps.
         match: of the most similar neighbours.
@@ -132,39 +123,53 @@ def hook_absolute(
         prefix: tokens before the grid.
         last: layer behind which the grid is full again.
     """
-    tiles: list[Grid] = []
 
-    def pre(module: Any, args: tuple, kwargs: dict, at: int):
+    def __init__(
+        self,
+        layers: Any,
+        merges: Merges,
+        match: bool,
+        size: tuple[int, int],
+        prefix: int,
+        last: int,
+    ):
+        self.layers, self.merges = layers, merges
+        self.match, self.size = match, size
+        self.prefix, self.last = prefix, last
+        self.tiles: list[Grid] = []
+
+    def hook(self, stack: ExitStack) -> None:
+        """Attach; the stack removes."""
+        for i, layer in enumerate(self.layers):
+            hook = lambda m, a, kw, at=i: self.pre(at, a, kw)  # noqa: E731
+            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        # before the hook with which Hugging Face records inner layers
+        post = lambda m, a, out: self.post(out)  # noqa: E731
+        stack.callback(self.layers[self.last].register_forward_hook(post, prepend=True).remove)
+
+    def pre(self, at: int, args: tuple, kwargs: dict):
+        """Merge what enters a layer."""
         x, *rest = args
-        tiles[:] = tiles or [Grid(size, match) for _ in x]
-        for _, axis, group in (m for m in merges if m[0] == at):
-            pairs = zip(tiles, x, strict=True)
-            rows = [
-                t.merge(by_hand.grid(y[prefix:], len(t.places[0])), axis, group) for t, y in pairs
-            ]
-            x = torch.stack(
-                [torch.cat([y[:prefix], by_hand.flat(r)]) for y, r in zip(x, rows, strict=True)]
-            )
-        if merges[0][0] <= at <= last:  # a mask would be of another length, and nothing is masked
+        self.tiles = self.tiles or [Grid(self.size, self.match) for _ in x]
+        for _, axis, group in (m for m in self.merges if m[0] == at):
+            x = self.each(x, lambda tile, rows, a=axis, g=group: tile.merge(rows, a, g))
+        if self.merges[0][0] <= at <= self.last:  # a mask is of another length, nothing is masked
             kwargs = {k: None if "mask" in k else v for k, v in kwargs.items()}
             rest = [None] * len(rest)
         return (x, *rest), kwargs
 
-    def post(module: Any, args: tuple, out: Any):
-        x = out[0] if isinstance(out, tuple) else out
-        full = [
-            torch.cat(
-                [y[:prefix], by_hand.flat(t.restored(by_hand.grid(y[prefix:], len(t.places[0]))))]
-            )
-            for t, y in zip(tiles, x, strict=True)
-        ]
-        return (torch.stack(full), *out[1:]) if isinstance(out, tuple) else torch.stack(full)
+    def post(self, out: Any) -> Any:
+        """Give the grid back."""
+        x = self.each(out[0] if isinstance(out, tuple) else out, Grid.restored)
+        return (x, *out[1:]) if isinstance(out, tuple) else x
 
-    for i, layer in enumerate(layers):
-        hook = lambda m, a, kw, at=i: pre(m, a, kw, at)  # noqa: E731
-        stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-    # before the hook with which Hugging Face records inner layers
-    stack.callback(layers[last].register_forward_hook(post, prepend=True).remove)
+    def each(self, x: torch.Tensor, change: Callable[[Grid, Rows], Rows]) -> torch.Tensor:
+        """Every tile's rows changed, the prefix left."""
+        found = []
+        for tile, y in zip(self.tiles, x, strict=True):
+            rows = by_hand.grid(y[self.prefix :], len(tile.places[0]))
+            found.append(torch.cat([y[: self.prefix], by_hand.flat(change(tile, rows))]))
+        return torch.stack(found)
 
 
 class RotaryTower:
@@ -181,7 +186,8 @@ class RotaryTower:
     def __init__(
         self, visual: Any, merges: Merges, match: bool, size: tuple[int, int], window: int | None
     ):
-        self.visual, self.merges, self.window = visual, merges, window
+        self.visual, self.merges = visual, merges
+        self.window = window
         self.k = visual.spatial_merge_size
         self.width = size[1]
         self.grid = Grid(size, match, window)

@@ -62,7 +62,7 @@ def by_hand(stack, name, model, given, layout, steps, match):
     path, prefix, _ = LAYERS[model.config.model_type]
     layers = model.model.get_submodule(path)
     last = range(len(layers))[getattr(model.config, "vision_feature_layer", -1)]
-    given_back.hook_absolute(stack, layers, steps, match, layout.grid, prefix, last)
+    given_back.AbsoluteTower(layers, steps, match, layout.grid, prefix, last).hook(stack)
     return reference.features(model, given).tokens
 
 

@@ -21,7 +21,8 @@ from luvc.exporter.planning.tower import (
     tower_steps_within,
 )
 
-D, MLP, PATCH = 192, 768, 768
+D = 192
+MLP, PATCH = 768, 768
 DECODER = DecoderShape(8, 256, 4, 2, 64, 768, 2000)
 
 
@@ -53,8 +54,7 @@ def ratio(p, merges, match=True):
 def by_hand(tokens, steps, match):
     """FLOPs of a tower of these tokens in each layer, and of (before, after) of each step."""
     work = 2 * tokens[0] * PATCH * D
-    for n in tokens:
-        n += 1  # CLS
+    for n in (count + 1 for count in tokens):  # CLS
         work += 2 * n * (4 * D * D + 2 * D * MLP) + 4 * n * n * D
     work += 2 * (tokens[0] / 4) * (4 * D * 256 + 256 * 256)
     for before, after in steps:  # means; similarities; the difference and the sum at the exit

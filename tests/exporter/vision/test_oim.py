@@ -99,7 +99,8 @@ def test_spreading_hands_a_merged_token_to_both(n, group, length):
 def test_what_was_added_to_a_merged_token_is_added_to_all_of_it(match):
     """Two steps, numbers instead of layers between them; each token is followed alone."""
     steps = (Merge(layer=0, axis="width", group=3), Merge(layer=1, axis="height", group=4))
-    x, grid, done = torch.randn(2, 48, 16), Grid(8, 6), []
+    x, grid = torch.randn(2, 48, 16), Grid(8, 6)
+    done = []
     added, tokens = torch.zeros(2, 8, 6, 16), torch.arange(48).reshape(1, 48, 1).expand(2, -1, -1)
     members = [torch.nn.functional.one_hot(tokens[..., 0], 48).float()]
     current = x
