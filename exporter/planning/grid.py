@@ -6,6 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from ...engines.bundle.schedule import Axis, Merge
+from ...errors import LuvcError
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,17 @@ def thinned(spans: tuple[int, ...], gone: int) -> tuple[int, ...]:
 
     Each loses at most half, so that its neighbours can be merged in pairs. Equally long windows lose
     equally many where the number allows it, the earlier ones one more where it does not.
+
+    Raises:
+        LuvcError: they hold fewer pairs.
     """
+    pairs = sum(span // 2 for span in spans)
+    if gone > pairs:
+        raise LuvcError(
+            f"schedule: matching would take {gone} of {sum(spans)} tokens, and its windows of "
+            f"{', '.join(map(str, sorted(set(spans))))} tokens hold {pairs} pairs of neighbours: use a "
+            "larger group"
+        )
     lost = [0] * len(spans)
     for _ in range(gone):
         able = [i for i, span in enumerate(spans) if lost[i] < span // 2]

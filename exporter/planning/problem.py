@@ -1,15 +1,16 @@
 """One layout of one model as the schedule solver sees it, and schedules held against it."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...engines.bundle.layout import Ratios
-from ...engines.bundle.schedule import Merge, Reduction, Schedule, Scope, groups_of
+from ...engines.bundle.schedule import Axis, Merge, Reduction, Schedule, Scope, groups_of
 from ...errors import LuvcError
 from ...plugins.scores.base import Sizes
 from . import flops
-from .grid import Grid, merge_grid, merged_grids
+from .grid import Grid, merge_grid, merged_grids, thinned, windows
 from .methods import score_of, spec_of
 
 
@@ -67,6 +68,12 @@ class Problem:
             rows, columns = schedule.exit.rows, schedule.exit.columns
             return Grid(rows * self.multiple.h, columns * self.multiple.w)
         return self.grid if schedule.restore else self.grids(schedule)[-1]
+
+    @property
+    def spans(self) -> dict[Axis, tuple[int, ...]]:
+        """Lengths of the tower's windows along each axis; the whole axis where it has none."""
+        side, h, w = math.isqrt(self.encoder.window), self.grid.h, self.grid.w
+        return {"height": windows(h, side or h), "width": windows(w, side or w)}
 
     def step_multiple(self, schedule: Schedule) -> Grid:
         """Lengths that OIM's grids must be multiples of: any, where the projector never sees them."""
@@ -195,7 +202,7 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
 
 def _check_merges(problem: Problem, schedule: Schedule) -> None:
     grid, layers = problem.grid, problem.encoder.layers
-    multiple = problem.step_multiple(schedule)
+    multiple, spans = problem.step_multiple(schedule), problem.spans
     if schedule.restore and not schedule.vision:
         raise LuvcError(
             "schedule: restore gives back the grid that OIM's steps in vision merged, and there are none: "
@@ -214,6 +221,8 @@ def _check_merges(problem: Problem, schedule: Schedule) -> None:
                 f"schedule: merging groups of {merge.group} along the {merge.axis} of {length} tokens "
                 "changes nothing; use a smaller group"
             )
+        if schedule.match:
+            spans[merge.axis] = thinned(spans[merge.axis], length - after.length(merge.axis))
         grid = after
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from ...engines.bundle.schedule import Axis, Merge, Schedule
 from ...errors import LuvcError
 from .defaults import SolverOptions
-from .grid import Grid, group_for, thinned, windows
+from .grid import Grid, group_for, thinned
 from .problem import Problem
 
 LARGEST = Fraction(1, 5)
@@ -147,11 +147,12 @@ def _choice(
 
 def _all_lengths(problem: Problem, count: int, match: bool) -> list[dict[Axis, Lengths]]:
     """Lengths of both axes before the first step and after each of `count`, of which each takes some."""
-    window = math.isqrt(problem.encoder.window) if match else 0
     found: dict[tuple[Lengths, Lengths], None] = {}
     for i in range(1, SAMPLES + 1):
         part = LARGEST * i / SAMPLES
-        wide, high = (_lengths(problem.grid.length(axis), part, count, window) for axis in AXES)
+        whole = {axis: (problem.grid.length(axis),) for axis in AXES}
+        spans = problem.spans if match else whole
+        wide, high = (_lengths(spans[axis], part, count) for axis in AXES)
         found |= dict.fromkeys(itertools.product(wide, high))
     return [
         {"width": w, "height": h}
@@ -164,16 +165,16 @@ def _pairs(lengths: Lengths) -> list[tuple[int, int]]:
     return list(itertools.pairwise(lengths))
 
 
-def _lengths(length: int, part: Fraction, count: int, window: int) -> set[Lengths]:
+def _lengths(spans: tuple[int, ...], part: Fraction, count: int) -> set[Lengths]:
     """Lengths of an axis that loses nearly `part` of what it has at each step, rounded either way.
 
     Args:
-        length: of the axis.
-        part: of it.
+        spans: windows along the axis, of which those of one length lose equally many.
+        part: of the axis.
         count: steps.
-        window: side of a window that loses as much as every other; 0 without any.
     """
     found: set[Lengths] = set()
+    length = sum(spans)
 
     def extend(done: Lengths, spans: tuple[int, ...]) -> None:
         if len(done) > count:
@@ -184,7 +185,7 @@ def _lengths(length: int, part: Fraction, count: int, window: int) -> set[Length
         for n in {_below(possible, target), _above(possible, target)}:
             extend((*done, n), thinned(spans, done[-1] - n))
 
-    extend((length,), windows(length, window) if window else (length,))
+    extend((length,), spans)
     return found
 
 

@@ -122,9 +122,10 @@ class RopeAdapter(VisionAdapter):
     def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
         """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
         if self.layout.schedule.match:  # where they stand hangs on the picture: `matched`
-            axis = merge.axis
-            left = thinned(self.spans(state, axis), state.grid.length(axis) - after.length(axis))
-            return self.arranged(GridState(after, None, {}, state.spans | {axis: left}))
+            axis, spans = merge.axis, dict(state.spans)
+            gone = state.grid.length(axis) - after.length(axis)
+            spans[axis] = thinned(self.spans(state, axis), gone)
+            return self.arranged(GridState(after, spans=spans))
         assert state.positions is not None
         places = FixedStep(state.grid, after, merge).merge(state.positions)
         return self.tabulate(self.arranged(GridState(after, places)))

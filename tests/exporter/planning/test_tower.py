@@ -141,12 +141,20 @@ def test_a_share_is_the_towers_ratio_at_most():
 
 
 def test_the_projectors_multiple_binds_only_what_lasts():
-    steps = {"vision": both(1, 12)}  # 12 to 11, where blocks of two need 12
-    assert check_schedule(SMALL, Schedule(**steps, restore=True)).restore
+    steps = both(1, 12)  # 12 to 11, where blocks of two need 12
+    assert check_schedule(SMALL, Schedule(vision=steps, restore=True)).restore
     with pytest.raises(LuvcError, match="changes nothing"):
-        check_schedule(SMALL, Schedule(**steps))
+        check_schedule(SMALL, Schedule(vision=steps))
     with pytest.raises(LuvcError, match="there are none: leave it out"):
         check_schedule(SMALL, Schedule(restore=True))
+
+
+def test_windows_that_hold_too_few_pairs_are_refused():
+    odd = problem(Grid(28, 28), 32, window=49, full=(31,))  # four windows of 7: three pairs each
+    schedule = Schedule(vision=(Merge(layer=1, axis="width", group=2),), match=True)
+    with pytest.raises(LuvcError, match=r"take 14 of 28 tokens, .* of 7 tokens hold 12 pairs"):
+        check_schedule(odd, schedule)
+    assert check_schedule(odd, schedule.model_copy(update={"match": False}))
 
 
 def test_groups_for_lengths():
