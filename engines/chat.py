@@ -33,7 +33,8 @@ class Chat:
     """
 
     def __init__(self, vlm: "VLM", sampling: Sampling, wish: Wish | None = None):
-        self.vlm, self.sampling, self.wish = vlm, sampling, wish
+        self.vlm, self.sampling = vlm, sampling
+        self.wish = wish
         self.history = History(vlm.processor)
         self._rows: Rows | None = None
         self._running: Stream | None = None

@@ -7,6 +7,7 @@ import pytest
 
 from luvc.engines import VLM
 from luvc.engines.bundle.folder import WEIGHTS
+from luvc.engines.prompt.wishes import Wish
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, plan
 from luvc.exporter.check.parity import reports
@@ -63,7 +64,7 @@ def test_a_request_gets_its_ratio(vlm, picture):
     """Each is the layout that a bundle of that ratio alone would have."""
     found = {r: vlm.generate(ask("Why?", picture), ratio=r, max_new_tokens=4) for r in RATIOS}
     assert {r: answer.ratio for r, answer in found.items()} == {r: r for r in RATIOS}
-    assert not any(answer.notes for answer in found.values() if "ratio" in str(answer.notes))
+    assert not any("ratio" in note for answer in found.values() for note in answer.notes)
     kept = [min(found[r].stages.values(), default=36) for r in (1.0, 1.5, 2.5)]
     assert kept == sorted(kept, reverse=True)
     usual = vlm.generate(ask("Why?", picture), max_new_tokens=4)
@@ -81,16 +82,10 @@ def test_ratio_one_answers_as_its_own_bundle(vlm, workshop, picture):
 @pytest.mark.parametrize(("asked", "taken"), [(2, 2.5), (1.9, 1.5), (1.1, 1), (100, 2.5)])
 def test_the_nearest_ratio_is_taken_and_said(vlm, picture, asked, taken):
     """Nearest as a factor: 2 is a quarter below 2.5 and a third above 1.5."""
-    found = vlm.processor.prompt(ask("Why?", picture), wish_for(ratio=asked))
+    found = vlm.processor.prompt(ask("Why?", picture), Wish(ratio=asked))
     assert found.layout.ratio == taken
     said = f"ratio {asked:g}x was asked for, {taken:g}x is the nearest of the bundle"
     assert said in found.notes
-
-
-def wish_for(**wish):
-    from luvc.engines.prompt.wishes import Wish
-
-    return Wish(**wish)
 
 
 def test_image_tokens_bound_the_mean_of_the_layers(bundle, vlm, picture):
@@ -161,5 +156,5 @@ def test_a_benchmark_holds_ratios_of_one_bundle_beside_each_other(bundle, worksh
     assert {name: x.name for name, (_, x) in usual.items()} == {"a": "168x168-1.5x", "b": "168x168"}
     both = pick_layouts({"a": bundle}, None, [1, 2.5], 8)
     assert {name: x.ratio for name, (_, x) in both.items()} == {"a 1x": 1, "a 2.5x": 2.5}
-    with pytest.raises(LuvcError, match=r"--ratio 2x is not in b, which holds 1x"):
-        pick_layouts(bundles, None, [2], 8)
+    with pytest.raises(LuvcError, match=r"--ratio 2\.5x is not in b, which holds 1x"):
+        pick_layouts(bundles, None, [2.5], 8)

@@ -76,9 +76,7 @@ def evaluate(
     check_file(output, "--output")
     outcome.check_plot(plot)
     rule = rule_of(match, data)
-    if min_agreement is not None and compare is None:
-        raise LuvcError("--min-agreement needs --compare")
-    other = outcome.read(compare) if compare else None
+    other = _other(compare, min_agreement)
     with console.Steps(quiet=as_json) as steps:
         steps("reading the questions")
         items = read_jsonl(data, limit) if data else list(pocket_items(split, limit))
@@ -95,6 +93,13 @@ def evaluate(
     show(found, other, output, plot, as_json)
     if other:
         _check(outcome.compare(found, other), min_agreement)
+
+
+def _other(compare: Path | None, min_agreement: float | None) -> dict | None:
+    """The run to compare with."""
+    if min_agreement is not None and compare is None:
+        raise LuvcError("--min-agreement needs --compare")
+    return outcome.read(compare) if compare else None
 
 
 def show(
