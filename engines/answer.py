@@ -43,10 +43,12 @@ class Answer:
         prompt_tokens: text tokens of the prompt.
         visual_tokens: visual tokens that entered the language model.
         layout: name of the layout that was used.
+        ratio: baseline / compressed that this layout was exported for.
         stages: visual tokens left from each pruned layer on, as counted in the graph's outputs.
         reused_tokens: tokens taken from the caches of earlier turns.
         timing: milliseconds per part.
-        notes: what was done to the pictures that the model's own processor would not have done.
+        notes: what was done that was not asked for: another ratio, and to the pictures what the model's
+            own processor would not have done.
     """
 
     text: str
@@ -59,6 +61,7 @@ class Answer:
     reused_tokens: int
     timing: Timing
     notes: tuple[str, ...] = ()
+    ratio: float = 1.0
 
 
 Pieces = Generator[list[str], None, list[Answer]]

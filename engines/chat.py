@@ -15,6 +15,7 @@ from .answer import Answer, Pieces, Stream, Timing, single
 from .decoding import Rows, decode
 from .history import History
 from .prompt.processing import ImageSource, Prompt
+from .prompt.wishes import Wish
 from .reply import Reply
 from .sampling import Sampling
 
@@ -28,10 +29,12 @@ class Chat:
     Args:
         vlm: the model.
         sampling: how answers are made.
+        wish: what is asked of the layout, in every turn.
     """
 
-    def __init__(self, vlm: "VLM", sampling: Sampling):
+    def __init__(self, vlm: "VLM", sampling: Sampling, wish: Wish | None = None):
         self.vlm, self.sampling = vlm, sampling
+        self.wish = wish
         self.history = History(vlm.processor)
         self._rows: Rows | None = None
         self._running: Stream | None = None
@@ -83,7 +86,7 @@ class Chat:
         parts = [{"type": "image", "image": image} for image in images]
         asked = {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
         (turn,) = self.vlm.processor.opened([asked])
-        prompt = self.vlm.processor.prompt([*self.messages, turn])
+        prompt = self.vlm.processor.prompt([*self.messages, turn], self.wish)
         cancelled = threading.Event()
         self._running = Stream(single(self._answer(turn, prompt, cancelled)), cancelled)
         return self._running if stream else self._running.answer

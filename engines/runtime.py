@@ -19,8 +19,9 @@ from .decoding import Rows, decode
 from .hub.pretrained import Pretrained
 from .prompt.messages import is_batch
 from .prompt.processing import Messages, Processor, Prompt
+from .prompt.wishes import RequestOptions, parted
 from .reply import Reply
-from .sampling import Sampling, SamplingOptions
+from .sampling import Sampling
 
 if TYPE_CHECKING:
     from .chat import Chat
@@ -93,8 +94,7 @@ class VLM(Pretrained):
         messages: Messages,
         *,
         stream: Literal[False] = False,
-        layout: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Answer: ...
 
     @overload
@@ -103,8 +103,7 @@ class VLM(Pretrained):
         messages: Messages,
         *,
         stream: Literal[True],
-        layout: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Stream: ...
 
     @overload
@@ -113,8 +112,7 @@ class VLM(Pretrained):
         messages: Sequence[Messages],
         *,
         stream: Literal[False] = False,
-        layout: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> list[Answer]: ...
 
     @overload
@@ -123,8 +121,7 @@ class VLM(Pretrained):
         messages: Messages,
         *,
         stream: bool,
-        layout: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Answer | Stream: ...
 
     def generate(
@@ -132,8 +129,7 @@ class VLM(Pretrained):
         messages: Messages | Sequence[Messages],
         *,
         stream: bool = False,
-        layout: str | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Answer | Stream | list[Answer]:
         """Answer a conversation, or a list of conversations as one batch.
 
@@ -144,8 +140,10 @@ class VLM(Pretrained):
                 A list of such lists is a batch. Its rows may have unequal lengths and need unequal
                 layouts: those of one layout are run together, one layout after the other.
             stream: return a `Stream` of text pieces instead of waiting (one conversation).
-            layout: name of a layout of the bundle; default by the images' number and size.
-            options: fields of `Sampling`; the rest comes from the generation config.
+            options: `ratio`, the compression (the nearest that the bundle holds is taken, and
+                `Answer.notes` says so), or `image_tokens`, the most visual tokens of a picture in a
+                language layer, or `layout`, the name of one; default by the images' number and size, at the
+                bundle's first ratio. And fields of `Sampling`; the rest comes from the generation config.
 
         Returns:
             An Answer, a list of them for a batch, in its order, or a Stream.
@@ -154,22 +152,28 @@ class VLM(Pretrained):
             LuvcError: bad messages, images or options; prompt longer than the text capacity.
         """
         self._check_open()
-        sampling = self.sampling.override(**options)
+        wish, rest = parted(options)
+        sampling = self.sampling.override(**rest)
         if is_batch(messages):
             if stream:
                 raise LuvcError("a batch cannot be streamed; stream one conversation at a time")
-            return self._batch([self.processor.prompt(m, layout) for m in messages], sampling)
-        prompt = self.processor.prompt(cast(Messages, messages), layout)
+            return self._batch([self.processor.prompt(m, wish) for m in messages], sampling)
+        prompt = self.processor.prompt(cast(Messages, messages), wish)
         cancelled = threading.Event()
         result = Stream(single(self._answers([prompt], sampling, cancelled)), cancelled)
         return result if stream else result.answer
 
-    def chat(self, **options: Unpack[SamplingOptions]) -> "Chat":
-        """A conversation that keeps its caches: the image is compressed once."""
+    def chat(self, **options: Unpack[RequestOptions]) -> "Chat":
+        """A conversation that keeps its caches: the image is compressed once.
+
+        Args:
+            options: as of `generate`, for all its turns.
+        """
         from .chat import Chat
 
         self._check_open()
-        return Chat(self, self.sampling.override(**options))
+        wish, rest = parted(options)
+        return Chat(self, self.sampling.override(**rest), wish)
 
     # ---- the work
     def embed(
@@ -274,6 +278,7 @@ class VLM(Pretrained):
             prompt_tokens=len(prompt.input_ids) - layout.visual_tokens,
             visual_tokens=layout.visual_tokens,
             layout=layout.name,
+            ratio=layout.ratio,
             stages=stages,
             reused_tokens=reused,
             timing=timing,

@@ -128,6 +128,8 @@ def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, 
         layout.graphs.step: partial(step_request, *text),
     }
     for name in layout.graphs.files:
+        if (folder / name).exists():  # it is shared with an earlier layout
+            continue
         request, step = requests[name], f"tracing {Path(name).stem}"
         decomposed = partial(_decomposed, progress, step)
         progress(step)

@@ -32,7 +32,11 @@ Private = Annotated[
 def export(
     asked: Asked,
     ratio: Annotated[
-        str | None, typer.Option(help="Baseline / compressed prefill work; default 2x.")
+        list[str] | None,
+        typer.Option(
+            help="Baseline / compressed prefill work; repeat for a bundle of several, which requests choose "
+            "from; default 2x."
+        ),
     ] = None,
     ratio_of: Annotated[
         str,

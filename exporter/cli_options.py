@@ -4,7 +4,7 @@ Each is a field of `Asked` or of the solver's options; `shared` puts them before
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import wraps
 from pathlib import Path
@@ -104,18 +104,20 @@ class Asked:
     ] = None
     solver: dict[str, Any] = field(default_factory=dict)
 
-    def config(self, ratio: str | None, backend: str = "ort", **options: Any) -> ExportConfig:
+    def config(
+        self, ratios: Sequence[str] | None, backend: str = "ort", **options: Any
+    ) -> ExportConfig:
         """An ExportConfig of what was typed.
 
         Args:
-            ratio: as it was typed; None for the default.
+            ratios: as they were typed; none for the default.
             backend: decides the default dtype.
             options: other fields of ExportConfig.
 
         Raises:
             LuvcError: an option cannot be read or is out of range.
         """
-        given: dict[str, Any] = {} if ratio is None else {"ratio": parse_ratio(ratio)}
+        given: dict[str, Any] = {"ratios": tuple(map(parse_ratio, ratios))} if ratios else {}
         given |= {} if self.method is None else {"method": self.method}
         given |= parse_options(self.method_option or ())
         given |= {} if self.group_size is None else {"group_size": self.group_size}

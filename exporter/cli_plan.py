@@ -43,7 +43,7 @@ def plan(
     from .checkpoint.family import Family
     from .report import plan_json, plan_table, weights_json, weights_line
 
-    configs = {text: asked.config(text) for text in ratio or [None]}
+    configs = {text: asked.config(text and [text]) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)
     found, refused = _plans(family, configs)
     if as_json:

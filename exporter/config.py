@@ -16,7 +16,7 @@ from .planning.schedule_file import Tuned
 
 CHECKED_ON = "ort"
 """The backend that a new bundle is compared with PyTorch on: it needs no GPU."""
-FLAGS = {"image_sizes": "--image-size", "reference_text": "--text-tokens"}
+FLAGS = {"ratios": "--ratio", "image_sizes": "--image-size", "reference_text": "--text-tokens"}
 """Command-line options that are not called like their field."""
 SOLVER = {
     f.name: f"--{f.metadata['flag'] or f.name.replace('_', '-')}"
@@ -35,7 +35,8 @@ class ExportConfig(BaseModel):
         model: checkpoint directory or hub id.
         revision: branch, tag or commit of a hub id; None for the default branch.
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
-        ratio: baseline / compressed language prefill.
+        ratios: baseline / compressed language prefill; several make a layout each, and requests that
+            name none run at the first. One may be given as `ratio`.
         ratio_of: what the ratio counts, FLOPs or milliseconds measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
         images: images (or videos) per prompt of each layout; 0 adds one for questions without any.
@@ -58,7 +59,7 @@ class ExportConfig(BaseModel):
     model: str
     revision: str | None = Field(default=None, min_length=1)
     output: Path = Path("bundle")
-    ratio: float = Field(default=2.0, ge=1)
+    ratios: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(2.0,), min_length=1)
     ratio_of: Literal["flops", "latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
     images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
@@ -85,10 +86,11 @@ class ExportConfig(BaseModel):
         Raises:
             LuvcError: an option is out of range; names it.
         """
-        asked = {name: options.pop(name) for name in set(options) - cls.model_fields.keys()}
+        own = {*cls.model_fields, "ratio"}
+        asked = {name: options.pop(name) for name in set(options) - own}
         if (asked or "method" in options) and options.get("schedule") is not None:
-            given = [name for name in ("ratio", "method") if name in options]
-            raise LuvcError(_either([*map(flag, given), *(SOLVER.get(n, n) for n in asked)]))
+            named = dict.fromkeys(flag(n) for n in ("ratio", "ratios", "method") if n in options)
+            raise LuvcError(_either([*named, *(SOLVER.get(n, n) for n in asked)]))
         if asked:
             options["solver"] = methods.asked(options.get("method", methods.USUAL), asked)
         try:
@@ -106,10 +108,22 @@ class ExportConfig(BaseModel):
             return given | {"solver": methods.asked(given["method"], {})}
         return given
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_ratio(cls, given: Any) -> Any:
+        """One ratio may be given by itself."""
+        if not isinstance(given, dict) or "ratio" not in given:
+            return given
+        if "ratios" in given:
+            raise ValueError("give either ratio or ratios")
+        rest = {name: value for name, value in given.items() if name != "ratio"}
+        return rest | {"ratios": (given["ratio"],)}
+
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         for check in (
             self._check_model,
+            self._check_ratios,
             self._check_images,
             self._check_text,
             self._check_groups,
@@ -124,6 +138,15 @@ class ExportConfig(BaseModel):
             raise ValueError(
                 f"--revision {self.revision} is for hub ids, and {self.model} is here on the disk: leave "
                 "it out"
+            )
+
+    def _check_ratios(self) -> None:
+        if len(set(self.ratios)) < len(self.ratios):
+            given = ", ".join(f"{ratio:g}x" for ratio in self.ratios)
+            raise ValueError(f"--ratio is given twice: {given}; give each ratio once")
+        if self.ratio_of == "latency" and len(self.ratios) > 1:
+            raise ValueError(
+                "--ratio-of latency solves one layout: give one --ratio, or use --ratio-of flops"
             )
 
     def _check_text(self) -> None:
@@ -173,7 +196,7 @@ class ExportConfig(BaseModel):
             raise ValueError(
                 "--ratio-of latency solves a schedule, --schedule gives one: leave one out"
             )
-        if twice := {"ratio", "method", "solver"} & self.model_fields_set:
+        if twice := {"ratios", "method", "solver"} & self.model_fields_set:
             raise ValueError(_either(sorted(map(flag, twice))))
 
     def _check_merging(self, solver: SolverOptions) -> None:
@@ -214,6 +237,11 @@ class ExportConfig(BaseModel):
                 f"--backend {self.backend} needs --dtype fp16 or bf16: it has no fused attention for "
                 "float32 prompts"
             )
+
+    @property
+    def ratio(self) -> float:
+        """The ratio, or the first of several: that of requests that name none."""
+        return self.ratios[0]
 
     @property
     def quantisation(self) -> Quantisation | None:

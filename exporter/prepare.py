@@ -24,7 +24,9 @@ from .layouts.planned import (
     image_geometry,
     layout_name,
     layout_of,
+    named,
     problem_of,
+    share_towers,
     text_layout,
 )
 from .layouts.score_fits import check_precision, check_probes, check_score
@@ -146,20 +148,30 @@ def _plans(config: ExportConfig, family: Family) -> Iterator[Planned]:
     for size in config.image_sizes or (None,):
         for images in filter(None, config.images):
             for frames in config.frames or (0,):
-                yield _planned(config, family, image_geometry(family, size, images, frames))
+                geometry = image_geometry(family, size, images, frames)
+                yield from share_towers(tuple(_of_ratios(config, family, geometry)))
     yield from (Planned(text_layout(family)) for images in config.images if not images)
 
 
-def _planned(config: ExportConfig, family: Family, geometry: ImageGeometry) -> Planned:
-    """The layout of one size and count."""
+def _of_ratios(config: ExportConfig, family: Family, geometry: ImageGeometry) -> Iterator[Planned]:
+    """The layouts of one size and count; of several ratios each is named after its own."""
+    for ratio in config.ratios:
+        planned = _planned(config, family, geometry, ratio)
+        yield named(planned, ratio) if len(config.ratios) > 1 else planned
+
+
+def _planned(
+    config: ExportConfig, family: Family, geometry: ImageGeometry, ratio: float
+) -> Planned:
+    """The layout of one size and count at a ratio."""
     if config.schedule is None and config.solver.smaller == "downsample":
-        return plan_smaller(family, geometry, config)
+        return plan_smaller(family, geometry, ratio, config.reference_text)
     problem = problem_of(family, geometry, config.reference_text)
-    schedule = _schedule(config, layout_name(geometry), problem)
+    schedule = _schedule(config, layout_name(geometry), problem, ratio)
     return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
 
 
-def _schedule(config: ExportConfig, layout: str, problem: Problem) -> Schedule:
+def _schedule(config: ExportConfig, layout: str, problem: Problem, ratio: float) -> Schedule:
     """The schedule of one layout; none yet where it is solved for measured time."""
     if config.ratio_of == "latency":
         return Schedule()
@@ -167,7 +179,7 @@ def _schedule(config: ExportConfig, layout: str, problem: Problem) -> Schedule:
         return check_schedule(problem, config.schedule.of(layout))
     if config.schedule is not None:
         return check_schedule(problem, config.schedule)
-    return solve(problem, config.ratio, config.solver)
+    return solve(problem, ratio, config.solver)
 
 
 def _rescheduled(family: Family, planned: Planned, schedule: Schedule) -> Planned:

@@ -1,10 +1,12 @@
 """What people type, read into values: sizes, ratios, options."""
 
-import math
 from collections.abc import Iterable
 
+from ..engines.prompt.wishes import parse_ratio
 from ..errors import LuvcError
 from .config import SOLVER, ExportConfig, flag
+
+__all__ = ["parse_options", "parse_parts", "parse_ratio", "parse_size"]
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -46,29 +48,10 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise LuvcError(f"--method-option {text!r:.80} is not NAME=VALUE, such as cutoff=0.05")
-        if name in ExportConfig.model_fields or name in SOLVER:
+        if name in (*ExportConfig.model_fields, "ratio", *SOLVER):
             own = SOLVER.get(name) or flag(name)
             raise LuvcError(f"--method-option {name} is no option of a score: give {own}")
         if name in found:
             raise LuvcError(f"--method-option {name} is given twice: leave one out")
         found[name] = value
     return found
-
-
-def parse_ratio(text: str) -> float:
-    """A ratio as people type it: "2x", "2", "1.5x".
-
-    Raises:
-        LuvcError: not a finite number of at least 1.
-    """
-    try:
-        ratio = float(text.strip().lower().removesuffix("x"))
-    except ValueError:
-        ratio = math.nan
-    if not math.isfinite(ratio):
-        raise LuvcError(f"ratio {text!r} is not a number: write it as 2x, 2 or 1.5x")
-    if ratio < 1:
-        raise LuvcError(
-            f"ratio {text} is below 1, which would add work: use 1 (no compression) or more"
-        )
-    return ratio

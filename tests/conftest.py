@@ -60,6 +60,11 @@ CASES = {
             {"layers": 2, "vision_layers": 1, "image": 56},
             {"images": (1, 2), "image_sizes": ((56, 56), (56, 112)), "check": False},
         ),
+        Case(
+            "qwen2-ratios",
+            TINY | {"text": "qwen2"},
+            HIGH | {"ratios": (1.5, 1, 2.5), "images": (1, 0), "oim_share": 0.0},
+        ),
         Case("qwen2-text", TINY | {"text": "qwen2"}, HIGH | {"images": (1, 0)}),
         Case("qwen2-text-fp16", TINY | {"text": "qwen2"}, {"images": (0, 1), "dtype": "float16"}),
         Case("qwen2-fp16", TINY | {"text": "qwen2"}, HIGH | {"dtype": "float16"}),
@@ -111,9 +116,10 @@ class Workshop:
             if not folder.exists():
                 c = CASES[case]
                 # as in the paper, so that every part has work
-                options = vars(PAPER) | {"reference_text": 8, "text_capacity": 96} | c.options
+                options = vars(PAPER) | {"reference_text": 8, "text_capacity": 96}
+                options |= {"ratios": (ratio,)} | c.options
                 model = str(self.checkpoint(**c.shape))
-                export(ExportConfig.make(model=model, output=folder, ratio=ratio, **options))
+                export(ExportConfig.make(model=model, output=folder, **options))
         return Bundle.load(folder)
 
     def vlm(self, case: str = "qwen2", ratio: float = 2.0) -> VLM:

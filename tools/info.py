@@ -163,8 +163,9 @@ def _takes(layout: dict[str, Any]) -> str:
 
 def _asked(schedule: dict[str, Any]) -> str:
     """The ratio that was asked for; a schedule of one's own may name none."""
-    own = schedule["ratio"] == 1 and any(schedule[x] for x in ("vision", "exit", "language"))
-    return "a schedule" if own else f"{schedule['ratio']:g}x"
+    from ..engines.bundle.schedule import Schedule
+
+    return "a schedule" if Schedule.model_validate(schedule).own else f"{schedule['ratio']:g}x"
 
 
 def _scores(layouts: list[dict[str, Any]]) -> str:

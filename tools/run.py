@@ -12,11 +12,12 @@ from .. import console
 from ..engines.bundle.layout import Layout
 from ..errors import LuvcError
 from ..places import check_file
-from .options import Backend, BundleFolder, Threads
+from .options import Backend, BundleFolder, ImageTokens, RatioOption, Threads, wished
 
 if TYPE_CHECKING:
     from ..engines import VLM
     from ..engines.answer import Answer, Stream
+    from ..engines.prompt.wishes import Wish
 
 Images = Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")]
 Videos = Annotated[
@@ -39,6 +40,8 @@ def run(
     video: Videos = None,
     fps: Annotated[float, typer.Option(help="Frames per second of the given video.")] = 1.0,
     layout: LayoutName = None,
+    ratio: RatioOption = None,
+    image_tokens: ImageTokens = None,
     backend: Backend = "auto",
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sample; 0 is greedy.")] = None,
@@ -57,17 +60,21 @@ def run(
 
     check_file(show_tokens, "--show-tokens")
     messages = _messages(question, image or [], video or [], fps)
-    options: dict[str, Any] = {"layout": layout, "max_new_tokens": max_new_tokens, "stop": stop}
+    wish = wished(layout, ratio, image_tokens)
+    options: dict[str, Any] = {**vars(wish), "max_new_tokens": max_new_tokens, "stop": stop}
     options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     options |= {"repetition_penalty": repetition_penalty}
     with VLM.load(bundle, backend=backend, threads=threads) as vlm:
         if show_tokens:
-            _show_tokens(vlm, messages, layout, show_tokens)
-        _tell(vlm, vlm.generate(messages, stream=True, **options), verbose, as_json)
+            _show_tokens(vlm, messages, wish, show_tokens)
+        stream = vlm.generate(messages, stream=True, **options)
+        _tell(vlm, stream, wish, verbose, as_json)
 
 
-def _tell(vlm: "VLM", stream: "Stream", verbose: bool, as_json: bool) -> None:
+def _tell(vlm: "VLM", stream: "Stream", wish: "Wish", verbose: bool, as_json: bool) -> None:
     """Print an answer as it comes, or as JSON."""
+    from ..engines.prompt.layouts import said_of
+
     if as_json:
         typer.echo(json.dumps(asdict(stream.answer), indent=1))
         return
@@ -81,8 +88,11 @@ def _tell(vlm: "VLM", stream: "Stream", verbose: bool, as_json: bool) -> None:
             f"[yellow]stopped: the bundle holds {vlm.manifest.text_capacity} text tokens; "
             "export with a larger --text-capacity for longer answers"
         )
-    if verbose:
-        used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
+    used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
+    if not verbose:
+        for line in said_of(used, wish):
+            console.err.print(f"[yellow]{line}")
+    else:
         _print_counts(vlm.runner.description, used, answer)
 
 
@@ -93,11 +103,11 @@ def _messages(question: str, images: list[Path], videos: list[Path], fps: float)
     return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
 
 
-def _show_tokens(vlm: "VLM", messages: list[dict], layout: str | None, path: Path) -> None:
+def _show_tokens(vlm: "VLM", messages: list[dict], wish: "Wish", path: Path) -> None:
     """Draw which visual tokens each stage of the prompt's prefill keeps."""
     from .token_map import draw
 
-    prompt = vlm.processor.prompt(messages, layout)
+    prompt = vlm.processor.prompt(messages, wish)
     if not prompt.images:
         raise LuvcError("--show-tokens draws over pictures, and there is none: give --image")
     _, result, _ = vlm.prefill([prompt])
@@ -107,7 +117,7 @@ def _show_tokens(vlm: "VLM", messages: list[dict], layout: str | None, path: Pat
 
 def _print_counts(runner: str, layout: Layout, answer: "Answer") -> None:
     t = answer.timing
-    console.err.print(f"{runner}, layout {layout.name}", style="dim")
+    console.err.print(f"{runner}, layout {layout.name}, ratio {answer.ratio:g}x", style="dim")
     for note in answer.notes:
         console.err.print(note)
     steps = " -> ".join(str(n) for n in answer.stages.values())

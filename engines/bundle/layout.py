@@ -113,6 +113,23 @@ class Layout(Frozen):
             raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")
         return self
 
+    @property
+    def ratio(self) -> float:
+        """The ratio it was asked for; of a schedule that names none, what it saves in the prefill."""
+        return round(self.ratios.prefill, 2) if self.schedule.own else self.schedule.ratio
+
+    @property
+    def asked_size(self) -> tuple[int, int]:
+        """(height, width) that was asked for: the pictures of some ratios are made smaller than that."""
+        return self.baseline_size or self.image_size
+
+    @property
+    def image_tokens(self) -> int:
+        """Visual tokens that one picture has in a language layer, in the mean of all layers, rounded up."""
+        layers = sum(s.last - s.first + 1 for s in self.stages)
+        seen = sum((s.last - s.first + 1) * s.visual for s in self.stages)
+        return math.ceil(seen / max(1, layers * self.images))
+
     def longest_position(self, capacity: int) -> int:
         """No token of a conversation with `capacity` text tokens has a position above this."""
         return self.visual_tokens + capacity

@@ -165,6 +165,11 @@ class Schedule(Frozen):
         return () if self.restore else self.vision
 
     @property
+    def own(self) -> bool:
+        """Whether it is one's own and names no ratio: at ratio 1 there is nothing to do."""
+        return self.ratio == 1 and bool(self.vision or self.exit or self.language)
+
+    @property
     def scored(self) -> list[int]:
         """Layers before which the SPU scores; where nothing is kept there is nothing to score."""
         return [p.layer for p in self.language if p.keep]

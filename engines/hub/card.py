@@ -34,7 +34,10 @@ def card(bundle: Bundle, place: str) -> str:
         LuvcError: a report or the license in the bundle was changed.
     """
     m = bundle.manifest
-    title = f"{_plain(model_name(m).rpartition('/')[2])} at {m.layouts[0].ratios.prefill:.2f}x"
+    first = m.layouts[0]
+    sizes = [x for x in m.layouts if x.asked_size == first.asked_size and x.images == first.images]
+    ratios = ", ".join(dict.fromkeys(f"{x.ratios.prefill:.2f}x" for x in sizes))
+    title = f"{_plain(model_name(m).rpartition('/')[2])} at {ratios}"
     blocks = [
         f"---\n{front_matter(bundle)}\n---",
         f"# {title}",

@@ -1,4 +1,7 @@
-"""Which layout of a bundle a prompt runs in: by the number of its images, then by what they are."""
+"""Which layout of a bundle a prompt runs in: by the number of its images, what they are, and what is asked.
+
+A bundle of several ratios holds a layout of each for every size. The size is chosen first, then the ratio.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +10,7 @@ from ...errors import LuvcError
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
 from .pictures import Video, Visual, frames_of
+from .wishes import Wish, wish_of
 
 OTHER = "name another layout, or none for the one that fits best"
 
@@ -16,14 +20,13 @@ def most_images(manifest: Manifest) -> int:
     return max(layout.images for layout in manifest.layouts)
 
 
-def for_count(manifest: Manifest, images: int, name: str | None = None) -> list[Layout]:
+def for_count(manifest: Manifest, images: int, asked: str | Wish | None = None) -> list[Layout]:
     """The layouts, or the one of a name, that take so many images or videos.
 
     Raises:
         LuvcError: there is none; says what the bundle holds.
     """
-    if name is not None and not isinstance(name, str):
-        raise LuvcError(f"a layout is chosen by its name, got {type(name).__name__}")
+    name = wish_of(asked).layout
     found = [x for x in manifest.layouts if name in (None, x.name)]
     if not found:
         known = ", ".join(x.name for x in manifest.layouts)
@@ -34,25 +37,69 @@ def for_count(manifest: Manifest, images: int, name: str | None = None) -> list[
     return as_many
 
 
-def choose(manifest: Manifest, images: Sequence[Visual], name: str | None = None) -> Layout:
-    """The layout for these images: the named one, or by their number, then by size.
+def choose(manifest: Manifest, images: Sequence[Visual], asked: str | Wish | None = None) -> Layout:
+    """The layout for these images: the named one, or by their number, then by size, then by the ratio.
+
+    Where nothing is asked of the ratio, it is the first one of the export.
 
     Raises:
         LuvcError: none fits; says what the bundle holds.
     """
+    wish = wish_of(asked)
     video = {isinstance(i, Video) for i in images}
     if len(video) > 1:
         raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
-    as_many = for_count(manifest, len(images), name)
+    as_many = for_count(manifest, len(images), wish)
     if not images:
         return as_many[0]
     shortest = min(frames_of(i) for i in images)
     fitting = [x for x in as_many if bool(x.frames) in video and x.frames <= shortest]
     if not fitting:
-        raise LuvcError(_frames_message(shortest, as_many, name))
+        raise LuvcError(_frames_message(shortest, as_many, wish.layout))
     most = max(x.frames for x in fitting)
-    fitting = [x for x in fitting if x.frames == most]
-    return min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
+    fitting = _within([x for x in fitting if x.frames == most], wish)
+    best = min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
+    return _of_ratio([x for x in fitting if x.asked_size == best.asked_size], wish)
+
+
+def said_of(layout: Layout, asked: str | Wish | None) -> list[str]:
+    """What there is to say where a wish was met by something else."""
+    ratio = wish_of(asked).ratio
+    if ratio is None or (layout.images and math.isclose(ratio, layout.ratio, rel_tol=1e-6)):
+        return []
+    if not layout.images:
+        return [
+            f"ratio {ratio:g}x was asked for, and without a picture there is nothing to compress"
+        ]
+    return [f"ratio {ratio:g}x was asked for, {layout.ratio:g}x is the nearest of the bundle"]
+
+
+def _within(layouts: list[Layout], wish: Wish) -> list[Layout]:
+    """Those that bring no more visual tokens than asked for.
+
+    Raises:
+        LuvcError: all bring more; names the smallest.
+    """
+    if wish.image_tokens is None:
+        return layouts
+    found = [x for x in layouts if x.image_tokens <= wish.image_tokens]
+    if not found:
+        least = min(layouts, key=lambda x: x.image_tokens)
+        raise LuvcError(
+            f"image_tokens {wish.image_tokens} is less than this bundle can do: the smallest is "
+            f"{least.image_tokens}, of layout {least.name}"
+        )
+    return found
+
+
+def _of_ratio(layouts: list[Layout], wish: Wish) -> Layout:
+    """The layout of one size that a wish means; of two that are as near, the one that keeps more."""
+    if wish.image_tokens is not None:
+        return max(layouts, key=lambda x: x.image_tokens)
+    ratio = wish.ratio
+    if ratio is None:
+        return layouts[0]
+    return min(layouts, key=lambda x: (abs(math.log2(x.ratio / ratio)), x.ratio))
 
 
 def _count_message(
@@ -64,8 +111,8 @@ def _count_message(
     mend = OTHER if name else f"export with --images {images} too"
     if not images and not name:
         mend = "give one" if manifest.language.whole_prompt else f"give one, or {mend}"
-    shown = f"{images or 'no'} image{'s' * (images != 1)}"
-    return f"the prompt has {shown}, {what} holds {counts}: {mend}"
+    counted = f"{images or 'no'} image{'s' * (images != 1)}"
+    return f"the prompt has {counted}, {what} holds {counts}: {mend}"
 
 
 def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) -> str:
@@ -73,9 +120,9 @@ def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) ->
     what = f"layout {name}" if name else "this bundle"
     held = sorted({x.frames for x in layouts})
     kinds = " or ".join(f"videos of {n} frames or more" if n else "images" for n in held)
-    shown = f"a video of {frames} frames" if frames else "an image"
+    given = f"a video of {frames} frames" if frames else "an image"
     mend = f"export with --frames {frames} or fewer" if frames else "export without --frames"
-    return f"the prompt holds {shown}, {what} answers about {kinds}: {OTHER if name else mend}"
+    return f"the prompt holds {given}, {what} answers about {kinds}: {OTHER if name else mend}"
 
 
 def _distance(layout: Layout, image: tuple[int, int]) -> float:
@@ -83,7 +130,7 @@ def _distance(layout: Layout, image: tuple[int, int]) -> float:
 
     Where tiles adapt to the image's orientation, the shape only decides between equal areas.
     """
-    height, width = layout.image_size
+    height, width = layout.asked_size
     area = abs(math.log2(width * height / (image[0] * image[1])))
     shape = abs(math.log2(width / height * image[1] / image[0]))
     return area + (2.0 if layout.resize else 1e-3) * shape

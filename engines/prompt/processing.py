@@ -31,6 +31,7 @@ from .messages import (
 from .pictures import MEGAPIXELS, Video, Visual, open_image, open_visual
 from .pixels import ImageProcessor, pixel_values
 from .rendering import renderer
+from .wishes import Wish
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +51,7 @@ class Prompt:
         input_ids: its token ids.
         images: PIL images (or videos) in order; may be none.
         joined: turns that were joined into one prompt of a model that knows no turns; 0 for others.
+        said: how the layout differs from what was asked for.
     """
 
     layout: Layout
@@ -57,6 +59,7 @@ class Prompt:
     input_ids: list[int]
     images: tuple[Visual, ...]
     joined: int = 0
+    said: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -68,8 +71,8 @@ class Prompt:
 
     @property
     def notes(self) -> list[str]:
-        """What was done that the model's own processor would not have done."""
-        return [*self._resized(), *self._turns()]
+        """What was done that was not asked for, or that the model's own processor would not have done."""
+        return [*self.said, *self._resized(), *self._turns()]
 
     def _turns(self) -> list[str]:
         said = f"{self.joined} turns joined into one prompt: this model was trained on single questions"
@@ -137,12 +140,13 @@ class Processor:
         renderer.start()
         _ = self.template, self.image_processor, self._longest_token
 
-    def prompt(self, messages: Messages, layout: str | None = None) -> Prompt:
+    def prompt(self, messages: Messages, layout: str | Wish | None = None) -> Prompt:
         """Render and tokenise a conversation that ends with the user's turn.
 
         Args:
             messages: the conversation.
-            layout: name of the layout to use; None picks by the images' number and size.
+            layout: name of the layout to use, or what else is asked of it; None picks by the images' number
+                and size.
 
         Raises:
             LuvcError: malformed messages, wrong number of images, unreadable image, image token in a
@@ -161,7 +165,8 @@ class Processor:
         text = self._expanded(self.template.render(turns), images, chosen)
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
-        return Prompt(chosen, text, ids, tuple(images), self._joined(turns))
+        said = tuple(layouts.said_of(chosen, layout))
+        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), said)
 
     def opened(self, messages: Messages) -> list[dict[str, Any]]:
         """Checked messages whose pictures are open, to be kept.
@@ -223,13 +228,13 @@ class Processor:
                 f"and the model has embeddings for the ids below {lm.vocab_size} alone: leave it out"
             )
 
-    def layout_for(self, images: Sequence[Visual], name: str | None = None) -> Layout:
-        """The layout for these images: the named one, or by their number, then by size.
+    def layout_for(self, images: Sequence[Visual], asked: str | Wish | None = None) -> Layout:
+        """The layout for these images: see `layouts.choose`.
 
         Raises:
             LuvcError: none fits; says what the bundle holds.
         """
-        return layouts.choose(self.manifest, images, name)
+        return layouts.choose(self.manifest, images, asked)
 
     def pixels(self, prompt: Prompt) -> np.ndarray:
         """Pixel values of all images of a prompt, joined along the first axis, float32 [N, ...].

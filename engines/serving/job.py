@@ -11,6 +11,7 @@ from ..answer import Timing
 from ..history import History
 from ..prompt.messages import visual_parts
 from ..prompt.processing import Prompt
+from ..prompt.wishes import Wish
 from ..reply import Reply
 from ..sampling import Sampling
 from .conversations import Conversation, Conversations
@@ -27,6 +28,7 @@ class Job:
 
     Attributes:
         turns: messages; of a kept conversation, those that are new in it.
+        wish: what is asked of the layout.
         prompt: rendered and tokenised; set by `prepare`.
         reply: the answer as it grows; set by `begin`.
         begun: whether its prompt has been run.
@@ -39,7 +41,7 @@ class Job:
 
     turns: list[Any]
     sampling: Sampling
-    layout: str | None
+    wish: Wish
     key: str | None
     ticket: Ticket
     submitted: float = field(default_factory=perf_counter)
@@ -83,7 +85,7 @@ class Job:
             if history is None:
                 self.conversation = conversations.take(self.key, None)
         earlier = self.conversation.history.messages if self.conversation else []
-        self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.layout)
+        self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.wish)
         if self.conversation is not None and self.conversation.parked is not None:
             used = int(self.conversation.parked.reached.text_len[0])
             room = vlm.manifest.text_capacity - used

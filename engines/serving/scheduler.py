@@ -20,7 +20,7 @@ from ..backends.base import SharedRunner
 from ..closing import Closing
 from ..prompt.messages import is_batch
 from ..prompt.processing import Messages
-from ..sampling import SamplingOptions
+from ..prompt.wishes import RequestOptions, parted
 from .conversations import Conversations
 from .job import Job, run_together
 from .limits import Counters, Limits
@@ -71,9 +71,8 @@ class Scheduler(Closing):
         messages: Messages,
         *,
         conversation: str | None = None,
-        layout: str | None = None,
         notify: Callable[[Ticket], None] | None = None,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[RequestOptions],
     ) -> Ticket:
         """Hand in a request.
 
@@ -81,9 +80,8 @@ class Scheduler(Closing):
             messages: a conversation, as for `VLM.generate`; of a kept one, its new turns.
             conversation: key of one that is kept: turns with a picture begin it (again), turns
                 without continue it on its caches.
-            layout: name of a layout; default by the images' number and size.
             notify: see Ticket.
-            options: fields of `Sampling`.
+            options: as of `VLM.generate`.
 
         Raises:
             LuvcError: not one conversation, or an option is out of range; the ticket raises the rest.
@@ -91,8 +89,9 @@ class Scheduler(Closing):
         """
         if is_batch(messages):
             raise LuvcError("a request is one conversation; hand in several one by one")
-        sampling = self.vlm.sampling.override(**options)
-        job = Job(list(messages), sampling, layout, conversation, Ticket(notify))
+        wish, rest = parted(options)
+        sampling = self.vlm.sampling.override(**rest)
+        job = Job(list(messages), sampling, wish, conversation, Ticket(notify))
         with self._changed:
             if self._workers.ended:
                 raise self._gone()

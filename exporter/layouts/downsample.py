@@ -10,7 +10,6 @@ from fractions import Fraction
 from ...engines.bundle.schedule import Schedule
 from ...errors import LuvcError
 from ..checkpoint.family import Family
-from ..config import ExportConfig
 from ..planning.grid import Grid, smaller_grids
 from ..planning.problem import Problem
 from ..vision.adapter import ImageGeometry
@@ -20,32 +19,33 @@ PROPORTIONS = Fraction(11, 10)
 """How far height / width of the smaller size may be from the full one's: sizes go in steps."""
 
 
-def plan_smaller(family: Family, full: ImageGeometry, config: ExportConfig) -> Planned:
+def plan_smaller(family: Family, full: ImageGeometry, ratio: float, text_tokens: int) -> Planned:
     """The layout of a smaller size, with its ratios against the full one.
 
     Args:
         family: of the model.
         full: of the size that was asked for.
-        config: of the export; its ratio.
+        ratio: that is asked for.
+        text_tokens: of the reference prompt.
 
     Raises:
         LuvcError: the family takes one size only, or no smaller one reaches the ratio.
     """
-    schedule, text = Schedule(ratio=config.ratio), config.reference_text
-    if config.ratio == 1:
-        problem = problem_of(family, full, text)
+    schedule = Schedule(ratio=ratio)
+    if ratio == 1:
+        problem = problem_of(family, full, text_tokens)
         return Planned(layout_of(family, full, problem, schedule), full, problem)
     asked, highest = f"{full.size[0]}x{full.size[1]}", 1.0
-    for geometry, problem in smaller_pictures(family, full, text):
+    for geometry, problem in smaller_pictures(family, full, text_tokens):
         highest = problem.ratios(schedule).prefill
-        if highest >= config.ratio:
+        if highest >= ratio:
             return Planned(layout_of(family, geometry, problem, schedule), geometry, problem)
     kind = family.config.model_type
     below = f"no size below {asked}, in its proportions, is one that {kind} takes as it is"
     if highest > 1:
         below = f"the smallest size below {asked}, in its proportions, gives {int(highest * 100) / 100:g}x"
     raise LuvcError(
-        f"ratio {config.ratio:g}x is not feasible by a smaller picture (downsample): {below}; ask for less, "
+        f"ratio {ratio:g}x is not feasible by a smaller picture (downsample): {below}; ask for less, "
         "give a larger --image-size, or take another --method"
     )
 

@@ -1,5 +1,6 @@
 """Layouts of a family: what one image size becomes, as the solver sees it and as the manifest says it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...engines.bundle.folder import GRAPHS
@@ -8,6 +9,7 @@ from ...engines.bundle.schedule import Schedule, stages_of
 from ...errors import LuvcError, brief
 from ..checkpoint.config import making_sense
 from ..checkpoint.family import Family
+from ..planning.methods import in_tower
 from ..planning.problem import Problem
 from ..vision.adapter import ImageGeometry
 
@@ -76,25 +78,24 @@ def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Pro
 
 
 def layout_of(
-    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule, name: str = ""
 ) -> Layout:
-    """The manifest's entry of a geometry under a schedule.
+    """The manifest's entry of a geometry under a schedule; by default it is named after the geometry.
 
     Raises:
         LuvcError: the checkpoint gives what no manifest may hold.
     """
     with making_sense(family.source):
-        return _layout(family, geometry, problem, schedule)
+        return _layout(family, geometry, problem, schedule, name or layout_name(geometry))
 
 
 def _layout(
-    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule, name: str
 ) -> Layout:
     adapter, config = family.adapter, family.config
     merged = problem.leaving(schedule)
     V = problem.visual_tokens(schedule.lasting, schedule.exit)
     per_image = V // geometry.images
-    name = layout_name(geometry)
     expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)
     return Layout(
         name=name,
@@ -175,6 +176,32 @@ def uncompressed(family: Family, layout: Layout, text_tokens: int) -> Layout:
     geometry = image_geometry(family, size, layout.images, layout.frames)
     plain = plan_layout(family, geometry, text_tokens, Schedule()).layout
     return plain.model_copy(update={"name": layout.name})  # it is asked for by that
+
+
+def named(planned: Planned, ratio: float) -> Planned:
+    """A layout of a bundle of several ratios, which says its own: "448x448-2x"."""
+    name = f"{planned.layout.name}-{ratio:g}x"
+    layout = planned.layout.model_copy(update={"name": name, "graphs": _graphs(name)})
+    return replace(planned, layout=layout)
+
+
+def share_towers(plans: Sequence[Planned]) -> tuple[Planned, ...]:
+    """The same layouts, with one vision graph for all ratios of a geometry whose tower is the same."""
+    first: dict[str, str] = {}
+    found = []
+    for planned in plans:
+        layout = planned.layout
+        path = first.setdefault(_tower(layout), layout.graphs.vision)
+        graphs = layout.graphs.model_copy(update={"vision": path})
+        found.append(replace(planned, layout=layout.model_copy(update={"graphs": graphs})))
+    return tuple(found)
+
+
+def _tower(layout: Layout) -> str:
+    """What a layout's vision graph is made from, the ratio and what follows from it in the text aside."""
+    parts = layout.images, layout.frames, layout.tiles, layout.pixel_shape, layout.grid
+    sizes = layout.image_size, layout.visual_grid, layout.expansion, layout.processor_options
+    return repr((*parts, *sizes, in_tower(layout.schedule)))
 
 
 def layout_name(geometry: ImageGeometry) -> str:

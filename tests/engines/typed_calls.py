@@ -17,13 +17,15 @@ def generate(vlm: VLM, stream: bool) -> None:
     assert_type(vlm.generate(messages, stream=True), Stream)
     assert_type(vlm.generate([messages, messages], max_new_tokens=8, stop="."), list[Answer])
     assert_type(vlm.generate(messages, stream=stream, top_p=None), Answer | Stream)
+    assert_type(vlm.generate(messages, ratio=2, max_new_tokens=8), Answer)
+    vlm.generate(messages, ratios=2)  # pyright: ignore[reportCallIssue]
     vlm.generate([messages], stream=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
     vlm.generate(messages, top_P=0.5)  # pyright: ignore[reportCallIssue]
     vlm.generate("Why?")  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def ask(vlm: VLM) -> None:
-    chat = vlm.chat(temperature=0.5)
+    chat = vlm.chat(temperature=0.5, image_tokens=64)
     assert_type(chat, Chat)
     assert_type(chat.ask("Why?", ["a.jpg", b"..."]), Answer)
     assert_type(chat.ask("Why?", stream=True), Stream)
@@ -32,7 +34,7 @@ def ask(vlm: VLM) -> None:
 
 def serve(vlm: VLM) -> None:
     scheduler = Scheduler(vlm)
-    assert_type(scheduler.submit([{"role": "user", "content": "Why?"}], seed=1), Ticket)
+    assert_type(scheduler.submit([{"role": "user", "content": "Why?"}], seed=1, ratio=2), Ticket)
     scheduler.submit([], max_tokens=1)  # pyright: ignore[reportCallIssue]
 
 

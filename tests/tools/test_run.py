@@ -49,6 +49,19 @@ def test_run_samples_as_it_is_told(command, workshop, photo):
     assert tokens[0] != tokens[1]
 
 
+def test_run_takes_the_ratio_it_is_told(command, workshop, photo):
+    """The nearest, which is said without --verbose too."""
+    bundle = workshop.bundle("qwen2-ratios").path
+    line = (bundle, "Why?", "--image", photo, "--max-new-tokens", 2)
+    for option, taken in ((("--ratio", "2.5x"), 2.5), (("--image-tokens", "36"), 1.0)):
+        result = command(run_tool, *line, *option, "--json")
+        assert json.loads(result.out)["ratio"] == taken
+    result = command(run_tool, *line, "--ratio", "9x")
+    assert "ratio 9x was asked for, 2.5x is the nearest of the bundle" in result.err
+    result = command(run_tool, *line, "--ratio", "2x", "--image-tokens", "36")
+    assert result.code == 2 and "give one of them" in result.err
+
+
 def test_run_takes_the_layout_it_is_told(command, workshop, photo, monkeypatch):
     drawn = []
     monkeypatch.setattr(

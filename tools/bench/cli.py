@@ -15,10 +15,12 @@ from ... import console
 from ...cores import cores
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.layout import Layout
+from ...engines.prompt.wishes import parse_ratio
 from ...errors import LuvcError
 from ...files import whole
 from ...places import check_file
 from .machine import provenance
+from .measured import Measured, pick_layouts
 from .tables import tables
 from .workers import System, measure
 
@@ -30,7 +32,7 @@ class Settings:
     """What all systems are measured with.
 
     Attributes:
-        layout: the one they share.
+        layout: the one they share, of the first system's ratio.
         batches: batch sizes.
         rounds: measured rounds of each batch size.
         warmup: rounds before them, not counted.
@@ -67,18 +69,29 @@ class Settings:
         }
 
 
+Compare = Annotated[
+    Literal["hf"] | None,
+    typer.Option(help="hf: also the unmodified Hugging Face model in PyTorch."),
+]
+Ratios = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Ratio, such as 2x; repeat to measure the ratios of a bundle beside each other; default the "
+        "layout's."
+    ),
+]
+
+
 def bench(
     bundles: Annotated[list[Path], typer.Argument(help="Bundle folders, made for one image size.")],
-    compare: Annotated[
-        Literal["hf"] | None,
-        typer.Option(help="hf: also the unmodified Hugging Face model in PyTorch."),
-    ] = None,
+    compare: Compare = None,
     model: Annotated[
         str | None, typer.Option(help="Its checkpoint; default the one the bundle was made from.")
     ] = None,
     backend: Annotated[str, typer.Option(help="auto, ort, tensorrt or tensorrt-rtx.")] = "auto",
     batch: Annotated[str, typer.Option(help="Batch sizes.", metavar="N,N,...")] = "1,4,8",
     layout: Annotated[str | None, typer.Option(help="Layout; default the first.")] = None,
+    ratio: Ratios = None,
     image: Annotated[
         list[Path] | None, typer.Option(help="Picture; default a generated one for each row.")
     ] = None,
@@ -94,34 +107,37 @@ def bench(
     check_file(output, "--output")
     loaded = {_name(path, bundles): Bundle.load(path) for path in bundles}
     sizes = parse_batches(batch)
-    chosen = pick_layouts(loaded, layout, sizes, new_tokens)
+    ratios = [parse_ratio(text) for text in ratio or ()]
+    systems = pick_layouts(loaded, layout, ratios, new_tokens)
+    chosen = next(iter(systems.values()))[1]
     check_pictures(chosen, bool(compare or image))
     settings = Settings(
         chosen, sizes, rounds, warmup, new_tokens, threads or cores(), question, image or []
     )
-    requests = bundle_requests(loaded, backend)
+    requests = bundle_requests(systems, backend)
     if compare:
         requests = {"hf": hugging_face_request(loaded, model)} | requests
-    with console.Steps(quiet=as_json) as steps, running(requests, settings, steps) as systems:
-        cases = measure(systems, sizes, rounds, warmup, new_tokens, steps)
-    about = [{"name": s.name} | s.about for s in systems]
+    with console.Steps(quiet=as_json) as steps, running(requests, settings, steps) as workers:
+        cases = measure(workers, sizes, rounds, warmup, new_tokens, steps)
+    about = [{"name": s.name} | s.about for s in workers]
     found = {"settings": settings.as_json(), "systems": about, "cases": cases}
     show(provenance() | found, output, as_json)
 
 
-def bundle_requests(bundles: dict[str, Bundle], backend: str) -> dict[str, dict[str, Any]]:
-    """What the worker of each bundle is to load.
+def bundle_requests(systems: Measured, backend: str) -> dict[str, dict[str, Any]]:
+    """What the worker of each system is to load.
 
     Raises:
         LuvcError: the backend does not run one of them; nothing was loaded yet.
     """
     from ...engines.backends import backend as load_backend
 
-    for bundle in bundles.values():
+    for bundle, _ in systems.values():
         load_backend(backend, bundle)
+    own = {"kind": "bundle", "backend": backend}
     return {
-        name: {"kind": "bundle", "path": str(bundle.path), "backend": backend}
-        for name, bundle in bundles.items()
+        name: own | {"path": str(bundle.path), "layout": layout.name}
+        for name, (bundle, layout) in systems.items()
     }
 
 
@@ -149,7 +165,7 @@ def running(
         systems = []
         for name, request in requests.items():
             progress(f"loading {name}")
-            systems.append(start(name, request | settings.shared(), settings.threads))
+            systems.append(start(name, settings.shared() | request, settings.threads))
             stack.callback(systems[-1].close)
         yield systems
 
@@ -198,31 +214,6 @@ def parse_batches(text: str) -> list[int]:
     if not sizes or min(sizes) < 1:
         raise LuvcError(f"--batch {text!r} is not a list of batch sizes, such as 1,4,8")
     return sizes
-
-
-def pick_layouts(
-    bundles: dict[str, Bundle], name: str | None, batches: list[int], new_tokens: int
-) -> Layout:
-    """The one layout that is measured, which every bundle must hold.
-
-    Raises:
-        LuvcError: a bundle has no such layout, or cannot hold the answer.
-    """
-    wanted = name or next(iter(bundles.values())).manifest.layouts[0].name
-    for label, bundle in bundles.items():
-        names = [x.name for x in bundle.manifest.layouts]
-        if wanted not in names:
-            raise LuvcError(
-                f"{label} has no layout {wanted!r}, only {', '.join(names)}: systems are compared on one "
-                "layout, export them for the same --image-size and --images"
-            )
-        if new_tokens >= bundle.manifest.text_capacity:
-            raise LuvcError(
-                f"--new-tokens {new_tokens} does not fit the {bundle.manifest.text_capacity} text tokens "
-                f"of {label}; ask for fewer"
-            )
-    layouts = next(iter(bundles.values())).manifest.layouts
-    return next(x for x in layouts if x.name == wanted)
 
 
 def _name(path: Path, all_paths: list[Path]) -> str:

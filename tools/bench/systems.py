@@ -57,7 +57,7 @@ def bundle(
         "description": vlm.runner.description,
         "model": vlm.manifest.model,
         "dtype": vlm.manifest.dtype,
-        "ratio": chosen.schedule.ratio,
+        "ratio": chosen.ratio,
         "flops": chosen.ratios.model_dump(),
     }
     return about, run

@@ -1,5 +1,6 @@
 """Who answers: a bundle on a backend, the bundle's stages in PyTorch, or Hugging Face's generate."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Protocol
 
 from ...engines.bundle.folder import MANIFEST, Bundle
 from ...engines.prompt.processing import Processor, open_image
+from ...engines.prompt.wishes import parse_ratio
 from ...errors import LuvcError
 from .items import Item
 
@@ -59,13 +61,14 @@ class BundleAnswerer:
     Args:
         vlm: the bundle on a backend's runner or on PyTorch.
         max_new_tokens: longest answer.
+        ratio: of the layouts that are asked; default the first's.
     """
 
-    def __init__(self, vlm: Any, max_new_tokens: int):
+    def __init__(self, vlm: Any, max_new_tokens: int, ratio: float | None = None):
         self.vlm, self.max_new_tokens = vlm, max_new_tokens
+        self.ratio = vlm.manifest.layouts[0].schedule.ratio if ratio is None else ratio
         self.processor: Processor = vlm.processor
         self.description = vlm.runner.description
-        self.ratio = vlm.manifest.layouts[0].schedule.ratio
 
     def answer(self, batch: Batch) -> list[Prediction]:
         """Answers of one batch."""
@@ -130,7 +133,12 @@ class HfAnswerer:
 
 
 def load(
-    target: Path, backend: str, model: str | None, max_new_tokens: int, threads: int
+    target: Path,
+    backend: str,
+    model: str | None,
+    max_new_tokens: int,
+    threads: int,
+    ratio: str | None = None,
 ) -> Answerer:
     """Whoever is to answer.
 
@@ -140,9 +148,10 @@ def load(
         model: checkpoint of the bundle, default the one it names.
         max_new_tokens: longest answer.
         threads: of the backend.
+        ratio: of the layouts to ask, as it was typed; default the bundle's first.
 
     Raises:
-        LuvcError: not a bundle, or the backend cannot run it.
+        LuvcError: not a bundle or none of this ratio, or the backend cannot run it.
     """
     from ...engines import VLM
 
@@ -151,16 +160,43 @@ def load(
             f"{target} is a checkpoint: export it first (--ratio 1 leaves it as it is), then evaluate the "
             "bundle"
         )
+    bundle = Bundle.load(target)
+    bundle, taken = of_ratio(bundle, None if ratio is None else parse_ratio(ratio))
     if backend not in REFERENCES:
-        return BundleAnswerer(VLM.load(target, backend=backend, threads=threads), max_new_tokens)
+        vlm = VLM.of(bundle, backend=backend, threads=threads)
+        return BundleAnswerer(vlm, max_new_tokens, taken)
     from ...exporter.check.parity import reference_runner
     from ...exporter.checkpoint.hub import checkpoint_of
 
-    bundle = Bundle.load(target)
     if backend == "hf":
         return HfAnswerer(bundle, checkpoint_of(bundle.manifest, model), max_new_tokens)
     vlm = VLM(bundle, reference_runner(bundle.manifest, model))
-    return BundleAnswerer(vlm, max_new_tokens)
+    return BundleAnswerer(vlm, max_new_tokens, taken)
+
+
+def of_ratio(bundle: Bundle, ratio: float | None) -> tuple[Bundle, float]:
+    """The bundle with its layouts of one ratio alone, and that ratio: an evaluation is of one.
+
+    Args:
+        bundle: a loaded bundle.
+        ratio: which; None is the first.
+
+    Raises:
+        LuvcError: it holds no such ratio; says which it holds.
+    """
+    m = bundle.manifest
+    ratios = list(dict.fromkeys(layout.ratio for layout in m.pictured))
+    if ratio is None:
+        several = len({(x.asked_size, x.images, x.frames) for x in m.pictured}) < len(m.pictured)
+        if not several:  # each size has one, whatever its schedule was solved for
+            return bundle, m.layouts[0].schedule.ratio
+        ratio = ratios[0]
+    kept = tuple(x for x in m.layouts if not x.images or math.isclose(x.ratio, ratio))
+    if not any(x.images for x in kept):
+        held = ", ".join(f"{r:g}x" for r in ratios)
+        raise LuvcError(f"--ratio {ratio:g}x is not in {bundle.path}, which holds {held}")
+    manifest = m.model_copy(update={"layouts": kept})
+    return replace(bundle, manifest=manifest), ratio
 
 
 def askable(answerer: Answerer, items: Sequence[Item]) -> list[Item]:

@@ -15,7 +15,7 @@ from ... import console
 from ...errors import LuvcError, printable
 from ...files import whole
 from ...places import check_file
-from ..options import BundleFolder, Threads
+from ..options import BundleFolder, RatioOption, Threads
 from . import outcome
 from .answering import Answerer, Prediction, askable, batches, load
 from .items import Item, is_right, pocket_items, read_jsonl, rule_of
@@ -59,6 +59,7 @@ def evaluate(
     data: Data = None,
     split: Annotated[str, typer.Option(help="Of PocketVQA: test or validation.")] = "test",
     limit: Annotated[int | None, typer.Option(help="First questions only.", min=1)] = None,
+    ratio: RatioOption = None,
     backend: Backend = "auto",
     model: Checkpoint = None,
     batch: Annotated[int, typer.Option(help="Questions at a time.", min=1)] = 16,
@@ -75,14 +76,12 @@ def evaluate(
     check_file(output, "--output")
     outcome.check_plot(plot)
     rule = rule_of(match, data)
-    if min_agreement is not None and compare is None:
-        raise LuvcError("--min-agreement needs --compare")
-    other = outcome.read(compare) if compare else None
+    other = _other(compare, min_agreement)
     with console.Steps(quiet=as_json) as steps:
         steps("reading the questions")
         items = read_jsonl(data, limit) if data else list(pocket_items(split, limit))
         steps("loading the model")
-        answerer = load(bundle, backend, model, max_new_tokens, threads)
+        answerer = load(bundle, backend, model, max_new_tokens, threads, ratio)
     start = perf_counter()
     with contextlib.closing(answerer):
         verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
@@ -94,6 +93,13 @@ def evaluate(
     show(found, other, output, plot, as_json)
     if other:
         _check(outcome.compare(found, other), min_agreement)
+
+
+def _other(compare: Path | None, min_agreement: float | None) -> dict | None:
+    """The run to compare with."""
+    if min_agreement is not None and compare is None:
+        raise LuvcError("--min-agreement needs --compare")
+    return outcome.read(compare) if compare else None
 
 
 def show(

@@ -102,9 +102,14 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
     if manifest.solver is None:
         return None
-    score = next(x.schedule.score for x in manifest.pictured)
+    scored = [
+        x for x in manifest.pictured if x.schedule.scored
+    ]  # ratio 1 has a score of no meaning
+    score = next(x.schedule.score for x in (*scored, *manifest.pictured))
     options = SolverOptions.of(manifest.solver, score)
-    flags = [f"--ratio {manifest.solver.ratio:g}x", *_method_flags(manifest.solver, score)]
+    ratios = dict.fromkeys(x.schedule.ratio for x in manifest.pictured)
+    flags = [f"--ratio {ratio:g}x" for ratio in ratios]
+    flags += _method_flags(manifest.solver, score)
     if find(manifest.solver.method).options.smaller != "none":
         return flags  # it has no others
     for name, flag in SOLVER.items():

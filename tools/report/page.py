@@ -39,7 +39,7 @@ def render(bundle: Bundle, shown: Shown) -> str:
         version=__version__,
         model=Path(m.model).name,
         folder=bundle.path.name,
-        ratio=f"{m.layouts[0].schedule.ratio:g}x",
+        ratio=", ".join(dict.fromkeys(f"{x.schedule.ratio:g}x" for x in m.pictured)),
         manifest=m,
         cards=cards(bundle, shown.layouts[0], shown.parity),
         flow=charts.token_flow,

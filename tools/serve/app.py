@@ -111,7 +111,7 @@ class Service:
     def _submit(self, asked: ChatRequest, notify: Callable[[Ticket], None]) -> Ticket:
         fetch = self._fetch if self.settings.image_hosts else None
         turns = place_pictures(asked.messages, self.settings.bounds, self._images, fetch=fetch)
-        return self.scheduler.submit(turns, layout=asked.layout, notify=notify, **asked.options)
+        return self.scheduler.submit(turns, notify=notify, **asked.options)
 
     async def _whole(self, request: Request, awaited: Awaited) -> Response:
         answering = asyncio.ensure_future(awaited.answer())

@@ -1,7 +1,7 @@
 """The body of /v1/chat/completions, read strictly: what would be passed over in silence is refused.
 
 Names and meaning are OpenAI's (https://platform.openai.com/docs/api-reference/chat/create); `top_k`,
-`repetition_penalty` and `layout` are ours, as clients' `extra_body` sends them.
+`repetition_penalty`, `ratio`, `image_tokens` and `layout` are ours, as clients' `extra_body` sends them.
 """
 
 from typing import Annotated, Any, Literal
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ... import strict_json
-from ...engines.sampling import SamplingOptions
+from ...engines.prompt.wishes import RequestOptions
 from ...errors import LuvcError, brief, printable
 
 LEFT_OUT = {
@@ -73,7 +73,9 @@ class ChatRequest(BaseModel):
         top_k: see `Sampling`.
         repetition_penalty: see `Sampling`.
         seed: of the sampling.
-        layout: name of a layout of the bundle.
+        ratio: of the pictures' compression; the nearest of the bundle is taken.
+        image_tokens: most visual tokens of a picture in a language layer.
+        layout: name of a layout of the bundle; it goes with neither of these.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -89,6 +91,8 @@ class ChatRequest(BaseModel):
     top_k: int | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+    ratio: float | None = None
+    image_tokens: int | None = None
     layout: str | None = None
 
     @field_validator("stream", mode="before")
@@ -97,7 +101,7 @@ class ChatRequest(BaseModel):
         return False if value is None else value
 
     @property
-    def options(self) -> SamplingOptions:
+    def options(self) -> RequestOptions:
         """As `Scheduler.submit` takes them."""
         return {
             "max_new_tokens": self.max_tokens,
@@ -107,6 +111,9 @@ class ChatRequest(BaseModel):
             "repetition_penalty": self.repetition_penalty,
             "stop": self.stop,
             "seed": self.seed,
+            "ratio": self.ratio,
+            "image_tokens": self.image_tokens,
+            "layout": self.layout,
         }
 
 

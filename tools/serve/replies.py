@@ -31,7 +31,7 @@ class Reply:
         """The answer at once."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"message": message, "finish_reason": REASONS[answer.finish_reason]}
-        return self._of("chat.completion", choice) | {"usage": usage(answer)}
+        return self._of("chat.completion", choice) | {"usage": usage(answer), "luvc": used(answer)}
 
     def begun(self) -> bytes:
         """The first chunk: who speaks."""
@@ -43,7 +43,8 @@ class Reply:
 
     def ended(self, answer: Answer) -> bytes:
         """The chunk with the reason."""
-        return self._chunk({}, REASONS[answer.finish_reason])
+        choice = {"delta": {}, "finish_reason": REASONS[answer.finish_reason]}
+        return event(self._of("chat.completion.chunk", choice) | {"luvc": used(answer)})
 
     def counted(self, answer: Answer) -> bytes:
         """The last chunk of a stream that asked for its usage."""
@@ -71,6 +72,11 @@ def usage(answer: Answer) -> dict[str, Any]:
             "visual_tokens": answer.visual_tokens,
         },
     }
+
+
+def used(answer: Answer) -> dict[str, Any]:
+    """What OpenAI's forms have no place for: layout and ratio that were used, and what was done unasked."""
+    return {"layout": answer.layout, "ratio": answer.ratio, "notes": list(answer.notes)}
 
 
 def failure(

@@ -29,6 +29,8 @@ TYPES = {
     "top_k": ("INT32", np.int32),
     "repetition_penalty": ("FP32", np.float32),
     "seed": ("INT64", np.int64),
+    "ratio": ("FP32", np.float32),
+    "image_tokens": ("INT32", np.int32),
 }
 
 
@@ -86,6 +88,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--stop", action="append", help="text that ends the answer")
     parser.add_argument("--layout", help="name of one of the bundle's layouts")
+    parser.add_argument("--ratio", type=float, help="of the compression, such as 2")
+    parser.add_argument(
+        "--image-tokens", type=int, help="most visual tokens of a picture in a layer"
+    )
     parser.add_argument("--session", help="key of a conversation that is kept")
     parser.add_argument("--verbose", "-v", action="store_true", help="print counts and times")
     given = vars(parser.parse_args())

@@ -30,6 +30,8 @@ INPUTS = (
     ("seed", "TYPE_INT64", 1),
     ("stop", "TYPE_STRING", -1),
     ("layout", "TYPE_STRING", 1),
+    ("ratio", "TYPE_FP32", 1),
+    ("image_tokens", "TYPE_INT32", 1),
 )
 OUTPUTS = (
     ("text_output", "TYPE_STRING"),
@@ -44,6 +46,7 @@ OUTPUTS = (
     ("prefill_ms", "TYPE_FP32"),
     ("decode_ms_per_token", "TYPE_FP32"),
     ("layout", "TYPE_STRING"),
+    ("ratio", "TYPE_FP32"),
     ("notes", "TYPE_STRING"),
 )
 

@@ -18,6 +18,8 @@ OPTIONS = {
     "top_k": "top_k",
     "repetition_penalty": "repetition_penalty",
     "seed": "seed",
+    "ratio": "ratio",
+    "image_tokens": "image_tokens",
 }
 
 

@@ -113,6 +113,7 @@ class TritonPythonModel:
         if answer is not None:
             outputs["finish_reason"] = _string(answer.finish_reason)
             outputs["layout"] = _string(answer.layout)
+            outputs["ratio"] = np.array([answer.ratio], np.float32)
             outputs["notes"] = _string("\n".join(answer.notes))
             outputs["completion_tokens"] = np.array([len(answer.token_ids)], np.int32)
             outputs |= {name: np.array([getattr(answer, name)], np.int32) for name in COUNTS}

@@ -214,8 +214,12 @@ def check_machine(library: Library) -> None:
 
 
 def _graphs(bundle: Bundle) -> list[tuple[Layout, str]]:
-    layouts = bundle.manifest.layouts
-    return [(layout, graph) for layout in layouts for graph in layout.graphs.files]
+    """Every graph once, with the first layout that has it."""
+    found: dict[str, Layout] = {}
+    for layout in bundle.manifest.layouts:
+        for graph in layout.graphs.files:
+            found.setdefault(graph, layout)
+    return [(layout, graph) for graph, layout in found.items()]
 
 
 def _check_options(library: Library, bundle: Bundle, options: BuildOptions) -> None:

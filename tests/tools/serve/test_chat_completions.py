@@ -24,6 +24,32 @@ def test_a_picture_is_answered_as_by_the_bundle(client, picture, wanted):
     assert details.visual_tokens == wanted.visual_tokens
 
 
+def test_a_request_names_its_ratio(workshop, picture):
+    """Requests of several ratios at once; one below all of them is told the smallest."""
+    path = workshop.bundle("qwen2-ratios").path
+    asked = asking(url_of(picture))
+    with VLM.load(path, threads=1) as vlm:
+        parts = [{"type": "image", "image": picture}, {"type": "text", "text": TEXT}]
+        turns = [{"role": "user", "content": parts}]
+        alone = {
+            ratio: vlm.generate(turns, ratio=ratio, max_new_tokens=12, temperature=0).text
+            for ratio in (1, 1.5, 2.5)
+        }
+    with (
+        serving(path) as (url, _),
+        openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        found = pool.map(lambda r: create(client, asked, extra_body={"ratio": r}), alone)
+        for (ratio, text), answer in zip(alone.items(), found, strict=True):
+            assert answer.choices[0].message.content == text
+            assert answer.luvc["ratio"] == ratio
+        *_, last = create(client, asked, extra_body={"ratio": 9}, stream=True)
+        assert last.luvc["ratio"] == 2.5 and "2.5x is the nearest" in str(last.luvc["notes"])
+        with pytest.raises(openai.BadRequestError, match=r"image_tokens 1 is less .* smallest is"):
+            create(client, asked, extra_body={"image_tokens": 1})
+
+
 def test_a_text_alone_is_answered(client, bundle):
     with VLM.load(bundle, threads=1) as vlm:
         turns = [{"role": "user", "content": TEXT}]

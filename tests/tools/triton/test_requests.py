@@ -64,6 +64,11 @@ def test_a_request_of_everything():
     assert kinds == ["image", "image", "image", "text"]
 
 
+def test_a_ratio_or_image_tokens_are_passed_on():
+    assert parse(text_input="Why?", ratio=2.5).options == {"ratio": 2.5}
+    assert parse(text_input="Why?", image_tokens=64).options == {"image_tokens": 64}
+
+
 def test_base64_may_be_broken_into_lines():
     lines = base64.encodebytes(png(300, 200)).decode()
     assert lines.count("\n") > 1
