@@ -41,8 +41,9 @@ def export(
     ratio_of: Annotated[
         str,
         typer.Option(
-            help="flops, or latency: measure this machine and solve for the prefill time measured on it; "
-            "needs disk for another bundle at ratio 1 meanwhile."
+            help="flops (of the prefill), first-token (of the vision tower, too, which OIM shortens), or "
+            "latency: measure this machine and solve for the prefill time measured on it; needs disk for "
+            "another bundle at ratio 1 meanwhile."
         ),
     ] = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),

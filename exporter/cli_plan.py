@@ -31,6 +31,9 @@ def plan(
     ratio: Annotated[
         list[str] | None, typer.Option(help="One or several ratios, such as 2x; default 2x.")
     ] = None,
+    ratio_of: Annotated[
+        str, typer.Option(help="flops (of the prefill) or first-token (of the vision tower, too).")
+    ] = "flops",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     methods: Annotated[
         bool,
@@ -43,7 +46,11 @@ def plan(
     from .checkpoint.family import Family
     from .report import plan_json, plan_table, weights_json, weights_line
 
-    configs = {text: asked.config(text and [text]) for text in ratio or [None]}
+    if ratio_of == "latency":
+        raise LuvcError(
+            "--ratio-of latency measures the model, and a plan reads no weights: use luvc-export"
+        )
+    configs = {text: asked.config(text and [text], ratio_of=ratio_of) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)
     found, refused = _plans(family, configs)
     if as_json:
@@ -53,7 +60,8 @@ def plan(
         typer.echo(json.dumps(told, indent=1))
     else:
         for planned, config in found:
-            source = asked.schedule or f"{config.ratio:g}x"
+            counted = " of the first token" if ratio_of == "first-token" else ""
+            source = asked.schedule or f"{config.ratio:g}x{counted}"
             console.show(f"[bold]asked {source}")
             console.show(*plan_table(family, planned, config))
         console.show(weights_line(family, next(iter(configs.values()))))

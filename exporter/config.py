@@ -37,7 +37,8 @@ class ExportConfig(BaseModel):
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
         ratios: baseline / compressed language prefill; several make a layout each, and requests that
             name none run at the first. One may be given as `ratio`.
-        ratio_of: what the ratio counts, FLOPs or milliseconds measured on the backend.
+        ratio_of: what the ratio counts: FLOPs of the prefill, of the first token (the tower's too), or
+            milliseconds of the prefill measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
         images: images (or videos) per prompt of each layout; 0 adds one for questions without any.
         frames: frames of a video of each layout; empty or 0 = images.
@@ -60,7 +61,7 @@ class ExportConfig(BaseModel):
     revision: str | None = Field(default=None, min_length=1)
     output: Path = Path("bundle")
     ratios: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(2.0,), min_length=1)
-    ratio_of: Literal["flops", "latency"] = "flops"
+    ratio_of: Literal["flops", "first-token", "latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
     images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     frames: tuple[Annotated[int, Field(ge=0)], ...] = ()
@@ -192,16 +193,16 @@ class ExportConfig(BaseModel):
         if self.schedule is None:
             self._check_merging(self.solver)
             return
-        if self.ratio_of == "latency":
+        if self.ratio_of != "flops":
             raise ValueError(
-                "--ratio-of latency solves a schedule, --schedule gives one: leave one out"
+                f"--ratio-of {self.ratio_of} solves a schedule, --schedule gives one: leave one out"
             )
         if twice := {"ratios", "method", "solver"} & self.model_fields_set:
             raise ValueError(_either(sorted(map(flag, twice))))
 
     def _check_merging(self, solver: SolverOptions) -> None:
         """Refuse options of OIM that say nothing, or two things."""
-        if solver.tower_ratio > 1 and not solver.restore:
+        if solver.tower_ratio > 1 and not solver.restore and self.ratio_of != "first-token":
             raise ValueError(
                 f"--tower-ratio {solver.tower_ratio:g} is the ratio of a tower that gives its grid back: "
                 "give --oim-restore too"
@@ -213,7 +214,8 @@ class ExportConfig(BaseModel):
             )
         asked = {"match": solver.match, "restore": solver.restore}
         idle = [SOLVER[name] for name, given in asked.items() if given]
-        if idle and solver.tower_ratio == 1 and not solver.oim_share:
+        settled = solver.tower_ratio > 1 or solver.oim_share or self.ratio_of == "first-token"
+        if idle and not settled:
             more = "or --oim-restore --tower-ratio 1.5 " if not solver.restore else ""
             more = "or --tower-ratio 1.5 " if solver.restore else more
             raise ValueError(
@@ -266,7 +268,9 @@ class ExportConfig(BaseModel):
     @property
     def solved_for(self) -> Solver | None:
         """What the manifest says of ratio and options; None where a schedule is given."""
-        return None if self.schedule else self.solver.recorded(self.ratio, self.method)
+        if self.schedule:
+            return None
+        return self.solver.recorded(self.ratio, self.method, self.ratio_of)
 
 
 def _either(given: list[str]) -> str:

@@ -31,6 +31,7 @@ from .layouts.planned import (
 )
 from .layouts.score_fits import check_precision, check_probes, check_score
 from .onnx.weights_file import WeightsFile
+from .planning.first_token import solve_first_token
 from .planning.problem import Problem, check_schedule
 from .planning.schedule_file import Tuned
 from .planning.solver import solve
@@ -179,6 +180,8 @@ def _schedule(config: ExportConfig, layout: str, problem: Problem, ratio: float)
         return check_schedule(problem, config.schedule.of(layout))
     if config.schedule is not None:
         return check_schedule(problem, config.schedule)
+    if config.ratio_of == "first-token":
+        return solve_first_token(problem, ratio, config.solver)
     return solve(problem, ratio, config.solver)
 
 

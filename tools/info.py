@@ -115,7 +115,13 @@ def _products(found: dict[str, Any]) -> dict[str, str]:
 
 def _method(solver: dict[str, Any] | None) -> str:
     """What the schedules were made by."""
-    return solver["method"] if solver else "a schedule of one's own"
+    if not solver:
+        return "a schedule of one's own"
+    counted = {
+        "first-token": "; ratios asked are of the first token, tower and prefill",
+        "latency": "; ratios asked are of measured time",
+    }
+    return solver["method"] + counted.get(solver["ratio_of"], "")
 
 
 def _validated(found: dict[str, Any]) -> str:

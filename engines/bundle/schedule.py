@@ -102,7 +102,8 @@ class Schedule(Frozen):
     """Where tokens are merged and pruned; all integers, so every shape is known at export.
 
     Attributes:
-        ratio: baseline language-model prefill FLOPs / compressed, as asked for.
+        ratio: as asked for: baseline / compressed FLOPs of the language model's prefill, unless the
+            manifest's solver says that it counts something else.
         vision: OIM steps, in order of layer.
         exit: a smaller grid at the tower's exit, in place of all others.
         language: SPU stages, in order of layer, keeps not rising.
@@ -191,6 +192,8 @@ class Solver(BaseModel):
 
     Attributes:
         ratio: as it was asked for.
+        ratio_of: what it counts: "flops" (of the prefill), "first-token" (FLOPs of tower and prefill), or
+            "latency" (measured milliseconds of the prefill).
         method: the exporter's name for how tokens are scored and the ratio is spent.
     """
 
@@ -198,6 +201,7 @@ class Solver(BaseModel):
     __pydantic_extra__: dict[str, bool | Factor | Line | tuple[Factor, ...]]
 
     ratio: Factor
+    ratio_of: Line = "flops"
     method: Line = "luvc"
 
     @model_validator(mode="after")

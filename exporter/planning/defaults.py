@@ -117,13 +117,14 @@ class SolverOptions:
         """The same with other options of the score."""
         return replace(self, score=self.score.having(**options))
 
-    def recorded(self, ratio: float, method: str) -> Solver:
+    def recorded(self, ratio: float, method: str, ratio_of: str) -> Solver:
         """What a manifest keeps of the options, beside the ratio and the method they were asked with.
 
         The score stands in the schedules, and the method says what becomes smaller.
         """
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.metadata}
-        return Solver.model_validate(options | {"ratio": ratio, "method": method})
+        asked = {"ratio": ratio, "method": method, "ratio_of": ratio_of}
+        return Solver.model_validate(options | asked)
 
     @classmethod
     def of(cls, solver: Solver, score: ScoreSpec) -> "SolverOptions":

@@ -12,6 +12,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 from ...engines.bundle.schedule import Merge, Prune, Schedule, groups_of
@@ -27,24 +28,40 @@ TOLERANCE = 1.02
 SAMPLES = 400
 
 
-def solve(problem: Problem, ratio: float, options: SolverOptions = DEFAULTS) -> Schedule:
+def solve(
+    problem: Problem,
+    ratio: float,
+    options: SolverOptions = DEFAULTS,
+    vision: tuple[Merge, ...] | None = None,
+) -> Schedule:
     """The schedule for a ratio.
+
+    Args:
+        problem: the layout.
+        ratio: baseline / compressed FLOPs of the prefill.
+        options: what else is asked for.
+        vision: OIM steps whose grid is given back, where they are settled already.
 
     Raises:
         LuvcError: no schedule lands in [ratio, 1.02 ratio]; names what is feasible.
     """
-    vision = restored_steps(problem, ratio, options)
+    restored = restored_steps(problem, ratio, options) if vision is None else vision
     if ratio == 1:
-        return Schedule(ratio=1, **options.scoring, **merging(vision, options))
+        return Schedule(ratio=1, **options.scoring, **merging(restored, options))
     if options.smaller != "none":
         return solve_grid(problem, ratio, options)
     solver = _Solver(problem, ratio, options)
     for eliminate in solver.eliminations:
-        for vision in solver.vision_steps():
-            found = solver.fit(vision, eliminate)
+        for steps in (restored,) if options.restore else solver.vision_steps():
+            found = solver.fit(steps, eliminate)
             if found is not None:
                 return found
     raise LuvcError(solver.refusal())
+
+
+def most_pruned(problem: Problem, options: SolverOptions) -> Schedule:
+    """The schedule of the largest ratio of the prefill, where the tower's grid is whole."""
+    return _Solver(problem, 1.0, replace(options, restore=True)).most_pruned(())
 
 
 @cache
@@ -217,7 +234,7 @@ class _Solver:
         keeps = self._falling(V // self.groups, n, 0.0)
         return tuple(self.groups * max(self.least, int(keep)) for keep in keeps)
 
-    def _most_pruned(self, vision: tuple[Merge, ...]) -> Schedule:
+    def most_pruned(self, vision: tuple[Merge, ...]) -> Schedule:
         """The schedule of the largest ratio for these vision steps."""
         if self.options.elimination == "fit":
             return self._dropped_from(vision, min(1, self.problem.decoder.layers - 1))
@@ -246,10 +263,10 @@ class _Solver:
     def _largest(self) -> float:
         """The largest ratio of any steps that OIM's share allows there."""
         if self.options.restore:
-            return self.achieved(self._most_pruned(()))
+            return self.achieved(self.most_pruned(()))
         largest = 1.0
         for factor, vision in self._all_vision_steps():
-            highest = self.achieved(self._most_pruned(vision))
+            highest = self.achieved(self.most_pruned(vision))
             if factor <= highest**self.options.oim_share:
                 largest = max(largest, highest)
         return largest

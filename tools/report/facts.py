@@ -109,6 +109,8 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     options = SolverOptions.of(manifest.solver, score)
     ratios = dict.fromkeys(x.schedule.ratio for x in manifest.pictured)
     flags = [f"--ratio {ratio:g}x" for ratio in ratios]
+    if manifest.solver.ratio_of == "first-token":  # times are of the machine that measured them
+        flags.append("--ratio-of first-token")
     flags += _method_flags(manifest.solver, score)
     if find(manifest.solver.method).options.smaller != "none":
         return flags  # it has no others

@@ -59,7 +59,7 @@ def test_the_score_in_words(options, said):
 
 def test_options_come_back_from_a_manifest():
     asked = replace(DEFAULTS.with_score(band="high", cutoff=0.05), keeps=(1.0, 0.5, 0.25))
-    recorded = Solver.model_validate_json(asked.recorded(2.0, "luvc").model_dump_json())
+    recorded = Solver.model_validate_json(asked.recorded(2.0, "luvc", "flops").model_dump_json())
     assert SolverOptions.of(recorded, asked.score) == asked
     older = Solver(**{"ratio": 2.0, "cutoff": 0.5, "signal": "raw", "keeps": "linear"})
     assert SolverOptions.of(older, asked.score).keeps == "linear"
