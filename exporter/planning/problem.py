@@ -72,8 +72,8 @@ class Problem:
     @property
     def spans(self) -> dict[Axis, tuple[int, ...]]:
         """Lengths of the tower's windows along each axis; the whole axis where it has none."""
-        side, h, w = math.isqrt(self.encoder.window), self.grid.h, self.grid.w
-        return {"height": windows(h, side or h), "width": windows(w, side or w)}
+        side, grid = math.isqrt(self.encoder.window), self.grid
+        return {"height": windows(grid.h, side or grid.h), "width": windows(grid.w, side or grid.w)}
 
     def step_multiple(self, schedule: Schedule) -> Grid:
         """Lengths that OIM's grids must be multiples of: any, where the projector never sees them."""
