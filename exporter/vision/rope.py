@@ -169,11 +169,13 @@ class RopeAdapter(VisionAdapter):
     def self_attention(
         self, attn: Any, x: torch.Tensor, layer: int, state: GridState
     ) -> torch.Tensor:
-        """Self-attention with rotary positions, inside each entry."""
-        qkv = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1))
+        """Self-attention with rotary positions, inside each entry; some families norm queries and keys."""
+        q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
+        if hasattr(attn, "q_norm"):
+            q, k = attn.q_norm(q), attn.k_norm(k)
         cos, sin = (state.tables[n][:, None] for n in ("cos", "sin"))
-        q, k = (_rotate(qkv[:, :, i], cos, sin).transpose(1, 2) for i in (0, 1))
-        out = self.attend(q, k, qkv[:, :, 2].transpose(1, 2), layer, state)
+        q, k = (_rotate(y, cos, sin).transpose(1, 2) for y in (q, k))
+        out = self.attend(q, k, v.transpose(1, 2), layer, state)
         return attn.proj(out.flatten(2))
 
     def attend(self, q, k, v, layer: int, state: GridState) -> torch.Tensor:

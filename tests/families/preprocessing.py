@@ -48,6 +48,7 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     # GLM counts the temporal patch in: twice the pixels of an image.
     "glm4v": ("Glm4vImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
+    "glm_ocr": ("Glm46VImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
     "smolvlm": ("SmolVLMImageProcessor", NESTED),
     "idefics3": ("Idefics3ImageProcessor", NESTED),
     "paligemma": ("SiglipImageProcessor", {"size": square(168)}),
@@ -103,6 +104,7 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", {}),
     "qwen3_vl": ("Qwen3VLProcessor", {}),
     "glm4v": ("Glm4vProcessor", {}),
+    "glm_ocr": ("Glm46VProcessor", {}),
     "smolvlm": ("SmolVLMProcessor", {"image_seq_len": 36}),
     "idefics3": ("Idefics3Processor", {"image_seq_len": 36}),
     "paligemma": ("PaliGemmaProcessor", {}),
@@ -134,6 +136,10 @@ VIDEOS: dict[str, dict[str, Any]] = {
     },
     "glm4v": {
         "video_processor_type": "Glm4vVideoProcessor",
+        "size": pixels(112 * 112, 4 * 168 * 168),
+    },
+    "glm_ocr": {
+        "video_processor_type": "Glm46VVideoProcessor",
         "size": pixels(112 * 112, 4 * 168 * 168),
     },
     "smolvlm": {

@@ -9,6 +9,7 @@ from luvc.tools.demo.random_checkpoint import corpus
 from .templates import (
     GEMMA,
     GLM,
+    GLM_OCR,
     IDEFICS,
     INTERNVL,
     LFM2,
@@ -104,6 +105,9 @@ WORDS = {
     "qwen2_5_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen3_vl": chatml("<|image_pad|>", QWEN3, *VISION),
     "glm4v": Words(tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"),
+    "glm_ocr": Words(
+        tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM_OCR, "<|endoftext|>", "<|endoftext|>"
+    ),
     "smolvlm": Words(
         ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, "<global-img>", *ROWS),
         "<image>",

@@ -180,6 +180,15 @@ def glm4v(tokens: Any, ids: Callable) -> dict[str, Any]:
     }
 
 
+def glm_ocr(tokens: Any, ids: Callable) -> dict[str, Any]:
+    heads = {"head_dim": 128, "tie_word_embeddings": False}  # twice as wide as the hidden states
+    rope = mrope([16, 24, 24], 1e4, partial_rotary_factor=1.0)
+    return glm4v(tokens, ids) | {
+        "vision_config": qwen_vit(14, attention_bias=True),
+        "text_config": text("glm_ocr_text", tokens, **heads, **rope),
+    }
+
+
 def smolvlm(tokens: Any, ids: Callable) -> dict[str, Any]:
     return {
         "vision_config": vit(3, 192, 16),
@@ -251,6 +260,7 @@ FAMILIES: Mapping[str, Callable[[Any, Callable], dict[str, Any]]] = {
         qwen2_5_vl,
         qwen3_vl,
         glm4v,
+        glm_ocr,
         smolvlm,
         paligemma,
         gemma3,

@@ -145,6 +145,14 @@ GLM = (
     "{%- endif -%}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
 )
+# GLM-OCR trims the assistant's words behind an empty thought; its own answers have none.
+GLM_OCR = (
+    "{{- '[gMASK]<sop>' -}}\n{%- for message in messages -%}\n"
+    "{%- if message.role == 'assistant' -%}{{- '<|assistant|>\\n<think></think>\\n' -}}\n"
+    "{%- else -%}{{- '<|' + message.role + '|>\\n' -}}{%- endif -%}\n"
+    + GLM_PARTS
+    + "\n{%- endfor -%}\n{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
+)
 
 # The forms of a turn's content that the published template prints: both unless it is named here.
 BOTH = frozenset({"text", "parts"})

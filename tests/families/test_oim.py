@@ -15,7 +15,7 @@ from .gallery import QUESTION, families, pictures, question
 # Before which layer, which axis, groups of how many; after the first tapped layer of DeepStack.
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (2, "height", 2))
 SHALLOW: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (1, "height", 2))
-ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr")
 LAYERS = {
     "internvl": ("vision_tower.encoder.layer", 1, 2),
     "llava": ("vision_tower.encoder.layers", 1, 1),

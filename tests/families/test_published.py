@@ -10,6 +10,7 @@ from . import published
 PARAMETERS = {
     "GLM-4.1V-9B-Thinking": 10.29,
     "GLM-4.6V-Flash": 10.29,
+    "GLM-OCR": 1.11,
     "Idefics3-8B-Llama3": 8.46,
     "InternVL2_5-8B": 8.08,
     "InternVL3-1B-hf": 0.94,
