@@ -1,10 +1,11 @@
-"""Towers with rotary positions in two axes over k x k blocks of patches (Qwen-VL, GLM-V).
+"""Towers with rotary positions in two axes, and those over k x k blocks of patches (Qwen-VL, GLM-V).
 
 The checkpoint's processors give patches block by block; here the tokens are in raster order, so that
 OIM's neighbours are neighbours, and go back into blocks before the merger. Windows have an order of
 their own. Letters: adapter.py; P patches of an image, k the side of a block, d head size.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -24,12 +25,45 @@ from .processor import blank_run, known_token
 USUAL = (448, 448)  # height, width in pixels where no image size is asked for
 
 
-class RopeAdapter(VisionAdapter):
+class RotaryAdapter(VisionAdapter):
+    """Positions in two axes that follow the merges."""
+
+    follows: ClassVar[bool] = True
+    vision: Any  # the tower
+
+    def start(self, grid: Grid) -> GridState:
+        """Each patch at its row and column."""
+        rows, columns = torch.arange(grid.h), torch.arange(grid.w)
+        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).float()
+        return self.tabulate(GridState(grid, places))
+
+    def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
+        """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
+        assert state.positions is not None
+        axis = 1 if merge.axis == "width" else 0
+        length = after.length(merge.axis)
+        places = merge_axis(state.positions, axis, merge.group, length)
+        return self.tabulate(GridState(after, places, dict(state.tables)))
+
+    def tabulate(self, state: GridState) -> GridState:
+        """cos and sin [h * w, d] of the positions, in the order of the layers."""
+        assert state.positions is not None
+        places = self.order(state.positions.reshape(1, -1, 2), state)[0]
+        cos, sin = self.rotary(torch.zeros(1), places)
+        state.tables |= {"cos": cos.detach().float(), "sin": sin.detach().float()}
+        return state
+
+    @property
+    @abstractmethod
+    def rotary(self) -> nn.Module:
+        """The tower's own, which takes its dtype from a tensor, and positions [h * w, 2]."""
+
+
+class RopeAdapter(RotaryAdapter):
     """One graph entry is an image (or one step of a video): its patches."""
 
     modules: ClassVar[tuple[str, ...]] = ("model.visual",)
     visual_token: ClassVar[str] = "<|image_pad|>"
-    follows: ClassVar[bool] = True
     width_name: ClassVar[str] = "hidden_size"  # of the tower's width in its config
 
     @classmethod
@@ -83,7 +117,7 @@ class RopeAdapter(VisionAdapter):
                     f"{v.temporal_patch_size} frames: use a multiple"
                 )
             steps = frames // v.temporal_patch_size
-        shape = (steps, h * w, values["pixel_values"].shape[-1])
+        shape = (steps, h * w, *values["pixel_values"].shape[1:])
         return ImageGeometry(
             real, steps, shape, Grid(h, w), resize=True, images=images, frames=frames
         )
@@ -104,7 +138,7 @@ class RopeAdapter(VisionAdapter):
 
     def __init__(self, model: nn.Module, layout: Layout):
         super().__init__(model, layout)
-        self.vision: Any = self.model.model.visual
+        self.vision = self.model.model.visual
         self.side = self.multiple_of.h
 
     @property
@@ -112,28 +146,10 @@ class RopeAdapter(VisionAdapter):
         """The tower's blocks."""
         return self.vision.blocks
 
-    # ---- what follows the tokens
-    def start(self, grid: Grid) -> GridState:
-        """Each patch at its row and column."""
-        rows, columns = torch.arange(grid.h), torch.arange(grid.w)
-        places = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).float()
-        return self.tabulate(GridState(grid, places))
-
-    def follow(self, state: GridState, merge: Merge, after: Grid) -> GridState:
-        """Merged tokens stand at their mean position, so that |cos, sin| stays 1."""
-        assert state.positions is not None
-        axis = 1 if merge.axis == "width" else 0
-        length = after.length(merge.axis)
-        places = merge_axis(state.positions, axis, merge.group, length)
-        return self.tabulate(GridState(after, places, dict(state.tables)))
-
-    def tabulate(self, state: GridState) -> GridState:
-        """cos and sin [h * w, d] of the positions, in the order of the layers."""
-        assert state.positions is not None
-        places = self.order(state.positions.reshape(1, -1, 2), state)[0]
-        cos, sin = self.vision.rotary_pos_emb(torch.zeros(1), places)
-        state.tables |= {"cos": cos.detach().float(), "sin": sin.detach().float()}
-        return state
+    @property
+    def rotary(self) -> nn.Module:
+        """Of all blocks."""
+        return self.vision.rotary_pos_emb
 
     # ---- the steps
     def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
@@ -163,20 +179,21 @@ class RopeAdapter(VisionAdapter):
         which cannot be traced for a dynamic number of images.
         """
         b: Any = self.layers[layer]
-        x = x + self.self_attention(b.attn, b.norm1(x), layer, state)
+        x = x + b.attn.proj(self.self_attention(b.attn, b.norm1(x), layer, state))
         return x + b.mlp(b.norm2(x))
+
+    def heads(self, attn: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values [N, h * w, H, d]."""
+        return attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
 
     def self_attention(
         self, attn: Any, x: torch.Tensor, layer: int, state: GridState
     ) -> torch.Tensor:
-        """Self-attention with rotary positions, inside each entry; some families norm queries and keys."""
-        q, k, v = attn.qkv(x).unflatten(-1, (3, attn.num_heads, -1)).unbind(2)
-        if hasattr(attn, "q_norm"):
-            q, k = attn.q_norm(q), attn.k_norm(k)
+        """Self-attention with rotary positions, inside each entry, before its last matrix."""
+        q, k, v = self.heads(attn, x)
         cos, sin = (state.tables[n][:, None] for n in ("cos", "sin"))
         q, k = (_rotate(y, cos, sin).transpose(1, 2) for y in (q, k))
-        out = self.attend(q, k, v.transpose(1, 2), layer, state)
-        return attn.proj(out.flatten(2))
+        return self.attend(q, k, v.transpose(1, 2), layer, state).flatten(2)
 
     def attend(self, q, k, v, layer: int, state: GridState) -> torch.Tensor:
         """q, k, v [N, H, h * w, d] -> [N, h * w, H, d]; everything sees everything."""
@@ -201,6 +218,26 @@ class QwenVLAdapter(RopeAdapter):
     def placeholder(cls, tokenizer: Any, frames: int) -> str:
         """The template writes one pad token, of images or of videos."""
         return known_token(tokenizer, "<|video_pad|>" if frames else cls.visual_token)
+
+
+def resampled(owner: Any, table: Any, grid: Grid) -> torch.Tensor:
+    """A square table of positions on a grid: [h * w, D] in raster order.
+
+    Args:
+        owner: the module that says how its table is resampled.
+        table: its embedding.
+        grid: of the tokens.
+    """
+    from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+    index, weight = get_vision_interpolation_indices_and_weights(
+        torch.tensor([[1, grid.h, grid.w]]),
+        num_grid_per_side=owner.num_grid_per_side,
+        mode=owner.interpolation_mode,
+        align_corners=owner.interpolation_align_corners,
+        spatial_merge_size=1,
+    )
+    return (table.weight.detach().float()[index] * weight[..., None]).sum(1)
 
 
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

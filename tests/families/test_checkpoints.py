@@ -1,6 +1,8 @@
 """The test material itself: checkpoints that Hugging Face loads and that answer like models."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,9 +102,10 @@ def test_only_named_changes_change_a_checkpoint(tmp_path):
     assert (images["patch_size"], images["merge_size"]) == (16, 2)
 
 
-def test_weights_that_transformers_leaves_out_are_told(checkpoint):
+def test_weights_that_transformers_leaves_out_are_told(checkpoint, tmp_path):
     """GLM-OCR's published checkpoint holds a 17th layer, which predicts ahead."""
-    ahead, folder = "model.language_model.layers.16.eh_proj.weight", checkpoint("glm_ocr")
+    ahead = "model.language_model.layers.16.eh_proj.weight"
+    folder = Path(shutil.copytree(checkpoint("glm_ocr"), tmp_path / "checkpoint"))
     file = folder / "model.safetensors"
     save_file(load_file(file) | {ahead: torch.zeros(4, 4)}, file, metadata={"format": "pt"})
     said: list[str] = []

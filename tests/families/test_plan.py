@@ -22,7 +22,11 @@ VISUAL = {
     "InternVL3-1B-hf": 256,
     "InternVL3-8B-hf": 256,
     "LFM2-VL-1.6B": 256,
+    "LightOnOCR-1B-1025": 256,
+    "Ministral-3-8B-Instruct-2512-BF16": 256,
+    "Mistral-Small-3.1-24B-Instruct-2503": 256,
     "Ovis2-8B-hf": 256,
+    "PaddleOCR-VL": 256,
     "Qwen2-VL-7B-Instruct": 256,
     "Qwen2.5-VL-7B-Instruct": 256,
     "Qwen3-VL-8B-Instruct": 196,  # blocks of 32 x 32
@@ -37,7 +41,12 @@ VISUAL = {
 }
 
 # Pages of dense text: size, visual tokens, and a size that the processor makes smaller.
-PAGES = {"GLM-OCR": ((2240, 1680), 4800, (2800, 2800))}
+PAGES = {
+    "GLM-OCR": ((2240, 1680), 4800, (2800, 2800)),
+    "LightOnOCR-1B-1025": ((1540, 1540), 3025, (1568, 1540)),
+    "Mistral-Small-3.1-24B-Instruct-2503": ((1540, 1512), 2970, (1568, 1540)),
+    "PaddleOCR-VL": ((1960, 1428), 3570, (1960, 1456)),
+}
 
 
 def plan_of(folder, *options, monkeypatch, capsys) -> dict:
@@ -52,7 +61,7 @@ def plan_of(folder, *options, monkeypatch, capsys) -> dict:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
-    """Counted by Hugging Face's processor; 4,000 tokens are more than one TopK of TensorRT takes."""
+    """Counted by Hugging Face's processor; 3,840 entries are all that a TopK of TensorRT takes."""
     from PIL import Image
 
     folder, (size, visual, larger) = published.write(name, tmp_path), PAGES[name]
@@ -62,7 +71,7 @@ def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
     proc = processor(folder)
     ids = reference.inputs(proc, "OCR:", [Image.new("RGB", size[::-1], "white")])["input_ids"][0]
     token = proc.tokenizer.convert_tokens_to_ids(proc.image_token)
-    assert ids.tolist().count(token) == visual > 4000
+    assert ids.tolist().count(token) == visual
     assert not printed["refused"]
     for ratio, found in zip((2, 3), printed["plans"], strict=True):
         layout = found["layout"]

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from ...planning.flops import EncoderShape
 from ..rope import RopeAdapter
 from . import glm4v
@@ -24,3 +26,8 @@ class Adapter(glm4v.Adapter):
         shape, v = super().shape(config), config.vision_config
         blocks, D = shape.projector[0], v.out_hidden_size
         return replace(shape, projector=(blocks, D, D, D * v.in_channels, D))
+
+    def heads(self, attn: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Queries and keys through their norms."""
+        q, k, v = super().heads(attn, x)
+        return attn.q_norm(q), attn.k_norm(k), v
