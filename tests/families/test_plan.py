@@ -67,7 +67,8 @@ def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
     folder, (size, visual, larger) = published.write(name, tmp_path), PAGES[name]
     call = {"monkeypatch": monkeypatch, "capsys": capsys}
     written = "{}x{}".format(*size)
-    printed = plan_of(folder, "--image-size", written, "--ratio", "2x", "--ratio", "3x", **call)
+    asked = "--image-size", written, "--image-tokens", str(visual)
+    printed = plan_of(folder, *asked, "--ratio", "2x", "--ratio", "3x", **call)
     proc = processor(folder)
     ids = reference.inputs(proc, "OCR:", [Image.new("RGB", size[::-1], "white")])["input_ids"][0]
     token = proc.tokenizer.convert_tokens_to_ids(proc.image_token)
@@ -75,6 +76,7 @@ def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
     assert not printed["refused"]
     for ratio, found in zip((2, 3), printed["plans"], strict=True):
         layout = found["layout"]
+        assert layout["image_size"] == list(size)
         assert layout["visual_tokens"] == layout["baseline_visual_tokens"] == visual
         assert ratio <= layout["ratios"]["prefill"] <= 1.02 * ratio
         assert all(s["visual"] <= visual for s in layout["stages"])
