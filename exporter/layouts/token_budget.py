@@ -79,10 +79,13 @@ def alike(shape: tuple[int, int], step: tuple[int, int], most: int) -> set[Grid]
 
 
 class Pictures:
-    """What pictures of these sizes become, each asked for once; None where the processor makes another size.
+    """What pictures become, each asked for once; None where the processor makes another size of one.
 
     Attributes:
-        known: by index.
+        family: of the model.
+        sizes: (height, width) of the pictures.
+        counts: images in the prompt, frames of a video.
+        known: what was found to fit, by index.
     """
 
     def __init__(self, family: Family, sizes: list[tuple[int, int]], images: int, frames: int):
