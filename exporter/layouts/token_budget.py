@@ -89,7 +89,8 @@ class Pictures:
     """
 
     def __init__(self, family: Family, sizes: list[tuple[int, int]], images: int, frames: int):
-        self.family, self.sizes, self.counts = family, sizes, (images, frames)
+        self.family, self.sizes = family, sizes
+        self.counts = images, frames
         self.known: dict[int, ImageGeometry] = {}
 
     def __getitem__(self, i: int) -> ImageGeometry | None:

@@ -40,7 +40,8 @@ class Adapter(RotaryAdapter):
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
         """Widths for the cost model: the merger brings a block to the width of a patch."""
-        v, D, block = config.vision_config, config.text_config.hidden_size, cls.multiple(config)
+        v, D = config.vision_config, config.text_config.hidden_size
+        block = cls.multiple(config)
         return EncoderShape(
             layers=v.num_hidden_layers,
             hidden=v.hidden_size,
