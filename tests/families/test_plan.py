@@ -70,7 +70,9 @@ def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
     asked = "--image-size", written, "--image-tokens", str(visual)
     printed = plan_of(folder, *asked, "--ratio", "2x", "--ratio", "3x", **call)
     proc = processor(folder)
-    ids = reference.inputs(proc, "OCR:", [Image.new("RGB", size[::-1], "white")])["input_ids"][0]
+    ids = reference.inputs(proc, "OCR:", [Image.new("RGB", (size[1], size[0]), "white")])[
+        "input_ids"
+    ][0]
     token = proc.tokenizer.convert_tokens_to_ids(proc.image_token)
     assert ids.tolist().count(token) == visual
     assert not printed["refused"]
