@@ -44,6 +44,14 @@ class Asked:
             metavar="HxW",
         ),
     ] = None
+    image_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Take the largest picture of at most so many visual tokens at ratio 1, in the proportions "
+            "of --image-size, or square.",
+            min=1,
+        ),
+    ] = None
     images: Annotated[
         list[int] | None,
         typer.Option(
@@ -126,6 +134,7 @@ class Asked:
             model=self.model,
             revision=self.revision,
             image_sizes=tuple(parse_size(s) for s in self.image_size or ()),
+            image_tokens=self.image_tokens,
             images=tuple(self.images or (1,)),
             frames=tuple(self.frames or ()),
             dtype=SHORT[dtype].name if dtype in SHORT else dtype,

@@ -40,6 +40,8 @@ class ExportConfig(BaseModel):
         ratio_of: what the ratio counts: FLOPs of the prefill, of the first token (the tower's too), or
             milliseconds of the prefill measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
+        image_tokens: the layouts' pictures are the largest of at most so many visual tokens at ratio 1, in
+            the proportions of `image_sizes`, or square; None = of those sizes themselves.
         images: images (or videos) per prompt of each layout; 0 adds one for questions without any.
         frames: frames of a video of each layout; empty or 0 = images.
         dtype: of weights and computation.
@@ -63,6 +65,7 @@ class ExportConfig(BaseModel):
     ratios: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(2.0,), min_length=1)
     ratio_of: Literal["flops", "first-token", "latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
+    image_tokens: int | None = Field(default=None, gt=0, le=1 << 16)
     images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
     frames: tuple[Annotated[int, Field(ge=0)], ...] = ()
     dtype: Dtype = "float32"

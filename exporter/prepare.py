@@ -30,6 +30,7 @@ from .layouts.planned import (
     text_layout,
 )
 from .layouts.score_fits import check_precision, check_probes, check_score
+from .layouts.token_budget import largest_picture
 from .onnx.weights_file import WeightsFile
 from .planning.first_token import solve_first_token
 from .planning.problem import Problem, check_schedule
@@ -149,9 +150,17 @@ def _plans(config: ExportConfig, family: Family) -> Iterator[Planned]:
     for size in config.image_sizes or (None,):
         for images in filter(None, config.images):
             for frames in config.frames or (0,):
-                geometry = image_geometry(family, size, images, frames)
+                geometry = _geometry(config, family, size, images, frames)
                 yield from share_towers(tuple(_of_ratios(config, family, geometry)))
     yield from (Planned(text_layout(family)) for images in config.images if not images)
+
+
+def _geometry(
+    config: ExportConfig, family: Family, size: tuple[int, int] | None, images: int, frames: int
+) -> ImageGeometry:
+    if config.image_tokens is None:
+        return image_geometry(family, size, images, frames)
+    return largest_picture(family, size, config.image_tokens, images, frames)
 
 
 def _of_ratios(config: ExportConfig, family: Family, geometry: ImageGeometry) -> Iterator[Planned]:

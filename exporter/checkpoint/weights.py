@@ -128,6 +128,9 @@ def load_model(
     except Exception as e:  # the loader raises whatever its readers raise
         raise LuvcError(f"{family.source}: the weights cannot be loaded: {brief(e)}") from e
     _check_names(family, info, part)
+    if unread := _unread(family, model):
+        told = f"passing over {len(unread)} weights that {type(model).__name__} has no use for"
+        progress(f"{told}, such as {unread[0]}")
     return model.eval()
 
 
@@ -163,6 +166,20 @@ def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
             "so it would not be the model they were trained as: give a checkpoint in Hugging Face's own "
             "format, not quantised"
         )
+
+
+def _unread(family: Family, model: Any) -> list[str]:
+    """Weights that transformers knows of and leaves out, such as GLM-OCR's layer that predicts ahead."""
+    from safetensors import safe_open
+
+    known = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()
+    pattern = re.compile("|".join(sorted(known)) or "(?!)")
+    names: list[str] = []
+    for file in weight_files(family):
+        with safe_open(file, "pt") as tensors:
+            names += tensors.keys()
+    used = model.state_dict().keys()
+    return sorted(n for n in names if pattern.search(n) and n not in used)
 
 
 def _check_types(family: Family) -> list[str]:

@@ -139,7 +139,12 @@ class Decoder(nn.Module):
             if not rotary:
                 cos, sin = torch.ones_like(cos), torch.zeros_like(sin)
             return heads_of(
-                lambda: layer(tokens.hidden, attention_mask=None, position_embeddings=(cos, sin))
+                lambda: layer(
+                    tokens.hidden,
+                    attention_mask=None,
+                    position_embeddings=(cos, sin),
+                    position_ids=tokens.positions[..., 0],  # Ministral 3 scales queries by them
+                )
             )
 
         def behind() -> tuple[Pair, Pair]:

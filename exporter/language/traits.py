@@ -11,8 +11,9 @@ from ...errors import LuvcError
 from ..planning.flops import DecoderShape
 
 SUPPORTED = (
-    "gemma", "gemma2", "gemma3_text", "glm", "glm4v_text", "lfm2", "llama", "mistral", "phi3", "qwen2",
-    "qwen2_5_vl_text", "qwen2_vl_text", "qwen3", "qwen3_vl_text", "smollm3",
+    "gemma", "gemma2", "gemma3_text", "glm", "glm4v_text", "glm_ocr_text", "lfm2", "llama", "ministral3",
+    "mistral", "paddleocr_vl_text", "phi3", "qwen2", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3",
+    "qwen3_vl_text", "smollm3",
 )  # fmt: skip
 # Rotary kinds whose frequencies do not change with the prompt. "dynamic" changes them only beyond
 # max_position_embeddings, which the text capacity never reaches.

@@ -9,6 +9,7 @@ from ...engines.bundle.schedule import Schedule, stages_of
 from ...errors import LuvcError, brief
 from ..checkpoint.config import making_sense
 from ..checkpoint.family import Family
+from ..planning.grid import Grid
 from ..planning.methods import in_tower
 from ..planning.problem import Problem
 from ..vision.adapter import ImageGeometry
@@ -96,7 +97,9 @@ def _layout(
     merged = problem.leaving(schedule)
     V = problem.visual_tokens(schedule.lasting, schedule.exit)
     per_image = V // geometry.images
-    expansion = adapter.expansion(family.tokenizer, family.image_processor, geometry, per_image)
+    block = family.multiple
+    seen = replace(geometry, grid=Grid(merged.h // block.h, merged.w // block.w))
+    expansion = adapter.expansion(family.tokenizer, family.image_processor, seen, per_image)
     return Layout(
         name=name,
         image_size=geometry.size,

@@ -169,7 +169,7 @@ class VisionAdapter(ABC):
         Args:
             tokenizer: the checkpoint's.
             processor: its image processor.
-            geometry: of the image.
+            geometry: of the image, its grid that of a tile's visual tokens.
             tokens: visual tokens of the image.
         """
         del processor, geometry

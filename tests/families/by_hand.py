@@ -66,24 +66,40 @@ def unblocked(x: torch.Tensor, w: int, k: int) -> Rows:
 
 
 def hook_absolute(
-    stack: ExitStack, layers: Any, merges: Merges, w: int, prefix: int, multiple: int
+    stack: ExitStack,
+    layers: Any,
+    merges: Merges,
+    w: int,
+    prefix: int,
+    multiple: int,
+    rotary: Any = None,
 ) -> None:
-    """Have a tower in raster order merge its hidden states [N, prefix + h * w, D]."""
+    """Have a tower in raster order merge its hidden states [N, prefix + h * w, D].
+
+    Where it has rotary positions, `rotary` is what turns their means [n, 2] into cos and sin.
+    """
     width = [w]
+    places: list[Rows] = []
 
     def pre(module: Any, args: tuple, kwargs: dict, at: int):
         x, *rest = args
+        if rotary and not at:
+            ys, xs = range(x.shape[1] // w), range(w)
+            places[:] = [[[torch.tensor([float(y), float(x)]) for x in xs] for y in ys]]
         for _, axis, group in (m for m in merges if m[0] == at):
             merged = []
             for tile in x:
                 rows = merge(grid(tile[prefix:], width[0]), axis, group, multiple)
                 merged.append(torch.cat([tile[:prefix], flat(rows)]))
             width[0], x = len(rows[0]), torch.stack(merged)
+            places[:] = [merge(p, axis, group, multiple) for p in places]
         if at >= merges[0][0]:  # a mask would be of the old length, and nothing is masked
             rest, kwargs = (
                 [None] * len(rest),
                 {k: None if "mask" in k else v for k, v in kwargs.items()},
             )
+        if rotary:
+            kwargs = kwargs | {"position_embeddings": rotary(x, flat(places[0]))}
         return (x, *rest), kwargs
 
     for i, layer in enumerate(layers):
@@ -100,15 +116,23 @@ class RotaryTower:
         size: (h, w).
         window: side of a window in patches, or None.
         taps: layers whose output is kept and merged on.
+        side: of the blocks that tokens come in; None for a merger's.
     """
 
     def __init__(
-        self, visual: Any, merges: Merges, size: tuple[int, int], window: int | None, taps=()
+        self,
+        visual: Any,
+        merges: Merges,
+        size: tuple[int, int],
+        window: int | None = None,
+        taps=(),
+        side: int | None = None,
     ):
         self.visual = visual
         self.merges = merges
         self.window = window
         self.k = visual.spatial_merge_size
+        self.side = side or self.k
         self.places: Rows = [
             [torch.tensor([float(y), float(x)]) for x in range(size[1])] for y in range(size[0])
         ]
@@ -124,15 +148,15 @@ class RotaryTower:
             stack.callback(block.register_forward_hook(post).remove)
 
     def merged(self, x: torch.Tensor, axis: str, group: int) -> torch.Tensor:
-        rows = merge(unblocked(x, len(self.places[0]), self.k), axis, group, self.k)
-        return torch.stack(blocks(rows, self.k))
+        rows = merge(unblocked(x, len(self.places[0]), self.side), axis, group, self.k)
+        return torch.stack(blocks(rows, self.side))
 
     def pre(self, at: int, x: torch.Tensor, kwargs: dict):
         for _, axis, group in (m for m in self.merges if m[0] == at):
             x = self.merged(x, axis, group)
             self.tapped = {i: self.merged(t, axis, group) for i, t in self.tapped.items()}
             self.places = merge(self.places, axis, group, self.k)
-        places, lengths = torch.stack(blocks(self.places, self.k)), [len(x)]
+        places, lengths = torch.stack(blocks(self.places, self.side)), [len(x)]
         self.order = None
         if self.window and at not in self.visual.fullatt_block_indexes:
             members: dict[tuple, list[int]] = {}

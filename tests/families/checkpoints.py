@@ -162,7 +162,7 @@ def write(
 
 def stops(family: str, tokens: Any) -> list[int]:
     """Ids that end an answer: the turn's end, and the text's where it is another token."""
-    other = {"gemma3": "<eos>", "glm4v": "<|endoftext|>"}.get(family)
+    other = {"gemma3": "<eos>", "glm4v": "<|endoftext|>", "glm_ocr": "<|user|>"}.get(family)
     ids = [tokens.eos_token_id]
     return ids + ([tokens.convert_tokens_to_ids(other)] if other else [])
 

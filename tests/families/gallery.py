@@ -43,6 +43,10 @@ SIZES: dict[str, tuple[int, int]] = {
     "qwen2_5_vl": (168, 140),
     "qwen3_vl": (128, 160),
     "glm4v": (140, 112),
+    "glm_ocr": (140, 112),
+    "lighton_ocr": (140, 112),
+    "mistral3": (112, 140),
+    "paddleocr_vl": (112, 140),
     "smolvlm": (192, 384),
     "idefics3": (384, 192),
     "ovis2": (168, 336),
@@ -93,10 +97,13 @@ def size_of(name: str) -> tuple[int, int] | None:
 # Random weights too sharp for half precision: Hugging Face's own logits move by up to 9 %.
 SHARP = ("paligemma",)
 
+# Families exported under a brief schedule: what the solver makes is tried on the others' towers.
+BRIEFLY = ("glm_ocr", "lighton_ocr", "mistral3", "paddleocr_vl")
+
 
 def bundle_options(name: str, kind: str) -> dict[str, Any]:
-    """How a bundle is exported; text variants of a family are told apart by a brief schedule too."""
-    if kind == "compressed" and name not in shapes.FAMILIES:
+    """How a bundle is exported; variants of a family are told apart by a brief schedule too."""
+    if kind == "compressed" and (name in BRIEFLY or name not in shapes.FAMILIES):
         return {"schedule": BRIEF}
     checked = kind != "half" or family_of(name) not in SHARP
     return BUNDLES[kind] | ({} if checked else {"check": False})

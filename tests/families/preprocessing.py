@@ -48,6 +48,20 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     # GLM counts the temporal patch in: twice the pixels of an image.
     "glm4v": ("Glm4vImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
+    "glm_ocr": ("Glm46VImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
+    "lighton_ocr": (
+        "PixtralImageProcessor",
+        {"size": {"longest_edge": 196}, "patch_size": square(28)},
+    ),
+    # Its own patch size is not what counts: the processor gives it blocks of 2x2.
+    "mistral3": (
+        "PixtralImageProcessor",
+        {"size": {"longest_edge": 196}, "patch_size": square(14)},
+    ),
+    "paddleocr_vl": (
+        "PaddleOCRVLImageProcessor",
+        {"size": pixels(56 * 56, 168 * 168), **MIDDLE},
+    ),
     "smolvlm": ("SmolVLMImageProcessor", NESTED),
     "idefics3": ("Idefics3ImageProcessor", NESTED),
     "paligemma": ("SiglipImageProcessor", {"size": square(168)}),
@@ -103,6 +117,10 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", {}),
     "qwen3_vl": ("Qwen3VLProcessor", {}),
     "glm4v": ("Glm4vProcessor", {}),
+    "glm_ocr": ("Glm46VProcessor", {}),
+    "lighton_ocr": ("LightOnOcrProcessor", {"patch_size": 14, "spatial_merge_size": 2}),
+    "mistral3": ("PixtralProcessor", {"patch_size": 14, "spatial_merge_size": 2}),
+    "paddleocr_vl": ("PaddleOCRVLProcessor", {}),
     "smolvlm": ("SmolVLMProcessor", {"image_seq_len": 36}),
     "idefics3": ("Idefics3Processor", {"image_seq_len": 36}),
     "paligemma": ("PaliGemmaProcessor", {}),
@@ -134,6 +152,10 @@ VIDEOS: dict[str, dict[str, Any]] = {
     },
     "glm4v": {
         "video_processor_type": "Glm4vVideoProcessor",
+        "size": pixels(112 * 112, 4 * 168 * 168),
+    },
+    "glm_ocr": {
+        "video_processor_type": "Glm46VVideoProcessor",
         "size": pixels(112 * 112, 4 * 168 * 168),
     },
     "smolvlm": {

@@ -1,8 +1,11 @@
 """Hugging Face's own processor of a checkpoint, also where torchvision is missing."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,6 +33,23 @@ def without_extras() -> Iterator[None]:
         yield
 
 
+@cache
+def processor_class(name: str) -> Any:
+    """A processor class of transformers; PixtralProcessor also without torchvision.
+
+    Its module takes one function from the image processor for torchvision, which the Pillow one has too.
+    """
+    import transformers
+    from transformers.utils.import_utils import is_torchvision_available
+
+    if name != "PixtralProcessor" or is_torchvision_available():
+        return getattr(transformers, name)
+    place = "transformers.models.pixtral"
+    pillow = import_module(f"{place}.image_processing_pil_pixtral")
+    with patch.dict(sys.modules, {f"{place}.image_processing_pixtral": pillow}):
+        return getattr(import_module(f"{place}.processing_pixtral"), name)
+
+
 def processor(folder: Path) -> Any:
     """The processor of a checkpoint with the Pillow image processor (torchvision's for lfm2_vl).
 
@@ -39,7 +59,7 @@ def processor(folder: Path) -> Any:
     from transformers.utils.import_utils import is_torchvision_available
 
     values = json.loads((folder / "processor_config.json").read_text())
-    make = getattr(transformers, values.pop("processor_class"))
+    make = processor_class(values.pop("processor_class"))
     parts = values | {
         "tokenizer": transformers.AutoTokenizer.from_pretrained(folder),
         "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"),

@@ -9,13 +9,17 @@ from luvc.tools.demo.random_checkpoint import corpus
 from .templates import (
     GEMMA,
     GLM,
+    GLM_OCR,
     IDEFICS,
     INTERNVL,
     LFM2,
+    LIGHTON,
     LLAVA,
     LLAVA_MISTRAL,
+    MISTRAL,
     ONEVISION,
     OVIS2,
+    PADDLE,
     QWEN2,
     QWEN3,
 )
@@ -78,6 +82,14 @@ INTERN_MARKS = {
     "video_token": "<video>",
 }
 IDEFICS_MARKS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>")
+LIGHTON_MARKS = {
+    "image_token": "<|image_pad|>",
+    "image_break_token": "<|vision_pad|>",
+    "image_end_token": "<|vision_end|>",
+}
+MISTRAL_TURNS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
+MISTRAL_MARKS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
+PADDLE_MARKS = ("<|IMAGE_START|>", "<|IMAGE_PLACEHOLDER|>", "<|IMAGE_END|>")
 GLM_MARKS = [
     "<|endoftext|>",
     "[gMASK]",
@@ -104,6 +116,27 @@ WORDS = {
     "qwen2_5_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen3_vl": chatml("<|image_pad|>", QWEN3, *VISION),
     "glm4v": Words(tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"),
+    "glm_ocr": Words(
+        tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM_OCR, "<|endoftext|>", "<|endoftext|>"
+    ),
+    "lighton_ocr": chatml("<|image_pad|>", LIGHTON, *LIGHTON_MARKS.values(), named=LIGHTON_MARKS),
+    "mistral3": Words(
+        ("<unk>", "<s>", "</s>", "<pad>", *MISTRAL_TURNS, *MISTRAL_MARKS),
+        "[IMG]",
+        "[IMG]",
+        MISTRAL,
+        **LLAMA,
+    ),
+    "paddleocr_vl": Words(
+        ("<unk>", "<s>", "</s>", "<|begin_of_sentence|>", *PADDLE_MARKS),
+        "<|IMAGE_PLACEHOLDER|>",
+        "<|IMAGE_PLACEHOLDER|>",
+        PADDLE,
+        "<unk>",
+        "</s>",
+        "<s>",
+        named={"image_token": "<|IMAGE_PLACEHOLDER|>"},
+    ),
     "smolvlm": Words(
         ("<|im_end|>", "<|im_start|>", *IDEFICS_MARKS, "<global-img>", *ROWS),
         "<image>",

@@ -4,87 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .prompts import OVIS_MARKS
-
-LAYERS = 4
-HIDDEN = 256
-HEADS = 4
-HEAD_DIM = 64
-WINDOW = 24  # shorter than a prompt, so that a sliding window is seen
-
-
-def text(model_type: str, tokens: Any, **more) -> dict[str, Any]:
-    """A text config of 4 layers, 4 query and 2 key/value heads of 64."""
-    return {
-        "model_type": model_type,
-        "vocab_size": len(tokens),
-        "hidden_size": HIDDEN,
-        "intermediate_size": 2 * HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS // 2,
-        "max_position_embeddings": 8192,
-        "tie_word_embeddings": True,
-        "pad_token_id": tokens.pad_token_id,
-        "bos_token_id": tokens.bos_token_id,
-        "eos_token_id": tokens.eos_token_id,
-    } | more
-
-
-# Text models that can stand behind internvl and llava, with what each is known for.
-SLIDING = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
-TEXTS: dict[str, dict[str, Any]] = {
-    "qwen2": {},
-    "llama": {"head_dim": HEAD_DIM},
-    "mistral": {"head_dim": HEAD_DIM, "sliding_window": WINDOW},
-    "phi3": {"sliding_window": 2047, "original_max_position_embeddings": 8192},
-    "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
-    "glm": {"head_dim": HEAD_DIM},
-    "gemma2": {
-        "head_dim": HEAD_DIM,
-        "sliding_window": WINDOW,
-        "query_pre_attn_scalar": 48,  # not the head size: the scale must come from here
-        "layer_types": SLIDING,
-    },
-}
-
-
-def mrope(sections: list[int], theta: float, **more) -> dict[str, Any]:
-    """Rotary parameters of three axes; the sections add up to half the rotated head size."""
-    kind = {"rope_type": "default", "mrope_section": sections, "rope_theta": theta} | more
-    return {"rope_parameters": kind}
-
-
-def vit(layers: int, image: int, patch: int = 14, **more) -> dict[str, Any]:
-    """A vision config with 2 heads of 64."""
-    return {
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": layers,
-        "num_attention_heads": 2,
-        "image_size": image,
-        "patch_size": patch,
-    } | more
-
-
-def siglip(layers: int, image: int, **more) -> dict[str, Any]:
-    return vit(layers, image, model_type="siglip_vision_model", vision_use_head=False, **more)
-
-
-def clip(layers: int, image: int) -> dict[str, Any]:
-    return vit(layers, image, model_type="clip_vision_model", projection_dim=64)
-
-
-def qwen_vit(patch: int, **more) -> dict[str, Any]:
-    return {
-        "depth": 4,
-        "hidden_size": 128,
-        "num_heads": 2,
-        "intermediate_size": 256,
-        "out_hidden_size": HIDDEN,
-        "patch_size": patch,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-    } | more
+from .towers_and_texts import (
+    HEAD_DIM,
+    HIDDEN,
+    LAYERS,
+    TEXTS,
+    clip,
+    mrope,
+    pixtral,
+    qwen_vit,
+    siglip,
+    text,
+    vit,
+)
 
 
 def internvl(tokens: Any, ids: Callable) -> dict[str, Any]:
@@ -180,6 +112,47 @@ def glm4v(tokens: Any, ids: Callable) -> dict[str, Any]:
     }
 
 
+def glm_ocr(tokens: Any, ids: Callable) -> dict[str, Any]:
+    heads = {"head_dim": 128, "tie_word_embeddings": False}  # twice as wide as the hidden states
+    rope = mrope([16, 24, 24], 1e4, partial_rotary_factor=1.0)
+    return glm4v(tokens, ids) | {
+        "vision_config": qwen_vit(14, attention_bias=True),
+        "text_config": text("glm_ocr_text", tokens, **heads, **rope),
+    }
+
+
+def lighton_ocr(tokens: Any, ids: Callable) -> dict[str, Any]:
+    return {
+        "vision_config": pixtral(3),
+        "text_config": text("qwen3", tokens, head_dim=128, rms_norm_eps=1e-6),
+        "image_token_id": ids("<|image_pad|>"),
+        "spatial_merge_size": 2,
+    }
+
+
+def mistral3(tokens: Any, ids: Callable) -> dict[str, Any]:
+    heads = {"head_dim": 128, "tie_word_embeddings": False, "sliding_window": None}
+    return {
+        "vision_config": pixtral(3),
+        "text_config": text("mistral", tokens, **heads),
+        "image_token_index": ids("[IMG]"),
+        "spatial_merge_size": 2,
+        "vision_feature_layer": -1,
+    }
+
+
+def paddleocr_vl(tokens: Any, ids: Callable) -> dict[str, Any]:
+    vision = vit(3, 120) | {"hidden_size": 144, "spatial_merge_size": 2}  # heads of 72
+    heads = {"head_dim": 128, "num_key_value_heads": 1, "tie_word_embeddings": False}
+    return {
+        "vision_config": vision,
+        "text_config": text("paddleocr_vl_text", tokens, **heads, **mrope([16, 24, 24], 5e5)),
+        "image_token_id": ids("<|IMAGE_PLACEHOLDER|>"),
+        "vision_start_token_id": ids("<|IMAGE_START|>"),
+        "vision_end_token_id": ids("<|IMAGE_END|>"),
+    }
+
+
 def smolvlm(tokens: Any, ids: Callable) -> dict[str, Any]:
     return {
         "vision_config": vit(3, 192, 16),
@@ -251,6 +224,10 @@ FAMILIES: Mapping[str, Callable[[Any, Callable], dict[str, Any]]] = {
         qwen2_5_vl,
         qwen3_vl,
         glm4v,
+        glm_ocr,
+        lighton_ocr,
+        mistral3,
+        paddleocr_vl,
         smolvlm,
         paligemma,
         gemma3,
@@ -275,6 +252,7 @@ def with_text(model_type: str, **more) -> Callable[[Any], dict[str, Any]]:
 VARIANTS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "paligemma-gemma2": ("paligemma", with_text("gemma2")),
     "lfm2_vl-attention": ("lfm2_vl", attention_only),
+    "mistral3-ministral3": ("mistral3", with_text("ministral3")),
     "llava-mistral": ("llava", with_text("mistral")),
     **{
         f"internvl-{name}": ("internvl", with_text(name))

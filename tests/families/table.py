@@ -48,6 +48,13 @@ FEATURES = {
     ),
     "qwen3_vl": ("resampled position table, DeepStack, interleaved M-RoPE; any size", ""),
     "glm4v": ("bicubic position table, strided convolution, M-RoPE; any size", ""),
+    "glm_ocr": ("norms on queries and keys, strided convolution, M-RoPE; any size", ""),
+    "lighton_ocr": ("Pixtral's rotary positions in two axes, merger of patches; any size", ""),
+    "mistral3": (
+        "Pixtral's rotary positions in two axes, merger of patches, row ends in the prompt; any size",
+        "features of the last layer; row ends are text",
+    ),
+    "paddleocr_vl": ("resampled position table beside rotary ones, M-RoPE; any size", ""),
     "smolvlm": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
     "idefics3": ("tiles with row and column marks, space-to-depth", "sizes in whole tiles"),
     "paligemma": (
@@ -150,8 +157,8 @@ Small checkpoints of each family with random weights, real processors and tokeni
   deeper down equals Hugging Face's layers with hooks that merge token by token (positions and windows too).
 - **pruned = HF with rows dropped**: prompt and 12 greedy tokens equal Hugging Face's decoder layers run
   without caches, rows dropped by numpy's FFT, masks spelled out from the definition.
-- **ONNX Runtime fp32 = PyTorch**: compressed 1.5x (text variants: one stage), every stage within 1e-4
-  of its scale, kept tokens and 64 greedy tokens equal.
+- **ONNX Runtime fp32 = PyTorch**: compressed 1.5x (text variants, Pixtral's families, GLM-OCR and
+  PaddleOCR-VL: one stage), every stage within 1e-4 of its scale, kept tokens and 64 greedy tokens equal.
 - **ONNX Runtime fp16**: one merge and one pruned stage, at the limits for half precision (5e-2). PaliGemma's
   random weights are too sharp for it: Hugging Face's own logits move by up to 9 % in half precision.
 - **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2

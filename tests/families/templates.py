@@ -145,6 +145,51 @@ GLM = (
     "{%- endif -%}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
 )
+# GLM-OCR trims the assistant's words behind an empty thought; its own answers have none.
+GLM_OCR = (
+    "{{- '[gMASK]<sop>' -}}\n{%- for message in messages -%}\n"
+    "{%- if message.role == 'assistant' -%}{{- '<|assistant|>\\n<think></think>\\n' -}}\n"
+    "{%- else -%}{{- '<|' + message.role + '|>\\n' -}}{%- endif -%}\n"
+    + GLM_PARTS
+    + "\n{%- endfor -%}\n{%- if add_generation_prompt -%}{{- '<|assistant|>\\n' -}}{%- endif -%}"
+)
+# LightOnOCR opens with a system's turn, empty where there is none.
+LIGHTON = spell(
+    CHATML.replace(
+        "SYSTEM",
+        "{%- if loop.first and message['role'] != 'system' -%}"
+        "{{- '<|im_start|>system<|im_end|>\\n' -}}{%- endif -%}\n",
+    ),
+    IMAGE="'<|image_pad|>'",
+    VIDEO="''",
+)
+# Mistral's turns must alternate behind the system's, which has a default.
+MISTRAL = (
+    "{{- bos_token -}}\n{%- set turns = messages -%}\n{%- set told = 'You are a helpful assistant.' -%}\n"
+    "{%- if messages[0]['role'] == 'system' -%}{%- set turns = messages[1:] -%}\n"
+    "{%- set first = messages[0]['content'] -%}\n"
+    "{%- set told = first if first is string else first[0]['text'] -%}{%- endif -%}\n"
+    "{{- '[SYSTEM_PROMPT]' + told + '[/SYSTEM_PROMPT]' -}}\n"
+    "{%- for message in turns -%}\n"
+    "{%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
+    "{{- raise_exception('Conversation roles must alternate') -}}{%- endif -%}\n"
+    "{{- '[INST]' if message['role'] == 'user' else '' -}}\n"
+    + spell(CONTENT, IMAGE="'[IMG]'", VIDEO="''")
+    + "\n{{- '[/INST]' if message['role'] == 'user' else eos_token -}}\n{%- endfor -%}"
+)
+# PaddleOCR-VL ends the user's turn and the system's with a line.
+PADDLE = (
+    "{{- '<|begin_of_sentence|>' -}}\n{%- for message in messages -%}\n"
+    "{{- {'user': 'User: ', 'assistant': 'Assistant:\\n', 'system': ''}[message['role']] -}}\n"
+    + spell(
+        IMAGES_FIRST,
+        IMAGE="'<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>'",
+        VIDEO="''",
+        TEXT="part['text']",
+    )
+    + "\n{{- eos_token if message['role'] == 'assistant' else '\\n' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- 'Assistant:\\n' -}}{%- endif -%}"
+)
 
 # The forms of a turn's content that the published template prints: both unless it is named here.
 BOTH = frozenset({"text", "parts"})
@@ -158,6 +203,7 @@ FORMS: dict[str, dict[str, frozenset[str]]] = {
     "llava_onevision": LISTS,
     "smolvlm": LISTS,
     "idefics3": LISTS,
+    "paddleocr_vl": LISTS,
     "glm4v": {"system": TEXTS, "assistant": TEXTS},
     "lfm2_vl": {"system": TEXTS},
 }

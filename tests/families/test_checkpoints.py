@@ -1,17 +1,23 @@
 """The test material itself: checkpoints that Hugging Face loads and that answer like models."""
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoTokenizer,
 )
+
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.weights import load_model
 
 from . import reference
 from .checkpoints import NAMES, WORDS, family_of, write
@@ -94,6 +100,18 @@ def test_only_named_changes_change_a_checkpoint(tmp_path):
     assert config["text_config"]["hidden_size"] == 256
     images = json.loads((tmp_path / "a" / "preprocessor_config.json").read_text())
     assert (images["patch_size"], images["merge_size"]) == (16, 2)
+
+
+def test_weights_that_transformers_leaves_out_are_told(checkpoint, tmp_path):
+    """GLM-OCR's published checkpoint holds a 17th layer, which predicts ahead."""
+    ahead = "model.language_model.layers.16.eh_proj.weight"
+    folder = Path(shutil.copytree(checkpoint("glm_ocr"), tmp_path / "checkpoint"))
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | {ahead: torch.zeros(4, 4)}, file, metadata={"format": "pt"})
+    said: list[str] = []
+    load_model(Family.load(str(folder)), said.append)
+    name = "GlmOcrForConditionalGeneration"
+    assert said[-1] == f"passing over 1 weights that {name} has no use for, such as {ahead}"
 
 
 def test_inputs_are_those_of_auto_processor(checkpoint):

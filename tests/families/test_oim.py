@@ -1,6 +1,7 @@
 """OIM inside every tower against Hugging Face's own layers, merged by hand between them."""
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from .gallery import QUESTION, families, pictures, question
 # Before which layer, which axis, groups of how many; after the first tapped layer of DeepStack.
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (2, "height", 2))
 SHALLOW: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (1, "height", 2))
-ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v")
+ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr")
 LAYERS = {
     "internvl": ("vision_tower.encoder.layer", 1, 2),
     "llava": ("vision_tower.encoder.layers", 1, 1),
@@ -128,6 +129,33 @@ def lfm2_vl(model, given, layout, steps):
     return model.model.multi_modal_projector(x.unflatten(1, layout.merged_grid)).flatten(0, 2)
 
 
+def pixtral(model, given, layout, steps):
+    """Hugging Face's projector takes the size of the picture that the merged grid would be of."""
+    core, k = model.model, model.config.spatial_merge_size
+    lighton = hasattr(core, "vision_encoder")
+    tower = core.vision_encoder if lighton else core.vision_tower
+    project = core.vision_projection if lighton else core.multi_modal_projector
+    rotary, layers = tower.patch_positional_embedding, tower.transformer.layers
+    with ExitStack() as stack:
+        by_hand.hook_absolute(stack, layers, steps, layout.grid[1], 0, k, rotary)
+        x = tower(given["pixel_values"], image_sizes=given["image_sizes"]).last_hidden_state
+    return project(x[0], [tuple(n * tower.patch_size for n in layout.merged_grid)])
+
+
+def paddleocr_vl(model, given, layout, steps):
+    """Hugging Face's projector takes the merged grid."""
+    tower, core = model.model.visual.vision_model, model.model
+    parts = SimpleNamespace(
+        blocks=tower.encoder.layers,
+        rotary_pos_emb=tower.encoder.rotary_pos_emb,
+        spatial_merge_size=core.config.vision_config.spatial_merge_size,
+    )
+    with ExitStack() as stack:
+        by_hand.RotaryTower(parts, steps, layout.grid, side=1).hook(stack)
+        x = tower(given["pixel_values"][None], grid_thw=given["image_grid_thw"]).last_hidden_state
+    return core.projector(x, torch.tensor([[1, *layout.merged_grid]]))
+
+
 def rotary(model, given, layout, steps):
     """The tower with merged tokens, mean positions and thinned windows."""
     visual = model.model.visual
@@ -159,5 +187,8 @@ REFERENCES = {
     "llava_next": anyres,
     "llava_onevision": anyres,
     "lfm2_vl": lfm2_vl,
+    "lighton_ocr": pixtral,
+    "mistral3": pixtral,
+    "paddleocr_vl": paddleocr_vl,
     **dict.fromkeys(ROTARY, rotary),
 }

@@ -7,20 +7,26 @@ import pytest
 
 from luvc.exporter import cli_plan
 
-from . import published
+from . import published, reference
 from .gallery import apart
+from .processors import processor
 
 NAMES = [apart(n, published.config(n)["model_type"] == "lfm2_vl") for n in published.NAMES]
 # Visual tokens of one picture of the default size, as the models' own processors count them.
 VISUAL = {
     "GLM-4.1V-9B-Thinking": 256,  # 448 x 448 pixels in blocks of 28 x 28
     "GLM-4.6V-Flash": 256,
+    "GLM-OCR": 256,
     "Idefics3-8B-Llama3": 169,
     "InternVL2_5-8B": 256,
     "InternVL3-1B-hf": 256,
     "InternVL3-8B-hf": 256,
     "LFM2-VL-1.6B": 256,
+    "LightOnOCR-1B-1025": 256,
+    "Ministral-3-8B-Instruct-2512-BF16": 256,
+    "Mistral-Small-3.1-24B-Instruct-2503": 256,
     "Ovis2-8B-hf": 256,
+    "PaddleOCR-VL": 256,
     "Qwen2-VL-7B-Instruct": 256,
     "Qwen2.5-VL-7B-Instruct": 256,
     "Qwen3-VL-8B-Instruct": 196,  # blocks of 32 x 32
@@ -34,18 +40,58 @@ VISUAL = {
     "paligemma2-3b-mix-448": 1024,
 }
 
+# Pages of dense text: size, visual tokens, and a size that the processor makes smaller.
+PAGES = {
+    "GLM-OCR": ((2240, 1680), 4800, (2800, 2800)),
+    "LightOnOCR-1B-1025": ((1540, 1540), 3025, (1568, 1540)),
+    "Mistral-Small-3.1-24B-Instruct-2503": ((1540, 1512), 2970, (1568, 1540)),
+    "PaddleOCR-VL": ((1960, 1428), 3570, (1960, 1456)),
+}
+
+
+def plan_of(folder, *options, monkeypatch, capsys) -> dict:
+    """What luvc-plan prints as JSON."""
+    arguments = ["luvc-plan", "--model", str(folder), "--json", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as done:
+        cli_plan.main()
+    out, err = capsys.readouterr()
+    return json.loads(out) if not done.value.code else {"error": err}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_dense_text_is_planned(name, tmp_path, monkeypatch, capsys):
+    """Counted by Hugging Face's processor; 3,840 entries are all that a TopK of TensorRT takes."""
+    from PIL import Image
+
+    folder, (size, visual, larger) = published.write(name, tmp_path), PAGES[name]
+    call = {"monkeypatch": monkeypatch, "capsys": capsys}
+    written = "{}x{}".format(*size)
+    asked = "--image-size", written, "--image-tokens", str(visual)
+    printed = plan_of(folder, *asked, "--ratio", "2x", "--ratio", "3x", **call)
+    proc = processor(folder)
+    ids = reference.inputs(proc, "OCR:", [Image.new("RGB", (size[1], size[0]), "white")])[
+        "input_ids"
+    ][0]
+    token = proc.tokenizer.convert_tokens_to_ids(proc.image_token)
+    assert ids.tolist().count(token) == visual
+    assert not printed["refused"]
+    for ratio, found in zip((2, 3), printed["plans"], strict=True):
+        layout = found["layout"]
+        assert layout["image_size"] == list(size)
+        assert layout["visual_tokens"] == layout["baseline_visual_tokens"] == visual
+        assert ratio <= layout["ratios"]["prefill"] <= 1.02 * ratio
+        assert all(s["visual"] <= visual for s in layout["stages"])
+    refused = plan_of(folder, "--image-size", "{}x{}".format(*larger), **call)["error"]
+    assert "use --image-size" in " ".join(refused.split())
+
 
 @pytest.mark.cell("plan")
 @pytest.mark.parametrize("name", NAMES)
 def test_a_published_shape_is_planned(name, tmp_path, monkeypatch, capsys):
     folder = published.write(name, tmp_path)
-    options = "--ratio 1x --ratio 1.5x --oim-share 0.5 --json"
-    arguments = ["luvc-plan", "--model", str(folder), *options.split()]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as done:
-        cli_plan.main()
-    assert not done.value.code
-    printed = json.loads(capsys.readouterr().out)
+    options = ["--ratio", "1x", "--ratio", "1.5x", "--oim-share", "0.5"]
+    printed = plan_of(folder, *options, monkeypatch=monkeypatch, capsys=capsys)
     plain, compressed = (p["layout"] for p in printed["plans"])
     assert not printed["refused"]
     assert plain["visual_tokens"] == compressed["baseline_visual_tokens"] == VISUAL[name]

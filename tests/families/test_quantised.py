@@ -8,7 +8,7 @@ from luvc.exporter import export
 from luvc.exporter.check.parity import reports
 
 from .gallery import BRIEF, names, only_once
-from .shapes import LAYERS
+from .towers_and_texts import LAYERS
 
 FUSED = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")
 

@@ -75,6 +75,8 @@ def changed(gallery, tmp_path):
             {"vision_config": {"tokenize_function": "gumbel_argmax"}},
             "at random: only 'softmax'",
         ),
+        ("mistral3", {"vision_feature_layer": -2}, "layer -2 .* only layer -1"),
+        ("mistral3", {"vision_config": {"model_type": "clip_vision_model"}}, "only 'pixtral' is"),
         ("gemma3", {"text_config": {"use_bidirectional_attention": True}}, "look ahead"),
         (
             "qwen2_vl",
@@ -120,6 +122,26 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
             "brings 100x100 to 96x96 .*: use --image-size 96x96",
         ),
         ("glm4v", {"image_sizes": ((560, 560),)}, "brings 560x560 to .*: use --image-size"),
+        (
+            "llava",
+            {"image_tokens": 10},
+            "llava brings every picture to 112x112, which is 64 visual tokens: leave it out",
+        ),
+        (
+            "qwen2_vl",
+            {"image_sizes": (), "image_tokens": 3},
+            "smallest .*, square, is 56x56 with 4 visual tokens: ask for more",
+        ),
+        (
+            "mistral3",
+            {"image_sizes": ((28, 2800),), "image_tokens": 50},
+            "no picture as it is that is of the proportions of 28x2800: give another --image-size",
+        ),
+        (
+            "mistral3",
+            {"image_sizes": ((224, 112),)},
+            "brings 224x112 to 196x112 .*: use --image-size 196x112",
+        ),
         ("llava_onevision", {"frames": (4,)}, "llava_onevision takes images only"),
         (
             "qwen2_vl",

@@ -8,7 +8,7 @@ import torch
 from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..adapter import GridState, ImageGeometry
-from ..rope import QwenVLAdapter
+from ..rope import QwenVLAdapter, resampled
 
 
 class Adapter(QwenVLAdapter):
@@ -53,19 +53,8 @@ class Adapter(QwenVLAdapter):
 
     def start(self, grid: Grid) -> GridState:
         """The table of positions, resampled to the grid once."""
-        from transformers.vision_utils import get_vision_interpolation_indices_and_weights
-
-        v = self.vision
-        index, weight = get_vision_interpolation_indices_and_weights(
-            torch.tensor([[1, grid.h, grid.w]]),
-            num_grid_per_side=v.num_grid_per_side,
-            mode=v.interpolation_mode,
-            align_corners=v.interpolation_align_corners,
-            spatial_merge_size=1,
-        )
-        table = v.pos_embed.weight.detach().float()
         state = super().start(grid)
-        state.tables["absolute"] = (table[index] * weight[..., None]).sum(1)
+        state.tables["absolute"] = resampled(self.vision, self.vision.pos_embed, grid)
         return state
 
     def embed(self, pixels: torch.Tensor, state: GridState) -> torch.Tensor:
