@@ -122,6 +122,7 @@ class AbsoluteTower:
         size: (h, w).
         prefix: tokens before the grid.
         last: layer behind which the grid is full again.
+        rotary: what turns places [n, 2] into cos and sin, where the layers take them.
     """
 
     def __init__(
@@ -132,8 +133,10 @@ class AbsoluteTower:
         size: tuple[int, int],
         prefix: int,
         last: int,
+        rotary: Any = None,
     ):
         self.layers, self.merges = layers, merges
+        self.rotary = rotary
         self.match, self.size = match, size
         self.prefix, self.last = prefix, last
         self.tiles: list[Grid] = []
@@ -156,6 +159,10 @@ class AbsoluteTower:
         if self.merges[0][0] <= at <= self.last:  # a mask is of another length, nothing is masked
             kwargs = {k: None if "mask" in k else v for k, v in kwargs.items()}
             rest = [None] * len(rest)
+        if self.rotary:
+            (tile,) = self.tiles
+            turned = self.rotary(x, by_hand.flat(tile.places))
+            kwargs = kwargs | {"position_embeddings": turned}
         return (x, *rest), kwargs
 
     def post(self, out: Any) -> Any:

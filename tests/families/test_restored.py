@@ -5,6 +5,7 @@ All behind the tower is Hugging Face's own: it gets the grid that it expects.
 
 from contextlib import ExitStack
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -24,6 +25,7 @@ from .test_oim import LAYERS, ROTARY
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 3), (1, "height", 4), (2, "width", 5))
 SHALLOW: tuple[tuple[int, Axis, int], ...] = ((0, "width", 3), (1, "height", 4), (1, "width", 5))
 # windows of 8 and what is left lose in proportion: (8, 2) of 10 two and none, (8, 4) of 12 two and one
+PIXTRAL = {"mistral3": "model.vision_tower", "lighton_ocr": "model.vision_encoder"}
 WINDOWED: dict[str, tuple[tuple[int, Axis, int], ...]] = {
     "qwen2_5_vl": ((0, "width", 5), (1, "height", 4), (2, "width", 8))
 }
@@ -61,6 +63,18 @@ def by_hand(stack, name, model, given, layout, steps, match):
     """Visual tokens, and DeepStack's beside them."""
     if name in ROTARY:
         return rotary(stack, model, given, layout, steps, match)
+    if name == "paddleocr_vl":
+        tower = model.model.visual.vision_model.encoder
+        in_raster = {"blocks": tower.layers, "spatial_merge_size": 1}
+        parts = SimpleNamespace(rotary_pos_emb=tower.rotary_pos_emb, **in_raster)
+        given_back.RotaryTower(parts, steps, match, layout.grid, None).hook(stack)
+        return reference.features(model, given).tokens
+    if name in ("mistral3", "lighton_ocr"):
+        tower = model.get_submodule(PIXTRAL[name])
+        layers, turn = tower.transformer.layers, tower.patch_positional_embedding
+        last = len(layers) - 1
+        given_back.AbsoluteTower(layers, steps, match, layout.grid, 0, last, turn).hook(stack)
+        return reference.features(model, given).tokens
     path, prefix, _ = LAYERS[model.config.model_type]
     layers = model.model.get_submodule(path)
     last = range(len(layers))[getattr(model.config, "vision_feature_layer", -1)]
