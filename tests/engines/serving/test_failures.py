@@ -44,13 +44,13 @@ def test_a_prompt_without_memory_fails_alone(workshop, serve, picture, monkeypat
     scheduler, grown = serve(vlm, rows=1), vlm.runner.grown
 
     def refuse(layout, caches, slots):
-        if slots[0] > 80:
+        if slots[0] > 40:
             raise LuvcError("the caches do not fit")
         return grown(layout, caches, slots)
 
     monkeypatch.setattr(vlm.runner, "grown", refuse)
     small = picture[:56, :56]
-    ticket = scheduler.submit(ask("Why? " * 40, small), max_new_tokens=2)
+    ticket = scheduler.submit(ask("Why? " * 20, small), max_new_tokens=2)
     until(lambda: ticket.done)
     with pytest.raises(LuvcError, match="do not fit"):
         _ = ticket.answer

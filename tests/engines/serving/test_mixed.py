@@ -11,7 +11,7 @@ from luvc.engines.serving.pool import Pool, Pools
 from ...conftest import ask
 from .conftest import until
 
-WISHES = ({"ratio": 1.0}, {"ratio": 1.5}, {"ratio": 2.5}, {})
+WISHES = (Wish(ratio=1), Wish(ratio=1.5), Wish(ratio=2.5), Wish())
 """Of each row; the last one has no picture."""
 TEXTS = ("Why?", "How many objects are in the picture?", "What is it?", "And in general?")
 
@@ -30,7 +30,7 @@ def turns(picture):
 def alone(vlm, picture):
     """Each row by itself: its rows, and the logits of its prompt."""
     prompts = [
-        vlm.processor.prompt(messages, Wish(**wish))
+        vlm.processor.prompt(messages, wish)
         for messages, wish in zip(turns(picture), WISHES, strict=True)
     ]
     return [vlm.prefill([prompt])[:2] for prompt in prompts]
@@ -85,7 +85,7 @@ def test_a_mixed_batch_equals_its_rows_alone(vlm, picture, lengths):
 def test_requests_of_all_ratios_decode_together(vlm, picture, serve, monkeypatch):
     """One pool, steps over all four rows, greedy tokens as alone."""
     wanted = [
-        vlm.generate(messages, max_new_tokens=12, temperature=0, **wish)
+        vlm.generate(messages, max_new_tokens=12, temperature=0, **vars(wish))
         for messages, wish in zip(turns(picture), WISHES, strict=True)
     ]
     seen = []
@@ -100,7 +100,7 @@ def test_requests_of_all_ratios_decode_together(vlm, picture, serve, monkeypatch
     monkeypatch.setattr(vlm.runner, "step", watched)
     scheduler = serve(vlm, rows=4)
     tickets = [
-        scheduler.submit(messages, max_new_tokens=12, temperature=0, **wish)
+        scheduler.submit(messages, max_new_tokens=12, temperature=0, **vars(wish))
         for messages, wish in zip(turns(picture), WISHES, strict=True)
     ]
     for ticket, answer in zip(tickets, wanted, strict=True):
