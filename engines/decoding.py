@@ -78,7 +78,9 @@ class Rows:
         self.layouts = (layout,) * batch if isinstance(layout, Layout) else tuple(layout)
         self.caches = caches
         self.reached = reached or Reached.nothing(batch)
-        self._visual = np.array([visual_in(x) for x in self.layouts])  # [B, L]
+        self._visual = np.array(
+            [visual_in(x, manifest.language.layers) for x in self.layouts]
+        )  # [B, L]
 
     @property
     def layout(self) -> Layout:

@@ -47,7 +47,8 @@ class Product:
         self._prefill = runner.graph(PrefillGraph, layout)
         self._step = runner.graph(StepGraph, layout)
         self._text_len = torch.full((B,), TEXT, device=runner.device)
-        visual = [visual_in(layout)[i] for i in self._step.spans]
+        seen = visual_in(layout, runner.family.decoder.layers)
+        visual = [seen[i] for i in self._step.spans]
         self._visual_len = torch.tensor([visual] * B, device=runner.device)
         self._token = self.prompts.input_ids[:, -1:].clone()
         self._hidden = torch.randn(*self.prompts.input_ids.shape, D, **like)

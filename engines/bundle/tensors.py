@@ -12,6 +12,7 @@ import numpy as np
 
 from .layout import Layout
 from .manifest import Dtype, LanguageModel, LayerType, Manifest
+from .schedule import stages_of
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,15 @@ def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> 
     return [*names, *(f"cache_position_{i}" for i in windows)]
 
 
-def spans_of(layouts: Iterable[Layout]) -> tuple[int, ...]:
+def visual_in(layout: Layout, layers: int) -> tuple[int, ...]:
+    """V_l of each language layer."""
+    return layout.schedule.visual_per_layer(layers, layout.visual_tokens)
+
+
+def spans_of(layouts: Iterable[Layout], layers: int) -> tuple[int, ...]:
     """First layers of the spans: runs of language layers within which none of the layouts prunes."""
-    return tuple(sorted({stage.first for layout in layouts for stage in layout.stages}))
+    stages = (stages_of(visual_in(layout, layers)) for layout in layouts)
+    return tuple(sorted({stage.first for found in stages for stage in found}))
 
 
 def span_of(spans: Sequence[int], layer: int) -> int:
@@ -55,16 +62,11 @@ def windowed_layers(
     longest = max(layout.longest_position(capacity) for layout in layouts)
     if language.window is None or longest < language.window:
         return ()
-    starts = spans_of(layouts)
+    starts = spans_of(layouts, language.layers)
     ends = (*starts[1:], language.layers)
     spans = (range(first, end) for first, end in zip(starts, ends, strict=True))
     sliding = ([i for i in span if language.layer_types[i] == "sliding"] for span in spans)
     return tuple(layers[0] for layers in sliding if layers)
-
-
-def visual_in(layout: Layout) -> tuple[int, ...]:
-    """V_l of each language layer."""
-    return tuple(s.visual for s in layout.stages for _ in range(s.first, s.last + 1))
 
 
 def slots_symbol(first: int) -> str:
@@ -81,8 +83,10 @@ def visual_lens(manifest: Manifest, layouts: Sequence[Layout]) -> np.ndarray | N
     """
     if manifest.slots == "fixed":
         return None
-    spans = spans_of(manifest.together(layouts[0]))
-    return np.array([[visual_in(layout)[first] for first in spans] for layout in layouts])
+    layers = manifest.language.layers
+    spans = spans_of(manifest.together(layouts[0]), layers)
+    visual = [visual_in(layout, layers) for layout in layouts]
+    return np.array([[row[first] for first in spans] for row in visual])
 
 
 def cache_specs(
@@ -109,7 +113,7 @@ def cache_specs(
         slots: C_l of each layer; default capacity + V_l.
     """
     lm = language
-    slots = slots or [capacity + v for v in visual_in(layout)]
+    slots = slots or [capacity + v for v in visual_in(layout, lm.layers)]
     windows = windowed_layers(lm, together or (layout,), capacity)
     specs = []
     for name in cache_names(dict(enumerate(lm.layer_types)), windows):

@@ -42,7 +42,7 @@ def _prefill(vlm: "VLM", pool: Pool[Job], group: Sequence[Job], prefixes: Prefix
     ]
     layout = group[0].prompt.layout
     whole = max(len(job.prompt.input_ids) for job in group) - layout.visual_tokens
-    pool.reserve([whole + v for v in visual_in(layout)])
+    pool.reserve([whole + v for v in visual_in(layout, vlm.manifest.language.layers)])
     rows, result, timing = vlm.prefill(prompts, seen, pool.space(len(group)))
     stages = vlm.stage_counts(layout, result)
     logits = np.array(result.logits)

@@ -133,7 +133,8 @@ class TorchRunner(Closing):
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         graph = self.graph(StepGraph, layout)
         # its own, whatever layouts a bundle's step graph is shared by
-        visual = np.array([[visual_in(layout)[i] for i in graph.spans]] * len(feed.input_ids))
+        seen = visual_in(layout, self.family.language.layers)
+        visual = np.array([[seen[i] for i in graph.spans]] * len(feed.input_ids))
         return _host(self._run(graph, replace(feed, visual_len=visual), caches)[0][:, 0])
 
     def read_caches(self, caches: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

@@ -58,10 +58,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.traits, self.layout = traits, layout
         together = together or (layout,)
-        self.spans = spans_of(together)
         names = [traits.path, "lm_head", *([INDICATOR_TABLE] if traits.indicators else ())]
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
+        self.spans = spans_of(together, len(self.text.layers))
         schedule, visual = layout.schedule, layout.visual_tokens
         groups = groups_of(schedule.scope, layout.images, layout.images * layout.tiles)
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)

@@ -95,8 +95,9 @@ def slots_of(manifest: Manifest, layout: Layout) -> dict[str, int]:
 
     TensorRT updates no cache in place whose length is open.
     """
-    visual = visual_in(layout)
-    spans = spans_of(manifest.together(layout))
+    layers = manifest.language.layers
+    visual = visual_in(layout, layers)
+    spans = spans_of(manifest.together(layout), layers)
     return {slots_symbol(first): manifest.text_capacity + visual[first] for first in spans}
 
 
