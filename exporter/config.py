@@ -222,7 +222,7 @@ class ExportConfig(BaseModel):
 
     @property
     def ratio(self) -> float:
-        """The ratio, or the first of several: that of requests that name none."""
+        """The ratio, or the first of several, at which requests run that name none."""
         return self.ratios[0]
 
     @property

@@ -159,7 +159,7 @@ class Schedule(Frozen):
 
     @property
     def own(self) -> bool:
-        """Whether it is one's own and names no ratio: at ratio 1 there is nothing to do."""
+        """Whether it is one's own and names no ratio, as at ratio 1 there is nothing to do."""
         return self.ratio == 1 and bool(self.vision or self.exit or self.language)
 
     @property
