@@ -119,7 +119,7 @@ class Layout(Frozen):
 
     @property
     def asked_size(self) -> tuple[int, int]:
-        """(height, width) that was asked for, where the pictures of some ratios are made smaller than that."""
+        """(height, width) that was asked for, where pictures of some ratios are made smaller than that."""
         return self.baseline_size or self.image_size
 
     @property
