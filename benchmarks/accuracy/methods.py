@@ -10,6 +10,7 @@ from typing import Any
 
 from luvc.engines.bundle.schedule import Schedule, ScoreSpec
 from luvc.exporter.planning.defaults import DEFAULTS, PAPER, SolverOptions
+from luvc.exporter.planning.methods import METHODS as PRODUCT
 
 from . import plans
 from . import scores as scores  # makes them known to the graphs
@@ -189,4 +190,11 @@ _METHODS = (
     _named("ivc", "method", "IVC-Prune's constant places, then the energy"),
     _named("dct", "method", "Fourier: DCT of the token grid, cropped"),
 )
-METHODS = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}
+_LISTED = {method.name: method for method in (*_LUVC, *_BASELINES, *_METHODS)}
+_NEW = {
+    name: _named(name, "method", method.about)
+    for name, method in PRODUCT.items()
+    if name not in _LISTED
+}
+METHODS = _LISTED | _NEW
+"""By name; what the product has and no line above words is there under the product's own words."""

@@ -189,12 +189,14 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         plots.pareto(test, docs / "accuracy.png")
     if spectrum is not None:
         plots.spectrum(spectrum, docs / "spectrum.png")
+    measured = {name for split in (test, validation) if split for name, _ in split.rows}
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
         finalists=finalists, filter_wins=filter_wins,
-        methods=METHODS.values(), main_table=lambda r: main_table(r, GOAL_RATIO),
+        methods=[m for m in METHODS.values() if m.name in measured], 
+        main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
         share=_share, goal_ratio=f"{GOAL_RATIO:g}",

@@ -34,15 +34,15 @@ KV_HEADS = 2
 INTERMEDIATE = 384
 
 
-def vision_config(layers: int) -> dict[str, object]:
-    """Settings of the vision tower."""
+def vision_config(layers: int, scale: int = 1) -> dict[str, object]:
+    """Settings of the vision tower, for pictures of `scale` times 192 pixels along an edge."""
     return {
         "hidden_size": VISION_WIDTH,
         "num_hidden_layers": layers,
         "num_attention_heads": VISION_WIDTH // HEAD,
         "intermediate_size": 4 * VISION_WIDTH,
         "attention_bias": True,
-        "image_size": [SIZE, SIZE],
+        "image_size": [SIZE * scale, SIZE * scale],
         "patch_size": [PATCH, PATCH],
         "layer_scale_init_value": 1.0,
         "use_mean_pooling": True,
@@ -65,18 +65,23 @@ def language_config(layers: int) -> dict[str, object]:
     }
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast, layers: int = LAYERS) -> InternVLConfig:
-    """Describe the pocket VLM: 8 vision layers, 8 language layers (fewer to grow from), heads of 64."""
+def build_config(
+    tokenizer: PreTrainedTokenizerFast, layers: int = LAYERS, scale: int = 1
+) -> InternVLConfig:
+    """Describe the pocket VLM: 8 vision layers, 8 language layers (fewer to grow from), heads of 64.
+
+    At scale 2, pocket-hd, pixel shuffle joins 2 x 2 patches: as many visual tokens of finer pictures.
+    """
     from transformers import InternVLConfig
 
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return InternVLConfig.from_dict(
         {
-            "vision_config": vision_config(layers),
+            "vision_config": vision_config(layers, scale),
             "text_config": language_config(layers) | ends,
             "image_token_id": tokenizer.convert_tokens_to_ids(IMAGE),
             "image_seq_length": VISUAL_TOKENS,
-            "downsample_ratio": 1.0,
+            "downsample_ratio": 1 / scale,
             "tie_word_embeddings": True,
         }
         | ends
@@ -113,8 +118,13 @@ def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
     return grown(InternVLForConditionalGeneration.from_pretrained(directory, dtype=torch.float32))
 
 
-def image_processor_config() -> dict[str, object]:
-    """preprocessor_config.json: one tile of 192 x 192, normalised per channel."""
+def scale_of(model: InternVLForConditionalGeneration) -> int:
+    """Pixels along an edge of a model's pictures for each of a scene's."""
+    return model.config.vision_config.image_size[0] // SIZE
+
+
+def image_processor_config(scale: int = 1) -> dict[str, object]:
+    """preprocessor_config.json: one tile of `scale` times 192 x 192, normalised per channel."""
     return {
         "image_processor_type": "GotOcr2ImageProcessor",
         "processor_class": "InternVLProcessor",
@@ -123,7 +133,7 @@ def image_processor_config() -> dict[str, object]:
         "max_patches": 12,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": SIZE, "width": SIZE},
+        "size": {"height": SIZE * scale, "width": SIZE * scale},
         "resample": 3,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -133,10 +143,10 @@ def image_processor_config() -> dict[str, object]:
     }
 
 
-def save_processor(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+def save_processor(tokenizer: PreTrainedTokenizerFast, directory: Path, scale: int = 1) -> None:
     """Write the tokenizer, chat template, image processor and processor files."""
     tokenizer.save_pretrained(directory)
-    _write_json(directory / "preprocessor_config.json", image_processor_config())
+    _write_json(directory / "preprocessor_config.json", image_processor_config(scale))
     _write_json(
         directory / "processor_config.json",
         {"processor_class": "InternVLProcessor", "image_seq_length": VISUAL_TOKENS},
@@ -172,7 +182,7 @@ def save_checkpoint(
         pad_token_id=tokenizer.pad_token_id,
     )
     half.save_pretrained(directory)
-    save_processor(tokenizer, directory)
+    save_processor(tokenizer, directory, scale_of(model))
     size = (directory / "model.safetensors").stat().st_size
     if size > MAX_BYTES:
         raise LuvcError(

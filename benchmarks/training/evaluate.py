@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -31,7 +32,9 @@ def stack(records: Sequence[Record], packer: Packer) -> Group:
     return group
 
 
-def prepare(split: str, count: int, packer: Packer, batch: int) -> list[tuple[list[Record], Group]]:
+def prepare(
+    split: str, count: int, packer: Packer, batch: int, scale: int = 1
+) -> list[tuple[list[Record], Group]]:
     """Draw evaluation questions once, as batches.
 
     Args:
@@ -39,8 +42,9 @@ def prepare(split: str, count: int, packer: Packer, batch: int) -> list[tuple[li
         count: number of questions.
         packer: makes the token sequences.
         batch: largest number of records of a batch.
+        scale: how large pictures are drawn.
     """
-    records = [example(split, index) for index in range(count)]
+    records = [replace(example(split, index), scale=scale) for index in range(count)]
     batches = []
     for pictures in (1, 2):
         same = [entry for entry in records if len(entry.scenes) == pictures]

@@ -11,6 +11,7 @@ import re
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import InternVLForConditionalGeneration
 
 from .checkpoint import LAYERS
@@ -70,6 +71,35 @@ def grown(model: InternVLForConditionalGeneration) -> InternVLForConditionalGene
             silent = extra > 0 and inside.split(".")[-2] in _RESIDUAL
             place = f"{before}{copies * int(number) + extra}{inside}"
             state[place] = torch.zeros_like(value) if silent else value
+    larger = type(model)(type(model.config).from_dict(config))
+    larger.load_state_dict(state)
+    return larger
+
+
+@torch.no_grad()
+def finer(
+    model: InternVLForConditionalGeneration, scale: int = 2
+) -> InternVLForConditionalGeneration:
+    """The model for pictures `scale` times as large, whose patches pixel shuffle joins: pocket-hd's start.
+
+    The language model and the layers are the model's, the places of patches lie between its own, and the
+    projector begins with the mean of the patches that are joined.
+    """
+    config = model.config.to_dict()
+    vision = config["vision_config"]
+    vision["image_size"] = [edge * scale for edge in vision["image_size"]]
+    config["downsample_ratio"] /= scale
+    state = model.state_dict()
+    for name, value in state.items():
+        if name.endswith("position_embeddings"):
+            side = int((value.shape[1] - 1) ** 0.5)
+            places = value[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+            places = F.interpolate(places, scale_factor=scale, mode="bicubic").flatten(2).mT
+            state[name] = torch.cat([value[:, :1], places], 1)
+        elif "projector.layer_norm" in name:
+            state[name] = value.repeat(scale**2)
+        elif name.endswith("projector.linear_1.weight"):
+            state[name] = value.repeat(1, scale**2) / scale**2
     larger = type(model)(type(model.config).from_dict(config))
     larger.load_state_dict(state)
     return larger

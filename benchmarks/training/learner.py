@@ -11,7 +11,7 @@ from transformers import AttentionInterface, InternVLForConditionalGeneration
 from luvc.tools.pocket.drawing import CELL
 from luvc.tools.pocket.vocabulary import CONTENTS, TINTS
 
-from .checkpoint import MEAN, PATCH, STD, VISUAL_TOKENS
+from .checkpoint import MEAN, PATCH, STD, VISUAL_TOKENS, scale_of
 from .loader import Group
 from .packing import IGNORE, PADDING, PREFIX
 
@@ -21,8 +21,6 @@ _BEFORE_PICTURE = 4
 """Tokens of the prompt before the first picture: `<|im_start|>user\\n<img>`."""
 _BETWEEN = 3
 """Tokens between two pictures: `</img>\\n<img>`."""
-CELLS = PATCH // CELL
-"""Labelled cells along an edge of a patch."""
 _NOTHING_WEIGHT = 0.1
 """Weight of cells that show nothing: they are nine in ten."""
 
@@ -78,8 +76,8 @@ AttentionInterface.register(PLAIN_ATTENTION, plain_attention)
 class Learner(nn.Module):
     """The pocket VLM with two linear heads that training alone uses.
 
-    The heads say which shape or character and which colour covers each of a patch's four cells. They
-    give the vision layers 576 labels a picture, long before answers teach them anything.
+    The heads say which shape or character and which colour covers each of a patch's cells, four or (at
+    scale 2) one. They give the vision layers 576 labels a picture, long before answers teach them anything.
     """
 
     mean: Tensor
@@ -89,17 +87,22 @@ class Learner(nn.Module):
         super().__init__()
         self.model = model
         width = model.model.vision_tower.embeddings.cls_token.shape[-1]
-        self.content = nn.Linear(width, CELLS**2 * len(CONTENTS))
-        self.tint = nn.Linear(width, CELLS**2 * len(TINTS))
+        self.cells = PATCH // (CELL * scale_of(model))  # labelled, along an edge of a patch
+        self.content = nn.Linear(width, self.cells**2 * len(CONTENTS))
+        self.tint = nn.Linear(width, self.cells**2 * len(TINTS))
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def look(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Encode the pictures: patches [n * p, h * w, c] and the loss of their labels, a scalar."""
-        pixels = group["pixels"].flatten(0, 1).permute(0, 3, 1, 2)
-        pixels = (pixels / 255 - self.mean) / self.std
-        patches = self.model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
+        patches = self.encode(self.model, group["pixels"])
         return patches, self._patch_loss(patches, group["labels"])
+
+    def encode(self, model: InternVLForConditionalGeneration, pixels: Tensor) -> Tensor:
+        """Patches [n * p, h * w, c] of pictures, uint8 [n, p, height, width, 3]."""
+        pixels = pixels.flatten(0, 1).permute(0, 3, 1, 2)
+        pixels = (pixels / 255 - self.mean) / self.std
+        return model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
 
     def forward(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Score every token and label every patch.
@@ -113,7 +116,7 @@ class Learner(nn.Module):
         base = self.model.model
         patches, patch_loss = self.look(group)
         ids = group["ids"].long()
-        visual = self._project(patches).unflatten(0, (len(ids), -1))
+        visual = project(self.model, patches).unflatten(0, (len(ids), -1))
         embeds = self._insert(base.get_input_embeddings()(ids), visual)
         hidden = base.language_model(
             inputs_embeds=embeds,
@@ -122,10 +125,6 @@ class Learner(nn.Module):
             use_cache=False,
         ).last_hidden_state
         return self.model.lm_head(hidden), patch_loss
-
-    def _project(self, patches: Tensor) -> Tensor:
-        """Patches [n, h * w, c] -> visual tokens [n, h * w, d], as the model itself does."""
-        return self.model.model.multi_modal_projector(patches)
 
     @staticmethod
     def _insert(embeds: Tensor, visual: Tensor) -> Tensor:
@@ -139,15 +138,52 @@ class Learner(nn.Module):
 
     def _patch_loss(self, patches: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of patches [m, h * w, c] against cells, uint8 [n, p, 2, rows, columns]."""
-        labels = labels.flatten(0, 1).unflatten(3, (-1, CELLS)).unflatten(2, (-1, CELLS))
+        cells = self.cells
+        labels = labels.flatten(0, 1).unflatten(3, (-1, cells)).unflatten(2, (-1, cells))
         labels = labels.transpose(3, 4).flatten(4).flatten(2, 3).long()  # [m, 2, h * w, cells]
         loss = patches.new_zeros(())
         for head, target in ((self.content, labels[:, 0]), (self.tint, labels[:, 1])):
-            scores = head(patches).float().unflatten(2, (CELLS**2, -1))
+            scores = head(patches).float().unflatten(2, (cells**2, -1))
             weight = torch.ones(scores.shape[-1], device=patches.device)
             weight[0] = _NOTHING_WEIGHT
             loss = loss + F.cross_entropy(scores.flatten(0, 2), target.flatten(), weight=weight)
         return loss
+
+
+class Student(Learner):
+    """A model of finer pictures that learns what a model of the same pictures, drawn coarser, sees.
+
+    Its loss in place of the patches' labels is the distance of its visual tokens from the teacher's.
+    """
+
+    def __init__(
+        self,
+        model: InternVLForConditionalGeneration,
+        teacher: InternVLForConditionalGeneration,
+    ):
+        super().__init__(model)
+        del self.content, self.tint
+        self.teacher = (
+            teacher.requires_grad_(False).eval(),
+        )  # in a tuple: nothing of it is trained
+
+    def look(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode the pictures: patches, and the squared distance as a part of the variance, a scalar."""
+        patches = self.encode(self.model, group["pixels"])
+        if "coarse" not in group:  # nothing is learnt from questions that only test
+            return patches, patches.new_zeros(())
+        (teacher,) = self.teacher
+        with torch.no_grad():
+            wanted = project(teacher, self.encode(teacher, group["coarse"])).float()
+        return patches, F.mse_loss(project(self.model, patches).float(), wanted) / wanted.var()
+
+
+def project(model: InternVLForConditionalGeneration, patches: Tensor) -> Tensor:
+    """Patches [n, h * w, c] -> visual tokens [n, v, d], as the model itself does."""
+    base, side = model.model, int(patches.shape[1] ** 0.5)
+    grid = patches.unflatten(1, (side, side))
+    joined = base.pixel_shuffle(grid, scale_factor=model.config.downsample_ratio)
+    return base.multi_modal_projector(joined.flatten(1, 2))
 
 
 def visible(segments: Tensor) -> Tensor:

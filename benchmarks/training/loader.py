@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 
 import numpy as np
@@ -27,7 +27,8 @@ _TIMEOUT = 120
 
 Group = dict[str, np.ndarray]
 """Arrays of records with equally many pictures: pixels [n, p, h, w, 3], labels [n, p, 2, r, c],
-ids, segments, positions, targets [n, s]."""
+ids, segments, positions, targets [n, s]; coarse [n, p, h', w', 3], the same pictures at scale 1, where
+pixels are at another."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class BatchShape:
     """One batch in so many has pairs: a small batch could otherwise not have few of them."""
     single_length: int = 352
     pair_length: int = 416
+    scale: int = 1
+    """How large pictures are drawn; see Record."""
 
     def arrays(self) -> list[dict[str, tuple[tuple[int, ...], np.dtype]]]:
         """Shape and type of every array of the two groups."""
         return [
-            _group_arrays(records, pictures, length)
+            _group_arrays(records, pictures, length, self.scale)
             for records, pictures, length in (
                 (self.singles, 1, self.single_length),
                 (self.pairs, 2, self.pair_length),
@@ -54,12 +57,17 @@ class BatchShape:
 
 
 def _group_arrays(
-    records: int, pictures: int, length: int
+    records: int, pictures: int, length: int, scale: int
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     grid = SIZE // CELL
     tokens = ((records, length), np.dtype(np.int16))
-    return {
-        "pixels": ((records, pictures, SIZE, SIZE, 3), np.dtype(np.uint8)),
+
+    def drawn(scale: int) -> tuple[tuple[int, ...], np.dtype]:
+        return (records, pictures, SIZE * scale, SIZE * scale, 3), np.dtype(np.uint8)
+
+    coarse = {"coarse": drawn(1)} if scale > 1 else {}
+    return coarse | {
+        "pixels": drawn(scale),
         "labels": ((records, pictures, 2, grid, grid), np.dtype(np.uint8)),
         "ids": tokens,
         "segments": tokens,
@@ -106,6 +114,9 @@ def fill(groups: list[Group], number: int, shape: BatchShape, packer: Packer) ->
         for row in range(len(group["ids"])):
             task = "multi" if pictures == 2 else SINGLE_TASKS[seed % len(SINGLE_TASKS)]
             entry = record(seed, task)
+            if "coarse" in group:
+                group["coarse"][row] = entry.pixels()
+                entry = replace(entry, scale=shape.scale)
             group["pixels"][row] = entry.pixels()
             group["labels"][row] = entry.labels()
             packed = packer.pack(pictures, entry.questions, length, seed % CHAT_EVERY == 0)

@@ -19,9 +19,12 @@ _MOMENTUM = 0.95
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Singular values of [n, r, c] brought near 1 by five Newton-Schulz steps in bfloat16."""
+    """Singular values of [n, r, c] brought near 1 by five Newton-Schulz steps.
+
+    In bfloat16 on a GPU; a CPU may have no such products, and takes twenty times as long to imitate them.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)

@@ -52,7 +52,8 @@ def plot_losses(log: Path, output: Path) -> bool:
             linewidth=2.5 if task == "overall" else 1,
         )
     right.set(xlabel="step", ylabel="exact match", ylim=(0, 1), title="Validation")
-    right.legend(fontsize="small", ncols=2)
+    if tasks:
+        right.legend(fontsize="small", ncols=2)
     figure.savefig(output, dpi=110)
     pyplot.close(figure)
     return True

@@ -20,6 +20,9 @@ class TrainConfig:
     """Minutes after which this process saves its state and stops, wherever the schedule is."""
     start: str | None = None
     """Checkpoint directory whose weights a new run begins with."""
+    teacher: str | None = None
+    """Checkpoint directory of a model of coarser pictures that a run learns to see like; without a start,
+    it begins as that model."""
     device: str = "cpu"
     layers: int = LAYERS
     """Vision layers and language layers that a run begins with."""

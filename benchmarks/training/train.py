@@ -56,6 +56,13 @@ def train(
     start: Annotated[
         str | None, typer.Option(help="Checkpoint directory a new run begins with.")
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Checkpoint of coarser pictures to begin as and see like.")
+    ] = None,
+    vision_first: Annotated[
+        float | None, typer.Option(help="Part of the run that learns to see alone.")
+    ] = None,
+    half: Annotated[bool | None, typer.Option(help="Products in bfloat16.")] = None,
     singles: Annotated[int | None, typer.Option(help="One-picture records of a step.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Two-picture records of a step.")] = None,
     layers: Annotated[
@@ -73,9 +80,10 @@ def train(
     if minutes and steps is None:
         steps = UNLIMITED
     schedule = {"steps": steps, "minutes": minutes, "stop_after": stop_after, "test": test}
-    model = {"start": start, "layers": layers, "seed": seed}
+    model = {"start": start, "teacher": teacher, "layers": layers, "seed": seed}
     batches = {"singles": singles, "pairs": pairs, "workers": workers}
-    learning = {"rate": rate, "muon": muon, "compile": compile}
+    learning = {"rate": rate, "muon": muon, "compile": compile, "half": half}
+    learning |= {"vision_first": vision_first}
     options = schedule | model | batches | learning
     given = {name: value for name, value in options.items() if value is not None}
     _run(output, device, threads, given)

@@ -28,8 +28,8 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .evaluate import exact_match, prepare, text_only
-from .initial import grown
-from .learner import PLAIN_ATTENTION, Learner, answer_loss, compile_layers, to_device
+from .initial import finer, grown
+from .learner import PLAIN_ATTENTION, Learner, Student, answer_loss, compile_layers, to_device
 from .loader import BatchShape, Group, Loader
 from .optim import Average, optimizers, rate_factor
 from .packing import IGNORE, Packer
@@ -38,6 +38,8 @@ from .settings import TrainConfig
 
 STATE = "state.pt"
 LOG = "log.jsonl"
+FINER = 2
+"""How much larger a student's pictures are than its teacher's."""
 
 
 class Trainer:
@@ -59,14 +61,14 @@ class Trainer:
         state = self._read_state()
         # A run that goes on keeps its token ids, whatever another version would learn.
         earlier = [directory / "model"] if state else []
-        if config.start:
-            earlier.append(Path(config.start))
+        earlier += [Path(folder) for folder in (config.start, config.teacher) if folder]
         known = (folder for folder in earlier if (folder / "tokenizer.json").is_file())
         self.tokenizer = load_tokenizer(next(known, None))
         self.packer = Packer(self.tokenizer)
         self.step, self.spent = (state["step"], state["spent"]) if state else (0, 0.0)
         # Workers are forked here, before the device is first used: a CUDA context does not fork.
-        shape = BatchShape(config.singles, config.pairs, config.pair_every)
+        self.scale = FINER if config.teacher else 1
+        shape = BatchShape(config.singles, config.pairs, config.pair_every, scale=self.scale)
         self.loader = Loader(shape, self.packer, config.workers, self.step)
         self._begin(self._first_model(state["layers"] if state else config.layers))
         self.sums: list[Tensor] = []
@@ -78,6 +80,8 @@ class Trainer:
     def _first_model(self, layers: int):
         if self.config.start:
             return load_checkpoint(Path(self.config.start))
+        if self.config.teacher:
+            return finer(load_checkpoint(Path(self.config.teacher)), FINER)
         return build_model(build_config(self.tokenizer, layers), self.config.seed)
 
     def _begin(self, model, heads: dict[str, Tensor] | None = None) -> None:
@@ -86,7 +90,8 @@ class Trainer:
         if self.device.type == "cpu" and config.half:
             model.set_attn_implementation(PLAIN_ATTENTION)
         torch.manual_seed(config.seed)
-        self.learner = Learner(model)
+        teacher = config.teacher and load_checkpoint(Path(config.teacher)).to(self.device)
+        self.learner = Student(model, teacher) if teacher else Learner(model)
         self.learner.load_state_dict(heads or {}, strict=False)
         self.learner.to(self.device)
         self.optimizers = optimizers(self.learner, config.rate, config.decay, config.muon)
@@ -123,7 +128,7 @@ class Trainer:
         """
         config = self.config
         handlers = {kind: signal.signal(kind, self._stop) for kind in (SIGTERM, SIGINT)}
-        validation = prepare("validation", config.validation, self.packer, self.batch)
+        validation = prepare("validation", config.validation, self.packer, self.batch, self.scale)
         begun = since = asked = time.monotonic()
         try:
             for groups in self.loader:
@@ -262,7 +267,7 @@ class Trainer:
         """
         self.average.swap()
         size = save_checkpoint(self.learner.model, self.tokenizer, self.directory / "model")
-        test = prepare("test", self.config.test, self.packer, self.batch)
+        test = prepare("test", self.config.test, self.packer, self.batch, self.scale)
         records = [entry for part, _ in test for entry in part]
         results: dict[str, Any] = {
             "config": asdict(self.config),

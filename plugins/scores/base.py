@@ -1,6 +1,6 @@
 """The seam for methods: what a score may read before a language layer, and what it gives back.
 
-A score is a frozen dataclass, one file in this folder and one line in registry.py. Its fields are its
+A score is a frozen dataclass, one file in this folder and its place in registry.py. Its fields are its
 options, checked as they are given. It is traced into the graphs, so it is plain torch on fixed shapes.
 Letters: ../contract.py; besides n = V / groups tokens of a run that is scored apart, G = B * groups runs,
 N entries of the vision graph (tiles or images), h * w patches of an entry.

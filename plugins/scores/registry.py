@@ -1,4 +1,4 @@
-"""All scores by their names; a new one is its file and one line here."""
+"""All scores by their names; a new one is its file, its import and its place in SCORES here."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

@@ -32,6 +32,7 @@ SMALL = TrainConfig(
     validation=0,
     validate_every=100,
     test=10,
+    half=False,
 )
 
 

@@ -99,15 +99,15 @@ def sample_photo(
     return Background("photo", name, (x, y, x + side, y + side), tint, veil)
 
 
-def render(background: Background) -> Image.Image:
-    """Draw a background, 192 x 192 RGB."""
-    plain = Image.new("RGB", (SIZE, SIZE), background.tint)
+def render(background: Background, scale: int = 1) -> Image.Image:
+    """Draw a background, RGB, `scale` times 192 pixels along an edge."""
+    size = (SIZE * scale, SIZE * scale)
+    plain = Image.new("RGB", size, background.tint)
     if background.kind == "plain":
         return plain
     if background.kind == "texture":
         image = texture(int(background.name)).crop(background.crop)
+        image = image if scale == 1 else image.resize(size, Image.Resampling.BICUBIC)
     else:
-        image = photo(background.name).resize(
-            (SIZE, SIZE), Image.Resampling.BILINEAR, box=background.crop
-        )
+        image = photo(background.name).resize(size, Image.Resampling.BILINEAR, box=background.crop)
     return Image.blend(image, plain, background.veil) if background.veil else image

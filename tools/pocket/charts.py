@@ -37,13 +37,13 @@ def build_chart(rng: Random, taken: list[Box]) -> Scene:
 def draw_chart(canvas: Canvas, chart: Chart) -> None:
     """Draw a chart on its panel."""
     panel = (28, 30, 38) if chart.dark else (252, 252, 250)
-    canvas.draw.rectangle(chart.box, fill=panel, outline=(128, 128, 128))
+    canvas.draw.rectangle(chart.box, fill=panel, outline=(128, 128, 128), width=canvas.scale)
     (_draw_table if chart.kind == "table" else _draw_plot)(canvas, chart)
 
 
 def _centred(canvas: Canvas, string: str, x: float, y: float, size: int, colour: str) -> None:
-    """Draw a text with its ink centred on (x, y)."""
-    face = font("DejaVuSans", size)
+    """Draw a text with its ink centred on (x, y); `size` is what it is at scale 1."""
+    face = font("DejaVuSans", size * canvas.scale)
     left, top, right, bottom = face.getbbox(string)
     canvas.letters(string, x - (left + right) / 2, y - (top + bottom) / 2, face, colour)
 
@@ -51,16 +51,17 @@ def _centred(canvas: Canvas, string: str, x: float, y: float, size: int, colour:
 def _draw_plot(canvas: Canvas, chart: Chart) -> None:
     """Bars or a line over an axis from 0 to 9 with grid lines at 0, 3, 6 and 9."""
     left, top, right, bottom = chart.box
-    x0 = left + 20
-    x1 = right - 6
-    y0 = bottom - 18
-    y1 = top + 18
+    scale = canvas.scale
+    x0 = left + 20 * scale
+    x1 = right - 6 * scale
+    y0 = bottom - 18 * scale
+    y1 = top + 18 * scale
     unit, step = (y0 - y1) / TOP_VALUE, (x1 - x0) / len(chart.labels)
     ink, draw = _INK[chart.dark], canvas.draw
     for value in (0, 3, 6, 9):
         y = round(y0 - value * unit)
-        draw.line((x0, y, x1, y), fill=(150, 150, 150))
-        _centred(canvas, str(value), left + 10, y, 11, ink)
+        draw.line((x0, y, x1, y), fill=(150, 150, 150), width=scale)
+        _centred(canvas, str(value), left + 10 * scale, y, 11, ink)
     values = chart.values[0]
     points = [(x0 + (k + 0.5) * step, y0 - v * unit) for k, v in enumerate(values)]
     if chart.kind == "bar":
@@ -68,13 +69,14 @@ def _draw_plot(canvas: Canvas, chart: Chart) -> None:
         for x, y in points:
             draw.rectangle((x - half, y, x + half, y0), fill=COLOURS[chart.colour])
     else:
-        draw.line(points, fill=COLOURS[chart.colour], width=2)
+        draw.line(points, fill=COLOURS[chart.colour], width=2 * scale)
         for x, y in points:
-            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=COLOURS[chart.colour])
+            box = (x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale)
+            draw.ellipse(box, fill=COLOURS[chart.colour])
     for (x, y), label, value in zip(points, chart.labels, values, strict=True):
-        _centred(canvas, label, x, bottom - 9, 12, ink)
+        _centred(canvas, label, x, bottom - 9 * scale, 12, ink)
         if chart.printed:
-            _centred(canvas, str(value), x, y - 8, 11, ink)
+            _centred(canvas, str(value), x, y - 8 * scale, 11, ink)
 
 
 def _draw_table(canvas: Canvas, chart: Chart) -> None:
@@ -82,9 +84,9 @@ def _draw_table(canvas: Canvas, chart: Chart) -> None:
     left, top, right, bottom = chart.box
     wide = (right - left) / (len(chart.labels) + 1)
     high = (bottom - top) / (len(chart.values) + 1)
-    for row in range(1, len(chart.values) + 1):
-        canvas.draw.line((left, top + row * high, right, top + row * high), fill=(150, 150, 150))
-    canvas.draw.line((left + wide, top, left + wide, bottom), fill=(150, 150, 150))
+    rules = [(left, top + n * high, right, top + n * high) for n in range(1, len(chart.values) + 1)]
+    for rule in (*rules, (left + wide, top, left + wide, bottom)):
+        canvas.draw.line(rule, fill=(150, 150, 150), width=canvas.scale)
     for column, label in enumerate(chart.labels, 1):
         _centred(canvas, label, left + (column + 0.5) * wide, top + high / 2, 14, chart.colour)
     for row, values in enumerate(chart.values, 1):

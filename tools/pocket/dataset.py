@@ -98,14 +98,17 @@ class Record:
     scenes: tuple[Scene, ...]
     questions: tuple[Question, ...]
 
+    scale: int = 1
+    """Pixels along an edge for each of a scene's: 2 draws the same pictures finer."""
+
     @cached_property
     def canvases(self) -> tuple[Canvas, ...]:
         """The drawn scenes, with their labels."""
-        return tuple(render(scene) for scene in self.scenes)
+        return tuple(render(scene, self.scale) for scene in self.scenes)
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """The pictures, 192 x 192 RGB."""
+        """The pictures, RGB, `scale` times 192 x 192."""
         return tuple(canvas.image for canvas in self.canvases)
 
     def pixels(self) -> np.ndarray:

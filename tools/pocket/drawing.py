@@ -123,18 +123,24 @@ def contrast(colour: str) -> tuple[int, int, int]:
 
 
 class Canvas:
-    """A picture being drawn, with the marks that become per-cell labels."""
+    """A picture being drawn, with the marks that become per-cell labels.
 
-    def __init__(self, image: Image.Image):
+    Args:
+        image: the background, drawn over.
+        scale: how thick lines and rims are, pixels; CELL grows with it.
+    """
+
+    def __init__(self, image: Image.Image, scale: int = 1):
         self.image = image
+        self.scale = scale
         self.draw = ImageDraw.Draw(image)
         self.marks: list[tuple[Box, int, int]] = []
 
     def item(self, item: Item) -> None:
         """Draw a shape with a thin outline that keeps it visible on any background."""
         x, y = round(item.x - item.size / 2), round(item.y - item.size / 2)
-        rim = shape_mask(item.shape, item.size + 2, item.angle)
-        self.image.paste(contrast(item.colour), (x - 1, y - 1), rim)
+        rim = shape_mask(item.shape, item.size + 2 * self.scale, item.angle)
+        self.image.paste(contrast(item.colour), (x - self.scale, y - self.scale), rim)
         fill = shape_mask(item.shape, item.size, item.angle)
         self.image.paste(COLOURS[item.colour], (x, y), fill)
         inset = 0.15 * item.size
@@ -146,7 +152,7 @@ class Canvas:
         face = font(text.font, text.size)
         stroke = 0
         if text.panel is None:
-            stroke = 2 if text.size >= 24 else 1
+            stroke = self.scale * (2 if text.size >= 24 * self.scale else 1)
         else:
             self.draw.rectangle(text.box, fill=COLOURS[text.panel])
         self.letters(text.string, text.x, text.y, face, text.colour, stroke)
@@ -184,20 +190,20 @@ class Canvas:
         Returns:
             uint8 [2, SIZE / CELL, SIZE / CELL]: content class, colour class.
         """
-        grid = SIZE // CELL
+        grid, cell = SIZE // CELL, CELL * self.scale
         out = np.zeros((2, grid, grid), np.uint8)
         for (left, top, right, bottom), content, tint in self.marks:
-            c0, c1 = _covered(left, right)
-            r0, r1 = _covered(top, bottom)
+            c0, c1 = _covered(left, right, cell)
+            r0, r1 = _covered(top, bottom, cell)
             out[0, r0:r1, c0:c1] = content
             out[1, r0:r1, c0:c1] = tint
         return out
 
 
-def _covered(low: float, high: float) -> tuple[int, int]:
+def _covered(low: float, high: float, cell: int) -> tuple[int, int]:
     """Range of cells whose centre lies between two edges, at least one cell."""
-    first = math.ceil(low / CELL - 0.5)
-    last = math.floor(high / CELL - 0.5)
+    first = math.ceil(low / cell - 0.5)
+    last = math.floor(high / cell - 0.5)
     if last < first:
-        first = last = int((low + high) / 2 // CELL)
+        first = last = int((low + high) / 2 // cell)
     return max(first, 0), max(last + 1, 0)

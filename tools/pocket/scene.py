@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from .vocabulary import SIZE
@@ -94,6 +94,23 @@ class Question:
     def chance(self) -> float:
         """Probability of a right answer when drawing one of the options."""
         return 1 / len(self.options) if self.options else 0.0
+
+
+def enlarged(scene: Scene, scale: int) -> Scene:
+    """The same scene with everything on it `scale` times as large; the background keeps its crop."""
+
+    def box(of: Box) -> Box:
+        return (of[0] * scale, of[1] * scale, of[2] * scale, of[3] * scale)
+
+    def larger(thing: Item | Text) -> dict[str, float | int]:
+        return {"x": thing.x * scale, "y": thing.y * scale, "size": thing.size * scale}
+
+    return replace(
+        scene,
+        items=tuple(replace(item, **larger(item)) for item in scene.items),
+        texts=tuple(replace(text, **larger(text), box=box(text.box)) for text in scene.texts),
+        chart=scene.chart and replace(scene.chart, box=box(scene.chart.box)),
+    )
 
 
 def overlaps(box: Box, others: Iterable[Box], gap: float = 3) -> bool:
