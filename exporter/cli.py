@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from .timing.latency import Timed
 
 
+Ratio = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Baseline / compressed prefill work; repeat for a bundle of several, which requests choose "
+        "from; default 2x."
+    ),
+]
+RatioOf = Annotated[
+    str,
+    typer.Option(
+        help="flops (of the prefill), first-token (of the vision tower, too, which OIM shortens), or "
+        "latency: measure this machine and solve for the prefill time measured on it; needs disk for "
+        "another bundle at ratio 1 meanwhile."
+    ),
+]
 PushToHub = Annotated[
     str | None,
     typer.Option(help="Upload the bundle to this repository of the hub.", metavar="REPO"),
@@ -31,21 +46,8 @@ Private = Annotated[
 
 def export(
     asked: Asked,
-    ratio: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Baseline / compressed prefill work; repeat for a bundle of several, which requests choose "
-            "from; default 2x."
-        ),
-    ] = None,
-    ratio_of: Annotated[
-        str,
-        typer.Option(
-            help="flops (of the prefill), first-token (of the vision tower, too, which OIM shortens), or "
-            "latency: measure this machine and solve for the prefill time measured on it; needs disk for "
-            "another bundle at ratio 1 meanwhile."
-        ),
-    ] = "flops",
+    ratio: Ratio = None,
+    ratio_of: RatioOf = "flops",
     output: Annotated[Path, typer.Option(help="Bundle folder to write.")] = Path("bundle"),
     backend: Annotated[
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")

@@ -1,6 +1,7 @@
 """luvc-plan: what a ratio means for a model, from its config alone."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,7 @@ def plan(
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family
-    from .report import plan_json, plan_table, weights_json, weights_line
+    from .report import plan_json, weights_json, weights_line
 
     if ratio_of == "latency":
         raise LuvcError(
@@ -59,16 +60,24 @@ def plan(
         told = {"plans": plans, "refused": refused, "weights": weights}
         typer.echo(json.dumps(told, indent=1))
     else:
-        for planned, config in found:
-            counted = " of the first token" if ratio_of == "first-token" else ""
-            source = asked.schedule or f"{config.ratio:g}x{counted}"
-            console.show(f"[bold]asked {source}")
-            console.show(*plan_table(family, planned, config))
+        _tell(family, found, asked.schedule)
         console.show(weights_line(family, next(iter(configs.values()))))
         for text, reason in refused.items():
             console.show(Text(f"refused {text}: {reason}"))
     if not found:
         raise LuvcError("every ratio was refused")
+
+
+def _tell(
+    family: "Family", found: list[tuple["Planned", "ExportConfig"]], schedule: Path | None
+) -> None:
+    """The plans as tables, each below what was asked for."""
+    from .report import plan_table
+
+    for planned, config in found:
+        counted = " of the first token" if config.ratio_of == "first-token" else ""
+        console.show(f"[bold]asked {schedule or f'{config.ratio:g}x{counted}'}")
+        console.show(*plan_table(family, planned, config))
 
 
 def _plans(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from luvc.errors import LuvcError
 from luvc.tools.pocket.vocabulary import SIZE
@@ -120,7 +120,8 @@ def load_checkpoint(directory: Path) -> InternVLForConditionalGeneration:
 
 def scale_of(model: InternVLForConditionalGeneration) -> int:
     """Pixels along an edge of a model's pictures for each of a scene's."""
-    return model.config.vision_config.image_size[0] // SIZE
+    vision: Any = model.config.vision_config
+    return vision.image_size[0] // SIZE
 
 
 def image_processor_config(scale: int = 1) -> dict[str, object]:

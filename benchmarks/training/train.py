@@ -83,19 +83,18 @@ def train(
     model = {"start": start, "teacher": teacher, "layers": layers, "seed": seed}
     batches = {"singles": singles, "pairs": pairs, "workers": workers}
     learning = {"rate": rate, "muon": muon, "compile": compile, "half": half}
-    learning |= {"vision_first": vision_first}
-    options = schedule | model | batches | learning
-    given = {name: value for name, value in options.items() if value is not None}
-    _run(output, device, threads, given)
+    learning["vision_first"] = vision_first
+    _run(output, device, threads, schedule | model | batches | learning)
 
 
-def _run(output: Path, device: str, threads: int, options: dict[str, Any]) -> None:
+def _run(output: Path, device: str, threads: int, given: dict[str, Any]) -> None:
     import torch
     from transformers.utils import logging
 
     from .settings import TrainConfig
     from .trainer import Trainer
 
+    options = {name: value for name, value in given.items() if value is not None}
     logging.disable_progress_bar()
     if threads:
         torch.set_num_threads(threads)

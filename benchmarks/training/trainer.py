@@ -90,14 +90,17 @@ class Trainer:
         if self.device.type == "cpu" and config.half:
             model.set_attn_implementation(PLAIN_ATTENTION)
         torch.manual_seed(config.seed)
-        teacher = config.teacher and load_checkpoint(Path(config.teacher)).to(self.device)
-        self.learner = Student(model, teacher) if teacher else Learner(model)
+        self.learner = self._student(model) if config.teacher else Learner(model)
         self.learner.load_state_dict(heads or {}, strict=False)
         self.learner.to(self.device)
         self.optimizers = optimizers(self.learner, config.rate, config.decay, config.muon)
         self.average, self.begun = Average(self.learner, config.average), self.step
         if config.compile:
             compile_layers(self.learner)
+
+    def _student(self, model) -> Student:
+        teacher: Any = load_checkpoint(Path(self.config.teacher or ""))
+        return Student(model, teacher.to(self.device))
 
     @property
     def layers(self) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def test_it_begins_as_the_pocket_with_finer_patches():
         student = Student(model, teacher)
         ours = project(model, student.encode(model, pixels[None]))
         whole = (pixels.permute(0, 3, 1, 2) / 255 - student.mean) / student.std
-        theirs = model.get_image_features(pixel_values=whole).pooler_output
+        found: Any = model.get_image_features(pixel_values=whole)
+        theirs = found.pooler_output
     torch.testing.assert_close(ours, theirs.reshape(ours.shape), atol=1e-5, rtol=1e-5)
 
 
@@ -73,7 +75,8 @@ def test_a_run_learns_from_its_teacher(tmp_path):
     trainer = Trainer(RUN, tmp_path, echo=lambda _: None)
     names = [name for name, _ in trainer.learner.named_parameters()]
     assert all(name.startswith("model.") for name in names), "the teacher is not trained"
-    teacher = trainer.learner.teacher[0]
+    learner: Any = trainer.learner
+    (teacher,) = learner.teacher
     before = [p.clone() for p in teacher.parameters()]
     group = next(iter(trainer.loader))
     arrays = [{name: array.copy() for name, array in part.items()} for part in group]

@@ -119,6 +119,6 @@ def test_it_is_asked_for_and_recorded(workshop, monkeypatch):
 def test_the_export_command_says_it(workshop):
     manifest = workshop.bundle("qwen2-ratios").manifest
     solver = manifest.solver.model_copy(update={"ratio_of": "first-token"})
-    flags = solver_flags(manifest.model_copy(update={"solver": solver}))
+    flags = solver_flags(manifest.model_copy(update={"solver": solver})) or []
     assert "--ratio-of first-token" in flags
-    assert "--ratio-of first-token" not in solver_flags(manifest)
+    assert "--ratio-of first-token" not in (solver_flags(manifest) or [])
