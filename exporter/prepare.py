@@ -206,9 +206,9 @@ def _check_precision(config: ExportConfig, plans: tuple[Planned, ...]) -> None:
     matched = any(planned.layout.schedule.match for planned in plans)
     if (config.solver.match or matched) and config.validates and config.dtype != "float32":
         raise LuvcError(
-            "OIM's matching (--oim-match, --ratio-of first-token) picks the most similar neighbours, and half "
-            "precision picks others where two are nearly as similar, so it cannot be validated: use --dtype "
-            "fp32 or --no-validate"
+            "OIM's matching (--oim-match, --ratio-of first-token) picks the most similar neighbours, and "
+            "half precision picks others where two are nearly as similar, so it cannot be validated: use "
+            "--dtype fp32 or --no-validate"
         )
 
 
