@@ -19,10 +19,13 @@ from .tower import tower_choices, tower_steps
 
 Curve = tuple[tuple[float, float], ...]
 
-LOST_IN_TOWER: Curve = ((1.0, 0.0), (1.4, 0.2), (1.6, 0.5), (1.8, 2.2), (3.0, 20.0))
-"""Ratio of the tower and points of accuracy lost, matched and restored; docs/accuracy.md."""
+LOST_IN_TOWER: Curve = ((1.0, 0.0), (1.37, 0.2), (1.53, 0.5), (1.7, 2.0))
+"""Ratio of the tower and points of accuracy lost, matched and restored (docs/how-luvc-works.md)."""
 LOST_IN_PREFILL: Curve = ((1.0, 0.0), (2.0, 0.2), (3.0, 1.5), (4.0, 6.9))
-"""The same of the prefill, under the usual score; behind the last it goes on as between the last two."""
+"""The same of the prefill, under the usual score (docs/accuracy.md).
+
+Behind the last point a curve goes on as between the last two.
+"""
 
 
 @dataclass(frozen=True)
