@@ -6,6 +6,7 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, L language lay
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -81,6 +82,10 @@ class Rows:
         self._visual = np.array(
             [visual_in(x, manifest.language.layers) for x in self.layouts]
         )  # [B, L]
+
+    @cached_property
+    def _visual_len(self) -> np.ndarray | None:
+        return visual_lens(self.manifest, self.layouts)
 
     @property
     def layout(self) -> Layout:
@@ -189,7 +194,7 @@ class Rows:
             ),
             text_len=np.where(counts > 0, self.text_len, write),
             last_index=np.maximum(counts, 1) - 1,
-            visual_len=visual_lens(self.manifest, self.layouts),
+            visual_len=self._visual_len,
         )
         self._reserve(longest)
         logits = self.runner.step(self.layout, feed, self.caches)

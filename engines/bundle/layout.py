@@ -116,7 +116,8 @@ class Layout(Frozen):
     @property
     def ratio(self) -> float:
         """The ratio it was asked for; of a schedule that names none, what it saves in the prefill."""
-        return round(self.ratios.prefill, 2) if self.schedule.own else self.schedule.ratio
+        saved = max(1.0, round(self.ratios.prefill, 2))
+        return saved if self.schedule.own else self.schedule.ratio
 
     @property
     def asked_size(self) -> tuple[int, int]:

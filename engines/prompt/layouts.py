@@ -56,8 +56,9 @@ def choose(manifest: Manifest, images: Sequence[Visual], asked: str | Wish | Non
     fitting = [x for x in as_many if bool(x.frames) in video and x.frames <= shortest]
     if not fitting:
         raise LuvcError(_frames_message(shortest, as_many, wish.layout))
+    fitting = _within(fitting, wish)
     most = max(x.frames for x in fitting)
-    fitting = _within([x for x in fitting if x.frames == most], wish)
+    fitting = [x for x in fitting if x.frames == most]
     best = min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
     return _of_ratio([x for x in fitting if x.asked_size == best.asked_size], wish)
 

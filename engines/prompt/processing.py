@@ -5,7 +5,8 @@ prompt whose count differs is an error, never a guess. Letters: N tiles, V visua
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -98,6 +99,12 @@ class Processor:
     def __init__(self, bundle: Bundle, megapixels: float = MEGAPIXELS):
         self.bundle, self.manifest = bundle, bundle.manifest
         self.megapixels = megapixels
+
+    def of(self, layouts: Iterable[Layout]) -> "Processor":
+        """The same of some of the layouts alone."""
+        found = copy(self)
+        found.manifest = self.manifest.model_copy(update={"layouts": tuple(layouts)})
+        return found
 
     @cached_property
     def tokenizer(self) -> Any:

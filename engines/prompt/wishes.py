@@ -35,10 +35,14 @@ class Wish:
     ratio: float | None = None
     image_tokens: int | None = None
 
+    @property
+    def given(self) -> list[str]:
+        """Names of the fields that are asked for."""
+        return [name for name, value in vars(self).items() if value is not None]
+
     def __post_init__(self):
-        given = [name for name, value in vars(self).items() if value is not None]
-        if len(given) > 1:
-            raise LuvcError(f"{' and '.join(given)} choose the layout: give one of them")
+        if len(self.given) > 1:
+            raise LuvcError(f"{' and '.join(self.given)} choose the layout: give one of them")
         if self.layout is not None and not isinstance(self.layout, str):
             raise LuvcError(f"a layout is chosen by its name, got {type(self.layout).__name__}")
         if self.ratio is not None and not (_number(self.ratio) and 1 <= self.ratio < math.inf):
@@ -50,8 +54,17 @@ class Wish:
             raise LuvcError(f"image_tokens {shown(tokens)} is no whole number above 0")
 
 
+NOTHING = Wish()
+"""The wish of a request that says nothing."""
+
+
 def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def wish_of(asked: "str | Wish | None") -> Wish:

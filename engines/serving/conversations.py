@@ -6,15 +6,21 @@ from threading import Lock
 
 from ...errors import LuvcError
 from ..history import History
+from ..prompt.wishes import NOTHING, Wish
 from .pool import Parked
 from .ticket import Busy
 
 
 @dataclass
 class Conversation:
-    """A kept conversation and its row of the caches, which is parked while no turn of it runs."""
+    """A kept conversation and its row of the caches, which is parked while no turn of it runs.
+
+    Attributes:
+        wish: what its first turn asked of the layout; later turns that ask nothing run there, too.
+    """
 
     history: History
+    wish: Wish = NOTHING
     parked: Parked | None = None
     running: bool = field(default=False, repr=False)
 
@@ -54,12 +60,13 @@ class Conversations:
         with self._lock:
             return sum(s.bytes for s in self._held.values())
 
-    def take(self, key: str, new: History | None) -> Conversation:
+    def take(self, key: str, new: History | None, wish: Wish = NOTHING) -> Conversation:
         """The conversation of a key for one turn.
 
         Args:
             key: any text.
             new: what to begin, when the turn brings a picture; None continues.
+            wish: of what begins.
 
         Raises:
             LuvcError: the key is unknown.
@@ -70,7 +77,7 @@ class Conversations:
             if held is not None and held.running:
                 raise Busy(f"conversation {key!r} is answering another request; wait for its end")
             if new is not None:
-                held = self._held[key] = Conversation(new)
+                held = self._held[key] = Conversation(new, wish)
             elif held is None:
                 raise LuvcError(
                     f"conversation {key!r} is unknown or was evicted: begin it (again) with a picture"

@@ -84,7 +84,10 @@ class Job:
             history = History(vlm.processor) if visual_parts(self.turns) else None
             if history is None:
                 self.conversation = conversations.take(self.key, None)
-        earlier = self.conversation.history.messages if self.conversation else []
+        earlier: list[dict] = []
+        if self.conversation:
+            earlier = self.conversation.history.messages
+            self.wish = self.wish if self.wish.given else self.conversation.wish
         self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.wish)
         if self.conversation is not None and self.conversation.parked is not None:
             used = int(self.conversation.parked.reached.text_len[0])
@@ -95,7 +98,7 @@ class Job:
             if self.claim is None or self.claim.makes:
                 self.see(vlm, ahead)
         if self.key is not None and history is not None:
-            self.conversation = conversations.take(self.key, history)
+            self.conversation = conversations.take(self.key, history, self.wish)
 
     def see(self, vlm: "VLM", ahead: bool) -> None:
         """Pixels, or with `ahead` the embeddings.

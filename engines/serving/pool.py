@@ -54,7 +54,7 @@ class Pool(Generic[T]):
         self.layout = layout
         self.capacity = capacity
         self.jobs: list[T] = []
-        self._caches = runner.new_caches(layout, capacity, [1] * manifest.language.layers)
+        self._caches = self._new_caches()
         self._rows: Rows | None = None
         self._check()
 
@@ -109,8 +109,15 @@ class Pool(Generic[T]):
         self.jobs, self._rows = [self.jobs[r] for r in stay], rows
 
     def clear(self) -> None:
-        """Free all rows."""
+        """Free all rows; caches that grew for one of them give their memory back."""
         self.jobs, self._rows = [], None
+        if self.runner.mixes:
+            self._caches = None  # before new ones take memory
+            self._caches = self._new_caches()
+
+    def _new_caches(self) -> Any:
+        layers = self.manifest.language.layers
+        return self.runner.new_caches(self.layout, self.capacity, [1] * layers)
 
     def park(self, row: int) -> Parked:
         """A copy of the slots in use of a row, for later."""

@@ -1,5 +1,6 @@
 """A bundle of several ratios: what it holds, and which one a request gets."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 from luvc.engines import VLM
 from luvc.engines.bundle.folder import WEIGHTS
 from luvc.engines.prompt.wishes import Wish
+from luvc.engines.serving.limits import Limits
+from luvc.engines.serving.scheduler import Scheduler
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, plan
 from luvc.exporter.check.parity import reports
 from luvc.tools.bench.measured import pick_layouts
-from luvc.tools.eval.answering import of_ratio
+from luvc.tools.eval.answering import askable, batches, load, of_ratio
+from luvc.tools.eval.items import Item
 
 from ..conftest import TINY, ask
 
@@ -143,11 +147,40 @@ def test_a_batch_runs_at_its_ratio(vlm, picture):
 
 
 def test_an_evaluation_is_of_one_ratio(bundle):
-    chosen, ratio = of_ratio(bundle, 2.5)
-    assert ([x.name for x in chosen.manifest.layouts], ratio) == (["168x168-2.5x", "text"], 2.5)
+    layouts, ratio = of_ratio(bundle, 2.5)
+    assert ([x.name for x in layouts], ratio) == (["168x168-2.5x", "text"], 2.5)
     assert of_ratio(bundle, None)[1] == RATIOS[0]
     with pytest.raises(LuvcError, match=r"--ratio 3x is not in .*, which holds 1\.5x, 1x, 2\.5x"):
         of_ratio(bundle, 3)
+
+
+@pytest.mark.parametrize("backend", ["ort", "torch"])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_an_evaluation_answers_at_its_ratio(bundle, vlm, picture, ratio, backend):
+    item = Item("0", "t", "Why?", (), (picture,))
+    with contextlib.closing(load(bundle.path, backend, None, 4, 1, f"{ratio:g}x")) as answerer:
+        (batch,) = batches(answerer, askable(answerer, [item]), 2)
+        (found,) = answerer.answer(batch)
+    assert batch.layout == f"168x168-{ratio:g}x"
+    wanted = vlm.generate(ask("Why?", picture), ratio=ratio, max_new_tokens=4)
+    assert list(found.tokens) == wanted.token_ids
+
+
+def test_a_kept_conversation_keeps_its_ratio(vlm, picture):
+    with contextlib.closing(Scheduler(vlm, Limits(rows=2))) as scheduler:
+        for text in ("Why?", "And then?"):
+            asked = ask(text, picture) if text == "Why?" else ask(text)
+            wish = {"ratio": 2.5} if text == "Why?" else {}
+            answer = scheduler.submit(asked, conversation="c", max_new_tokens=3, **wish).answer
+            assert answer.ratio == 2.5
+        other = scheduler.submit(ask("Why?"), conversation="c", ratio=1, max_new_tokens=3).answer
+        assert other.ratio == 1
+
+
+@pytest.mark.parametrize("field", ["ratio", "image_tokens"])
+def test_numbers_that_no_float_holds_are_refused(field):
+    with pytest.raises(LuvcError, match=field):
+        Wish(**{field: 10**400})
 
 
 def test_a_benchmark_holds_ratios_of_one_bundle_beside_each_other(bundle, workshop):

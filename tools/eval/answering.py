@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...engines.bundle.folder import MANIFEST, Bundle
+from ...engines.bundle.layout import Layout
 from ...engines.prompt.processing import Processor, open_image
 from ...engines.prompt.wishes import parse_ratio
 from ...errors import LuvcError
@@ -61,13 +62,20 @@ class BundleAnswerer:
     Args:
         vlm: the bundle on a backend's runner or on PyTorch.
         max_new_tokens: longest answer.
-        ratio: of the layouts that are asked; default the first's.
+        layouts: those that are asked; default all.
+        ratio: of them; default the first's.
     """
 
-    def __init__(self, vlm: Any, max_new_tokens: int, ratio: float | None = None):
+    def __init__(
+        self,
+        vlm: Any,
+        max_new_tokens: int,
+        layouts: Sequence[Layout] | None = None,
+        ratio: float | None = None,
+    ):
         self.vlm, self.max_new_tokens = vlm, max_new_tokens
         self.ratio = vlm.manifest.layouts[0].schedule.ratio if ratio is None else ratio
-        self.processor: Processor = vlm.processor
+        self.processor: Processor = vlm.processor.of(layouts or vlm.manifest.layouts)
         self.description = vlm.runner.description
 
     def answer(self, batch: Batch) -> list[Prediction]:
@@ -161,21 +169,23 @@ def load(
             "bundle"
         )
     bundle = Bundle.load(target)
-    bundle, taken = of_ratio(bundle, None if ratio is None else parse_ratio(ratio))
+    layouts, taken = of_ratio(bundle, None if ratio is None else parse_ratio(ratio))
     if backend not in REFERENCES:
         vlm = VLM.of(bundle, backend=backend, threads=threads)
-        return BundleAnswerer(vlm, max_new_tokens, taken)
+        return BundleAnswerer(vlm, max_new_tokens, layouts, taken)
     from ...exporter.check.parity import reference_runner
     from ...exporter.checkpoint.hub import checkpoint_of
 
     if backend == "hf":
-        return HfAnswerer(bundle, checkpoint_of(bundle.manifest, model), max_new_tokens)
+        only = bundle.manifest.model_copy(update={"layouts": layouts})
+        checkpoint = checkpoint_of(bundle.manifest, model)
+        return HfAnswerer(replace(bundle, manifest=only), checkpoint, max_new_tokens)
     vlm = VLM(bundle, reference_runner(bundle.manifest, model))
-    return BundleAnswerer(vlm, max_new_tokens, taken)
+    return BundleAnswerer(vlm, max_new_tokens, layouts, taken)
 
 
-def of_ratio(bundle: Bundle, ratio: float | None) -> tuple[Bundle, float]:
-    """The bundle with its layouts of one ratio alone, and that ratio: an evaluation is of one.
+def of_ratio(bundle: Bundle, ratio: float | None) -> tuple[tuple[Layout, ...], float]:
+    """The layouts of one ratio, those without a picture among them, and that ratio: an evaluation is of one.
 
     Args:
         bundle: a loaded bundle.
@@ -189,14 +199,13 @@ def of_ratio(bundle: Bundle, ratio: float | None) -> tuple[Bundle, float]:
     if ratio is None:
         several = len({(x.asked_size, x.images, x.frames) for x in m.pictured}) < len(m.pictured)
         if not several:  # each size has one, whatever its schedule was solved for
-            return bundle, m.layouts[0].schedule.ratio
+            return m.layouts, m.layouts[0].schedule.ratio
         ratio = ratios[0]
     kept = tuple(x for x in m.layouts if not x.images or math.isclose(x.ratio, ratio))
     if not any(x.images for x in kept):
         held = ", ".join(f"{r:g}x" for r in ratios)
         raise LuvcError(f"--ratio {ratio:g}x is not in {bundle.path}, which holds {held}")
-    manifest = m.model_copy(update={"layouts": kept})
-    return replace(bundle, manifest=manifest), ratio
+    return kept, ratio
 
 
 def askable(answerer: Answerer, items: Sequence[Item]) -> list[Item]:

@@ -44,6 +44,13 @@ class Caches:
             )
         return self._arrays
 
+    def hold(self, slots: Sequence[int]) -> bool:
+        """Whether each language layer has so many slots at least."""
+        kinds = ((name.split("_")[1:], array) for name, array in self.host.items())
+        return all(
+            array.shape[2] >= slots[int(layer)] for (kind, layer), array in kinds if kind != "conv"
+        )
+
     def close(self) -> None:
         """Give the memory back, or this part's share of it."""
         self.values, self._arrays = {}, None

@@ -157,6 +157,8 @@ class OrtRunner(Closing):
         if not self.mixes:
             return caches
         self._check_open()
+        if caches.hold(slots):
+            return caches
         m = self.bundle.manifest
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1, together, slots)
