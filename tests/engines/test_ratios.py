@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,8 +171,8 @@ def test_a_kept_conversation_keeps_its_ratio(vlm, picture):
     with contextlib.closing(Scheduler(vlm, Limits(rows=2))) as scheduler:
         for text in ("Why?", "And then?"):
             asked = ask(text, picture) if text == "Why?" else ask(text)
-            wish = {"ratio": 2.5} if text == "Why?" else {}
-            answer = scheduler.submit(asked, conversation="c", max_new_tokens=3, **wish).answer
+            ratio = 2.5 if text == "Why?" else None
+            answer = scheduler.submit(asked, conversation="c", max_new_tokens=3, ratio=ratio).answer
             assert answer.ratio == 2.5
         other = scheduler.submit(ask("Why?"), conversation="c", ratio=1, max_new_tokens=3).answer
         assert other.ratio == 1
@@ -179,8 +180,9 @@ def test_a_kept_conversation_keeps_its_ratio(vlm, picture):
 
 @pytest.mark.parametrize("field", ["ratio", "image_tokens"])
 def test_numbers_that_no_float_holds_are_refused(field):
+    asked: Any = {field: 10**400}
     with pytest.raises(LuvcError, match=field):
-        Wish(**{field: 10**400})
+        Wish(**asked)
 
 
 def test_a_benchmark_holds_ratios_of_one_bundle_beside_each_other(bundle, workshop):
