@@ -29,6 +29,8 @@ from luvc.exporter.onnx.weights_file import WeightsFile
 from luvc.exporter.ops.attention import NAME
 from luvc.exporter.planning.methods import METHODS
 
+from ..tensorrt_log import logger
+
 CAPACITY, TEXT = 96, 12
 GRAPHS = [name for name in METHODS if name != "downsample"]
 """Methods that are something in a graph; a smaller picture is none."""
@@ -192,7 +194,7 @@ def _error(reference: np.ndarray, candidate: np.ndarray) -> float:
 
 def build_with_tensorrt_rtx(trt: Any, path: Path, layout: Layout) -> None:
     """Parse and build a graph; nothing runs, so it needs no GPU."""
-    log = trt.Logger(trt.Logger.ERROR)
+    log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)

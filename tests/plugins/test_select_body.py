@@ -11,6 +11,8 @@ from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.tokens.contract import SELECT
 from luvc.plugins.tokens.reference import spectrum_select
 
+from ..tensorrt_log import logger
+
 SIZES = pytest.mark.parametrize(
     ("V", "keep", "groups"), [(5000, 2500, 1), (9000, 4500, 1), (9000, 6000, 3)]
 )
@@ -58,7 +60,7 @@ def test_builds_at_any_size(tmp_path, V, keep, groups):
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     path = tmp_path / "select.onnx"
     onnx.save(select_model(V, keep, groups), path)
-    log = trt.Logger(trt.Logger.ERROR)
+    log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(path))

@@ -16,6 +16,7 @@ from luvc.engines.bundle.graph_file import read_graph
 from luvc.errors import LuvcError
 
 from ...conftest import TINY
+from ...tensorrt_log import logger
 from .conftest import CASES
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -35,7 +36,7 @@ def kernels(bundle, graph) -> Counter:
 
 def layer_types(path) -> Counter:
     """Kinds of layers the parser makes of a graph."""
-    log = trt.Logger(trt.Logger.ERROR)
+    log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(path))
@@ -154,7 +155,7 @@ def test_flags_reach_the_builder(copy):
     build = trt_build._Build(tensorrt_rtx.library, copy, BuildOptions(), silent)
     found = {}
     for file in engine.graphs:
-        log = trt.Logger(trt.Logger.ERROR)
+        log = logger(trt)
         builder = trt.Builder(log)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, log)

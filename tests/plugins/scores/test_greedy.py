@@ -13,6 +13,8 @@ from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.scores.greedy.contract import ORDER
 from luvc.plugins.scores.greedy.reference import greedy_order
 
+from ...tensorrt_log import logger
+
 
 def order_model(n: int, keep: int) -> onnx.ModelProto:
     info = h.make_tensor_value_info
@@ -107,7 +109,7 @@ def test_tensorrt_rtx_builds_it(tmp_path, n, keep):
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     path = tmp_path / "greedy.onnx"
     onnx.save(order_model(n, keep), path)
-    log = trt.Logger(trt.Logger.ERROR)
+    log = logger(trt)
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     assert trt.OnnxParser(network, log).parse_from_file(str(path))
