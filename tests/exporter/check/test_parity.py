@@ -42,7 +42,7 @@ def test_fp32_bundle_equals_pytorch(workshop, case):
         assert report.passed
         assert max(s.relative_error for s in report.stages) <= 1e-4
         assert all(k.overlap_without_ties == 1.0 for k in report.kept)
-        assert bool(report.kept) == bool(layout.images)
+        assert bool(report.kept) == bool(layout.schedule.scored)
         assert report.greedy_equal == report.greedy_tokens == 64  # two rows of 32
         names = [s.name for s in report.stages]
         assert (names[0] == "vision") == bool(layout.images) and names[-1] == "logits"

@@ -71,7 +71,8 @@ def test_noise_moves_nothing():
     start, moved = of_method("luvc"), 0
     for seed in range(15):
         rounds = list(search(MadeUp(lambda _: 0.0, 0.3, seed), start, first_round(None), moves, 2))
-        assert len(rounds[1].tried) > 30
+        whole = rounds[1].start.options.smaller == "none"  # a smaller grid has nothing to move
+        assert len(rounds[1].tried) > 30 or not whole
         moved += sum(r.end is not r.start for r in rounds)
     assert moved <= 6
 
