@@ -107,6 +107,31 @@ def hook_absolute(
         stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
 
 
+def placed(
+    visual: Any, x: torch.Tensor, places: torch.Tensor, window: int | None
+) -> tuple[torch.Tensor, torch.Tensor | None, dict[str, Any]]:
+    """Tokens as a layer takes them, their order where it has windows, and what says where they stand.
+
+    Args:
+        visual: the tower.
+        x: [n, D].
+        places: [n, 2].
+        window: side of the layer's windows in patches, or None.
+    """
+    lengths, order = [len(x)], None
+    if window:
+        members: dict[tuple, list[int]] = {}
+        for n, place in enumerate(places):
+            members.setdefault(tuple((place // window).tolist()), []).append(n)
+        order = torch.tensor([n for inside in members.values() for n in inside])
+        x, places = x[order], places[order]
+        lengths = [len(inside) for inside in members.values()]
+    ends = torch.tensor([0, *lengths]).cumsum(0).int()
+    turned = visual.rotary_pos_emb(x, places)
+    new = {"cu_seqlens": ends, "max_seqlen": max(lengths), "position_embeddings": turned}
+    return x, order, new
+
+
 class RotaryTower:
     """Hooks on a rotary tower (Qwen-VL, GLM-V): merged tokens, their mean positions, their windows.
 
@@ -156,18 +181,9 @@ class RotaryTower:
             x = self.merged(x, axis, group)
             self.tapped = {i: self.merged(t, axis, group) for i, t in self.tapped.items()}
             self.places = merge(self.places, axis, group, self.k)
-        places, lengths = torch.stack(blocks(self.places, self.side)), [len(x)]
-        self.order = None
-        if self.window and at not in self.visual.fullatt_block_indexes:
-            members: dict[tuple, list[int]] = {}
-            for n, place in enumerate(places):
-                members.setdefault(tuple((place // self.window).tolist()), []).append(n)
-            self.order = torch.tensor([n for window in members.values() for n in window])
-            x, places = x[self.order], places[self.order]
-            lengths = [len(window) for window in members.values()]
-        ends = torch.tensor([0, *lengths]).cumsum(0).int()
-        turned = self.visual.rotary_pos_emb(x, places)
-        new = {"cu_seqlens": ends, "max_seqlen": max(lengths), "position_embeddings": turned}
+        places = torch.stack(blocks(self.places, self.side))
+        windowed = self.window and at not in self.visual.fullatt_block_indexes
+        x, self.order, new = placed(self.visual, x, places, self.window if windowed else None)
         return (x,), kwargs | new
 
     def post(self, at: int, x: torch.Tensor) -> torch.Tensor:

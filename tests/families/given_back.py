@@ -218,17 +218,9 @@ class RotaryTower:
         for _, axis, group in (m for m in self.merges if m[0] == at):
             rows = self.grid.merge(rows, axis, group)
         x, places = by_hand.flat(rows), by_hand.flat(self.grid.places)
-        lengths, self.order = [len(x)], None
-        if self.window and at not in self.visual.fullatt_block_indexes:
-            members: dict[tuple, list[int]] = {}
-            for n, place in enumerate(places):
-                members.setdefault(tuple((place // self.window).tolist()), []).append(n)
-            self.order = torch.tensor([n for window in members.values() for n in window])
-            x, places = x[self.order], places[self.order]
-            lengths = [len(window) for window in members.values()]
-        ends = torch.tensor([0, *lengths]).cumsum(0).int()
-        turned = self.visual.rotary_pos_emb(x, places)
-        new = {"cu_seqlens": ends, "max_seqlen": max(lengths), "position_embeddings": turned}
+        windowed = self.window and at not in self.visual.fullatt_block_indexes
+        window = self.window if windowed else None
+        x, self.order, new = by_hand.placed(self.visual, x, places, window)
         return (x,), kwargs | new
 
     def post(self, at: int, x: torch.Tensor) -> torch.Tensor:
