@@ -79,24 +79,25 @@ def problem_of(family: Family, geometry: ImageGeometry, text_tokens: int) -> Pro
 
 
 def layout_of(
-    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule, name: str = ""
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
 ) -> Layout:
-    """The manifest's entry of a geometry under a schedule; by default it is named after the geometry.
+    """The manifest's entry of a geometry under a schedule.
 
     Raises:
         LuvcError: the checkpoint gives what no manifest may hold.
     """
     with making_sense(family.source):
-        return _layout(family, geometry, problem, schedule, name or layout_name(geometry))
+        return _layout(family, geometry, problem, schedule)
 
 
 def _layout(
-    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule, name: str
+    family: Family, geometry: ImageGeometry, problem: Problem, schedule: Schedule
 ) -> Layout:
     adapter, config = family.adapter, family.config
     merged = problem.leaving(schedule)
     V = problem.visual_tokens(schedule.lasting, schedule.exit)
     per_image = V // geometry.images
+    name = layout_name(geometry)
     block = family.multiple
     seen = replace(geometry, grid=Grid(merged.h // block.h, merged.w // block.w))
     expansion = adapter.expansion(family.tokenizer, family.image_processor, seen, per_image)

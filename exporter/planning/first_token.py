@@ -86,16 +86,14 @@ def points_lost(curve: Curve, ratio: float) -> float:
 
 def _shares(problem: Problem, ratio: float, options: SolverOptions) -> Iterator[Share]:
     """Every way to shorten the tower, with what it leaves for the language model to save."""
-    whole = problem.prefill_work(Schedule())
-    both = problem.vision_flops(Schedule()) + whole
+    vision, whole = problem.vision_flops(Schedule()), problem.prefill_work(Schedule())
     for merges in _towers(problem, options):
         tower = problem.vision_flops(_tower(merges, options))
-        left = both / ratio - tower
+        left = (vision + whole) / ratio - tower
         if left <= 0:
             continue
         prefill = max(1.0, whole / left)
-        in_tower = problem.vision_flops(Schedule()) / tower
-        lost = points_lost(LOST_IN_TOWER, in_tower) + points_lost(LOST_IN_PREFILL, prefill)
+        lost = points_lost(LOST_IN_TOWER, vision / tower) + points_lost(LOST_IN_PREFILL, prefill)
         yield Share(merges, prefill, lost)
 
 

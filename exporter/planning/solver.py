@@ -24,15 +24,13 @@ from .smaller import solve_grid
 from .stages import stage_layers
 from .tower import merging, restored_steps
 
+Steps = tuple[Merge, ...]
 TOLERANCE = 1.02
 SAMPLES = 400
 
 
 def solve(
-    problem: Problem,
-    ratio: float,
-    options: SolverOptions = DEFAULTS,
-    vision: tuple[Merge, ...] | None = None,
+    problem: Problem, ratio: float, options: SolverOptions = DEFAULTS, vision: Steps | None = None
 ) -> Schedule:
     """The schedule for a ratio.
 
@@ -50,9 +48,9 @@ def solve(
         return Schedule(ratio=1, **options.scoring, **merging(restored, options))
     if options.smaller != "none":
         return solve_grid(problem, ratio, options)
-    solver = _Solver(problem, ratio, options)
+    solver = _Solver(problem, ratio, options, restored)
     for eliminate in solver.eliminations:
-        for steps in (restored,) if options.restore else solver.vision_steps():
+        for steps in solver.vision_steps():
             found = solver.fit(steps, eliminate)
             if found is not None:
                 return found
@@ -61,7 +59,7 @@ def solve(
 
 def most_pruned(problem: Problem, options: SolverOptions) -> Schedule:
     """The schedule of the largest ratio of the prefill, where the tower's grid is whole."""
-    return _Solver(problem, 1.0, replace(options, restore=True)).most_pruned(())
+    return _Solver(problem, 1.0, replace(options, restore=True), ()).most_pruned(())
 
 
 @cache
@@ -77,8 +75,9 @@ def smooth_counts(limit: int) -> tuple[int, ...]:
 class _Solver:
     """The search for one problem and ratio; keeps the costs it has seen."""
 
-    def __init__(self, problem: Problem, ratio: float, options: SolverOptions):
+    def __init__(self, problem: Problem, ratio: float, options: SolverOptions, restored: Steps):
         self.problem = problem
+        self.restored = restored  # steps whose grid is given back
         self.ratio = ratio
         self.options = options
         self.baseline = problem.prefill_work(Schedule())
@@ -94,7 +93,7 @@ class _Solver:
         One only where the grid is given back.
         """
         if self.options.restore:
-            yield restored_steps(self.problem, self.ratio, self.options)
+            yield self.restored
             return
         limit = self.ratio**self.options.oim_share * (1 + 1e-9)
         for factor, steps in self._all_vision_steps():
