@@ -181,16 +181,9 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
         yield "vision", span, tokens, human(flops), f"{flops / baseline:.0%}", "", ""
         first = layers.stop
     if layout.schedule.restore:
-        tokens, merging = f"{problem.tiles} x {problem.grid.h}x{problem.grid.w}", problem.tiles
-        yield (
-            "restored",
-            "",
-            tokens,
-            human(merging * problem.merge_flops(layout.schedule)),
-            "",
-            "",
-            "",
-        )
+        tokens = f"{problem.tiles} x {problem.grid.h}x{problem.grid.w}"
+        merging = human(problem.tiles * problem.merge_flops(layout.schedule))
+        yield "restored", "", tokens, merging, "", "", ""
     if exit := layout.schedule.exit:
         tokens = f"{problem.tiles} x {exit.rows}x{exit.columns}"
         yield exit.how, "", tokens, human(problem.tiles * problem.exit_flops(exit)), "", "", ""

@@ -195,7 +195,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
         finalists=finalists, filter_wins=filter_wins,
-        methods=[m for m in METHODS.values() if m.name in measured], 
+        methods=[m for m in METHODS.values() if m.name in measured],
         main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,
         named=lambda d: ", ".join(f"{k} {v}" for k, v in d.items()),
