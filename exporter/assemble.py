@@ -62,7 +62,7 @@ def assemble(
     check_space(folder, weights.bytes)
     with weights.in_background() as written:
         for layout in layouts:
-            _write_graphs(model, family, config, layout, folder, weights, progress)
+            _write_graphs(model, family, config, layout, layouts, folder, weights, progress)
         progress("writing the weights")
         files = {WEIGHTS: written.result()}
     check_stored(family, folder / WEIGHTS, weights.rounding)
@@ -112,6 +112,7 @@ def manifest_of(
         language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,
+        slots="free",
         reference_text=config.reference_text,
         solver=config.solved_for,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -119,9 +120,12 @@ def manifest_of(
     )
 
 
-def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
+def _write_graphs(
+    model, family, config, layout: Layout, layouts, folder: Path, weights, progress
+) -> None:
     dtype, capacity = DTYPES[config.dtype].torch, config.text_capacity
-    text = model, family, layout, capacity, dtype
+    together = tuple(x for x in layouts if x.graphs.step == layout.graphs.step)
+    text = model, family, layout, capacity, dtype, together
     requests = {
         layout.graphs.vision: partial(vision_request, model, family, layout, dtype),
         layout.graphs.prefill: partial(prefill_request, *text),
