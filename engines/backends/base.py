@@ -142,7 +142,7 @@ class SharedRunner(Runner, Protocol):
 
     @property
     def mixes(self) -> bool:
-        """Whether rows of all layouts that share a step graph may lie in one batch."""
+        """Whether rows of all layouts may lie in one batch."""
         ...
 
     def window(self, caches: Any, start: int, count: int) -> Any:

@@ -132,26 +132,14 @@ class EngineFile(Frozen):
     Attributes:
         graph: path of the ONNX graph.
         file: path of the plan.
-        layout: whose slots and visual tokens the plan has, where layouts share the graph; otherwise empty.
         key: SHA-256 of all that shaped the plan; a build with an equal key is not repeated.
         profiles: sizes the engine takes, by dimension symbol, e.g. {"B": (1, 1, 8), "T": (1, 1, 1)}.
     """
 
     graph: GraphPath
     file: PlanPath
-    layout: Annotated[str, Field(max_length=200)] = ""
     key: Line
     profiles: Annotated[tuple[dict[Name, Range], ...], Field(max_length=16)]
-
-    @property
-    def key_in_engine(self) -> str:
-        """No two files of an engine have the same."""
-        return engine_key(self.graph, self.layout)
-
-
-def engine_key(graph: str, layout: str) -> str:
-    """What tells the plans of an engine apart: the graph, and the layout where that has a plan of its own."""
-    return f"{graph} of {layout}" if layout else graph
 
 
 class Engine(Frozen):
@@ -162,7 +150,7 @@ class Engine(Frozen):
         arch: GPUs it runs on: "sm90", "sm86+sm89", or "portable" (compute capability 8.0 and up).
         version: of the library; engines run with the version that built them.
         plugins: how the SPU operators are in it: "aot", "library" or "body".
-        graphs: one for each graph, and of a graph that layouts share with other slots, for each of these.
+        graphs: one for each graph of each layout.
     """
 
     backend: Annotated[str, Field(pattern=r"^tensorrt(-rtx)?$")]
@@ -197,9 +185,9 @@ class Manifest(Frozen):
         language: what the runtime must know of the decoder.
         layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
-        slots: of the caches that the language graphs take: "fixed" at the capacity of a graph's layout, or
-            "free", any number, where a step is told the visual tokens of each row; missing in older
-            bundles, whose are fixed.
+        slots: of the caches. "free": the step graphs of all layouts are one, which is told the visual tokens
+            of each row; their files differ in the sizes of caches that they name, and a runtime may set
+            others. "fixed", as in older bundles: every step graph is made for its layout's.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         solver: what the schedules were solved for; None where one was given or measured, and in older
             bundles.
@@ -237,8 +225,8 @@ class Manifest(Frozen):
         return tuple(layout for layout in self.layouts if layout.images)
 
     def together(self, layout: Layout) -> tuple[Layout, ...]:
-        """The layouts that share a layout's step graph, itself among them."""
-        return tuple(x for x in self.layouts if x.graphs.step == layout.graphs.step)
+        """The layouts whose step graphs are one, a layout itself among them."""
+        return (layout,) if self.slots == "fixed" else self.layouts
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
         """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity).

@@ -162,7 +162,7 @@ class Schedule(Frozen):
 
     @property
     def lasting(self) -> tuple[Merge, ...]:
-        """OIM steps whose grid leaves the tower: none where it is given back."""
+        """OIM steps whose grid leaves the tower; none where it is given back."""
         return () if self.restore else self.vision
 
     @property

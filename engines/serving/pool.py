@@ -172,7 +172,7 @@ class Pools(Generic[T]):
         Raises:
             LuvcError: see Pool.
         """
-        key = layout.graphs.step if self._runner.mixes else layout.name
+        key = "" if self._runner.mixes else layout.name
         if key not in self._made:
             self._made[key] = Pool(self._runner, self._manifest, layout, self._capacity)
         return self._made[key]

@@ -217,6 +217,5 @@ def layout_name(geometry: ImageGeometry) -> str:
 
 
 def _graphs(layout: str) -> Graphs:
-    """Paths of a layout's graphs in the bundle; all layouts share the step."""
-    own = {kind: f"{GRAPHS}/{kind}-{layout}.onnx" for kind in ("vision", "prefill")}
-    return Graphs(**own, step=f"{GRAPHS}/step.onnx")
+    """Paths of a layout's graphs in the bundle."""
+    return Graphs(**{kind: f"{GRAPHS}/{kind}-{layout}.onnx" for kind in Graphs.model_fields})

@@ -4,8 +4,8 @@ import contextlib
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,7 @@ TRANSLATIONS = OPERATOR_TRANSLATIONS | {
 
 @dataclass(frozen=True)
 class Trace:
-    """One graph to trace: module, its weights' dtype, example arguments, names, dimensions, runs, slots.
-
-    `slots` are symbols of the third dimension of inputs, and of outputs with "_out" behind their names.
-    """
+    """One graph to trace: module, its weights' dtype, example arguments, names, dimensions, runs."""
 
     module: nn.Module
     dtype: torch.dtype
@@ -105,7 +102,6 @@ class Trace:
     outputs: Sequence[str]
     dynamic: dict[str, Any]
     runs: tuple[Run, ...] = ()
-    slots: Mapping[str, str] = field(default_factory=dict)
 
 
 def trace(request: Trace, told: Callable[[str], None] = lambda why: None) -> ir.Model:
@@ -120,19 +116,8 @@ def trace(request: Trace, told: Callable[[str], None] = lambda why: None) -> ir.
     simplify(model, dict(request.module.named_parameters(remove_duplicate=False)))
     static_reshape(model)
     stamp(model, request.runs)
-    _free(model, request.slots)
     attach_spu(model)
     return model
-
-
-def _free(model: ir.Model, slots: Mapping[str, str]) -> None:
-    """Given: caches of a size. Result: inputs and outputs whose number of slots is a symbol."""
-    for value in (*model.graph.inputs, *model.graph.outputs):
-        symbol = slots.get(str(value.name).removesuffix("_out"))
-        if symbol is not None and value.shape is not None:
-            sizes = list(value.shape)
-            sizes[2] = ir.SymbolicDim(symbol)
-            value.shape = ir.Shape(sizes)
 
 
 def _as_it_stands(request: Trace, told: Callable[[str], None]) -> ir.Model | None:

@@ -80,7 +80,7 @@ def _text_trace(
     alone: bool,
     together: Sequence[Layout],
 ) -> Trace:
-    """The request of a graph over text; ids and positions have a dynamic length, rows and slots are free."""
+    """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic; a step's slots, too."""
     runs = graph.trace_once(alone)
     caches = _caches(graph, family, layout, capacity, dtype, together)
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}
@@ -88,7 +88,7 @@ def _text_trace(
     sizes = {
         symbol: Dim(symbol, min=2, max=MAX_SLOTS) for symbol in dict.fromkeys(symbols.values())
     }
-    # a prompt only writes its caches: there the symbols are set when it is traced
+    # a prompt only writes its caches: whatever their size, it is the same graph
     free = {n: {2: sizes[x]} for n, x in symbols.items()} if isinstance(graph, StepGraph) else {}
     long = ("input_ids", "position_ids")
     dynamic = {name: {**rows, 1: length} if name in long else rows for name in graph.inputs}
@@ -100,7 +100,6 @@ def _text_trace(
         outputs=graph.output_names(),
         dynamic={**dynamic, "caches": tuple(rows | free.get(n, {}) for n in graph.cache_names())},
         runs=runs,
-        slots=symbols,
     )
 
 

@@ -29,7 +29,7 @@ from luvc.exporter.onnx.weights_file import WeightsFile
 from luvc.exporter.ops.attention import NAME
 from luvc.exporter.planning.methods import METHODS
 
-from ..tensorrt_log import logger
+from .tensorrt_log import logger
 
 CAPACITY, TEXT = 96, 12
 GRAPHS = [name for name in METHODS if name != "downsample"]

@@ -11,7 +11,7 @@ from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.tokens.contract import SELECT
 from luvc.plugins.tokens.reference import spectrum_select
 
-from ..tensorrt_log import logger
+from ..exporter.tensorrt_log import logger
 
 SIZES = pytest.mark.parametrize(
     ("V", "keep", "groups"), [(5000, 2500, 1), (9000, 4500, 1), (9000, 6000, 3)]

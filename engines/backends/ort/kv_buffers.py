@@ -1,16 +1,36 @@
 """Cache buffers in host memory: the rows of a part of them, and more slots when they are needed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ....errors import LuvcError
-from ...bundle.tensors import CacheSpec
+from ...bundle.manifest import Manifest
+from ...bundle.tensors import CacheSpec, slots_symbol, span_of, spans_of
 
 SLOTS = 64
 """Caches have multiples of it; each length is a copy of them once."""
 GROWTH = 110
 """Per cent of its slots that a cache has after it has grown, at least: so few copies that none is felt."""
+
+
+def free_slots(model: Any, manifest: Manifest) -> None:
+    """Let a graph of language take caches of any length; what it computes follows them already.
+
+    Given: caches [B, H_kv, 320, d]
+    Result: caches [B, H_kv, C0, d], a symbol for the layers of a span
+
+    Args:
+        model: a graph of a bundle whose slots are "free", changed in place.
+        manifest: of the bundle.
+    """
+    spans = spans_of(manifest.layouts, manifest.language.layers)
+    for value in (*model.graph.input, *model.graph.output):
+        match value.name.removesuffix("_out").split("_"):
+            case ["cache", "key" | "value" | "position", layer]:
+                symbol = slots_symbol(spans[span_of(spans, int(layer))])
+                value.type.tensor_type.shape.dim[2].dim_param = symbol
 
 
 class Caches:

@@ -20,9 +20,9 @@ from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed
-from .kv_buffers import Caches, grown, rounded
+from .kv_buffers import Caches, free_slots, grown, rounded
 from .quantised import kernels
-from .weights import SharedWeights
+from .weights import FOLDER, SharedWeights, follow
 
 
 class OrtRunner(Closing):
@@ -67,7 +67,11 @@ class OrtRunner(Closing):
             self.session(layout.graphs.vision)
         if language:
             self.session(layout.graphs.prefill)
-            self.session(layout.graphs.step)
+            self.session(self._step(layout))
+
+    def _step(self, layout: Layout) -> str:
+        """The step graph of a layout; where all are one, the first, so that there is one session."""
+        return (self.bundle.manifest.layouts[0] if self.mixes else layout).graphs.step
 
     def session(self, graph: str, packed: bool = False) -> Any:
         """The session of a graph file, made once.
@@ -119,6 +123,8 @@ class OrtRunner(Closing):
         options.enable_mem_pattern = False
         # a spinning pool burns the cores that the caller's own work needs between steps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.mixes:
+            free_slots(model, self.bundle.manifest)
         if self._shares:
             return self._weights.session(path, options, packed, model)
         if self.bundle.manifest.weights is not None:
@@ -127,7 +133,11 @@ class OrtRunner(Closing):
         providers = ["CPUExecutionProvider"]
         if self.device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source: str | bytes = str(path)
+        if self.mixes:
+            options.add_session_config_entry(FOLDER, str(follow(model, path.parent)))
+            source = model.SerializeToString()
+        return onnxruntime.InferenceSession(source, options, providers=providers)
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -138,7 +148,7 @@ class OrtRunner(Closing):
 
     @property
     def mixes(self) -> bool:
-        """Whether rows of all layouts that share a step graph may lie in one batch."""
+        """Whether rows of all layouts may lie in one batch: they share the step graph, and its caches grow."""
         return self.bundle.manifest.slots == "free" and self.device == "cpu"
 
     def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Caches:
@@ -193,8 +203,9 @@ class OrtRunner(Closing):
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
-        with self._blaming(layout.graphs.step):
+        graph = self._step(layout)
+        session = self.session(graph, packed=len(feed.input_ids) > 1)
+        with self._blaming(graph):
             return self._last(self._run(session, feed.tensors, caches, ["logits"])[0])
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:

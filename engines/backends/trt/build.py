@@ -68,11 +68,11 @@ class _Build:
 
     def run(self) -> tuple[Bundle, list[Built]]:
         """Build, store and list."""
-        wanted = [self._wanted(layout, g, own) for layout, g, own in _graphs(self.bundle)]
+        wanted = [self._wanted(layout, g) for layout, g in _graphs(self.bundle)]
         listed = find(self.bundle.manifest, self.engine)
-        present = {p.key_in_engine: p for p in listed.graphs} if listed else {}
+        present = {p.graph: p for p in listed.graphs} if listed else {}
         intact = self.bundle.intact
-        stale = [w for w in wanted if present.get(w.key_in_engine) != w or not intact(w.file)]
+        stale = [w for w in wanted if present.get(w.graph) != w or not intact(w.file)]
         built: dict[str, float] = {}
         if stale:
             weights = self.bundle.manifest.files[WEIGHTS].bytes  # prefill and step hold them both
@@ -81,18 +81,16 @@ class _Build:
                 for file in stale:
                     start = perf_counter()
                     self._build(file, work / Path(file.file).name)
-                    built[file.key_in_engine] = perf_counter() - start
+                    built[file.graph] = perf_counter() - start
                 engine = self.engine.model_copy(update={"graphs": tuple(wanted)})
                 self.bundle = store(self.bundle, engine, work)
         files = self.bundle.manifest.files
-        done = [
-            Built(w.graph, w.file, files[w.file].bytes, built.get(w.key_in_engine)) for w in wanted
-        ]
+        done = [Built(w.graph, w.file, files[w.file].bytes, built.get(w.graph)) for w in wanted]
         return self.bundle, done
 
-    def _wanted(self, layout: Layout, graph: str, own: bool) -> EngineFile:
+    def _wanted(self, layout: Layout, graph: str) -> EngineFile:
         """Check a graph -> what its engine will be, with the key of all that shapes it."""
-        model, slots = self._model(graph, layout)
+        model = read_graph(self.bundle, graph)
         registry = self.trt.get_plugin_registry()
         graph_checks.check_operators(model, graph, registry, self.library.plugins)
         graph_checks.check_stages(model, graph, layout)
@@ -108,31 +106,15 @@ class _Build:
             "files": {name: manifest.files[name].sha256 for name in read},
             "library": [self.library.name, self.engine.version, self.arch],
             "profiles": profiles,
-            **({"slots": slots} if slots else {}),
             "memory_gib": options.memory_gib,
             "plugins": [self.form, plugins_hash(self.form, options.plugin_library)],
             "flags": self._flags(graph),
         }
-        stem = f"{Path(graph).stem}-{layout.name}" if own else Path(graph).stem
         return EngineFile(
             graph=graph,
-            file=f"{self.engine.folder}/{stem}.plan",
-            layout=layout.name if own else "",
+            file=f"{self.engine.folder}/{Path(graph).stem}.plan",
             key=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
             profiles=profiles,
-        )
-
-    def _model(self, graph: str, layout: Layout) -> tuple[Any, dict[str, int]]:
-        """A graph with a layout's slots, and these; none where the graph has them fixed."""
-        model = read_graph(self.bundle, graph)
-        slots = graph_checks.slots_of(self.bundle.manifest, layout)
-        return model, slots if graph_checks.fix_sizes(model, slots) else {}
-
-    def _layout(self, file: EngineFile) -> Layout:
-        """The layout that an engine is built for, or the first that has its graph."""
-        layouts = self.bundle.manifest.layouts
-        return next(
-            x for x in layouts if file.graph in x.graphs.files and file.layout in ("", x.name)
         )
 
     def _flags(self, graph: str) -> dict[str, bool]:
@@ -152,23 +134,18 @@ class _Build:
         strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = builder.create_network(strongly_typed)
         parser = trt.OnnxParser(network, log)
-        model, slots = self._model(file.graph, self._layout(file))
-        path = str(self.bundle.file(file.graph))
-        parsed = (
-            parser.parse(model.SerializeToString(), path) if slots else parser.parse_from_file(path)
-        )
-        if not parsed:
+        if not parser.parse_from_file(str(self.bundle.file(file.graph))):
             raise LuvcError(
                 f"{self.library.title} does not accept {file.graph}: {_findings(parser)}"
             )
-        made, flags = (builder, network, parser), self._flags(file.graph)
+        parsed, flags = (builder, network, parser), self._flags(file.graph)
         timing = target.with_suffix(".timing")
         try:
-            plan = self._plan(file, made, flags, log, timing)
+            plan = self._plan(file, parsed, flags, log, timing)
         except LuvcError as error:
             if not flags.pop(RECORDABLE, False):
                 raise
-            plan = self._plan(file, made, flags, log, timing)
+            plan = self._plan(file, parsed, flags, log, timing)
             warnings.warn(f"decoding may run without a CUDA graph: {error}", stacklevel=2)
         with target.open("wb") as f:
             f.write(plan)
@@ -197,7 +174,7 @@ class _Build:
         self, file: EngineFile, monitor: Any, flags: dict[str, bool], cache: str | None
     ) -> Any:
         """Polygraphy's builder configuration: profiles, memory, flags, timing cache, targets."""
-        model, _ = self._model(file.graph, self._layout(file))
+        model = read_graph(self.bundle, file.graph)
         profiles = []
         for sizes in file.profiles:
             profile = self.polygraphy.Profile()
@@ -236,17 +213,13 @@ def check_machine(library: Library) -> None:
         nvrtc.check_version()
 
 
-def _graphs(bundle: Bundle) -> list[tuple[Layout, str, bool]]:
-    """Every graph with a layout, and whether the engine is that layout's own.
-
-    A vision graph that layouts share is one engine; a step graph has the slots of each.
-    """
-    found: dict[tuple[str, str], tuple[Layout, str, bool]] = {}
+def _graphs(bundle: Bundle) -> list[tuple[Layout, str]]:
+    """Every graph once, with the first layout that has it."""
+    found: dict[str, Layout] = {}
     for layout in bundle.manifest.layouts:
         for graph in layout.graphs.files:
-            own = graph == layout.graphs.step and len(bundle.manifest.together(layout)) > 1
-            found.setdefault((graph, layout.name if own else ""), (layout, graph, own))
-    return list(found.values())
+            found.setdefault(graph, layout)
+    return [(layout, graph) for graph, layout in found.items()]
 
 
 def _check_options(library: Library, bundle: Bundle, options: BuildOptions) -> None:

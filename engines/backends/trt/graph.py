@@ -7,7 +7,6 @@ V_l those entering a stage, k kept, N tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ....errors import LuvcError
@@ -16,7 +15,6 @@ from ....plugins.tokens.contract import SELECT
 from ...bundle.graph_file import STANDARD
 from ...bundle.layout import Layout
 from ...bundle.manifest import Manifest, Range
-from ...bundle.tensors import slots_symbol, spans_of, visual_in
 
 if TYPE_CHECKING:
     import onnx  # late: what runs engines need not have it
@@ -88,28 +86,6 @@ def check_stages(model: onnx.ModelProto, graph: str, layout: Layout) -> None:
                 "1 or more and not more than enter it: export the bundle again"
             )
         entering = keep
-
-
-def slots_of(manifest: Manifest, layout: Layout) -> dict[str, int]:
-    """Sizes of the dimensions that stand for a layout's slots, by their symbols: an engine has them fixed.
-
-    TensorRT updates no cache in place whose length is open.
-    """
-    layers = manifest.language.layers
-    visual = visual_in(layout, layers)
-    spans = spans_of(manifest.together(layout), layers)
-    return {slots_symbol(first): manifest.text_capacity + visual[first] for first in spans}
-
-
-def fix_sizes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> bool:
-    """Given: dimensions with symbols. Result: those of `sizes` are numbers; whether there were any."""
-    found = False
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in sizes:
-                dim.dim_value = sizes[dim.dim_param]
-                found = True
-    return found
 
 
 def query_heads(model: onnx.ModelProto) -> int:

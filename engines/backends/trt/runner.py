@@ -16,7 +16,7 @@ from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
 from ...bundle.layout import Layout
-from ...bundle.manifest import Engine, EngineFile, engine_key
+from ...bundle.manifest import Engine, EngineFile
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed
@@ -50,7 +50,7 @@ class TrtRunner(Closing):
         self.bundle = bundle
         self.cuda = cuda
         self.description = description
-        self.files: dict[str, EngineFile] = {file.key_in_engine: file for file in engine.graphs}
+        self.files: dict[str, EngineFile] = {file.graph: file for file in engine.graphs}
         self._opener = sessions
         self._sessions: dict[str, Session] = {}
         self._copied: dict[str, set[str]] = {}  # caches of each graph that are copied back
@@ -83,7 +83,7 @@ class TrtRunner(Closing):
         """Zeroed buffers on the device, at full capacity."""
         del slots
         m = self.bundle.manifest
-        self._check_rows(self._key(layout, layout.graphs.step), "B", batch)
+        self._check_rows(layout.graphs.step, "B", batch)
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch, together)
         with self._open():
@@ -95,18 +95,16 @@ class TrtRunner(Closing):
         """Run prompts and fill the caches in place."""
         scored = layout.schedule.scored
         outputs = ["logits", *stage_names(scored)]
-        graph = self._key(layout, layout.graphs.prefill)
-        shortest, _, longest = self.files[graph].profiles[0]["S"]
+        shortest, _, longest = self.files[layout.graphs.prefill].profiles[0]["S"]
         padded = pad_prompts(feed, shortest, longest).tensors
-        logits, *rest = self._run(graph, 0, padded, caches, outputs)
+        logits, *rest = self._run(layout.graphs.prefill, 0, padded, caches, outputs)
         return PrefillResult(logits[:, 0], stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         profile = ONE_TOKEN if feed.input_ids.shape[1] == 1 else MORE_TOKENS
         feed = pad_turns(feed, self.bundle.manifest.text_capacity)
-        graph = self._key(layout, layout.graphs.step)
-        return self._run(graph, profile, feed.tensors, caches, ["logits"])[0][:, 0]
+        return self._run(layout.graphs.step, profile, feed.tensors, caches, ["logits"])[0][:, 0]
 
     def grown(self, layout: Layout, caches: Caches, slots: Sequence[int]) -> Caches:
         """These: they have the full capacity."""
@@ -127,8 +125,7 @@ class TrtRunner(Closing):
         Raises:
             LuvcError: the engines do not run so few rows, or cannot begin there.
         """
-        first = self.bundle.manifest.layouts[0]
-        self._check_rows(self._key(first, first.graphs.step), "B", count)
+        self._check_rows(self.bundle.manifest.layouts[0].graphs.step, "B", count)
         with self._open():
             return caches.window(self.cuda, start, count)
 
@@ -162,14 +159,9 @@ class TrtRunner(Closing):
             self._opener.close()
 
     # ---- the work
-    def _key(self, layout: Layout, graph: str) -> str:
-        """What the engine of a layout's graph is called in `files`."""
-        own = engine_key(graph, layout.name)
-        return own if own in self.files else graph
-
     def _warm_up(self, layout: Layout) -> None:
         """Run the smallest prompts that the engines take, and one step."""
-        prefill = self._key(layout, layout.graphs.prefill)
+        prefill = layout.graphs.prefill
         low = self.files[prefill].profiles[0]["B"][0]
         width = self._session(prefill).width("visual_embeds") if layout.images else 0
         prompts, step = smallest_feeds(self.bundle.manifest, layout, low, width)
@@ -267,9 +259,7 @@ class TrtRunner(Closing):
             if graph not in self._sessions:
                 with self.bundle.opening(self.files[graph].file) as plan:
                     session = self._opener(plan)
-                self._copied[graph] = copied_caches(
-                    self.bundle.manifest, self.files[graph].graph, session
-                )
+                self._copied[graph] = copied_caches(self.bundle.manifest, graph, session)
                 self._sessions[graph] = session
                 self._grow(session.workspace)
             return self._sessions[graph]

@@ -11,11 +11,6 @@ from .fake_device import FakeCuda, FakeSession, FakeSessions
 CASE = "qwen2-fp16"
 
 
-def shared(manifest, layout, graph):
-    """Layouts that have an engine of a graph each: those of a step graph, which has their slots."""
-    return manifest.together(layout) if graph == layout.graphs.step else (layout,)
-
-
 def entry(bundle, **change) -> Engine:
     """A manifest entry whose plans are the graphs themselves."""
     files = [
@@ -23,7 +18,6 @@ def entry(bundle, **change) -> Engine:
             graph=graph,
             file=graph,
             key="",
-            layout=layout.name if len(shared(bundle.manifest, layout, graph)) > 1 else "",
             profiles=trt_graph.profiles(bundle.manifest, layout, graph, (1, 1, 4), 4),
         )
         for layout in bundle.manifest.layouts

@@ -16,7 +16,7 @@ from luvc.engines.bundle.graph_file import read_graph
 from luvc.errors import LuvcError
 
 from ...conftest import TINY
-from ...tensorrt_log import logger
+from ...exporter.tensorrt_log import logger
 from .conftest import CASES
 
 trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

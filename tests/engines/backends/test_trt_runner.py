@@ -1,15 +1,12 @@
 """The TensorRT runner on a fake device: all of it but the CUDA and TensorRT calls themselves."""
 
 import gc
-from typing import Any
 
 import numpy as np
 import pytest
 
 from luvc.engines import VLM
-from luvc.engines.backends.trt import graph as trt_graph
 from luvc.engines.backends.trt import kv_buffers
-from luvc.engines.bundle.graph_file import read_graph
 from luvc.errors import LuvcError
 
 from ...conftest import ask
@@ -208,34 +205,3 @@ def test_a_step_that_an_engine_does_not_let_record_is_said(both, picture, monkey
         answer = ours.generate(messages, max_new_tokens=6)
     assert answer.token_ids == theirs.generate(messages, max_new_tokens=6).token_ids
     assert cuda.captures == before
-
-
-def test_ratios_have_step_engines_of_their_own(workshop, picture):
-    """A shared step graph, an engine of it for each layout: they answer as one graph does."""
-    bundle = workshop.bundle("qwen2-ratios")
-    runner = make(bundle, FakeCuda())
-    steps = [file for file in runner.files.values() if file.graph == "onnx/step.onnx"]
-    assert [file.layout for file in steps] == [x.name for x in bundle.manifest.layouts]
-    assert not runner.mixes
-    with VLM(bundle, runner) as ours, VLM.load(bundle.path, backend="ort", threads=1) as theirs:
-        for ratio in (1, 1.5, 2.5):
-            options: dict[str, Any] = {"ratio": ratio, "max_new_tokens": 6, "temperature": 0}
-            found = ours.generate(ask("Why?", picture), **options)
-            assert found.token_ids == theirs.generate(ask("Why?", picture), **options).token_ids
-
-
-def test_engines_have_the_slots_of_their_layout(workshop):
-    """What is open in a graph is a number before TensorRT sees it: capacity and V_l."""
-    bundle = workshop.bundle("qwen2-ratios")
-    m = bundle.manifest
-    for layout in m.layouts:
-        for name in (layout.graphs.prefill, layout.graphs.step):
-            model = read_graph(bundle, name)
-            assert trt_graph.fix_sizes(model, trt_graph.slots_of(m, layout))
-            sizes = {
-                v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
-                for v in model.graph.input
-            }
-            counts = layout.schedule.visual_per_layer(4, layout.visual_tokens)
-            for layer, visual in enumerate(counts):
-                assert sizes[f"cache_key_{layer}"] == ["B", 2, m.text_capacity + visual, 64]

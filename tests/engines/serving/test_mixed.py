@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from luvc.engines import VLM
+from luvc.engines.bundle.tensors import visual_in
 from luvc.engines.decoding import Rows
 from luvc.engines.prompt.wishes import Wish
 from luvc.engines.serving.pool import Pool, Pools
@@ -47,21 +48,28 @@ def together(vlm, rows):
     return pool
 
 
-def test_one_step_graph_serves_all_layouts(vlm):
-    """Slots are open: a number for each run of layers in which no ratio prunes."""
+def test_one_step_graph_serves_all_layouts(vlm, picture):
+    """Its files differ in the sizes of caches that they name: TensorRT wants fixed ones."""
     import onnx
 
-    steps = {layout.graphs.step for layout in vlm.manifest.layouts}
-    assert len(steps) == 1 and len(vlm.manifest.layouts) == 4
-    graph = onnx.load(vlm.bundle.file(steps.pop()), load_external_data=False).graph
-    shapes = {
-        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
-        for v in (*graph.input, *graph.output)
-    }
-    assert shapes["visual_len"] == ["B", 4]
-    for layer in range(4):
-        for name in (f"cache_key_{layer}", f"cache_value_{layer}", f"cache_key_{layer}_out"):
-            assert shapes[name][2] == f"C{layer}"
+    manifest, graphs = vlm.manifest, {}
+    assert manifest.slots == "free" and len(manifest.layouts) == 4
+    for layout in manifest.layouts:
+        model = onnx.load(vlm.bundle.file(layout.graphs.step), load_external_data=False)
+        entering = visual_in(layout, manifest.language.layers)
+        for value in (*model.graph.input, *model.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if value.name == "visual_len":
+                assert [dims[0].dim_param, dims[1].dim_value] == ["B", 4]
+            if value.name.startswith("cache_"):
+                layer = int(value.name.removesuffix("_out").split("_")[2])
+                assert dims[2].dim_value == manifest.text_capacity + entering[layer]
+                dims[2].dim_param = "any"
+        graphs[layout.graphs.step] = model.SerializeToString(deterministic=True)
+    assert len(graphs) == 4 and len(set(graphs.values())) == 1
+    for row, _ in alone(vlm, picture):
+        row.step([[7]])
+    assert len(set(graphs) & {graph for graph, _ in vlm.runner._sessions}) == 1
 
 
 @pytest.mark.parametrize("lengths", [(1, 1, 1, 1), (1, 3, 5, 2), (0, 2, 0, 7)])

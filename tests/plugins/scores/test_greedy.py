@@ -13,7 +13,7 @@ from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.scores.greedy.contract import ORDER
 from luvc.plugins.scores.greedy.reference import greedy_order
 
-from ...tensorrt_log import logger
+from ...exporter.tensorrt_log import logger
 
 
 def order_model(n: int, keep: int) -> onnx.ModelProto:
