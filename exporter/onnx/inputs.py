@@ -80,7 +80,7 @@ def _text_trace(
     alone: bool,
     together: Sequence[Layout],
 ) -> Trace:
-    """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic; a step's slots, too."""
+    """The request of a graph over text: length, rows and a step's slots are dynamic."""
     runs = graph.trace_once(alone)
     caches = _caches(graph, family, layout, capacity, dtype, together)
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}

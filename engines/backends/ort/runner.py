@@ -148,7 +148,7 @@ class OrtRunner(Closing):
 
     @property
     def mixes(self) -> bool:
-        """Whether rows of all layouts may lie in one batch: they share the step graph, and its caches grow."""
+        """Whether rows of all layouts may lie in one batch: they share the step graph, whose caches grow."""
         return self.bundle.manifest.slots == "free" and self.device == "cpu"
 
     def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Caches:
