@@ -87,8 +87,8 @@ class Asked:
     text_capacity: Annotated[
         int,
         typer.Option(
-            help="Text tokens (prompts and answers) one conversation can hold. Every step looks at all "
-            "of it: no larger than needed."
+            help="Text tokens (prompts and answers) one conversation can hold. On TensorRT every step looks "
+            "at all of it: no larger than needed."
         ),
     ] = USUAL["text_capacity"]
     text_tokens: Annotated[

@@ -30,7 +30,7 @@ from .bounded import (
 from .layout import Layout
 from .schedule import Frozen, Solver
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST = 2
 """The first version of the manifest that is still read; what it says otherwise is read as today's form."""
 
@@ -185,6 +185,9 @@ class Manifest(Frozen):
         language: what the runtime must know of the decoder.
         layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
+        slots: of the caches. "free": the step graphs of all layouts are one, which is told the visual tokens
+            of each row; their files differ in the sizes of caches that they name, and a runtime may set
+            others. "fixed", as in older bundles: every step graph is made for its layout's.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         solver: what the schedules were solved for; None where one was given or measured, and in older
             bundles.
@@ -206,6 +209,7 @@ class Manifest(Frozen):
     language: LanguageModel
     layouts: tuple[Layout, ...] = Field(min_length=1, max_length=1024)
     text_capacity: Annotated[Tokens, Field(gt=0)]
+    slots: Literal["fixed", "free"] = "fixed"
     reference_text: Tokens
     solver: Solver | None = None
     parameters: Bytes
@@ -219,6 +223,10 @@ class Manifest(Frozen):
     def pictured(self) -> tuple[Layout, ...]:
         """The layouts with images or videos; export puts them first."""
         return tuple(layout for layout in self.layouts if layout.images)
+
+    def together(self, layout: Layout) -> tuple[Layout, ...]:
+        """The layouts whose step graphs are one, a layout itself among them."""
+        return (layout,) if self.slots == "fixed" else self.layouts
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
         """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity).
