@@ -8,7 +8,7 @@ one step at other depths of the tower. A run that was stopped goes on with the s
 """
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -66,10 +66,17 @@ def one_step(depth: float) -> Method:
     return Method(f"one step at {depth:g}", "map", "", plan)
 
 
-def points() -> Iterator[tuple[Method, float]]:
-    """Every method with the prefill's ratios; those of one tower follow each other."""
-    for asked in TOWERS:
-        yield from ((tower(asked), ratio) for ratio in PREFILLS)
+def points(towers: Sequence[float], prefills: Sequence[float]) -> Iterator[tuple[Method, float]]:
+    """Every method with the prefill's ratios; those of one tower follow each other.
+
+    Args:
+        towers: ratios; beside all of them stands what is no part of the map.
+        prefills: ratios.
+    """
+    for asked in towers:
+        yield from ((tower(asked), ratio) for ratio in prefills)
+    if towers != TOWERS:
+        return
     for asked in FIXED:
         yield from ((tower(asked, match=False), ratio) for ratio in PREFILLS[::2])
     yield from ((one_step(depth), 1.0) for depth in DEPTHS)
@@ -87,14 +94,21 @@ def measured(study: Study, method: Method, ratio: float) -> dict:
     return found
 
 
-def rows(study: Study, once: Callable[[str, Callable[[], dict]], dict]) -> Iterator[dict]:
-    """All points."""
+def rows(
+    study: Study,
+    towers: Sequence[float],
+    prefills: Sequence[float],
+    once: Callable[[str, Callable[[], dict]], dict],
+) -> Iterator[dict]:
+    """All points; the unmodified model is always the first."""
     last = ""
-    for method, ratio in points():
+    whole = tower(1.0), 1.0
+    asked = {f"{m.name} at {r:g}": (m, r) for m, r in (whole, *points(towers, prefills))}
+    for name, (method, ratio) in asked.items():
         if method.name != last:
             study.forget()
             last = method.name
-        yield once(f"{method.name} at {ratio:g}", partial(measured, study, method, ratio))
+        yield once(name, partial(measured, study, method, ratio))
 
 
 def run(
@@ -102,6 +116,12 @@ def run(
     name: Annotated[str, typer.Option(help="Of the model, in the file's name and on the page.")],
     split: Annotated[str, typer.Option(help="validation, or test.")] = "validation",
     limit: Annotated[int, typer.Option(help="Questions of the split.")] = 600,
+    towers: Annotated[
+        list[float] | None, typer.Option("--tower", help="Repeat; default all.")
+    ] = None,
+    prefills: Annotated[
+        list[float] | None, typer.Option("--prefill", help="Repeat; default all.")
+    ] = None,
     device: setup.Device = "auto",
     batch: setup.Batch = None,
     workers: setup.Workers = 0,
@@ -111,16 +131,18 @@ def run(
     """Measure every point; `python -m benchmarks.accuracy.report` then draws the map."""
     echo = setup.stopwatch()
     study, head = setup.load(model, split, limit, device, batch, workers, image_size)
-    head |= {"name": name, "towers": TOWERS, "prefills": PREFILLS}
-    journal = Journal(output / f"accuracy_map_{name}.partial.jsonl", head, anew=True)
+    asked = tuple(towers or TOWERS), tuple(prefills or PREFILLS)
+    head |= {"name": name, "towers": asked[0], "prefills": asked[1]}
+    file = f"accuracy_map_{name}" + ("" if split == "validation" else f"_{split}")
+    journal = Journal(output / f"{file}.partial.jsonl", head, anew=True)
     found = []
-    for row in rows(study, journal.once):
+    for row in rows(study, *asked, journal.once):
         found.append(row)
         bits = row.get("right")
         said = f"{int(bits, 16).bit_count() / limit:.2%}" if bits else row["why"]
         echo(f"{row['method']} and {row['ratio']:g}x: {said}")
     head = {"date": datetime.date.today().isoformat()} | head
-    write_json(output / f"accuracy_map_{name}.json", head | {"rows": found})
+    write_json(output / f"{file}.json", head | {"rows": found})
     journal.close()
     echo(f"wrote {output}")
 

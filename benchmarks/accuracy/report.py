@@ -202,7 +202,8 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         plots.pareto(test, docs / "accuracy.png")
     if spectrum is not None:
         plots.spectrum(spectrum, docs / "spectrum.png")
-    maps = Map.read_all(results)
+    found = Map.read_all(results)
+    maps, tested = ([m for m in found if m.data["split"] == s] for s in ("validation", "test"))
     if maps:
         plots.tower_maps(maps, docs / "accuracy-map.png")
     measured = {name for split in (test, validation) if split for name, _ in split.rows}
@@ -210,7 +211,7 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
-        maps=maps, map_line=map_line, finalists=finalists, filter_wins=filter_wins,
+        maps=maps, tested=tested, map_line=map_line, finalists=finalists, filter_wins=filter_wins,
         methods=[m for m in METHODS.values() if m.name in measured],
         main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,

@@ -256,7 +256,9 @@ def test_the_map_of_tower_and_language_model(folder, tmp_path, monkeypatch):
     small = {"TOWERS": (1.0, 1.4), "PREFILLS": (1.0, 2.0), "FIXED": (), "DEPTHS": (0.5,)}
     for name, values in small.items():
         monkeypatch.setattr(tower_map, name, values)
-    tower_map.run(str(folder), "tiny", "validation", QUESTIONS, "cpu", 8, output=tmp_path)
+    tower_map.run(
+        str(folder), "tiny", "validation", QUESTIONS, device="cpu", batch=8, output=tmp_path
+    )
     (found,) = Map.read_all(tmp_path)
     assert len(found.points) == 5 and found.at(1.0, 1.0) is found.whole
     assert found.lost(found.whole).value == 0
@@ -271,5 +273,10 @@ def test_the_map_of_tower_and_language_model(folder, tmp_path, monkeypatch):
     assert (right == both.right).all()
     (step,) = found.others
     assert step.how == "one step at 0.5" and 1 < step.tower < tower_map.ONE_STEP
+    chosen = {"towers": [1.4], "prefills": [2.0], "output": tmp_path}
+    tower_map.run(str(folder), "tiny", "test", QUESTIONS, device="cpu", batch=8, **chosen)
+    _, tested = Map.read_all(tmp_path)
+    assert [(p.tower > 1, p.asked) for p in tested.points] == [(False, 1), (True, 2)]
     page = report.write(tmp_path, tmp_path)
+    assert "| tiny, 9 |" in page
     assert "one step at 0.5" in page and (tmp_path / "accuracy-map.png").is_file()
