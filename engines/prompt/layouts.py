@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ...errors import LuvcError
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
-from .pictures import Video, Visual, frames_of
+from .videos import Video, Visual, frames_of
 from .wishes import Wish, wish_of
 
 OTHER = "name another layout, or none for the one that fits best"

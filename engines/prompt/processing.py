@@ -29,9 +29,11 @@ from .messages import (
     visual_parts,
     with_visuals,
 )
-from .pictures import MEGAPIXELS, Video, Visual, open_image, open_visual
+from .pictures import MEGAPIXELS, open_image
 from .pixels import ImageProcessor, pixel_values
 from .rendering import renderer
+from .timestamps import told
+from .videos import Video, Visual, open_visual
 from .wishes import Wish
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ class Processor:
         turns = with_visuals(turns, bare)
         self._check_length(turns)
         chosen = self.layout_for(images, layout)
-        images = [i.sample(chosen.frames) if isinstance(i, Video) else i for i in images]
+        images = [_sampled(image, chosen) for image in images]
         text = self._expanded(self.template.render(turns), images, chosen)
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
@@ -278,13 +280,14 @@ class Processor:
             ) from e
 
 
+def _sampled(image: Visual, layout: Layout) -> Visual:
+    """A video's frames that the layout shows; an image as it is."""
+    if not isinstance(image, Video):
+        return image
+    return image.sample(layout.frames, layout.sampling)
+
+
 def _expand(layout: Layout, image: Visual) -> str:
     """What an image becomes in the prompt; a video's frames are told with their times."""
     text = "".join(piece * repeats for piece, repeats in layout.expansion)
-    if "{seconds}" not in text:
-        return text
-    span = layout.frames // layout.pixel_shape[0]
-    for first in range(0, layout.frames, span):  # the middle of the step's first and last frame
-        seconds = (image.times[first] + image.times[first + span - 1]) / 2
-        text = text.replace("{seconds}", f"{seconds:.1f}", 1)
-    return text
+    return told(text, image, layout) if isinstance(image, Video) else text
