@@ -1,4 +1,4 @@
-"""Pictures: opening them, checked before they are decoded. Videos: videos.py. What a model sees: pixels.py."""
+"""Pictures: opening them, checked before they are decoded. What a model sees: pixels.py."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Videos: their frames, which of them a layout shows, and when those were seen. Opening them: `open_video`."""
+"""Videos: opening them, which of their frames a layout shows, and when those were seen."""
 
 import math
 import os
