@@ -53,6 +53,7 @@ class Layout(Frozen):
             count is 0.
         frames: frames of a video; 0 for images.
         sampling: which frames of a longer video are shown.
+        frames_as_images: the model knows no videos, so one is shown as `images` of its frames.
         tiles: times the vision tower runs for one image.
         pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
             the first axis.
@@ -82,6 +83,7 @@ class Layout(Frozen):
     images: Count
     frames: Pixels = 0
     sampling: Sampling = "ends"
+    frames_as_images: bool = False
     tiles: Count
     pixel_shape: Annotated[tuple[Tokens, ...], Field(max_length=8)]
     grid: tuple[Pixels, Pixels]
@@ -123,6 +125,11 @@ class Layout(Frozen):
         if letters > MOST_LETTERS:
             raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")
         return self
+
+    @property
+    def shown_frames(self) -> int:
+        """Frames of a video that it shows; 0 where it shows none."""
+        return self.images if self.frames_as_images and self.images > 1 else self.frames
 
     @property
     def ratio(self) -> float:

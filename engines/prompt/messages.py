@@ -103,6 +103,21 @@ def bare(part: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "video" if part["type"] == "video" else "image"}
 
 
+def with_frames(messages: Sequence[Turn], count: int) -> list[dict[str, Any]]:
+    """Bare messages with so many images in the place of each video."""
+    images = [{"type": "image"}] * count
+
+    def changed(content: Any) -> Any:
+        if isinstance(content, str):
+            return content
+        return [new for p in content for new in (images if p["type"] == "video" else [p])]
+
+    return [
+        {key: changed(value) if key == "content" else value for key, value in message.items()}
+        for message in messages
+    ]
+
+
 def characters(messages: Sequence[Turn]) -> int:
     """Characters of what read messages say, their roles and whatever stands beside their contents."""
     return sum(_said(k, value) for message in messages for k, value in message.items())

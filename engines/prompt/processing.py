@@ -27,6 +27,7 @@ from .messages import (
     characters,
     read_messages,
     visual_parts,
+    with_frames,
     with_visuals,
 )
 from .pictures import MEGAPIXELS, open_image
@@ -170,12 +171,15 @@ class Processor:
         turns = with_visuals(turns, bare)
         self._check_length(turns)
         chosen = self.layout_for(images, layout)
+        said = layouts.said_of(chosen, layout)
         images = [_sampled(image, chosen) for image in images]
+        if chosen.frames_as_images and any(isinstance(image, Video) for image in images):
+            turns, images = with_frames(turns, chosen.images), list(images[0].frames)
+            said.append(f"the video is shown as {len(images)} images: this model knows no videos")
         text = self._expanded(self.template.render(turns), images, chosen)
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
-        said = tuple(layouts.said_of(chosen, layout))
-        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), said)
+        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), tuple(said))
 
     def opened(self, messages: Messages) -> list[dict[str, Any]]:
         """Checked messages whose pictures are open, to be kept.
@@ -284,7 +288,7 @@ def _sampled(image: Visual, layout: Layout) -> Visual:
     """A video's frames that the layout shows; an image as it is."""
     if not isinstance(image, Video):
         return image
-    return image.sample(layout.frames, layout.sampling)
+    return image.sample(layout.shown_frames, layout.sampling)
 
 
 def _expand(layout: Layout, image: Visual) -> str:

@@ -42,8 +42,8 @@ def image_geometry(
     adapter, kind = family.adapter, family.config.model_type
     if frames and not adapter.video:
         raise LuvcError(
-            f"{kind} takes images only, and --frames {frames} is for videos: give --images {frames}, and a "
-            f"video's frames as {frames} images; families with videos are {', '.join(video_families())}"
+            f"{kind} knows no videos: give --images {max(2, frames)} instead of --frames {frames}, and a "
+            f"video is shown as so many images; families with videos are {', '.join(video_families())}"
         )
     with making_sense(family.source):
         try:
@@ -110,7 +110,8 @@ def _layout(
         image_size=geometry.size,
         images=geometry.images,
         frames=geometry.frames,
-        sampling=adapter.sampling if geometry.frames else "ends",
+        sampling=adapter.sampling,
+        frames_as_images=not adapter.video,
         tiles=geometry.tiles,
         pixel_shape=geometry.pixel_shape,
         grid=(geometry.grid.h, geometry.grid.w),

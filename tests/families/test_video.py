@@ -4,7 +4,6 @@ Its video processors need torchvision, so what they make is written by a process
 do not.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,19 +18,14 @@ from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 from luvc.engines.prompt.positions import prompt_positions
 from luvc.engines.prompt.videos import sampled
 from luvc.errors import LuvcError
-from luvc.exporter import ExportConfig, export
-from luvc.exporter.check.parity import reports
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts.planned import image_geometry
-from luvc.exporter.timing.prompt import TimedPrompt
 from luvc.exporter.vision.families import FAMILIES, adapter_class
-from luvc.tools import run as run_tool
-from luvc.tools.bench import cli as bench
 
-from . import films
+from . import films, reference
 from .checkpoints import write
 from .films import COUNT, TEXT, film
-from .gallery import apart
+from .gallery import apart, families
 from .pruned_by_hand import ByHand
 from .reference import FPS
 from .with_torchvision import python, torchvision_or_skip
@@ -150,44 +144,6 @@ def test_every_family_with_videos_is_here():
     assert {name for name in FAMILIES if adapter_class(name).video} == set(SIZES)
 
 
-# one process for a family's tests: each would export it again
-NAMES = [apart(name, torchvision=False, slow=name != "qwen3_vl") for name in SIZES]
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def exported(request, tmp_path_factory):
-    """A checkpoint and its bundle at ratio 1 for four frames."""
-    folder = tmp_path_factory.mktemp("video")
-    checkpoint = write(request.param, folder / request.param)
-    bundle = export(
-        ExportConfig.make(
-            model=str(checkpoint),
-            output=folder / "bundle",
-            ratio=1.0,
-            frames=(4,),
-            image_sizes=(SIZES[request.param],),
-            text_capacity=96,
-        )
-    )
-    return request.param, checkpoint, bundle
-
-
-def test_a_prompt_about_a_video_is_timed(exported):
-    _, _, bundle = exported
-    prompt = TimedPrompt.of(bundle, text=60)
-    assert prompt.text >= 60 and prompt.run() > 0
-
-
-def test_videos_are_measured(exported, command, tmp_path):
-    _, _, bundle = exported
-    line = (bundle.path, "--batch", 2, "--rounds", 1, "--warmup", 0, "--new-tokens", 2)
-    result = command(bench, *line, "--threads", 1, "--json")
-    assert result.code == 0, result.err
-    assert json.loads(result.out)["cases"][0]["batch"] == 2
-    result = command(bench, *line, "--compare", "hf")
-    assert result.code == 2 and "is of videos" in result.err
-
-
 def test_each_video_of_a_prompt_has_its_own_pace(gallery):
     vlm = gallery.in_pytorch("qwen2_5_vl", ratio=1, frames=(4,), images=(2,))
     (layout,) = vlm.manifest.layouts
@@ -215,7 +171,11 @@ def test_each_video_of_a_prompt_has_its_own_pace(gallery):
 @pytest.mark.parametrize(
     ("name", "frames", "message"),
     [
-        ("llava", 4, "images only.*--images 4.* internvl, llava_onevision, qwen2_5_vl, qwen2_vl"),
+        (
+            "llava",
+            4,
+            "knows no videos.*--images 4.* internvl, llava_onevision, qwen2_5_vl, qwen2_vl",
+        ),
         ("qwen2_vl", 3, "multiple"),
         ("llava_onevision", 1, "2 frames or more"),
     ],
@@ -226,49 +186,37 @@ def test_videos_that_cannot_be_exported(tmp_path, name, frames, message):
         image_geometry(family, None, 1, frames)
 
 
-# ---- compressed
+# ---- families that know no videos
+IMAGES_ONLY = [p for p in families() if p.values[0] not in SIZES]
 
 
-@pytest.fixture(scope="module")
-def compressed(gallery, tmp_path_factory):
-    """Qwen3-VL, whose prompts tell the frames' times, for four frames at ratio 1.5."""
-    name = "qwen3_vl"
-    folder, sizes = tmp_path_factory.mktemp("compressed"), (SIZES[name],)
-    config = gallery.config(
-        name, output=folder / "bundle", ratio=1.5, frames=(4,), image_sizes=sizes
+@pytest.mark.cell("frames as images")
+@pytest.mark.parametrize("name", IMAGES_ONLY)
+def test_a_video_is_shown_as_images_where_a_family_knows_none(gallery, name):
+    vlm = gallery.in_pytorch(name, ratio=1, images=(1, 3))
+    one, several = vlm.manifest.layouts
+    frames = film(several.image_size, 7)
+    shown = [Image.fromarray(frames[i]) for i in (0, 2, 4)]  # the first of each third
+    prompt = vlm.processor.prompt(question(frames))
+    assert prompt.layout.name == several.name and "shown as 3 images" in "".join(prompt.notes)
+    _, proc = gallery.hugging_face(name)
+    wanted = reference.inputs(proc, TEXT, shown)
+    assert prompt.input_ids == wanted["input_ids"][0].tolist()
+    parts = [{"type": "image", "image": image} for image in shown]
+    same = vlm.processor.prompt(
+        [{"role": "user", "content": [*parts, {"type": "text", "text": TEXT}]}]
     )
-    return export(config, family=gallery.family(name))
-
-
-@pytest.mark.xdist_group("family-qwen3_vl")
-def test_a_compressed_video_is_pytorchs(compressed):
-    (report,), (layout,) = reports(compressed), compressed.manifest.layouts
-    assert report.passed, report.failures()
-    assert report.kept and all(k.overlap == 1 for k in report.kept)
-    # two steps of two frames, 8 x 12 patches each, joined in blocks of 2 x 2
-    assert layout.visual_tokens < layout.baseline_visual_tokens == 2 * 4 * 6
-    vlm = VLM.load(compressed.path, threads=1)
-    frames = film(SIZES["qwen3_vl"], 4)
-    answer = vlm.generate(question(frames), max_new_tokens=TOKENS)
-    assert answer.visual_tokens == layout.visual_tokens
-    assert answer.stages and answer.stages == {p.layer: p.keep for p in layout.schedule.language}
-
-
-@pytest.mark.xdist_group("family-qwen3_vl")
-def test_run_takes_a_folder_of_frames(compressed, command, tmp_path):
-    vlm, frames = VLM.load(compressed.path, threads=1), film(SIZES["qwen3_vl"], 4)
-    for n, frame in enumerate(frames):
-        Image.fromarray(frame).save(tmp_path / f"{n}.png")
-    line = (compressed.path, TEXT, "--video", tmp_path, "--max-new-tokens", TOKENS, "--threads", 1)
-    counts = []
-    for options, fps in (((), 1.0), (("--fps", 0.001), 0.001)):  # times of 3 and of 6 characters
-        result = command(run_tool, *line, *options, "--json")
-        assert result.code == 0, result.err
-        told, wanted = (
-            json.loads(result.out),
-            vlm.generate(question(frames, fps), max_new_tokens=TOKENS),
+    assert same.input_ids == prompt.input_ids
+    np.testing.assert_array_equal(vlm.processor.pixels(prompt), vlm.processor.pixels(same))
+    for clip, message in (
+        (frames[:2], "2 frames, this bundle answers about videos of 3 frames or more.*--images 2"),
+        (frames[:1], "1 frame, .*--images 1"),
+    ):
+        with pytest.raises(LuvcError, match=message):
+            vlm.processor.prompt(question(clip))
+    with pytest.raises(LuvcError, match=r"7 frames, layout .* about images: name another"):
+        vlm.processor.prompt(question(frames), one.name)
+    with pytest.raises(LuvcError, match=r"1 image, layout .* holds 3"):
+        vlm.processor.prompt(
+            [{"role": "user", "content": [parts[0], {"type": "text", "text": TEXT}]}], several.name
         )
-        assert told["token_ids"] == wanted.token_ids
-        assert told["prompt_tokens"] == wanted.prompt_tokens
-        counts.append(told["prompt_tokens"])
-    assert counts[0] < counts[1]
