@@ -69,7 +69,7 @@ class Layout(Frozen):
             that; the ratios are against it. None where they are not.
         placeholder: what the chat template writes for one image.
         expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold the
-            time of the next step of a video, or the video's length (prompt/timestamps.py).
+            time of the next step of a video, or the video's length (prompt/videos.py).
         resize: images are brought to `image_size` before the processor sees them.
         processor_options: keywords for the image processor that give exactly this layout.
         schedule: what is merged and pruned where.

@@ -33,8 +33,7 @@ from .messages import (
 from .pictures import MEGAPIXELS, open_image
 from .pixels import ImageProcessor, pixel_values
 from .rendering import renderer
-from .timestamps import told
-from .videos import Video, Visual, open_visual
+from .videos import Video, Visual, open_visual, told
 from .wishes import Wish
 
 if TYPE_CHECKING:
@@ -261,9 +260,11 @@ class Processor:
         """A rendered text with what each image becomes in the place of each placeholder."""
         first, *rest = text.split(layout.placeholder)
         if len(rest) != len(images):
+            mend = f"remove {layout.placeholder} from the texts"
+            if len(rest) < len(images):
+                mend = f"mend the chat template, which writes no {layout.placeholder}, and export"
             raise LuvcError(
-                f"the rendered prompt has {len(rest)} places for {len(images)} image(s): "
-                f"remove {layout.placeholder} from the texts"
+                f"the rendered prompt has {len(rest)} places for {len(images)} image(s): {mend}"
             )
         return first + "".join(
             _expand(layout, image) + piece for image, piece in zip(images, rest, strict=True)

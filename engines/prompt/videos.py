@@ -1,16 +1,18 @@
-"""Videos: opening them, which of their frames a layout shows, and when those were seen."""
+"""Videos: opening them, which of their frames a layout shows, and how a prompt says when they were seen."""
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...errors import LuvcError, shown
-from ..bundle.layout import Sampling
+from ..bundle.layout import Layout, Sampling
 from .pictures import MEGAPIXELS, brief_path, image_source, open_image, reason_of
 from .video_files import FileFrames
 
@@ -18,6 +20,19 @@ VIDEO_PICTURES = 20
 """A video's frames together may have the pixels of so many pictures."""
 FPS = 1.0
 """Frames that show a second, where nothing says how many."""
+
+Step = tuple[float, float]
+"""When its first and its last frame were seen, seconds."""
+TIMES: dict[str, Callable[[Step], str]] = {
+    "seconds": lambda step: f"{sum(step) / 2:.1f}",
+    "begins": lambda step: f"{step[0]:.1f}",
+    "begins_whole": lambda step: f"{int(step[0])}",
+    "clock": lambda step: f"{int(step[0] // 60):02d}:{int(step[0] % 60):02d}",
+}
+"""Of the next step each: "1.5", "1.0", "1" and "00:01" for one from 1 s to 2 s."""
+DURATION = "duration"
+"""Of the video as it came: "0:01:05"."""
+MARKS = re.compile("{(" + "|".join([*TIMES, DURATION]) + ")}")
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,19 @@ def sampled(total: int, count: int, how: Sampling, fps: float) -> list[int]:
     if total / fps - 2 > count:  # a second at both ends of what is long (SmolVLMVideoProcessor)
         first, last = int(fps), min(int(total - fps), total - 1)
     return np.linspace(first, last, count, dtype=int).tolist()
+
+
+def told(text: str, video: Video, layout: Layout) -> str:
+    """The text with a sampled video's times in the places of its marks, such as "{seconds}"."""
+    times, span = video.times, layout.frames // layout.tiles
+    steps = ((times[i], times[i + span - 1]) for i in range(0, layout.frames, span))
+
+    def said(mark: re.Match) -> str:
+        if mark[1] == DURATION:
+            return str(timedelta(seconds=int(video.duration)))
+        return TIMES[mark[1]](next(steps))
+
+    return MARKS.sub(said, text)
 
 
 def open_visual(part: Mapping, megapixels: float = MEGAPIXELS) -> Visual:

@@ -164,12 +164,12 @@ Small checkpoints of each family with random weights, real processors and tokeni
   random weights are too sharp for it: Hugging Face's own logits move by up to 9 % in half precision.
 - **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
   caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
-- **video**: a video of four frames at ratio 1 has the prompt, the pixel values (SmolVLM's, which are resized
-  twice, within 0.03) and the answer of Hugging Face's processor and `generate`; of a longer one the same
-  frames are shown, with the same times in the prompt; pruned, kept tokens and logits equal Hugging Face's
-  decoder layers with rows dropped. *As images*: the family's processor takes no videos, and a layout of `--images N`
-  shows N frames of one, the first of each N-th part, as N images in its place; prompt ids equal those of the
-  processor for these images.
+- **video**: a video of four frames at ratio 1 has the prompt, the pixel values (SmolVLM's, which are
+  resized twice, within 0.03) and the answer of Hugging Face's processor and `generate`; of a longer one the
+  same frames are shown, with the same times in the prompt; pruned, kept tokens and logits equal Hugging
+  Face's decoder layers with rows dropped. *As images*: the family's processor takes no videos, and a layout
+  of `--images N` shows N frames of one, the first of each N-th part, as N images in its place; prompt ids
+  equal those of the processor for these images.
 
 """
 TAIL = """

@@ -13,7 +13,7 @@ from luvc.tools import run as run_tool
 from luvc.tools.bench import cli as bench
 
 from .films import COUNT, FAMILIES, TEXT, film
-from .gallery import apart, only_once
+from .gallery import BRIEF, apart, only_once
 from .reference import FPS
 
 TOKENS = 8
@@ -28,13 +28,13 @@ def question(frames, fps=FPS):
 
 @pytest.fixture(scope="module", params=NAMES)
 def compressed(request, gallery, tmp_path_factory):
-    """A bundle for four frames at ratio 1.5, and its frames' size."""
+    """A bundle for four frames, with one merge and one stage, and its frames' size."""
     name = request.param
     if name == "smolvlm":
         pytest.importorskip("num2words", reason="needs the extra video")
     size, folder = FAMILIES[name].size, tmp_path_factory.mktemp("video")
     options = {"frames": (COUNT,), "image_sizes": (size,), "text_capacity": 192}
-    config = gallery.config(name, output=folder / "bundle", ratio=1.5, **options)
+    config = gallery.config(name, output=folder / "bundle", schedule=BRIEF, **options)
     return export(config, only_once, family=gallery.family(name)), size
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 
+from ....engines.bundle.layout import Layout
 from ....engines.bundle.schedule import Merge, Reduction
 from ....errors import LuvcError
 from ...planning.grid import Grid, merged_grids
 from ..absolute import frame_side
 from ..adapter import ImageGeometry
+from ..exit import Shrink, linear_matrix
 from ..processor import known_token
 from . import llava_next
 
@@ -66,14 +67,16 @@ class Adapter(llava_next.Adapter):
         """`<video>` where there are frames."""
         return known_token(tokenizer, "<video>" if frames else cls.visual_token)
 
+    def __init__(self, model: Any, layout: Layout):
+        super().__init__(model, layout)
+        grid, merged = Grid(*layout.grid), Grid(*layout.merged_grid)
+        self.half = Shrink(merged, halved(grid, merged), linear_matrix) if layout.frames else None
+
     def pack(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
         """[N * T, h * w, D] -> [N, n, D]."""
-        if not self.layout.frames:
+        if self.half is None:
             return super().pack(x, grid)
-        left = halved(Grid(*self.layout.grid), grid)
-        x = x.unflatten(1, (grid.h, grid.w)).permute(0, 3, 1, 2)
-        x = F.interpolate(x, [left.h, left.w], mode="bilinear").flatten(2).transpose(1, 2)
-        x = x.unflatten(0, (-1, self.layout.tiles)).flatten(1, 2)
+        x = self.half(x).unflatten(0, (-1, self.layout.tiles)).flatten(1, 2)
         end = self.parts.model.image_newline.to(x.dtype)
         return torch.cat([x, end.expand(x.shape[0], 1, -1)], 1)
 
