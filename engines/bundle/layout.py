@@ -121,6 +121,8 @@ class Layout(Frozen):
         pixels = math.prod(self.pixel_shape) * self.images
         if pixels > MOST_PIXELS:
             raise ValueError(f"layout {self.name}: {pixels} pixel values in a prompt")
+        if self.frames and (self.frames_as_images or self.frames % self.tiles):
+            raise ValueError(f"layout {self.name}: {self.frames} frames in {self.tiles} steps")
         letters = sum(len(text) * repeats for text, repeats in self.expansion) * self.images
         if letters > MOST_LETTERS:
             raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")

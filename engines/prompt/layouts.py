@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ...errors import LuvcError
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
+from .messages import MIXED
 from .videos import Video, Visual, frames_of
 from .wishes import Wish, wish_of
 
@@ -48,7 +49,7 @@ def choose(manifest: Manifest, images: Sequence[Visual], asked: str | Wish | Non
     wish = wish_of(asked)
     video = {isinstance(i, Video) for i in images}
     if len(video) > 1:
-        raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
+        raise LuvcError(MIXED)
     as_many = for_count(manifest, len(images), wish)
     if not images:
         return as_many[0]

@@ -10,6 +10,7 @@ Message = Mapping[str, object]
 """{"role", "content"}; content is a text or a list of parts, see `VLM.generate`."""
 Messages = Sequence[Message]
 Turn = Mapping[str, Any]  # a message that was read
+MIXED = "images and videos cannot share a prompt: ask about one kind at a time"
 VISUALS = ("image", "image_url", "video")
 """Types of parts that show something; `image_url` is OpenAI's name of an image."""
 SOURCES = ("image", "path", "url", "image_url")  # keys of what an image part shows
@@ -77,9 +78,16 @@ def read_part(part: Any) -> dict[str, Any]:
 
 
 def visual_parts(messages: Sequence[Turn]) -> list[Mapping[str, Any]]:
-    """The parts of read messages that show something, in order."""
+    """The parts of read messages that show something, in order.
+
+    Raises:
+        LuvcError: images beside videos.
+    """
     contents = (message.get("content", "") for message in messages)
-    return [p for c in contents if not isinstance(c, str) for p in c if p["type"] in VISUALS]
+    found = [p for c in contents if not isinstance(c, str) for p in c if p["type"] in VISUALS]
+    if len({part["type"] == "video" for part in found}) > 1:
+        raise LuvcError(MIXED)
+    return found
 
 
 def with_visuals(

@@ -50,7 +50,8 @@ def pixel_values(
             make more of it than the bound.
     """
     if isinstance(visuals[0], Video):
-        shown = _frame_pixels if layout.frames == layout.tiles else _step_pixels
+        in_steps = layout.frames > layout.tiles and len(layout.pixel_shape) == 3
+        shown = _step_pixels if in_steps else _frame_pixels
         return np.concatenate([shown(processor, v, layout, megapixels) for v in visuals])
     return _shaped(_process(processor, visuals, layout, megapixels), len(visuals), layout)
 

@@ -116,14 +116,23 @@ def sampled(total: int, count: int, how: Sampling, fps: float) -> list[int]:
 
 
 def told(text: str, video: Video, layout: Layout) -> str:
-    """The text with a sampled video's times in the places of its marks, such as "{seconds}"."""
+    """The text with a sampled video's times in the places of its marks, such as "{seconds}".
+
+    Raises:
+        LuvcError: there are more marks than steps.
+    """
     times, span = video.times, layout.frames // layout.tiles
     steps = ((times[i], times[i + span - 1]) for i in range(0, layout.frames, span))
 
     def said(mark: re.Match) -> str:
         if mark[1] == DURATION:
             return str(timedelta(seconds=int(video.duration)))
-        return TIMES[mark[1]](next(steps))
+        step = next(steps, None)
+        if step is None:
+            raise LuvcError(
+                f"layout {layout.name} tells more than {layout.tiles} times of a video: export again"
+            )
+        return TIMES[mark[1]](step)
 
     return MARKS.sub(said, text)
 

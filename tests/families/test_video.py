@@ -113,6 +113,11 @@ def test_of_a_longer_video_the_same_frames_are_shown_with_the_same_times(gallery
             how = vlm.manifest.layouts[0].sampling
             assert sampled(total, count, how, fps) == chosen, (total, count, fps)
     assert compared > 1
+    both = [{"type": "image", "image": frames[0]}, *question(frames)[0]["content"]]
+    with pytest.raises(LuvcError, match="images and videos cannot share a prompt"):
+        vlm.processor.prompt([{"role": "user", "content": both}])
+    with pytest.raises(LuvcError, match=r"holds an image, .* videos of \d frames or more"):
+        vlm.processor.prompt([{"role": "user", "content": both[:1]}])
     least = film_of.count
     with pytest.raises(LuvcError, match=rf"{least - 1} frames.*{least} frames or more.*--frames"):
         vlm.processor.prompt(question(frames[: least - 1]))
