@@ -89,7 +89,7 @@ def _decoded(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
             "files: pip install 'luvc-export[video]'"
         ) from e
     try:
-        with open(path, "rb") as file, av.open(file, options=ALONE) as container:
+        with open(path, "rb") as file, av.open(file, "r", options=ALONE) as container:
             if not container.streams.video:
                 raise LuvcError(f"{brief_path(path)} holds no video: give a folder of frames")
             stream = container.streams.video[0]

@@ -34,6 +34,8 @@ DURATION = "duration"
 """Of the video as it came: "0:01:05"."""
 MARKS = re.compile("{(" + "|".join([*TIMES, DURATION]) + ")}")
 
+Frames = Any  # a tuple of PIL images, or FileFrames
+
 
 @dataclass(frozen=True)
 class Video:
@@ -46,7 +48,7 @@ class Video:
         length: seconds of the whole that they were sampled from; 0 where they are the whole.
     """
 
-    frames: Sequence[Any] | FileFrames
+    frames: Frames
     fps: float
     seen: tuple[float, ...] = ()
     length: float = 0.0
