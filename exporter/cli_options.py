@@ -63,8 +63,8 @@ class Asked:
     frames: Annotated[
         list[int] | None,
         typer.Option(
-            help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat: every "
-            "number is combined with every size.",
+            help="Frames of a video instead of an image, in families whose processor takes videos; 0 for "
+            "images; repeat: every number is combined with every size.",
             min=0,
         ),
     ] = None

@@ -164,7 +164,9 @@ def _takes(layout: dict[str, Any]) -> str:
     text += "x".join(map(str, layout["image_size"]))
     if layout["baseline_size"]:
         text += " in place of " + "x".join(map(str, layout["baseline_size"]))
-    return text + (f" in {tiles} tiles" if tiles > 1 else "")
+    if layout["frames_as_images"] and count > 1:
+        text += ", or a video"
+    return text + (f" in {tiles} tiles" if tiles > 1 and not frames else "")
 
 
 def _asked(schedule: dict[str, Any]) -> str:
