@@ -79,12 +79,11 @@ def evaluate(
     other = _other(compare, min_agreement)
     with console.Steps(quiet=as_json) as steps:
         steps("reading the questions")
-        items = read_jsonl(data, limit) if data else []
+        own = read_jsonl(data, limit) if data else None
         steps("loading the model")
         answerer = load(bundle, backend, model, max_new_tokens, threads, ratio)
     with contextlib.closing(answerer):
-        if data is None:
-            items = list(pocket_items(split, limit, seen_size(answerer)))
+        items = own or list(pocket_items(split, limit, seen_size(answerer)))
         start = perf_counter()
         verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
     head = {"date": datetime.date.today().isoformat(), "bundle": str(bundle)}
