@@ -44,7 +44,8 @@ def read(gguf: Path) -> tuple[Any, Any]:
     text = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **given)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]})
     text.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    text.get_input_embeddings().weight.data[-1] = 0
+    table: Any = text.get_input_embeddings()
+    torch.nn.init.zeros_(table.weight[-1])
     return text, tokenizer
 
 
@@ -58,14 +59,22 @@ def checkpoint(text: Any, tokenizer: Any, folder: Path) -> None:
     )
 
     tower = CLIPVisionConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        image_size=56, patch_size=14, projection_dim=64,
-    )  # fmt: skip
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        projection_dim=64,
+    )
     words = {k: v for k, v in text.config.to_dict().items() if k != "quantization_config"}
     config = LlavaConfig(
-        text_config=words, vision_config=tower, tie_word_embeddings=True,
-        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE), image_seq_length=16,
-    )  # fmt: skip
+        text_config=words,
+        vision_config=tower,
+        tie_word_embeddings=True,
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=16,
+    )
     model = LlavaForConditionalGeneration(config)
     model.model.language_model.load_state_dict(text.model.state_dict())
     model.tie_weights()
@@ -120,9 +129,14 @@ def bundle(model: Path, folder: Path, length: int, options: dict[str, Any]) -> P
     from luvc.exporter import ExportConfig, export
 
     config = ExportConfig.make(
-        model=str(model), output=folder, ratio=1, images=(1, 0), text_capacity=length + 8, check=False,
+        model=str(model),
+        output=folder,
+        ratio=1,
+        images=(1, 0),
+        text_capacity=length + 8,
+        check=False,
         **options,
-    )  # fmt: skip
+    )
     export(config, lambda step: None)
     return folder
 
