@@ -110,6 +110,7 @@ def manifest_of(
         family=family.config.model_type,
         dtype=config.dtype,
         weights=config.quantisation,
+        quantised_as=family.format.about if family.format else None,
         language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,

@@ -45,6 +45,7 @@ def plan(
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family
+    from .prepare import check_weights
     from .report import plan_json, weights_json, weights_line
 
     if ratio_of == "latency":
@@ -53,6 +54,7 @@ def plan(
         )
     configs = {text: asked.config(text and [text], ratio_of=ratio_of) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)
+    check_weights(next(iter(configs.values())), family)
     found, refused = _plans(family, configs)
     if as_json:
         plans = [plan_json(family, planned, config) for planned, config in found]

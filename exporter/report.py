@@ -67,6 +67,7 @@ def weights_json(family: Family, config: ExportConfig) -> dict:
         "bytes": planned_weights(family, config).bytes,
         "dtype": config.dtype,
         "products": stored,
+        "quantised_as": family.format.about if family.format else None,
     }
 
 
@@ -74,7 +75,8 @@ def weights_line(family: Family, config: ExportConfig) -> Text:
     """What the weights of a bundle take on disk."""
     size, how = human(planned_weights(family, config).bytes), config.quantisation
     products = f", the language model's products {how}" if how else ""
-    return Text(f"weights: {size}B, {config.dtype}{products}")
+    before = f"; the checkpoint's are {family.format.about}" if family.format else ""
+    return Text(f"weights: {size}B, {config.dtype}{products}{before}")
 
 
 def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:

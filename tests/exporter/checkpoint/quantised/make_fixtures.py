@@ -1,8 +1,8 @@
-"""Makes fixtures/*.safetensors: small weights quantised by the formats' own libraries, and what these make of them.
+"""Makes fixtures/*.safetensors: small weights quantised by the formats' own libraries, and their numbers.
 
 Each file holds what a checkpoint would (`linear.` and the part's name) and `numbers`, the library's own
-dequantised weight; its metadata is the quantization_config and the library's version. To make them again, in an
-environment of their own:
+dequantised weight; its metadata is the quantization_config and the library's version. To make them again,
+in an environment of their own:
 
     pip install torch transformers autoawq compressed-tensors bitsandbytes gptqmodel
     python make_fixtures.py                                     # all but the one below

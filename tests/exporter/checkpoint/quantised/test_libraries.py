@@ -1,4 +1,4 @@
-"""Weights of fixtures that the formats' own libraries made equal what these libraries make of them, bit for bit.
+"""Weights that the formats' own libraries quantised are what these libraries make of them, bit for bit.
 
 make_fixtures.py says how the files were made; the libraries need other versions of PyTorch and
 transformers than this project, so they are not installed where tests run.
