@@ -168,7 +168,7 @@ class WeightsFile:
             _check_finite(name, tensor, stored)
             return (stored,)
         assert self.rounding is not None
-        codes, scales = self.rounding.encoded(tensor)
+        codes, scales = self.rounding.encoded(tensor, name)
         _check_finite(name, tensor, self.rounding.reach(scales))
         return codes, scales
 

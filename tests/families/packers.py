@@ -22,13 +22,13 @@ NF4 += (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.722
 Made = tuple[dict[str, Any], np.ndarray]
 
 
-def short(scale, kind=np.float16):
+def short(scale, kind: Any = np.float16):
     """Scales with six bits of fraction, rounded up so that every weight has a code."""
     part, power = np.frexp(scale)
     return np.ldexp(np.ceil(part * 64) / 64, power).astype(kind)
 
 
-def grid(w, bits, symmetric, group=GROUP, kind=np.float16):
+def grid(w, bits, symmetric, group=GROUP, kind: Any = np.float16):
     """Codes [N, K] from 0 on, scales and zeros [N, G]."""
     parts, top = w.reshape(len(w), -1, group), 2**bits - 1
     if symmetric:

@@ -5,12 +5,17 @@ import re
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from luvc.engines import VLM
+from luvc.engines.backends.ort.runner import OrtRunner
+from luvc.engines.bundle.folder import WEIGHTS
 from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
+from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.prepare import planned_weights
 
 from . import reference
 from .gallery import QUESTION, SHORT, only_once, pictures, question
@@ -29,8 +34,14 @@ def newer(name: str) -> str:
     return inner if inner != name else re.sub(r"^visual\.", "model.visual.", name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["internvl", "qwen2_5_vl"])
+def cases():
+    for name in ("internvl", "qwen2_5_vl"):
+        for kind in KINDS:
+            quick = name == "internvl" or kind == "awq"
+            yield pytest.param(name, kind, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases())
 def test_weights_are_the_numbers_they_stand_for(gallery, tmp_path, name, kind):
     renamed = newer if name == "qwen2_5_vl" else str
     made, plain = quantise(gallery.checkpoint(name), tmp_path, kind, products, renamed)
@@ -43,7 +54,12 @@ def test_weights_are_the_numbers_they_stand_for(gallery, tmp_path, name, kind):
     assert any("making numbers of" in step for step in told)
 
 
-QUICK = ("gptq-activation-order",)
+KEPT = {  # by bundles, as codes
+    "gptq": "int4 with a scale for each 32 inputs",
+    "compressed-w4": "int4 with a scale for each 32 inputs",
+    "compressed-int8": "int8 with a scale for each output",
+}
+QUICK = ("gptq-activation-order", "compressed-w4")
 
 
 @pytest.mark.parametrize(
@@ -57,10 +73,12 @@ def test_pruned_answers_are_hugging_faces_with_these_numbers(gallery, tmp_path, 
     schedule = Schedule(language=prunes, score=ENERGY.having(cutoff=0.4))
     config = {"output": tmp_path / "bundle", "schedule": schedule, **SHORT}
     bundle = export(ExportConfig.make(model=str(made), **config), only_once)
-    assert bundle.manifest.validated and bundle.manifest.quantised_as
+    m = bundle.manifest
+    assert m.validated and m.quantised_as and str(m.weights) == KEPT.get(kind, "None")
     assert "quantization_config" not in bundle.file("processor/config.json").read_text()
-    vlm, (model, proc) = VLM.load(bundle.path, threads=1), reference.load(plain)
-    shown = pictures(bundle.manifest.layouts[0].image_size, 1)
+    runner = OrtRunner(bundle, threads=1, as_written=True)  # kernels for codes round activations
+    vlm, (model, proc) = VLM(bundle, runner), reference.load(plain)
+    shown = pictures(m.layouts[0].image_size, 1)
     hand = ByHand(model, reference.inputs(proc, QUESTION, shown), keeps, 0.4)
     wanted = hand.logits().numpy()
     prompt = vlm.processor.prompt(question(shown))
@@ -69,4 +87,44 @@ def test_pruned_answers_are_hugging_faces_with_these_numbers(gallery, tmp_path, 
         assert stage.kept[0].tolist() == hand.kept[layer]
     assert np.abs(result.logits[0] - wanted).max() <= 1e-4 * np.abs(wanted).max()
     answer = vlm.generate(question(shown), max_new_tokens=12).token_ids
-    assert answer == hand.generate(12, vlm.sampling.eos_token_id)
+    assert answer == hand.generate(12, list(vlm.sampling.eos_token_id))
+    if kind in KEPT:
+        check_codes(bundle, made)
+
+
+def check_codes(bundle, made):
+    """The bundle's codes and scales are the checkpoint's, unpacked here by the formats' definitions."""
+    ours, theirs = load_file(bundle.file(WEIGHTS)), load_file(made / "model.safetensors")
+    coded = [n.removesuffix(".weight.codes") for n in ours if n.endswith(".codes")]
+    assert len(coded) == 4 * 7
+    for name in coded:
+        place = name.replace("model.language_model", "language_model.model")
+        codes, scales = ours[f"{name}.weight.codes"].numpy(), ours[f"{name}.weight.scales"]
+        if f"{place}.weight" in theirs:
+            assert np.array_equal(codes.T, theirs[f"{place}.weight"].numpy())
+            assert torch.equal(scales, theirs[f"{place}.weight_scale"].view(-1).float())
+            continue
+        along = f"{place}.weight_packed" in theirs
+        packed = theirs[f"{place}.weight_packed"] if along else theirs[f"{place}.qweight"].T
+        halves = packed.contiguous().numpy().view(np.uint8)  # the lowest four bits are the first
+        assert np.array_equal(codes, halves ^ 0x88)
+        scale = theirs[f"{place}.weight_scale"] if along else theirs[f"{place}.scales"].T
+        assert torch.equal(scales, scale.float())
+
+
+def test_the_plan_knows_the_bytes(gallery, tmp_path):
+    """Also before the weights are there, and after."""
+    made, _ = quantise(gallery.checkpoint("internvl"), tmp_path, "compressed-w4", products)
+    config = ExportConfig.make(
+        model=str(made), ratio=1, output=tmp_path / "bundle", check=False, **SHORT
+    )
+    planned = planned_weights(Family.load(str(made)), config)
+    bundle = export(config, only_once)
+    assert planned.bytes == bundle.manifest.files[WEIGHTS].bytes
+    (made / "model.safetensors").unlink()
+    assert planned_weights(Family.load(str(made)), config).bytes == planned.bytes
+    refused = ExportConfig.make(model=str(made), ratio=1, output=tmp_path / "other", weights="int8")
+    with pytest.raises(
+        LuvcError, match=r"--weights int8: .* is quantised already .*: leave --weights out"
+    ):
+        export(refused)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ....engines.bundle.manifest import GROUP_SIZES, Quantisation
 from ....errors import LuvcError, shown
 from .coded import Coded
 from .parts import PLAIN, Entry, Parts
@@ -48,6 +49,11 @@ class Format(ABC):
     def lost(self) -> list[str]:
         """What the config asks of a runtime that bundles do not do, each as a sentence."""
         return []
+
+    @property
+    def keeps(self) -> Quantisation | None:
+        """How bundles store the codes and scales as they are; None where they cannot."""
+        return None
 
     @abstractmethod
     def shape(self, parts: Parts) -> tuple[int, int]:
@@ -147,3 +153,12 @@ def group_count(parts: Parts, part: str, inputs: int, size: int, groups: int) ->
         )
     if inputs // size != groups:
         raise parts.wrong(part, f"should have scales of {inputs // size} groups of {size} inputs")
+
+
+def kept_groups(size: int) -> Quantisation | None:
+    """How bundles store symmetric codes of four bits in groups of this size; None where they cannot."""
+    return (
+        Quantisation.model_validate({"kind": "int4", "group_size": size})
+        if size in GROUP_SIZES
+        else None
+    )

@@ -105,6 +105,8 @@ class Parts:
             raise self.wrong(part, f"is not {' or '.join(dtypes)}")
         if ndim is not None and len(entry.shape) != ndim:
             raise self.wrong(part, f"has {len(entry.shape)} dimensions, not {ndim}")
+        if ndim is not None and 0 in entry.shape:
+            raise self.wrong(part, "is empty")
         return entry
 
     def read(self, part: str, *dtypes: str, shape: tuple[int, ...] | None = None) -> torch.Tensor:

@@ -43,6 +43,11 @@ def plain_copy(weights: QuantisedWeights, folder: Path) -> Iterator[Path]:
         LuvcError: a weight is damaged, or there is no room for the copy.
     """
     place = _place()
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise LuvcError(
+            f"{weights.format.source} is quantised, and its weights as numbers need a place for a while: "
+            f"{place.parent} is no folder with write access; name another one in TMPDIR"
+        )
     drafts.remove_leftovers(place.parent, re.escape(place.name))
     with writing(place, NO_ROOM), drafts.held(place, _private) as copy:
         for name in KEPT:

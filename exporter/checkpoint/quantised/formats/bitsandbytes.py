@@ -123,6 +123,6 @@ class Reader(Format):
             fits = all(type(size) is int and 0 < size < 1 << 31 for size in sizes)
             if not fits or state["dtype"] not in DTYPES or state["blocksize"] % 2:
                 raise ValueError(str(state))
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
             raise parts.wrong(name, "does not say shape, blocksize and dtype") from e
         return state

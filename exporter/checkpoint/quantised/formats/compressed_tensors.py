@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 
+from .....engines.bundle.manifest import Quantisation
 from .....errors import shown
 from ..coded import Coded, unpacked
 from ..float8 import scaled, weight_shape
-from ..format import Format, group_count
+from ..format import Format, group_count, kept_groups
 from ..parts import Parts
 from .gptq import group_order
 
@@ -59,7 +60,7 @@ class Reader(Format):
         self.weights: Mapping[str, Any] = weights if isinstance(weights, Mapping) else {}
         self.activations = group.get("input_activations")
         self.format = group.get("format") or self.told("format")
-        if self.format not in STORED:
+        if not isinstance(self.format, str) or self.format not in STORED:
             raise self.unknown(f"format {shown(self.format)}", f"{', '.join(STORED)} is read")
         self.type = self._one_of("type", STORED[self.format], "int")
         self.bits = self._one_of("num_bits", (4, 8) if self.type == "int" else (8,), None)
@@ -120,6 +121,17 @@ class Reader(Format):
         return (
             f"compressed-tensors {self.format}, {kind} with a scale{zero} for {of[self.strategy]}"
         )
+
+    @property
+    def keeps(self) -> Quantisation | None:
+        """Symmetric whole numbers: of eight bits for outputs, of four in groups that lie in order."""
+        ordered = self.weights.get("actorder") in (None, False, "weight", "static")
+        if self.type != "int" or not self.symmetric or not ordered:
+            return None
+        if self.bits == 8 and self.strategy == "channel":
+            return Quantisation(kind="int8")
+        grouped = self.bits == 4 and self.strategy == "group"
+        return kept_groups(self.sizes[0]) if grouped else None
 
     @property
     def lost(self) -> list[str]:

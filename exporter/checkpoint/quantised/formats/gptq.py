@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import torch
 
+from .....engines.bundle.manifest import Quantisation
 from ..coded import Coded, unpacked
-from ..format import Format, group_count
+from ..format import Format, group_count, kept_groups
 from ..parts import Parts
 
 FLOATS = ("F16", "BF16", "F32")
@@ -37,6 +38,12 @@ class Reader(Format):
         """The format for people."""
         order = ", groups in the order of activations" if self.told("desc_act") else ""
         return f"GPTQ, {self.bits} bits with a scale for each {self.size} inputs{order}"
+
+    @property
+    def keeps(self) -> Quantisation | None:
+        """Symmetric codes of four bits in groups that lie in order."""
+        kept = self.bits == 4 and self.told("sym", default=False) and not self.told("desc_act")
+        return kept_groups(self.size) if kept else None
 
     def shape(self, parts: Parts) -> tuple[int, int]:
         """[N, K] of a weight."""

@@ -9,6 +9,9 @@ in an environment of their own:
     pip install compressed-tensors==0.9.4 && python make_fixtures.py compressed-tensors-0.9
 """
 
+# the libraries are not installed where types are checked
+# pyright: reportMissingImports=false
+
 import json
 import sys
 from importlib.metadata import version
@@ -187,8 +190,7 @@ def fp8():
         ("fp8-powers-of-two", (8, 32), "ue8m0"),
         ("fp8-tensor", None, None),
     ):
-        config = FineGrainedFP8Config(weight_block_size=block)
-        config.scale_fmt = scale
+        config = FineGrainedFP8Config(**{"weight_block_size": block, "scale_fmt": scale})
         owner = SimpleNamespace(quantization_config=config)
         made = Fp8Quantize(owner)._quantize_one("linear.weight", weight(6))
         parts = {part.removeprefix("linear."): t for part, t in made.items()}
