@@ -1,11 +1,13 @@
 """Quantised checkpoints, packed by hand: weights and answers are those of the numbers they stand for."""
 
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from luvc.engines import VLM
 from luvc.engines.backends.ort.runner import OrtRunner
@@ -16,6 +18,7 @@ from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
 from luvc.exporter.prepare import planned_weights
+from luvc.exporter.stored_as import rounding_of
 
 from . import reference
 from .gallery import QUESTION, SHORT, only_once, pictures, question
@@ -52,6 +55,62 @@ def test_weights_are_the_numbers_they_stand_for(gallery, tmp_path, name, kind):
     for key, tensor in wanted.items():
         assert torch.equal(found[key], tensor), key
     assert any("making numbers of" in step for step in told)
+
+
+def test_a_quantised_head_is_its_own_where_the_config_ties_it(gallery, tmp_path):
+    """The embedding keeps its numbers, and the head gets those of its codes."""
+    source = shutil.copytree(gallery.checkpoint("internvl"), tmp_path / "source")
+    tensors = load_file(source / "model.safetensors")
+    embedding = tensors["language_model.model.embed_tokens.weight"]
+    head = "language_model.lm_head.weight"
+    save_file(tensors | {head: embedding.clone()}, source / "model.safetensors", {"format": "pt"})
+    made, plain = quantise(source, tmp_path, "gptq", lambda name: products(name) or name == head)
+    family = Family.load(str(made))
+    assert family.config.tie_word_embeddings
+    model = load_model(family)
+    assert torch.equal(model.model.language_model.embed_tokens.weight, embedding)
+    assert torch.equal(model.lm_head.weight, load_file(plain / "model.safetensors")[head])
+    rounding = rounding_of(family, model, torch.float32, None)
+    assert rounding is not None and rounding.covers("lm_head.weight")
+
+
+def test_numbers_are_a_mapped_file_that_is_gone(gallery, tmp_path, monkeypatch):
+    """The kernel says that parameters lie in a file of TMPDIR, which was deleted."""
+    made, _ = quantise(gallery.checkpoint("internvl"), tmp_path, "fp8", products)
+    place = tmp_path / "large"
+    monkeypatch.setenv("TMPDIR", str(place))
+    with pytest.raises(
+        LuvcError, match=r"large is no folder with write access; name another one in TMPDIR"
+    ):
+        load_model(Family.load(str(made)))
+    place.mkdir()
+    model = load_model(Family.load(str(made)))
+    assert not list(place.iterdir())
+    lines = [
+        line for line in Path("/proc/self/maps").read_text().splitlines() if str(place) in line
+    ]
+    assert lines and all(line.endswith("(deleted)") for line in lines)
+    ranges = [[int(x, 16) for x in line.split()[0].split("-")] for line in lines]
+    for name, p in model.named_parameters():
+        assert any(a <= p.data_ptr() < b for a, b in ranges), name
+
+
+def test_codes_of_another_weight_are_not_kept(gallery, tmp_path):
+    """Two layers changed places while they were loaded: the codes are not those of the numbers."""
+    made, _ = quantise(gallery.checkpoint("internvl"), tmp_path, "compressed-w4", products)
+    family = Family.load(str(made))
+    model = load_model(family)
+    rounding = rounding_of(family, model, torch.float32, None)
+    assert rounding is not None
+    name = "model.language_model.layers.1.mlp.up_proj.weight"
+    weight = model.get_parameter(name)
+    codes, scales = rounding.encoded(weight, name)
+    numbers = rounding.unpacked(codes).float() * scales.repeat_interleave(32, 1)
+    assert torch.equal(numbers, weight)
+    with pytest.raises(
+        LuvcError, match=r"up_proj.weight was loaded with other values than .* stands for"
+    ):
+        rounding.encoded(model.get_parameter(name.replace("layers.1", "layers.2")), name)
 
 
 KEPT = {  # by bundles, as codes

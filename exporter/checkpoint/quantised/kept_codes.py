@@ -13,6 +13,8 @@ from .weights import QuantisedWeights
 LEAST = {"int8": -128, "int4": -8}
 ALIGNED = 4  # inputs of int8 weights, as bundles store them
 
+HEAD = 2  # last parts of a head's name, which files may have inside the language model
+
 
 class KeptCodes:
     """Codes by the names that the model has; loaders rename what stands before a layer's number.
@@ -32,11 +34,13 @@ class KeptCodes:
         self.how = how
         places: dict[str, list[str]] = {}
         for name in weights.packed:
-            places.setdefault(ending(name), []).append(name)
+            places.setdefault(ending(name, HEAD), []).append(name)
         self.names: dict[str, list[str]] = {}
         for name, tensor in products.items():
             fits = tensor.shape[1] % (how.group_size or ALIGNED) == 0
-            found = [n for n in places.get(ending(name), ()) if weights.shape(n) == tensor.shape]
+            found = [
+                n for n in places.get(ending(name, HEAD), ()) if weights.shape(n) == tensor.shape
+            ]
             if found and fits:
                 self.names[name] = found
 
