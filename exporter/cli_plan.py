@@ -45,7 +45,6 @@ def plan(
 ) -> None:
     """Show where tokens would vanish, and what that saves; reads no weights."""
     from .checkpoint.family import Family
-    from .prepare import check_weights
     from .report import plan_json, weights_json, weights_line
 
     if ratio_of == "latency":
@@ -54,7 +53,6 @@ def plan(
         )
     configs = {text: asked.config(text and [text], ratio_of=ratio_of) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)
-    check_weights(next(iter(configs.values())), family)
     found, refused = _plans(family, configs)
     if as_json:
         plans = [plan_json(family, planned, config) for planned, config in found]
@@ -86,8 +84,9 @@ def _plans(
     family: "Family", configs: dict[str | None, "ExportConfig"]
 ) -> tuple[list[tuple["Planned", "ExportConfig"]], dict[str, str]]:
     """The plans of every ratio, and why some have none; one ratio alone is refused at once."""
-    from .prepare import plan_layouts
+    from .prepare import check_weights, plan_layouts
 
+    check_weights(next(iter(configs.values())), family)
     found: list[tuple[Planned, ExportConfig]] = []
     refused: dict[str, str] = {}
     for text, config in configs.items():

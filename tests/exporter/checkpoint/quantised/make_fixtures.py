@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent / "fixtures"
-OUTPUTS, INPUTS, GROUP = 32, 64, 32
+OUTPUTS, INPUTS = 32, 64
+GROUP = 32
 GROUPS = INPUTS // GROUP
 
 
