@@ -23,6 +23,7 @@ from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
 from .checkpoint.license import license_of
 from .checkpoint.stored import check_stored
+from .checkpoint.stored_as import rounding_of
 from .config import ExportConfig
 from .onnx.export import save, trace
 from .onnx.inputs import prefill_request, step_request, vision_request
@@ -31,7 +32,6 @@ from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
 from .quantised.products import product_weights
-from .stored_as import rounding_of
 
 Progress = Callable[[str], None]
 

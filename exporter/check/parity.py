@@ -22,10 +22,10 @@ from ...files import whole
 from ..assemble import Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
+from ..checkpoint.stored_as import rounding_of
 from ..checkpoint.weights import load_model
 from ..config import CHECKED_ON, ExportConfig
 from ..quantised import products
-from ..stored_as import rounding_of
 from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 

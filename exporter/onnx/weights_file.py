@@ -25,7 +25,7 @@ import torch
 from ...dtypes import of_torch
 from ...engines.bundle.manifest import File
 from ...errors import LuvcError
-from ..mapped import PAGE, release
+from ..checkpoint.mapped import PAGE, release
 from ..quantised.rounding import CODES, SCALES, Rounding
 
 

@@ -16,9 +16,9 @@ from luvc.engines.bundle.schedule import ENERGY, Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.stored_as import rounding_of
 from luvc.exporter.checkpoint.weights import load_model
 from luvc.exporter.prepare import planned_weights
-from luvc.exporter.stored_as import rounding_of
 
 from . import reference
 from .gallery import QUESTION, SHORT, only_once, pictures, question

@@ -21,7 +21,7 @@ from .... import drafts
 from ....dtypes import DTYPES, of_torch
 from ....errors import LuvcError
 from ....places import NO_ROOM, writing
-from ...mapped import PAGE, release
+from ..mapped import PAGE, release
 from .weights import QuantisedWeights
 
 FILE = "model.safetensors"

@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from ..engines.bundle.manifest import Quantisation
-from .checkpoint.family import Family
-from .checkpoint.quantised.kept_codes import KeptCodes
-from .checkpoint.weights import quantised_weights, weight_files
-from .quantised.kept import Kept
-from .quantised.products import HEAD, check_widths, product_weights
-from .quantised.rounding import Rounding
+from ...engines.bundle.manifest import Quantisation
+from ..quantised.kept import Kept
+from ..quantised.products import HEAD, check_widths, product_weights
+from ..quantised.rounding import Rounding
+from .family import Family
+from .quantised.kept_codes import KeptCodes
+from .weights import quantised_weights, weight_files
 
 
 def rounding_of(
