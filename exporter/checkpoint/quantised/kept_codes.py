@@ -58,7 +58,9 @@ class KeptCodes:
             if torch.equal(self.weights.numbers(place), numbers):
                 coded = self.weights.format.coded(self.weights.packed[place])
                 assert coded is not None
-                return self._signed(place, coded), coded.scales
+                codes = self._signed(place, coded)
+                self.weights.let_go(place)
+                return codes, coded.scales
         raise LuvcError(
             f"{self.weights.format.source}: {name} was loaded with other values than {self.names[name][0]} "
             "stands for, so the bundle would be another model; this version does not know such checkpoints"

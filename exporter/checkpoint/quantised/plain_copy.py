@@ -21,7 +21,7 @@ from .... import drafts
 from ....dtypes import DTYPES, of_torch
 from ....errors import LuvcError
 from ....places import NO_ROOM, writing
-from ..mapped import PAGE, release
+from ..mapped import PAGE
 from .weights import QuantisedWeights
 
 FILE = "model.safetensors"
@@ -85,8 +85,7 @@ def _write(weights: QuantisedWeights, file: Path) -> None:
         for name in header:
             tensor = weights.numbers(name).contiguous()
             f.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            if name in weights.plain:
-                release(tensor)
+            weights.let_go(name)
 
 
 def _kind(dtype: torch.dtype) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ....errors import LuvcError
+from ..mapped import release
 from .format import INSTEAD, Format
 from .parts import LEFTOVERS, PLAIN, Entry, Parts, entries_of
 
@@ -111,3 +112,9 @@ class QuantisedWeights:
         if name not in self.packed:
             return self.plain[name].read()
         return self.format.numbers(self.packed[name]).to(self.dtype)
+
+    def let_go(self, name: str) -> None:
+        """Let the system take back the memory of the mapped pages that a weight was read from."""
+        packed = self.packed.get(name)
+        for entry in packed.entries.values() if packed else [self.plain[name]]:
+            release(entry.read())

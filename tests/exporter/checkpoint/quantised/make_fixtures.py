@@ -124,7 +124,8 @@ def compressed(name, form, compressor, w, scale, zero=None, **args):
 
 
 def all_compressed():
-    w, packed, naive = weight(2), "PackedQuantizationCompressor", "NaiveQuantizationCompressor"
+    w = weight(2)
+    packed, naive = "PackedQuantizationCompressor", "NaiveQuantizationCompressor"
     for bits, symmetric in ((4, True), (4, False), (8, True), (8, False)):
         scale, zero = grid(w, bits, symmetric)
         zero = (zero - 2 ** (bits - 1)).to(torch.int8)
