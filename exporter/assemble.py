@@ -23,6 +23,7 @@ from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
 from .checkpoint.license import license_of
 from .checkpoint.stored import check_stored
+from .checkpoint.stored_as import rounding_of
 from .config import ExportConfig
 from .onnx.export import save, trace
 from .onnx.inputs import prefill_request, step_request, vision_request
@@ -30,8 +31,7 @@ from .onnx.layer_copies import Unlike
 from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
-from .quantised.products import check_widths, product_weights
-from .quantised.rounding import Rounding
+from .quantised.products import product_weights
 
 Progress = Callable[[str], None]
 
@@ -73,7 +73,8 @@ def assemble(
         (folder / LICENSE).parent.mkdir(exist_ok=True)
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     manifest = manifest_of(config, family, layouts, model)
-    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+    stored = weights.rounding.how if weights.rounding else None
+    return write_manifest(folder, manifest.model_copy(update={"files": files, "weights": stored}))
 
 
 def weights_file(
@@ -86,17 +87,17 @@ def weights_file(
         model: of the family; shapes alone are enough to plan.
         family: of the model.
         dtype: of the numbers.
-        how: the language model's products are stored.
+        how: the language model's products are to be rounded; None for what the checkpoint has.
 
     Raises:
         LuvcError: a weight does not fit the groups.
     """
     parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
-    if how is None:
+    rounding = rounding_of(family, model, dtype, how)
+    if rounding is None:
         return WeightsFile(path, parameters, dtype)
-    products = product_weights(model, family.traits)
-    check_widths(products, how)
-    return WeightsFile(path, parameters, dtype, products, Rounding(how, dtype))
+    products = [n for n in product_weights(model, family.traits) if rounding.covers(n)]
+    return WeightsFile(path, parameters, dtype, products, rounding)
 
 
 def manifest_of(
@@ -110,6 +111,7 @@ def manifest_of(
         family=family.config.model_type,
         dtype=config.dtype,
         weights=config.quantisation,
+        quantised_as=family.format.about if family.format else None,
         language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,

@@ -89,6 +89,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
         f"{decimal(found['weights_bytes'])}",
         **_products(found),
+        **_checkpoint(found),
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
         "method": _method(found["solver"]),
         "keeps": _scores(found["layouts"]),
@@ -109,8 +110,22 @@ def _products(found: dict[str, Any]) -> dict[str, str]:
         return {}
     how = Quantisation.model_validate(found["weights"])
     run = kernels(how, found["dtype"] == "float32")
-    told = {"products": f"{how}, in the language model and its head"}
+    where = "in the language model and its head"
+    if found["quantised_as"]:
+        where = "as in the checkpoint"
+    told = {"products": f"{how}, {where}"}
     return told | ({"on a CPU": run} if found["dtype"] != "bfloat16" else {})
+
+
+def _checkpoint(found: dict[str, Any]) -> dict[str, str]:
+    """What the weights were before; nothing where the checkpoint was not quantised."""
+    before = found["quantised_as"]
+    if not before:
+        return {}
+    became = (
+        "products kept as they are, others made numbers" if found["weights"] else "made numbers"
+    )
+    return {"from": f"{before}; {became}"}
 
 
 def _method(solver: dict[str, Any] | None) -> str:

@@ -40,8 +40,8 @@ def changed(gallery, tmp_path):
         ),
         (
             "internvl",
-            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
-            r"is quantised \(fp8\): give the checkpoint it was made from",
+            {"quantization_config": {"quant_method": "hqq", "nbits": 4}},
+            r"is quantised \('hqq'\), which is not read; what is: awq, .*: give the checkpoint it was made",
         ),
         (
             "llava",
