@@ -118,7 +118,7 @@ KEPT = {  # by bundles, as codes
     "compressed-w4": "int4 with a scale for each 32 inputs",
     "compressed-int8": "int8 with a scale for each output",
 }
-QUICK = ("gptq-activation-order", "compressed-w4")
+QUICK = ("compressed-w4",)
 
 
 @pytest.mark.parametrize(
