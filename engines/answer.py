@@ -33,6 +33,21 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How likely the model found a token in its place, whatever the options of the sampling.
+
+    Attributes:
+        token_id: of the answer.
+        logprob: natural logarithm of its probability.
+        likeliest: ids and log-probabilities of the likeliest tokens there, best first.
+    """
+
+    token_id: int
+    logprob: float
+    likeliest: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer and what it cost.
 
@@ -49,6 +64,7 @@ class Answer:
         timing: milliseconds per part.
         notes: what was done that was not asked for: another ratio, and to the pictures what the model's
             own processor would not have done.
+        logprobs: of each token but the one that ends the answer, where `Sampling.logprobs` asks for them.
     """
 
     text: str
@@ -62,6 +78,7 @@ class Answer:
     timing: Timing
     notes: tuple[str, ...] = ()
     ratio: float = 1.0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 Pieces = Generator[list[str], None, list[Answer]]

@@ -1,11 +1,12 @@
 """A batch of conversations and its caches, and the loop that answers them.
 
-Letters: B batch, S prompt length, T new tokens, V visual tokens.
+Letters: B batch, S prompt length, T new tokens, V visual tokens, L language layers.
 """
 
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import LuvcError
 from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.layout import Layout
 from .bundle.manifest import LanguageModel, Manifest
+from .bundle.tensors import visual_in, visual_lens
 from .prompt.positions import next_positions, prompt_positions
 from .reply import Reply
 
@@ -52,14 +54,14 @@ class Reached:
 
 
 class Rows:
-    """B conversations of one layout with their key/value caches.
+    """B conversations with their key/value caches.
 
     Args:
         runner: the backend.
         manifest: of the bundle.
-        layout: shared by all rows.
+        layout: of all rows, or of each; those share a step graph.
         batch: B.
-        caches: of B rows; default new ones.
+        caches: of B rows; default new ones, when they are first needed.
         reached: what the caches hold already; default nothing.
     """
 
@@ -67,16 +69,28 @@ class Rows:
         self,
         runner: Runner,
         manifest: Manifest,
-        layout: Layout,
+        layout: Layout | Sequence[Layout],
         batch: int,
         caches: Any = None,
         reached: Reached | None = None,
     ):
         self.runner = runner
         self.manifest = manifest
-        self.layout = layout
-        self.caches = runner.new_caches(layout, batch) if caches is None else caches
+        self.layouts = (layout,) * batch if isinstance(layout, Layout) else tuple(layout)
+        self.caches = caches
         self.reached = reached or Reached.nothing(batch)
+        self._visual = np.array(
+            [visual_in(x, manifest.language.layers) for x in self.layouts]
+        )  # [B, L]
+
+    @cached_property
+    def _visual_len(self) -> np.ndarray | None:
+        return visual_lens(self.manifest, self.layouts)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the first row, and of all where the rows have one."""
+        return self.layouts[0]
 
     @property
     def text_len(self) -> np.ndarray:
@@ -90,19 +104,18 @@ class Rows:
             rows: indices of rows.
             caches: where their keys and values lie already, in the same order.
         """
-        reached = self.reached.take(rows)
-        return Rows(self.runner, self.manifest, self.layout, len(rows), caches, reached)
+        reached, layouts = self.reached.take(rows), [self.layouts[row] for row in rows]
+        return Rows(self.runner, self.manifest, layouts, len(rows), caches, reached)
 
     def join(self, others: "Rows", caches: Any) -> "Rows":
-        """These rows, and behind them others of the same layout.
+        """These rows, and behind them others.
 
         Args:
             others: what follows.
             caches: where the keys and values of them all lie already, in the same order.
         """
-        reached = self.reached.join(others.reached)
-        batch = len(reached.text_len)
-        return Rows(self.runner, self.manifest, self.layout, batch, caches, reached)
+        reached, layouts = self.reached.join(others.reached), (*self.layouts, *others.layouts)
+        return Rows(self.runner, self.manifest, layouts, len(layouts), caches, reached)
 
     def room(self, row: int) -> int:
         """Text tokens the row can still take."""
@@ -110,7 +123,12 @@ class Rows:
 
     def length(self, row: int) -> int:
         """Tokens of the row's unpruned sequence that have been run."""
-        return int(self.text_len[row]) + self.layout.visual_tokens
+        return int(self.text_len[row]) + self.layouts[row].visual_tokens
+
+    def slots(self, more: int) -> list[int]:
+        """Slots of each language layer's caches that `more` tokens of every row need."""
+        used = self.text_len[:, None] + self._visual
+        return (used.max(0) + more).tolist()
 
     def prefill(
         self,
@@ -129,6 +147,7 @@ class Rows:
         """
         layout = self.layout
         feed, after = prompt_feed(self.manifest.language, layout, prompts, visual_embeds, seconds)
+        self._reserve(feed.input_ids.shape[1] - layout.visual_tokens)
         result = self.runner.prefill(layout, feed, self.caches, **options)
         self.reached = Reached(feed.last_index + 1 - layout.visual_tokens, after)
         return result
@@ -175,10 +194,19 @@ class Rows:
             ),
             text_len=np.where(counts > 0, self.text_len, write),
             last_index=np.maximum(counts, 1) - 1,
+            visual_len=self._visual_len,
         )
+        self._reserve(longest)
         logits = self.runner.step(self.layout, feed, self.caches)
         self.reached = Reached(self.text_len + counts, self.reached.position + counts)
         return logits
+
+    def _reserve(self, more: int) -> None:
+        """Make room in the caches for `more` tokens of every row."""
+        slots = self.slots(more)
+        if self.caches is None:
+            self.caches = self.runner.new_caches(self.layout, len(self.layouts), slots)
+        self.caches = self.runner.grown(self.layout, self.caches, slots)
 
 
 def prompt_feed(

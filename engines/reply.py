@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from . import stopping
-from .sampling import Sampler, Sampling
+from .answer import TokenLogprob
+from .sampling import Sampler, Sampling, log_probabilities
 
 
 class Reply:
@@ -23,6 +24,7 @@ class Reply:
         self.tokenizer, self.sampling = tokenizer, sampling
         self.sampler = Sampler(sampling, prompt, row)
         self.ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
         self.text = ""
         self.finish_reason: str | None = None
         self._stream = _decode_stream()
@@ -39,6 +41,8 @@ class Reply:
         self.ids.append(token)
         if stopping.is_end(token, self.sampling):
             return self.finish("stop")
+        if self.sampling.logprobs is not None:
+            self.logprobs.append(_logprob(token, logits, self.sampling.logprobs))
         self._held += self._detokenise(token)
         cut = stopping.stop_text(self._held, self.sampling)
         if cut is not None:
@@ -82,6 +86,15 @@ class Reply:
         piece, self._held = self._held[:count], self._held[count:]
         self.text += piece
         return piece
+
+
+def _logprob(token: int, logits: np.ndarray, count: int) -> TokenLogprob:
+    """Of a token, and of the `count` likeliest in its place."""
+    scores = log_probabilities(logits)
+    best = np.argpartition(-scores, min(count, len(scores) - 1))[:count]
+    best = best[np.lexsort((best, -scores[best]))]
+    likeliest = tuple((int(i), float(scores[i])) for i in best)
+    return TokenLogprob(token, float(scores[token]), likeliest)
 
 
 def _decode_stream() -> Any:

@@ -283,4 +283,5 @@ class VLM(Pretrained):
             reused_tokens=reused,
             timing=timing,
             notes=tuple(prompt.notes),
+            logprobs=tuple(reply.logprobs),
         )

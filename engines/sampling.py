@@ -19,6 +19,8 @@ GENERATION = "generation_config.json"
 STOPS = 16
 STOP_LENGTH = 256
 """Most stop texts of a request, and characters of each."""
+LIKELIEST = 20
+"""Most tokens told in one place, as OpenAI's API has it."""
 # transformers' settings that choose other tokens and are not known here, and what changes nothing beside
 # None; lengths are not among them: max_new_tokens and the text capacity stand for max_length
 NEUTRAL = {
@@ -45,6 +47,7 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None
     stop_strings: str | Sequence[str] | None  # transformers' name of `stop`
     seed: int | None
+    logprobs: int | None
 
 
 class Sampling(BaseModel):
@@ -62,6 +65,8 @@ class Sampling(BaseModel):
         stop: texts that end the answer; they are not part of it. They are looked for with every token,
             so their number and length are bounded.
         seed: of the sampling, which it does not turn on; None draws one.
+        logprobs: tell the log-probability of each token, and of so many of the likeliest in its place; None
+            tells none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +82,7 @@ class Sampling(BaseModel):
         default=(), max_length=STOPS
     )
     seed: int | None = Field(default=None, ge=0)
+    logprobs: int | None = Field(default=None, ge=0, le=LIKELIEST)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -200,6 +206,13 @@ class Sampler:
     def _sample(self, scores: np.ndarray) -> int:
         tokens, p = distribution(scores, self.sampling)
         return int(tokens[self.random.choice(len(p), p=p)])
+
+
+def log_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Of the model itself, before any option of the sampling, float64 [vocabulary]."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max()
+    return scores - np.log(np.exp(scores).sum())
 
 
 def distribution(scores: np.ndarray, sampling: Sampling) -> tuple[np.ndarray, np.ndarray]:

@@ -16,20 +16,22 @@ from ..engines.bundle.layout import Layout
 from ..engines.bundle.license import FILE as LICENSE
 from ..engines.bundle.manifest import Manifest, Quantisation
 from ..engines.bundle.swap import check_space
+from ..engines.bundle.tensors import cache_specs
 from ..engines.stopping import end_tokens
 from ..versions import versions
 from .checkpoint.family import Family
 from .checkpoint.hub import NOTICES
 from .checkpoint.license import license_of
 from .checkpoint.stored import check_stored
+from .checkpoint.stored_as import rounding_of
 from .config import ExportConfig
 from .onnx.export import save, trace
 from .onnx.inputs import prefill_request, step_request, vision_request
 from .onnx.layer_copies import Unlike
+from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
-from .quantised.products import check_widths, product_weights
-from .quantised.rounding import Rounding
+from .quantised.products import product_weights
 
 Progress = Callable[[str], None]
 
@@ -61,8 +63,7 @@ def assemble(
     weights = weights_file(folder / WEIGHTS, model, family, dtype, config.quantisation)
     check_space(folder, weights.bytes)
     with weights.in_background() as written:
-        for layout in layouts:
-            _write_graphs(model, family, config, layout, folder, weights, progress)
+        _write_graphs(model, family, config, layouts, folder, weights, progress)
         progress("writing the weights")
         files = {WEIGHTS: written.result()}
     check_stored(family, folder / WEIGHTS, weights.rounding)
@@ -72,7 +73,8 @@ def assemble(
         (folder / LICENSE).parent.mkdir(exist_ok=True)
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     manifest = manifest_of(config, family, layouts, model)
-    return write_manifest(folder, manifest.model_copy(update={"files": files}))
+    stored = weights.rounding.how if weights.rounding else None
+    return write_manifest(folder, manifest.model_copy(update={"files": files, "weights": stored}))
 
 
 def weights_file(
@@ -85,17 +87,17 @@ def weights_file(
         model: of the family; shapes alone are enough to plan.
         family: of the model.
         dtype: of the numbers.
-        how: the language model's products are stored.
+        how: the language model's products are to be rounded; None for what the checkpoint has.
 
     Raises:
         LuvcError: a weight does not fit the groups.
     """
     parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
-    if how is None:
+    rounding = rounding_of(family, model, dtype, how)
+    if rounding is None:
         return WeightsFile(path, parameters, dtype)
-    products = product_weights(model, family.traits)
-    check_widths(products, how)
-    return WeightsFile(path, parameters, dtype, products, Rounding(how, dtype))
+    products = [n for n in product_weights(model, family.traits) if rounding.covers(n)]
+    return WeightsFile(path, parameters, dtype, products, rounding)
 
 
 def manifest_of(
@@ -109,9 +111,11 @@ def manifest_of(
         family=family.config.model_type,
         dtype=config.dtype,
         weights=config.quantisation,
+        quantised_as=family.format.about if family.format else None,
         language=family.language,
         layouts=layouts,
         text_capacity=config.text_capacity,
+        slots="free",
         reference_text=config.reference_text,
         solver=config.solved_for,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -119,26 +123,34 @@ def manifest_of(
     )
 
 
-def _write_graphs(model, family, config, layout: Layout, folder: Path, weights, progress) -> None:
+def _write_graphs(model, family, config, layouts, folder: Path, weights, progress) -> None:
+    """The graphs of all layouts, each file once; there is one step graph, for caches of several sizes."""
     dtype, capacity = DTYPES[config.dtype].torch, config.text_capacity
-    text = model, family, layout, capacity, dtype
-    requests = {
-        layout.graphs.vision: partial(vision_request, model, family, layout, dtype),
-        layout.graphs.prefill: partial(prefill_request, *text),
-        layout.graphs.step: partial(step_request, *text),
-    }
-    for name in layout.graphs.files:
-        if (folder / name).exists():  # it is shared with an earlier layout
-            continue
-        request, step = requests[name], f"tracing {Path(name).stem}"
-        decomposed = partial(_decomposed, progress, step)
-        progress(step)
-        try:
-            graph = trace(request(), decomposed)
-        except Unlike as e:
-            progress(f"{step} again, every run of layers apart: {e}")
-            graph = trace(request(alone=True), decomposed)
-        save(graph, folder / name, weights)
+    write = partial(_write_graph, folder, weights, progress)
+    for layout in layouts:
+        graphs, text = layout.graphs, (model, family, layout, capacity, dtype, layouts)
+        if graphs.vision:
+            write(graphs.vision, partial(vision_request, model, family, layout, dtype))
+        write(graphs.prefill, partial(prefill_request, *text))
+        step = layouts[0].graphs.step
+        write(step, partial(step_request, *text))
+        caches = cache_specs(family.language, layout, capacity, config.dtype, 1, layouts)
+        with_slots(folder / step, folder / graphs.step, caches)
+
+
+def _write_graph(folder: Path, weights, progress, name: str, request: Callable) -> None:
+    """Trace a graph and save it, unless it is there: layouts share some."""
+    if (folder / name).exists():
+        return
+    step = f"tracing {Path(name).stem}"
+    decomposed = partial(_decomposed, progress, step)
+    progress(step)
+    try:
+        graph = trace(request(), decomposed)
+    except Unlike as e:
+        progress(f"{step} again, every run of layers apart: {e}")
+        graph = trace(request(alone=True), decomposed)
+    save(graph, folder / name, weights)
 
 
 def _decomposed(progress: Progress, step: str, why: str) -> None:

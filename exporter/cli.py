@@ -137,6 +137,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
         "bytes": sum(f.bytes for f in m.files.values()),
         "dtype": m.dtype,
         "weights": m.weights.model_dump() if m.weights else None,
+        "quantised_as": m.quantised_as,
         "plans": [plan_json(prepared.family, x, prepared.config) for x in prepared.plans],
         "latency": {name: float(getattr(timed, name)) for name in times} if timed else None,
         "engines": [engine.folder for engine in m.engines],

@@ -63,8 +63,8 @@ class Asked:
     frames: Annotated[
         list[int] | None,
         typer.Option(
-            help="Frames of a video instead of an image (Qwen-VL families), 0 for images; repeat: every "
-            "number is combined with every size.",
+            help="Frames of a video instead of an image, in families whose processor takes videos; 0 for "
+            "images; repeat: every number is combined with every size.",
             min=0,
         ),
     ] = None
@@ -87,8 +87,8 @@ class Asked:
     text_capacity: Annotated[
         int,
         typer.Option(
-            help="Text tokens (prompts and answers) one conversation can hold. Every step looks at all "
-            "of it: no larger than needed."
+            help="Text tokens (prompts and answers) one conversation can hold. On TensorRT every step looks "
+            "at all of it: no larger than needed."
         ),
     ] = USUAL["text_capacity"]
     text_tokens: Annotated[

@@ -84,8 +84,9 @@ def _plans(
     family: "Family", configs: dict[str | None, "ExportConfig"]
 ) -> tuple[list[tuple["Planned", "ExportConfig"]], dict[str, str]]:
     """The plans of every ratio, and why some have none; one ratio alone is refused at once."""
-    from .prepare import plan_layouts
+    from .prepare import check_weights, plan_layouts
 
+    check_weights(next(iter(configs.values())), family)
     found: list[tuple[Planned, ExportConfig]] = []
     refused: dict[str, str] = {}
     for text, config in configs.items():

@@ -90,12 +90,27 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     if config.backend != CHECKED_ON:
         engine_builder(config.backend).check_machine()
     family = family or Family.load(config.checkpoint)
+    check_weights(config, family)
     plans = plan_layouts(config, family)
     _check_precision(config, plans)
     check_precision(config, (planned.layout.schedule for planned in plans))
     if config.quantisation is not None:
         planned_weights(family, config)
     return Prepared(config, family, plans)
+
+
+def check_weights(config: ExportConfig, family: Family) -> None:
+    """Refuse to round weights that were rounded already.
+
+    Raises:
+        LuvcError: the checkpoint is quantised, and --weights asks for other codes.
+    """
+    if config.quantisation is not None and family.format is not None:
+        raise LuvcError(
+            f"--weights {config.weights}: {family.source} is quantised already ({family.format.about}), and "
+            "rounding twice loses more than either: leave --weights out, or give the checkpoint it was made "
+            "from"
+        )
 
 
 def planned_weights(family: Family, config: ExportConfig) -> WeightsFile:

@@ -62,19 +62,24 @@ def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> 
 
 def weights_json(family: Family, config: ExportConfig) -> dict:
     """The bundle's weights file as data."""
-    stored = config.quantisation.model_dump() if config.quantisation else None
+    planned = planned_weights(family, config)
     return {
-        "bytes": planned_weights(family, config).bytes,
+        "bytes": planned.bytes,
         "dtype": config.dtype,
-        "products": stored,
+        "products": planned.rounding.how.model_dump() if planned.rounding else None,
+        "quantised_as": family.format.about if family.format else None,
     }
 
 
 def weights_line(family: Family, config: ExportConfig) -> Text:
     """What the weights of a bundle take on disk."""
-    size, how = human(planned_weights(family, config).bytes), config.quantisation
-    products = f", the language model's products {how}" if how else ""
-    return Text(f"weights: {size}B, {config.dtype}{products}")
+    planned = planned_weights(family, config)
+    products = f", the language model's products {planned.rounding.how}" if planned.rounding else ""
+    told = f"weights: {human(planned.bytes)}B, {config.dtype}{products}"
+    if family.format:
+        kept = "kept where a bundle can" if planned.rounding else "made numbers"
+        told += f"; the checkpoint's are {family.format.about}: {kept}"
+    return Text(told)
 
 
 def plan_json(family: Family, planned: Planned, config: ExportConfig) -> dict:

@@ -89,6 +89,7 @@ def _summary(found: dict[str, Any]) -> dict[str, str]:
         "weights": f"{found['parameters']:,} parameters in {found['dtype']}, "
         f"{decimal(found['weights_bytes'])}",
         **_products(found),
+        **_checkpoint(found),
         "text": f"{found['text_capacity']} tokens for the prompts and answers of a conversation",
         "method": _method(found["solver"]),
         "keeps": _scores(found["layouts"]),
@@ -109,8 +110,22 @@ def _products(found: dict[str, Any]) -> dict[str, str]:
         return {}
     how = Quantisation.model_validate(found["weights"])
     run = kernels(how, found["dtype"] == "float32")
-    told = {"products": f"{how}, in the language model and its head"}
+    where = "in the language model and its head"
+    if found["quantised_as"]:
+        where = "as in the checkpoint"
+    told = {"products": f"{how}, {where}"}
     return told | ({"on a CPU": run} if found["dtype"] != "bfloat16" else {})
+
+
+def _checkpoint(found: dict[str, Any]) -> dict[str, str]:
+    """What the weights were before; nothing where the checkpoint was not quantised."""
+    before = found["quantised_as"]
+    if not before:
+        return {}
+    became = (
+        "products kept as they are, others made numbers" if found["weights"] else "made numbers"
+    )
+    return {"from": f"{before}; {became}"}
 
 
 def _method(solver: dict[str, Any] | None) -> str:
@@ -164,7 +179,9 @@ def _takes(layout: dict[str, Any]) -> str:
     text += "x".join(map(str, layout["image_size"]))
     if layout["baseline_size"]:
         text += " in place of " + "x".join(map(str, layout["baseline_size"]))
-    return text + (f" in {tiles} tiles" if tiles > 1 else "")
+    if layout["frames_as_images"] and count > 1:
+        text += ", or a video"
+    return text + (f" in {tiles} tiles" if tiles > 1 and not frames else "")
 
 
 def _asked(schedule: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Images = Annotated[list[Path] | None, typer.Option(help="Picture; repeat for several.")]
 Videos = Annotated[
-    list[Path] | None, typer.Option(help="Folder of frames, or an animated picture.")
+    list[Path] | None, typer.Option(help="Folder of frames, animated picture, or file of a video.")
 ]
 LayoutName = Annotated[
     str | None, typer.Option(help="Layout; default the one that fits the pictures.")
@@ -38,7 +38,9 @@ def run(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     image: Images = None,
     video: Videos = None,
-    fps: Annotated[float, typer.Option(help="Frames per second of the given video.")] = 1.0,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames that show a second; default 1, of a file its own.")
+    ] = None,
     layout: LayoutName = None,
     ratio: RatioOption = None,
     image_tokens: ImageTokens = None,
@@ -96,7 +98,9 @@ def _tell(vlm: "VLM", stream: "Stream", wish: "Wish", verbose: bool, as_json: bo
         _print_counts(vlm.runner.description, used, answer)
 
 
-def _messages(question: str, images: list[Path], videos: list[Path], fps: float) -> list[dict]:
+def _messages(
+    question: str, images: list[Path], videos: list[Path], fps: float | None
+) -> list[dict]:
     """A conversation of one turn; the pictures stand before the question."""
     parts: list[dict] = [{"type": "image", "image": str(path)} for path in images]
     parts += [{"type": "video", "video": str(path), "fps": fps} for path in videos]

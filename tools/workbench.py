@@ -16,8 +16,9 @@ from ..exporter.check.torch_runner import TorchRunner
 from ..exporter.checkpoint.family import Family
 from ..exporter.checkpoint.weights import load_model
 from ..exporter.config import ExportConfig
-from ..exporter.layouts.planned import Planned
+from ..exporter.layouts.planned import Planned, image_geometry
 from ..exporter.prepare import plan_layouts
+from ..exporter.typed import parse_size
 from .eval.answering import BundleAnswerer
 
 
@@ -44,6 +45,19 @@ class Cost:
         visual = layout.schedule.visual_per_layer(problem.decoder.layers, layout.visual_tokens)
         work = problem.vision_flops(layout.schedule) + problem.prefill_work(layout.schedule)
         return cls(sum(visual) / len(visual), work, layout.ratios.prefill, layout.ratios.both)
+
+
+def seen_size(model: str, image_size: str | None) -> tuple[int, int]:
+    """(height, width) that a model sees a picture in.
+
+    Args:
+        model: checkpoint directory or hub id.
+        image_size: as it was typed; default as luvc-export's.
+
+    Raises:
+        LuvcError: no checkpoint of a supported family, or a size that it cannot have.
+    """
+    return image_geometry(Family.load(model), parse_size(image_size) if image_size else None).size
 
 
 class Workbench:

@@ -1,8 +1,9 @@
-"""The study's two plots."""
+"""The study's plots."""
 
 from pathlib import Path
 from typing import Any
 
+from .map_results import Map
 from .results import Results
 
 INK = "#1e293b"
@@ -27,6 +28,8 @@ LINES = {
     "dct": ("#0891b2", "--", 1.2),
 }
 """Methods that are drawn: colour, dash, width."""
+WORST = 6.0
+"""Points lost at which a map's colours end."""
 
 
 def _pyplot() -> Any:
@@ -85,6 +88,46 @@ def _line(axes, results: Results, name, task, full, colour, dash, width) -> None
     if name in ("luvc", "random"):
         low, high = [100 * s.low for s in shares], [100 * s.high for s in shares]
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+
+
+def tower_maps(maps: list[Map], path: Path) -> None:
+    """What every tower and prefill ratio loses together, overall and OCR; a row of panels for each model."""
+    pyplot = _pyplot()
+    size = (12, 4.2 * len(maps))
+    figure, panels = pyplot.subplots(
+        len(maps), 2, figsize=size, squeeze=False, layout="constrained"
+    )
+    for row, found in zip(panels, maps, strict=True):
+        for axes, task in zip(row, (None, "ocr"), strict=True):
+            _tower_map(axes, found, task)
+    figure.savefig(path, facecolor="white", dpi=150)
+    pyplot.close(figure)
+
+
+def _tower_map(axes, found: Map, task: str | None) -> None:
+    """Points against the unmodified model, a cell for each pair of ratios."""
+    import numpy as np
+
+    towers, prefills = found.towers, found.prefills
+    cells = np.full((len(towers), len(prefills)), np.nan)
+    for y, tower in enumerate(towers):
+        for x, prefill in enumerate(prefills):
+            point = found.at(tower, prefill)
+            if point is not None:
+                cells[y, x] = 100 * found.lost(point, task).value
+    axes.imshow(cells, cmap="OrRd_r", vmin=-WORST, vmax=0, origin="lower", aspect="auto")
+    for (y, x), value in np.ndenumerate(cells):
+        if not np.isnan(value):
+            ink = "white" if value < -WORST / 2 else INK
+            axes.text(x, y, f"{value:+.1f}", ha="center", va="center", color=ink)
+    axes.set_xticks(range(len(prefills)), [f"{ratio:g}x" for ratio in prefills])
+    axes.set_yticks(range(len(towers)), [f"{ratio:.2f}x" for ratio in towers])
+    whole = 100 * found.share(found.whole, task).value
+    what = "OCR" if task else "overall"
+    axes.set_title(f"{found.name}, {what}: points against {whole:.1f} %", color=INK, loc="left")
+    axes.set_xlabel("language model, visual tokens", color=INK)
+    axes.set_ylabel("tower, FLOPs", color=INK)
+    _clean(axes)
 
 
 def spectrum(data: dict, path: Path) -> None:

@@ -48,22 +48,23 @@ class Item:
     answer: str
 
 
-def load(split: str, count: int, workers: int = 0) -> list[Item]:
+def load(split: str, count: int, workers: int = 0, scale: int = 1) -> list[Item]:
     """Draw the first `count` questions of a split.
 
     Args:
         split: "validation" or "test".
         count: number of questions.
         workers: processes that draw; 0 draws here. Start them before the GPU is first used.
+        scale: of the pictures.
     """
-    jobs = [(split, index) for index in range(count)]
+    jobs = [(split, index, scale) for index in range(count)]
     if not workers:
         return [_draw(job) for job in jobs]
     with get_context("fork").Pool(workers) as pool:
         return pool.map(_draw, jobs, chunksize=16)
 
 
-def _draw(job: tuple[str, int]) -> Item:
+def _draw(job: tuple[str, int, int]) -> Item:
     record = example(*job)
     asked = record.questions[0]
     return Item(job[1], asked.task, record.pixels(), asked.text, asked.answer)

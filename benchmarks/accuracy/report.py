@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from luvc.engines.bundle.schedule import ScoreSpec
 
 from ..files import read_json, write_text
+from .map_results import Map, Point
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
 
@@ -149,6 +150,18 @@ def rounds(choice: dict) -> list[dict]:
     return lines
 
 
+def map_line(found: Map, point: Point) -> dict[str, str]:
+    """A tower beside the map, and what it loses."""
+    return {
+        "how": f"{point.how} groups" if point.how == "fixed" else point.how,
+        "grids": ", ".join(dict.fromkeys(point.lengths)),
+        "tower": f"{point.tower:.2f}",
+        "prefill": f"{point.asked:g}",
+        "overall": percent(found.lost(point), signed=True),
+        "ocr": percent(found.lost(point, "ocr"), signed=True),
+    }
+
+
 def _share(data: dict | None) -> str:
     return percent(Share(**data), signed=True) if data else "no plan"
 
@@ -189,12 +202,16 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
         plots.pareto(test, docs / "accuracy.png")
     if spectrum is not None:
         plots.spectrum(spectrum, docs / "spectrum.png")
+    found = Map.read_all(results)
+    maps, tested = ([m for m in found if m.data["split"] == s] for s in ("validation", "test"))
+    if maps:
+        plots.tower_maps(maps, docs / "accuracy-map.png")
     measured = {name for split in (test, validation) if split for name, _ in split.rows}
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
-        finalists=finalists, filter_wins=filter_wins,
+        maps=maps, tested=tested, map_line=map_line, finalists=finalists, filter_wins=filter_wins,
         methods=[m for m in METHODS.values() if m.name in measured],
         main_table=lambda r: main_table(r, GOAL_RATIO),
         curve_table=curve_table, goals=goals, slopes=slopes, leanings=leanings,

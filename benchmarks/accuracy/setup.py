@@ -12,7 +12,9 @@ import typer
 from luvc.engines.bundle.folder import sha256
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model, weight_files
+from luvc.exporter.layouts.planned import image_geometry
 from luvc.exporter.typed import parse_size
+from luvc.tools.pocket.dataset import scale_for
 
 from ..files import read_json
 from . import questions
@@ -59,12 +61,12 @@ def load(
         LuvcError: no checkpoint of a supported family, or a size that it cannot have.
     """
     family = Family.load(model)
-    items = questions.load(split, limit, workers)
+    size = image_geometry(family, parse_size(image_size) if image_size else None).size
+    items = questions.load(split, limit, workers, scale_for(size))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = batch or (32 if device == "cpu" else 400)
     torch.backends.cudnn.allow_tf32 = False
-    size = parse_size(image_size) if image_size else None
     study = Study(load_model(family), family, items, device, batch, size)
     return study, _header(study, split)
 

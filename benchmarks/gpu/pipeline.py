@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from luvc.engines.bundle.layout import Layout
+from luvc.engines.bundle.tensors import visual_in
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.language.graphs import PrefillGraph, StepGraph
 from luvc.exporter.language.spu import Tokens
@@ -46,6 +47,9 @@ class Product:
         self._prefill = runner.graph(PrefillGraph, layout)
         self._step = runner.graph(StepGraph, layout)
         self._text_len = torch.full((B,), TEXT, device=runner.device)
+        seen = visual_in(layout, runner.family.decoder.layers)
+        visual = [seen[i] for i in self._step.spans]
+        self._visual_len = torch.tensor([visual] * B, device=runner.device)
         self._token = self.prompts.input_ids[:, -1:].clone()
         self._hidden = torch.randn(*self.prompts.input_ids.shape, D, **like)
 
@@ -69,7 +73,7 @@ class Product:
     def decode(self) -> torch.Tensor:
         """One token after the prompt; always the same one, so that it can be repeated."""
         feed = self._token, self.prompts.next_position, self._text_len, self._token[:, 0] * 0
-        return self._step(*feed, *self.caches.values())[0]
+        return self._step(*feed, self._visual_len, *self.caches.values())[0]
 
     @torch.inference_mode()
     def spu(self) -> None:

@@ -1,10 +1,10 @@
 """What a backend is, and what its runners take and give: numpy at the edges, caches in their own memory.
 
 Letters: B batch, S prompt length, T new tokens, V visual tokens, D hidden size, N tiles, n visual
-tokens of a tile.
+tokens of a tile, G spans of language layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -51,12 +51,20 @@ class StepFeed:
         position_ids: int64 [B, T] or [B, T, 3], in the unpruned sequence.
         text_len: int64 [B], text tokens already in the caches.
         last_index: int64 [B], the last real new token of each row.
+        visual_len: int64 [B, G], visual tokens of each row in the caches of each span of layers; None for
+            graphs that know them (`Manifest.slots` "fixed").
     """
 
     input_ids: np.ndarray
     position_ids: np.ndarray
     text_len: np.ndarray
     last_index: np.ndarray
+    visual_len: np.ndarray | None = None
+
+    @property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """What the step graph takes, by the names of its inputs."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,15 @@ class Runner(Protocol):
         """float32 [N, ...], images joined along the first axis -> visual embeddings [N, n, D]."""
         ...
 
-    def new_caches(self, layout: Layout, batch: int) -> Any:
-        """Empty key/value buffers for `batch` rows."""
+    def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Any:
+        """Empty key/value buffers for `batch` rows.
+
+        Args:
+            layout: of the rows.
+            batch: their number.
+            slots: that each language layer needs now, where the runner can `grow` caches; default the
+                full capacity, which others always take.
+        """
         ...
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Any) -> PrefillResult:
@@ -102,6 +117,10 @@ class Runner(Protocol):
 
     def step(self, layout: Layout, feed: StepFeed, caches: Any) -> np.ndarray:
         """Run new tokens, extend the caches in place -> logits float32 [B, vocabulary]."""
+        ...
+
+    def grown(self, layout: Layout, caches: Any, slots: Sequence[int]) -> Any:
+        """Caches of at least so many slots in each language layer: these, or a larger copy of them."""
         ...
 
     def read_caches(self, caches: Any) -> dict[str, np.ndarray]:
@@ -120,6 +139,11 @@ class Runner(Protocol):
 @runtime_checkable
 class SharedRunner(Runner, Protocol):
     """A runner whose caches can be shared by conversations that come and go."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether rows of all layouts may lie in one batch."""
+        ...
 
     def window(self, caches: Any, start: int, count: int) -> Any:
         """Caches of `count` rows from `start` on, in the same memory.

@@ -1,7 +1,7 @@
 """What one image size and image count fix, as the manifest says it."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,15 @@ from .schedule import Frozen, Schedule, Stage
 MOST_PIXELS = 1 << 31
 MOST_LETTERS = 1 << 26
 """Of all images of one prompt: pixel values, and characters that stand for them."""
+
+
+Sampling = Literal["ends", "starts", "after", "middles", "inside"]
+"""Which frames of a longer video a layout of N shows.
+
+"ends": at equal distances, the first and the last among them; "starts": the first of each N-th part, "after":
+the first that begins in it, "middles": its middle; "inside": as "ends", of a long video without its first and
+its last second.
+"""
 
 
 class Ratios(Frozen):
@@ -43,6 +52,8 @@ class Layout(Frozen):
         images: images (or videos) in one prompt; 0 for questions without any, where every size and
             count is 0.
         frames: frames of a video; 0 for images.
+        sampling: which frames of a longer video are shown.
+        frames_as_images: the model knows no videos, so one is shown as `images` of its frames.
         tiles: times the vision tower runs for one image.
         pixel_shape: pixel_values of one image as the vision graph takes them; images are joined along
             the first axis.
@@ -57,8 +68,8 @@ class Layout(Frozen):
         baseline_size: (height, width) that was asked for where the pictures are made smaller than
             that; the ratios are against it. None where they are not.
         placeholder: what the chat template writes for one image.
-        expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold
-            "{seconds}", the time of the next frame.
+        expansion: what one image becomes in the prompt, as (text, repeats) pairs; a text may hold the
+            time of the next step of a video, or the video's length (prompt/videos.py).
         resize: images are brought to `image_size` before the processor sees them.
         processor_options: keywords for the image processor that give exactly this layout.
         schedule: what is merged and pruned where.
@@ -71,6 +82,8 @@ class Layout(Frozen):
     image_size: tuple[Pixels, Pixels]
     images: Count
     frames: Pixels = 0
+    sampling: Sampling = "ends"
+    frames_as_images: bool = False
     tiles: Count
     pixel_shape: Annotated[tuple[Tokens, ...], Field(max_length=8)]
     grid: tuple[Pixels, Pixels]
@@ -108,10 +121,17 @@ class Layout(Frozen):
         pixels = math.prod(self.pixel_shape) * self.images
         if pixels > MOST_PIXELS:
             raise ValueError(f"layout {self.name}: {pixels} pixel values in a prompt")
+        if self.frames and (self.frames_as_images or self.frames % self.tiles):
+            raise ValueError(f"layout {self.name}: {self.frames} frames in {self.tiles} steps")
         letters = sum(len(text) * repeats for text, repeats in self.expansion) * self.images
         if letters > MOST_LETTERS:
             raise ValueError(f"layout {self.name}: images become {letters} characters of a prompt")
         return self
+
+    @property
+    def shown_frames(self) -> int:
+        """Frames of a video that it shows; 0 where it shows none."""
+        return self.images if self.frames_as_images and self.images > 1 else self.frames
 
     @property
     def ratio(self) -> float:

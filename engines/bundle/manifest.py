@@ -30,7 +30,7 @@ from .bounded import (
 from .layout import Layout
 from .schedule import Frozen, Solver
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST = 2
 """The first version of the manifest that is still read; what it says otherwise is read as today's form."""
 
@@ -182,9 +182,14 @@ class Manifest(Frozen):
         family: Hugging Face model_type.
         dtype: of weights and computation.
         weights: how those of the language model's products are stored; None: as the others.
+        quantised_as: what the checkpoint's own weights were stored as, where they were quantised; missing
+            in older bundles.
         language: what the runtime must know of the decoder.
         layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
+        slots: of the caches. "free": the step graphs of all layouts are one, which is told the visual tokens
+            of each row; their files differ in the sizes of caches that they name, and a runtime may set
+            others. "fixed", as in older bundles: every step graph is made for its layout's.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
         solver: what the schedules were solved for; None where one was given or measured, and in older
             bundles.
@@ -203,9 +208,11 @@ class Manifest(Frozen):
     family: Name
     dtype: Dtype
     weights: Quantisation | None = None
+    quantised_as: Line | None = None
     language: LanguageModel
     layouts: tuple[Layout, ...] = Field(min_length=1, max_length=1024)
     text_capacity: Annotated[Tokens, Field(gt=0)]
+    slots: Literal["fixed", "free"] = "fixed"
     reference_text: Tokens
     solver: Solver | None = None
     parameters: Bytes
@@ -219,6 +226,10 @@ class Manifest(Frozen):
     def pictured(self) -> tuple[Layout, ...]:
         """The layouts with images or videos; export puts them first."""
         return tuple(layout for layout in self.layouts if layout.images)
+
+    def together(self, layout: Layout) -> tuple[Layout, ...]:
+        """The layouts whose step graphs are one, a layout itself among them."""
+        return (layout,) if self.slots == "fixed" else self.layouts
 
     def kv_bytes(self, layout: Layout, text: int | None = None) -> int:
         """Bytes of K and V of one row: `text` tokens in every layer (default: the full capacity).

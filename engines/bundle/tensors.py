@@ -1,16 +1,18 @@
 """Tensors of a bundle's language graphs that exporter and engines both name: caches, what stages tell.
 
 Letters: B batch, V_l visual tokens entering layer l, D hidden size, H_kv heads of keys and values, d
-head size, k visual tokens kept by a stage.
+head size, k visual tokens kept by a stage, G spans of language layers.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .layout import Layout
-from .manifest import Dtype, LanguageModel, LayerType
+from .manifest import Dtype, LanguageModel, LayerType, Manifest
+from .schedule import stages_of
 
 
 @dataclass(frozen=True)
@@ -34,36 +36,93 @@ def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> 
     return [*names, *(f"cache_position_{i}" for i in windows)]
 
 
-def windowed_layers(language: LanguageModel, layout: Layout, capacity: int) -> tuple[int, ...]:
-    """The first sliding layer of each stage; empty where the window holds every conversation.
+def visual_in(layout: Layout, layers: int) -> tuple[int, ...]:
+    """V_l of each language layer."""
+    return layout.schedule.visual_per_layer(layers, layout.visual_tokens)
 
-    Its stage keeps the positions of the cached tokens: after pruning, a slot no longer tells them.
+
+def spans_of(layouts: Iterable[Layout], layers: int) -> tuple[int, ...]:
+    """First layers of the spans: runs of language layers within which none of the layouts prunes."""
+    stages = (stages_of(visual_in(layout, layers)) for layout in layouts)
+    return tuple(sorted({stage.first for found in stages for stage in found}))
+
+
+def span_of(spans: Sequence[int], layer: int) -> int:
+    """The span that a layer is in, counted from 0."""
+    return bisect_right(spans, layer) - 1
+
+
+def windowed_layers(
+    language: LanguageModel, layouts: Sequence[Layout], capacity: int
+) -> tuple[int, ...]:
+    """The first sliding layer of each span; empty where the window holds every conversation.
+
+    Its span keeps the positions of the cached tokens: after pruning, a slot no longer tells them.
     """
-    if language.window is None or layout.longest_position(capacity) < language.window:
+    longest = max(layout.longest_position(capacity) for layout in layouts)
+    if language.window is None or longest < language.window:
         return ()
-    stages = (list(range(s.first, s.last + 1)) for s in layout.stages)
-    sliding = ([i for i in stage if language.layer_types[i] == "sliding"] for stage in stages)
+    starts = spans_of(layouts, language.layers)
+    ends = (*starts[1:], language.layers)
+    spans = (range(first, end) for first, end in zip(starts, ends, strict=True))
+    sliding = ([i for i in span if language.layer_types[i] == "sliding"] for span in spans)
     return tuple(layers[0] for layers in sliding if layers)
 
 
+def slots_symbol(first: int) -> str:
+    """The dimension of the graphs that stands for the slots of a span, by its first layer."""
+    return f"C{first}"
+
+
+def visual_lens(manifest: Manifest, layouts: Sequence[Layout]) -> np.ndarray | None:
+    """int64 [B, G], visual tokens of each row in each span, where the step graph asks for them.
+
+    Args:
+        manifest: of the bundle.
+        layouts: of the rows; they share a step graph.
+    """
+    if manifest.slots == "fixed":
+        return None
+    layers = manifest.language.layers
+    spans = spans_of(manifest.together(layouts[0]), layers)
+    visual = [visual_in(layout, layers) for layout in layouts]
+    return np.array([[row[first] for first in spans] for row in visual])
+
+
 def cache_specs(
-    language: LanguageModel, layout: Layout, capacity: int, dtype: Dtype, batch: int
+    language: LanguageModel,
+    layout: Layout,
+    capacity: int,
+    dtype: Dtype,
+    batch: int,
+    together: Sequence[Layout] = (),
+    slots: Sequence[int] | None = None,
 ) -> list[CacheSpec]:
     """All cache tensors of a layout, in the order of `cache_names`.
 
-    Keys and values are [B, H_kv, text capacity + V_l, d], a convolution's state [B, D, columns], the
-    positions of a windowed stage float32 [B, 1, text capacity + V_l, 1].
+    Keys and values are [B, H_kv, C_l, d], a convolution's state [B, D, columns], the positions of a windowed
+    span float32 [B, 1, C_l, 1].
+
+    Args:
+        language: of the manifest.
+        layout: whose caches they are.
+        capacity: text tokens of a conversation.
+        dtype: of keys, values and states.
+        batch: B.
+        together: the layouts that share its step graph; default itself alone.
+        slots: C_l of each layer; default capacity + V_l.
     """
-    lm, visual = language, layout.schedule.visual_per_layer(language.layers, layout.visual_tokens)
-    windows = windowed_layers(lm, layout, capacity)
+    lm = language
+    slots = slots or [capacity + v for v in visual_in(layout, lm.layers)]
+    windows = windowed_layers(lm, together or (layout,), capacity)
     specs = []
     for name in cache_names(dict(enumerate(lm.layer_types)), windows):
         kind, layer = name.split("_")[1:]
-        slots = capacity + visual[int(layer)]
+        C = slots[int(layer)]
         shape = {
             "conv": (batch, lm.hidden, lm.conv_state),
-            "position": (batch, 1, slots, 1),
-        }.get(kind, (batch, lm.kv_heads, slots, lm.head_dim))
+            "position": (batch, 1, C, 1),
+        }.get(kind, (batch, lm.kv_heads, C, lm.head_dim))
         specs.append(CacheSpec(name, shape, "float32" if kind == "position" else dtype))
     return specs
 

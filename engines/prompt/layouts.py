@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from ...errors import LuvcError
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
-from .pictures import Video, Visual, frames_of
+from .messages import MIXED
+from .videos import Video, Visual, frames_of
 from .wishes import Wish, wish_of
 
 OTHER = "name another layout, or none for the one that fits best"
@@ -31,7 +32,7 @@ def for_count(manifest: Manifest, images: int, asked: str | Wish | None = None) 
     if not found:
         known = ", ".join(x.name for x in manifest.layouts)
         raise LuvcError(f"there is no layout {name!r:.80} in this bundle, only {known}")
-    as_many = [x for x in found if x.images == images]
+    as_many = [x for x in found if x.images == images or (images == 1 and _films(x))]
     if not as_many:
         raise LuvcError(_count_message(manifest, images, found, name))
     return as_many
@@ -48,19 +49,56 @@ def choose(manifest: Manifest, images: Sequence[Visual], asked: str | Wish | Non
     wish = wish_of(asked)
     video = {isinstance(i, Video) for i in images}
     if len(video) > 1:
-        raise LuvcError("images and videos cannot share a prompt: ask about one kind at a time")
+        raise LuvcError(MIXED)
     as_many = for_count(manifest, len(images), wish)
     if not images:
         return as_many[0]
-    shortest = min(frames_of(i) for i in images)
-    fitting = [x for x in as_many if bool(x.frames) in video and x.frames <= shortest]
-    if not fitting:
-        raise LuvcError(_frames_message(shortest, as_many, wish.layout))
-    fitting = _within(fitting, wish)
-    most = max(x.frames for x in fitting)
-    fitting = [x for x in fitting if x.frames == most]
+    if True in video:
+        fitting = _within(_of_videos(images, as_many, wish.layout), wish)
+        most = max(x.shown_frames for x in fitting)
+        fitting = [x for x in fitting if x.shown_frames == most]
+    else:
+        fitting = _within(_of_images(manifest, len(images), as_many, wish.layout), wish)
     best = min(fitting, key=lambda x: sum(_distance(x, i.size) for i in images))
     return _of_ratio([x for x in fitting if x.asked_size == best.asked_size], wish)
+
+
+def _films(layout: Layout) -> bool:
+    """Whether a video is shown as all images of the layout."""
+    return layout.frames_as_images and layout.images > 1
+
+
+def _of_videos(videos: Sequence[Video], layouts: list[Layout], name: str | None) -> list[Layout]:
+    """The layouts that show as many videos, and no more frames than the shortest has.
+
+    Raises:
+        LuvcError: there is none; says what the bundle holds.
+    """
+    shortest, one = min(map(frames_of, videos)), len(videos) == 1
+    able = [x for x in layouts if x.frames or (one and _films(x))]
+    found = [x for x in able if x.shown_frames <= shortest]
+    if not found:
+        raise LuvcError(_frames_message(shortest, able or layouts, name))
+    return found
+
+
+def _of_images(
+    manifest: Manifest, count: int, layouts: list[Layout], name: str | None
+) -> list[Layout]:
+    """The layouts of as many images, without those that would take a video in their place.
+
+    Raises:
+        LuvcError: there is none; says what the bundle holds.
+    """
+    as_many = [x for x in layouts if x.images == count]
+    if not as_many:
+        raise LuvcError(
+            _count_message(manifest, count, layouts if name else manifest.layouts, name)
+        )
+    found = [x for x in as_many if not x.frames]
+    if not found:
+        raise LuvcError(_frames_message(0, as_many, name))
+    return found
 
 
 def said_of(layout: Layout, asked: str | Wish | None) -> list[str]:
@@ -119,10 +157,11 @@ def _count_message(
 def _frames_message(frames: int, layouts: Sequence[Layout], name: str | None) -> str:
     """Why no layout, or not the named one, takes a video of so many frames, or an image."""
     what = f"layout {name}" if name else "this bundle"
-    held = sorted({x.frames for x in layouts})
+    held = sorted({x.shown_frames if frames else x.frames for x in layouts})
     kinds = " or ".join(f"videos of {n} frames or more" if n else "images" for n in held)
-    given = f"a video of {frames} frames" if frames else "an image"
-    mend = f"export with --frames {frames} or fewer" if frames else "export without --frames"
+    given = f"a video of {frames} frame{'s' * (frames != 1)}" if frames else "an image"
+    option = "--images" if any(x.frames_as_images for x in layouts) else "--frames"
+    mend = f"export with {option} {frames} or fewer" if frames else "export without --frames"
     return f"the prompt holds {given}, {what} answers about {kinds}: {OTHER if name else mend}"
 
 

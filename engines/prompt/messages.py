@@ -10,6 +10,7 @@ Message = Mapping[str, object]
 """{"role", "content"}; content is a text or a list of parts, see `VLM.generate`."""
 Messages = Sequence[Message]
 Turn = Mapping[str, Any]  # a message that was read
+MIXED = "images and videos cannot share a prompt: ask about one kind at a time"
 VISUALS = ("image", "image_url", "video")
 """Types of parts that show something; `image_url` is OpenAI's name of an image."""
 SOURCES = ("image", "path", "url", "image_url")  # keys of what an image part shows
@@ -77,9 +78,16 @@ def read_part(part: Any) -> dict[str, Any]:
 
 
 def visual_parts(messages: Sequence[Turn]) -> list[Mapping[str, Any]]:
-    """The parts of read messages that show something, in order."""
+    """The parts of read messages that show something, in order.
+
+    Raises:
+        LuvcError: images beside videos.
+    """
     contents = (message.get("content", "") for message in messages)
-    return [p for c in contents if not isinstance(c, str) for p in c if p["type"] in VISUALS]
+    found = [p for c in contents if not isinstance(c, str) for p in c if p["type"] in VISUALS]
+    if len({part["type"] == "video" for part in found}) > 1:
+        raise LuvcError(MIXED)
+    return found
 
 
 def with_visuals(
@@ -101,6 +109,21 @@ def with_visuals(
 def bare(part: Mapping[str, Any]) -> dict[str, Any]:
     """What a template needs of a part that shows something."""
     return {"type": "video" if part["type"] == "video" else "image"}
+
+
+def with_frames(messages: Sequence[Turn], count: int) -> list[dict[str, Any]]:
+    """Bare messages with so many images in the place of each video."""
+    images = [{"type": "image"}] * count
+
+    def changed(content: Any) -> Any:
+        if isinstance(content, str):
+            return content
+        return [new for p in content for new in (images if p["type"] == "video" else [p])]
+
+    return [
+        {key: changed(value) if key == "content" else value for key, value in message.items()}
+        for message in messages
+    ]
 
 
 def characters(messages: Sequence[Turn]) -> int:

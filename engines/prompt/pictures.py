@@ -1,64 +1,21 @@
-"""Pictures and videos: opening them, checked before they are decoded. What a model sees: pixels.py."""
+"""Pictures: opening them, checked before they are decoded. What a model sees: pixels.py."""
 
 import io
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import LuvcError, shown
+from ...errors import LuvcError
 from ..data_urls import from_base64, is_data_url
 
 MEGAPIXELS = 50
 """Of a picture, as it comes and as a processor's resize makes it."""
-VIDEO_PICTURES = 20
-"""A video's frames together may have the pixels of so many pictures."""
 SIDE = 65_535
 """Longest side in pixels: a JPEG's. Narrow pictures cost more than their pixels say."""
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's names of 16-bit grey
-
-
-@dataclass(frozen=True)
-class Video:
-    """Frames in order.
-
-    Attributes:
-        frames: PIL images of one size.
-        fps: how many of them show a second, in the mean.
-        seen: when each was seen, seconds; empty where they follow each other at `fps`.
-    """
-
-    frames: tuple[Any, ...]
-    fps: float
-    seen: tuple[float, ...] = ()
-
-    @property
-    def times(self) -> tuple[float, ...]:
-        """When each frame was seen, seconds."""
-        return self.seen or tuple(n / self.fps for n in range(len(self.frames)))
-
-    def sample(self, count: int) -> "Video":
-        """`count` frames at equal distances, the first and the last among them."""
-        chosen = np.linspace(0, len(self.frames) - 1, count).round().astype(int)
-        frames, times = (tuple(x[i] for i in chosen) for x in (self.frames, self.times))
-        return Video(frames, self.fps * count / len(self.frames), times)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height) of a frame."""
-        return self.frames[0].size
-
-
-Visual = Any  # a PIL image or a Video
-
-
-def frames_of(visual: Visual) -> int:
-    """Frames of a video; 0 for an image."""
-    return len(visual.frames) if isinstance(visual, Video) else 0
 
 
 def image_source(part: Mapping) -> Any:
@@ -69,85 +26,6 @@ def image_source(part: Mapping) -> Any:
         if found is not None:
             return found
     return None
-
-
-def open_visual(part: Mapping, megapixels: float = MEGAPIXELS) -> Visual:
-    """The image or video of a content part.
-
-    Raises:
-        LuvcError: nothing to show in it, not readable, or larger than the bounds.
-    """
-    if part["type"] == "video":
-        return open_video(part.get("video"), part.get("fps", 1.0), megapixels)
-    source = image_source(part)
-    if source is None:
-        raise LuvcError(
-            "an image part needs 'image' (a path, data: URL, bytes, array or PIL image) or 'image_url'"
-        )
-    return open_image(source, megapixels)
-
-
-def open_video(source: Any, fps: float = 1.0, megapixels: float = MEGAPIXELS) -> Video:
-    """A video from its frames.
-
-    Args:
-        source: a list of frames (as `open_image` takes them), a folder of pictures in the order of their
-            names, or an animated picture file (GIF, WebP, PNG).
-        fps: frames that show a second.
-        megapixels: most of a frame; all together may have `VIDEO_PICTURES` times as many.
-
-    Raises:
-        LuvcError: none of these, no frames, frames of several sizes, or larger than the bounds.
-    """
-    if isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
-        raise LuvcError(f"the fps of a video must be a number above 0, got {shown(fps)}")
-    frames = (
-        _frames_at(Path(source), megapixels) if isinstance(source, (str, os.PathLike)) else source
-    )
-    if isinstance(frames, bytes) or not isinstance(frames, (Sequence, np.ndarray)):
-        raise LuvcError(
-            "a video is the list of its frames (paths, arrays or PIL images), a folder of pictures or an "
-            f"animated picture, got {type(source).__name__}; take frames out of other files first"
-        )
-    opened: list[Any] = []
-    for frame in frames:
-        opened.append(open_image(frame, megapixels))
-        _check_frames(len(frames), opened[0].size, megapixels)
-    if not opened or len({frame.size for frame in opened}) > 1:
-        raise LuvcError(
-            f"a video needs frames of one size, {shown(source)} has none or several sizes"
-        )
-    return Video(tuple(opened), float(fps))
-
-
-def _check_frames(count: int, size: tuple[int, int], megapixels: float) -> None:
-    most = VIDEO_PICTURES * megapixels
-    if count * size[0] * size[1] > most * 1e6:
-        raise LuvcError(
-            f"the video has {count} frames of {size[0]}x{size[1]} pixels, the limit is {most:g} megapixels "
-            "together; take fewer frames or scale them down first"
-        )
-
-
-def _frames_at(path: Path, megapixels: float) -> list[Any]:
-    """Frames of a folder or of an animated picture."""
-    from PIL import Image, ImageSequence
-
-    try:
-        if path.is_dir():
-            known = Image.registered_extensions()
-            return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
-        with Image.open(path) as animation:
-            _check_frames(getattr(animation, "n_frames", 1), animation.size, megapixels)
-            frames = ImageSequence.Iterator(animation)
-            return [open_image(frame, megapixels) for frame in frames]
-    except LuvcError:
-        raise
-    except Exception as e:  # decoders raise what they like
-        raise LuvcError(
-            f"video {_brief(path)} cannot be read ({_reason(e)}): give a folder of frames or an "
-            "animated picture"
-        ) from e
 
 
 def open_image(source: Any, megapixels: float = MEGAPIXELS) -> Any:
@@ -173,7 +51,7 @@ def open_image(source: Any, megapixels: float = MEGAPIXELS) -> Any:
         raise LuvcError(f"the image is too large: {e}; scale it down first") from e
     except Exception as e:  # decoders raise what they like
         named = source if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        raise LuvcError(f"image {_brief(named)} cannot be read: {_reason(e)}") from e
+        raise LuvcError(f"image {brief_path(named)} cannot be read: {reason_of(e)}") from e
 
 
 def check_size(size: tuple[int, int], megapixels: float) -> None:
@@ -252,17 +130,17 @@ def _opened(source: Any) -> Any:
 
 def _local_path(source: str) -> Path:
     if source.lower().startswith(("http://", "https://")):
-        raise LuvcError(f"image {_brief(source)} is remote; download it and give the file")
+        raise LuvcError(f"image {brief_path(source)} is remote; download it and give the file")
     return Path(source.removeprefix("file://"))
 
 
-def _brief(source: Any) -> str:
+def brief_path(source: Any) -> str:
     """A path or URL as errors name it, at most 80 characters: it may hold a whole picture."""
     text = str(source)
     return text if len(text) <= 80 else f"{text[:40]}...{text[-37:]}"
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What an error says, without the name of the file, which may be as long."""
     from PIL import UnidentifiedImageError
 

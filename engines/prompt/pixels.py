@@ -7,7 +7,8 @@ import numpy as np
 
 from ...errors import LuvcError, brief
 from ..bundle.layout import Layout
-from .pictures import MEGAPIXELS, Video, Visual
+from .pictures import MEGAPIXELS
+from .videos import Video, Visual
 
 
 class ImageProcessor:
@@ -49,9 +50,19 @@ def pixel_values(
             make more of it than the bound.
     """
     if isinstance(visuals[0], Video):
-        return np.concatenate([_video_pixels(processor, v, layout, megapixels) for v in visuals])
-    values = _process(processor, visuals, layout, megapixels)
-    wanted = (len(visuals) * layout.pixel_shape[0], *layout.pixel_shape[1:])
+        in_steps = layout.frames > layout.tiles and len(layout.pixel_shape) == 3
+        shown = _step_pixels if in_steps else _frame_pixels
+        return np.concatenate([shown(processor, v, layout, megapixels) for v in visuals])
+    return _shaped(_process(processor, visuals, layout, megapixels), len(visuals), layout)
+
+
+def _shaped(values: np.ndarray, count: int, layout: Layout) -> np.ndarray:
+    """Pixel values of `count` images or videos as the graph takes them.
+
+    Raises:
+        LuvcError: there are more or fewer.
+    """
+    wanted = (count * layout.pixel_shape[0], *layout.pixel_shape[1:])
     if values.size != np.prod(wanted) or values.shape[2 - len(wanted) :] != wanted[2:]:
         raise LuvcError(
             f"the image processor gave {values.shape}, layout {layout.name} needs {wanted}: the bundle's "
@@ -136,7 +147,12 @@ def _process(
     return values
 
 
-def _video_pixels(processor: Any, video: Video, layout: Layout, megapixels: float) -> np.ndarray:
+def _frame_pixels(processor: Any, video: Video, layout: Layout, megapixels: float) -> np.ndarray:
+    """Of a video whose frames are tiles: those of as many images."""
+    return _shaped(_process(processor, video.frames, layout, megapixels), 1, layout)
+
+
+def _step_pixels(processor: Any, video: Video, layout: Layout, megapixels: float) -> np.ndarray:
     """Patches [time, P, C * s * p * p] of a video, s frames a step.
 
     The processor repeats a single frame s times along the patch's time axis, so a step takes its k-th

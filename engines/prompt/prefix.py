@@ -12,8 +12,8 @@ import numpy as np
 
 from ..bundle.layout import Layout
 from ..bundle.manifest import LanguageModel
-from .pictures import Video, Visual
 from .processing import Prompt
+from .videos import Video, Visual
 
 
 def unshared(language: LanguageModel, layout: Layout) -> str | None:

@@ -27,11 +27,13 @@ from .messages import (
     characters,
     read_messages,
     visual_parts,
+    with_frames,
     with_visuals,
 )
-from .pictures import MEGAPIXELS, Video, Visual, open_image, open_visual
+from .pictures import MEGAPIXELS, open_image
 from .pixels import ImageProcessor, pixel_values
 from .rendering import renderer
+from .videos import Video, Visual, open_visual, told
 from .wishes import Wish
 
 if TYPE_CHECKING:
@@ -168,12 +170,15 @@ class Processor:
         turns = with_visuals(turns, bare)
         self._check_length(turns)
         chosen = self.layout_for(images, layout)
-        images = [i.sample(chosen.frames) if isinstance(i, Video) else i for i in images]
+        said = layouts.said_of(chosen, layout)
+        images = [_sampled(image, chosen) for image in images]
+        if chosen.frames_as_images and any(isinstance(image, Video) for image in images):
+            turns, images = with_frames(turns, chosen.images), list(images[0].frames)
+            said.append(f"the video is shown as {len(images)} images: this model knows no videos")
         text = self._expanded(self.template.render(turns), images, chosen)
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
-        said = tuple(layouts.said_of(chosen, layout))
-        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), said)
+        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), tuple(said))
 
     def opened(self, messages: Messages) -> list[dict[str, Any]]:
         """Checked messages whose pictures are open, to be kept.
@@ -255,9 +260,11 @@ class Processor:
         """A rendered text with what each image becomes in the place of each placeholder."""
         first, *rest = text.split(layout.placeholder)
         if len(rest) != len(images):
+            mend = f"remove {layout.placeholder} from the texts"
+            if len(rest) < len(images):
+                mend = f"mend the chat template, which writes no {layout.placeholder}, and export"
             raise LuvcError(
-                f"the rendered prompt has {len(rest)} places for {len(images)} image(s): "
-                f"remove {layout.placeholder} from the texts"
+                f"the rendered prompt has {len(rest)} places for {len(images)} image(s): {mend}"
             )
         return first + "".join(
             _expand(layout, image) + piece for image, piece in zip(images, rest, strict=True)
@@ -278,13 +285,14 @@ class Processor:
             ) from e
 
 
+def _sampled(image: Visual, layout: Layout) -> Visual:
+    """A video's frames that the layout shows; an image as it is."""
+    if not isinstance(image, Video):
+        return image
+    return image.sample(layout.shown_frames, layout.sampling)
+
+
 def _expand(layout: Layout, image: Visual) -> str:
     """What an image becomes in the prompt; a video's frames are told with their times."""
     text = "".join(piece * repeats for piece, repeats in layout.expansion)
-    if "{seconds}" not in text:
-        return text
-    span = layout.frames // layout.pixel_shape[0]
-    for first in range(0, layout.frames, span):  # the middle of the step's first and last frame
-        seconds = (image.times[first] + image.times[first + span - 1]) / 2
-        text = text.replace("{seconds}", f"{seconds:.1f}", 1)
-    return text
+    return told(text, image, layout) if isinstance(image, Video) else text

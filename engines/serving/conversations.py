@@ -6,6 +6,7 @@ from threading import Lock
 
 from ...errors import LuvcError
 from ..history import History
+from ..prompt.video_files import FileFrames
 from ..prompt.wishes import NOTHING, Wish
 from .pool import Parked
 from .ticket import Busy
@@ -31,7 +32,8 @@ class Conversation:
             p for m in self.history.messages for p in m.get("content", ()) if isinstance(p, dict)
         ]
         images = [p["image"] for p in parts if p["type"] == "image"]
-        frames = [frame for p in parts if p["type"] == "video" for frame in p["video"]]
+        videos = [p["video"] for p in parts if p["type"] == "video"]
+        frames = [frame for v in videos if not isinstance(v, FileFrames) for frame in v]
         pictures = sum(3 * image.width * image.height for image in (*images, *frames))
         return (self.parked.bytes if self.parked else 0) + pictures
 

@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parked:
-    """One row outside of the pool: host copies of its caches, and how far it has come."""
+    """One row outside of the pool: host copies of the slots in use of its caches, how far it has come."""
 
     caches: dict[str, np.ndarray]
     reached: Reached
+    layout: Layout
 
     @property
     def bytes(self) -> int:
@@ -32,12 +33,12 @@ class Parked:
 
 
 class Pool(Generic[T]):
-    """Rows of one layout and what runs in them.
+    """Rows of layouts that share a step graph, or of one alone, and what runs in them.
 
     Args:
         runner: whose caches can be shared.
         manifest: of the bundle.
-        layout: of all rows.
+        layout: of the first rows.
         capacity: rows, allocated at once.
 
     Attributes:
@@ -53,7 +54,7 @@ class Pool(Generic[T]):
         self.layout = layout
         self.capacity = capacity
         self.jobs: list[T] = []
-        self._caches = runner.new_caches(layout, capacity)
+        self._caches = self._new_caches()
         self._rows: Rows | None = None
         self._check()
 
@@ -68,6 +69,19 @@ class Pool(Generic[T]):
         """The rows in use; there must be some."""
         assert self._rows is not None
         return self._rows
+
+    def reserve(self, slots: Sequence[int]) -> None:
+        """Have at least so many slots in each layer of all rows, before `space` or a step."""
+        grown = self.runner.grown(self.layout, self._caches, slots)
+        if grown is not self._caches:
+            self._caches = grown
+            if self._rows is not None:
+                self._rows.caches = self.runner.window(grown, 0, len(self.jobs))
+
+    def step(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        """New tokens of the rows in use: see `Rows.step`."""
+        self.reserve(self.rows.slots(max(map(len, tokens))))
+        return self.rows.step(tokens)
 
     def space(self, count: int, skip: int = 0) -> Any:
         """Caches of `count` rows behind those in use and `skip` more; `join` makes them part of these."""
@@ -95,36 +109,50 @@ class Pool(Generic[T]):
         self.jobs, self._rows = [self.jobs[r] for r in stay], rows
 
     def clear(self) -> None:
-        """Free all rows."""
+        """Free all rows; caches that grew for one of them give their memory back."""
         self.jobs, self._rows = [], None
+        if self.runner.mixes:
+            self._caches = None  # before new ones take memory
+            self._caches = self._new_caches()
+
+    def _new_caches(self) -> Any:
+        layers = self.manifest.language.layers
+        return self.runner.new_caches(self.layout, self.capacity, [1] * layers)
 
     def park(self, row: int) -> Parked:
-        """A copy of a row, for later."""
-        caches = self.runner.read_caches(self.runner.window(self._caches, row, 1))
-        return Parked(caches, self.rows.reached.take([row]))
+        """A copy of the slots in use of a row, for later."""
+        return self._parked(self.rows.take([row], self.runner.window(self._caches, row, 1)))
 
-    def copy(self, place: int, reached: Reached) -> Parked:
+    def copy(self, place: int, rows: Rows) -> Parked:
         """A copy of the slots in use of a row of `space`, which is not in use yet.
 
         Args:
             place: of the row behind those in use.
-            reached: how far that one has come.
+            rows: what was run in `space`.
         """
-        free = self.manifest.text_capacity - int(reached.text_len[0])  # the same in every layer
-        found = self.runner.read_caches(self.space(1, place))
-        whole = [name for name in found if name.split("_")[1] == "conv"]
-        cut = {n: c[:, :, : c.shape[2] - free].copy() for n, c in found.items() if n not in whole}
-        return Parked({name: cut.get(name, found[name]) for name in found}, reached)
+        return self._parked(rows.take([place], self.space(1, place)))
 
-    def unpark(self, parked: Parked) -> Rows:
-        """A parked row in `space(1)`, not in use yet."""
-        caches = self.space(1)
-        self.runner.write_caches(caches, parked.caches)
-        return Rows(self.runner, self.manifest, self.layout, 1, caches, parked.reached)
+    def _parked(self, row: Rows) -> Parked:
+        found, used = self.runner.read_caches(row.caches), row.slots(0)
+
+        def cut(name: str, cache: np.ndarray) -> np.ndarray:
+            kind, layer = name.split("_")[1:]
+            return cache if kind == "conv" else cache[:, :, : used[int(layer)]].copy()
+
+        kept = {name: cut(name, cache) for name, cache in found.items()}
+        return Parked(kept, row.reached, row.layout)
+
+    def unpark(self, parked: Parked, more: int) -> Rows:
+        """A parked row in `space(1)`, not in use yet, with room for `more` tokens."""
+        rows = Rows(self.runner, self.manifest, parked.layout, 1, None, parked.reached)
+        self.reserve(rows.slots(more))
+        rows.caches = self.space(1)
+        self.runner.write_caches(rows.caches, parked.caches)
+        return rows
 
 
 class Pools(Generic[T]):
-    """The pool of each layout, made when the layout is first used.
+    """The pool of each layout, or of all that may lie in one batch, made when it is first used.
 
     Args:
         runner: whose caches can be shared.
@@ -144,9 +172,10 @@ class Pools(Generic[T]):
         Raises:
             LuvcError: see Pool.
         """
-        if layout.name not in self._made:
-            self._made[layout.name] = Pool(self._runner, self._manifest, layout, self._capacity)
-        return self._made[layout.name]
+        key = "" if self._runner.mixes else layout.name
+        if key not in self._made:
+            self._made[key] = Pool(self._runner, self._manifest, layout, self._capacity)
+        return self._made[key]
 
     def close(self) -> None:
         """Give the caches of all pools back; nothing runs in them any more."""

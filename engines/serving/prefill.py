@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..answer import Timing
+from ..bundle.tensors import visual_in
 from ..decoding import Rows
 from .job import Job
 from .pool import Pool
@@ -39,8 +40,11 @@ def _prefill(vlm: "VLM", pool: Pool[Job], group: Sequence[Job], prefixes: Prefix
         replace(job.prompt, input_ids=job.prompt.input_ids[:length]) if length else job.prompt
         for job, length in zip(group, ahead, strict=True)
     ]
+    layout = group[0].prompt.layout
+    whole = max(len(job.prompt.input_ids) for job in group) - layout.visual_tokens
+    pool.reserve([whole + v for v in visual_in(layout, vlm.manifest.language.layers)])
     rows, result, timing = vlm.prefill(prompts, seen, pool.space(len(group)))
-    stages = vlm.stage_counts(pool.layout, result)
+    stages = vlm.stage_counts(layout, result)
     logits = np.array(result.logits)
     between = perf_counter()
     for place, job in enumerate(group):
@@ -62,7 +66,7 @@ def _made(
 ) -> Prefix:
     """What to keep of the prefix that was run in a row of `pool.space`."""
     if caches:
-        return Prefix(pool.copy(place, rows.reached.take([place])), stages)
+        return Prefix(pool.copy(place, rows), stages)
     return Prefix(embeds=embeds[place : place + 1].copy())
 
 
@@ -83,7 +87,7 @@ def _go_on(vlm: "VLM", pool: Pool[Job], job: Job, prefixes: Prefixes) -> np.ndar
     start = perf_counter()
     prefix = prefixes.use(job.claim)
     assert prefix.parked is not None
-    rows = pool.unpark(prefix.parked)
+    rows = pool.unpark(prefix.parked, len(job.prompt.input_ids) - job.claim.length)
     logits = rows.run_rest(job.prompt.input_ids, job.prompt.seconds)
     timing = Timing(prefill_ms=(perf_counter() - start) * 1e3)
     job.reused = job.claim.length
@@ -96,7 +100,7 @@ def _resume(vlm: "VLM", pool: Pool[Job], job: Job) -> np.ndarray:
     """New text on top of a kept conversation's row, for one request -> logits [1, vocabulary]."""
     assert job.conversation is not None and job.conversation.parked is not None
     start = perf_counter()
-    rows = pool.unpark(job.conversation.parked)
+    rows = pool.unpark(job.conversation.parked, len(job.new))
     logits = rows.step([job.new])
     timing = Timing(prefill_ms=(perf_counter() - start) * 1e3)
     history = job.conversation.history

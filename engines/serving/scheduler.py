@@ -221,7 +221,7 @@ class Scheduler(Closing):
                     self._leave(pool, row)
         if not pool.jobs:
             return
-        logits = pool.rows.step([job.reply.ids[-1:] for job in pool.jobs])
+        logits = pool.step([job.reply.ids[-1:] for job in pool.jobs])
         self.counters.steps += 1
         self.counters.stepped_rows += len(pool.jobs)
         self._accept(pool, 0, logits)

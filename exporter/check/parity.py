@@ -22,10 +22,10 @@ from ...files import whole
 from ..assemble import Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
+from ..checkpoint.stored_as import rounding_of
 from ..checkpoint.weights import load_model
 from ..config import CHECKED_ON, ExportConfig
 from ..quantised import products
-from ..quantised.rounding import Rounding
 from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 
@@ -148,6 +148,12 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
     d, lm = family.decoder, manifest.language
     found = d.layers, d.kv_heads, d.head_dim, d.vocab
     bundled = lm.layers, lm.kv_heads, lm.head_dim, lm.vocab_size
+    quantised_as = family.format.about if family.format else None
+    if manifest.weights and quantised_as != manifest.quantised_as:
+        raise LuvcError(
+            f"this bundle has the codes of a checkpoint that is {manifest.quantised_as or 'not quantised'}, "
+            f"{family.source} is {quantised_as or 'not quantised'}; give --model"
+        )
     if found != bundled:
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
     loaded = _as_stored(load_model(family), family, manifest)
@@ -158,7 +164,13 @@ def _as_stored(model: Any, family: Family, manifest: Manifest) -> Any:
     """The model with the weights that a bundle holds: of its dtype, and rounded where it holds codes."""
     dtype = DTYPES[manifest.dtype].torch
     if manifest.weights is not None:
-        products.round_weights(model, family.traits, Rounding(manifest.weights, dtype))
+        rounding = rounding_of(family, model, dtype, None if family.format else manifest.weights)
+        if rounding is None or rounding.how != manifest.weights:
+            raise LuvcError(
+                f"{family.source} is not the checkpoint this bundle was made from, whose weights are "
+                f"{manifest.weights}; give --model"
+            )
+        products.round_weights(model, family.traits, rounding)
     return convert(model, torch.device("cpu"), dtype)
 
 

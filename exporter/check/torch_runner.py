@@ -1,5 +1,7 @@
 """The bundle's stages in PyTorch: in float32 on the CPU, what every backend is validated against."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from torch import nn
 from ...dtypes import DTYPES
 from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.tensors import cache_specs, stage_results
+from ...engines.bundle.tensors import cache_specs, stage_results, visual_in
 from ...engines.closing import Closing
 from ...plugins import cuda
 from ..checkpoint.family import Family
@@ -86,8 +88,11 @@ class TorchRunner(Closing):
         with torch.inference_mode():
             return _host(self.graph(VisionGraph, layout)(pixels))
 
-    def new_caches(self, layout: Layout, batch: int) -> dict[str, torch.Tensor]:
-        """Zeroed buffers by name."""
+    def new_caches(
+        self, layout: Layout, batch: int, slots: Sequence[int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Zeroed buffers by name, at full capacity."""
+        del slots
         self._check_open()
         name: Any = str(self.dtype).removeprefix("torch.")
         specs = cache_specs(self.family.language, layout, self.text_capacity, name, batch)
@@ -95,6 +100,12 @@ class TorchRunner(Closing):
             s.name: torch.zeros(s.shape, dtype=DTYPES[s.dtype].torch, device=self.device)
             for s in specs
         }
+
+    def grown(
+        self, layout: Layout, caches: dict[str, torch.Tensor], slots: Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """These: they have the full capacity."""
+        return caches
 
     def prefill(
         self,
@@ -120,7 +131,11 @@ class TorchRunner(Closing):
 
     def step(self, layout: Layout, feed: StepFeed, caches: dict[str, torch.Tensor]) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        return _host(self._run(self.graph(StepGraph, layout), feed, caches)[0][:, 0])
+        graph = self.graph(StepGraph, layout)
+        # its own, whatever layouts a bundle's step graph is shared by
+        seen = visual_in(layout, self.family.language.layers)
+        visual = np.array([[seen[i] for i in graph.spans]] * len(feed.input_ids))
+        return _host(self._run(graph, replace(feed, visual_len=visual), caches)[0][:, 0])
 
     def read_caches(self, caches: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
         """Host copies."""

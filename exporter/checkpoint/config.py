@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from ... import strict_json
 from ...errors import LuvcError, brief, shown
 from ..vision.families import FAMILIES
+from .quantised.config import format_in, without_quantisation
+from .quantised.format import Format
 
 _REMOTE = (
     "{source} needs code of its own (auto_map in config.json), which is never run; use the "
@@ -50,16 +52,16 @@ def making_sense(source: str) -> Iterator[None]:
         ) from e
 
 
-def read_config(source: str, folder: Path) -> Any:
-    """The Hugging Face config of a vision-language model.
+def read_config(source: str, folder: Path) -> tuple[Any, Format | None]:
+    """The Hugging Face config of a vision-language model, and what reads its weights if they are quantised.
 
     Args:
         source: the directory or hub id as it was given, for messages.
         folder: where its files lie.
 
     Raises:
-        LuvcError: not found, not a supported vision-language model, quantised, an adapter, with a number
-            out of bounds, or needs remote code.
+        LuvcError: not found, not a supported vision-language model, quantised in a way that is not read,
+            an adapter, with a number out of bounds, or needs remote code.
     """
     from transformers import AutoConfig
 
@@ -68,6 +70,8 @@ def read_config(source: str, folder: Path) -> Any:
     _check_values(source, raw)
     if raw.get("auto_map") and raw.get("model_type") not in FAMILIES:
         raise LuvcError(_REMOTE.format(source=source, known=known))
+    form = format_in(raw, source)
+    _check_other_tools(source, folder, form)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as e:  # whatever the config classes raise
@@ -83,7 +87,7 @@ def read_config(source: str, folder: Path) -> Any:
         raise LuvcError(
             f"{source} is a {config.model_type} model without a vision tower; supported families: {known}"
         )
-    return config
+    return without_quantisation(config), form
 
 
 def _raw_config(source: str, folder: Path) -> dict[str, Any]:
@@ -104,20 +108,22 @@ def _check_files(source: str, folder: Path) -> None:
             f"{source} holds an adapter ({ADAPTER}), which is not applied here: merge it into its model "
             "first (with peft: merge_and_unload, save_pretrained) and give the merged checkpoint"
         )
+
+
+def _check_other_tools(source: str, folder: Path, form: Format | None) -> None:
+    """Refuse what another tool says of the weights where config.json says nothing."""
     for name in QUANTISED:
-        if (folder / name).exists():
-            raise LuvcError(f"{source} is quantised ({name}): give the checkpoint it was made from")
+        if form is None and (folder / name).exists():
+            raise LuvcError(
+                f"{source} is quantised ({name}), and config.json has no quantization_config, which would be "
+                "read: give the checkpoint it was made from"
+            )
 
 
 def _check_values(source: str, raw: dict[str, Any]) -> None:
-    """Refuse quantised weights, whose scales a conversion would leave out, and numbers without bounds."""
+    """Refuse numbers without bounds."""
     for place, value in _entries(raw, ""):
         name = place.rpartition(".")[2]
-        if name in ("quantization_config", "compression_config") and value:
-            method = value.get("quant_method") if isinstance(value, dict) else None
-            raise LuvcError(
-                f"{source} is quantised ({method or 'unknown method'}): give the checkpoint it was made from"
-            )
         if isinstance(value, (int, float)):
             ending = name.rpartition("_")[2]
             limit = LIMITS.get(ending, LARGEST)

@@ -15,6 +15,7 @@ from ..vision.families import adapter_class
 from .config import making_sense, read_config
 from .hub import locate, named
 from .processor import read_image_processor, read_tokenizer
+from .quantised.format import Format
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Family:
         adapter: the vision adapter class of its model_type.
         folder: where its files lie: the directory, or the hub's snapshot, which may lack the weights.
         commit: of a hub id; None for a directory.
+        format: what reads the weights, where they are quantised; `config` says nothing of it.
     """
 
     source: str
@@ -34,17 +36,19 @@ class Family:
     adapter: type[VisionAdapter]
     folder: Path
     commit: str | None = None
+    format: Format | None = None
 
     @classmethod
     def load(cls, source: str) -> "Family":
         """Read and check the config of a directory, a hub id or ID@REVISION.
 
         Raises:
-            LuvcError: not found, not a supported vision-language model, quantised, or needs remote code.
+            LuvcError: not found, not a supported vision-language model, quantised in a way that is not
+                read, or needs remote code.
         """
         folder, commit = locate(source)
-        config = read_config(source, folder)
-        family = cls(source, config, adapter_class(config.model_type), folder, commit)
+        config, form = read_config(source, folder)
+        family = cls(source, config, adapter_class(config.model_type), folder, commit, form)
         with making_sense(source):
             family.adapter.check(config)
             _ = family.traits, family.decoder

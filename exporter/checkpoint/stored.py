@@ -1,7 +1,8 @@
 """A bundle's weights held against the checkpoint's files, without the loader that brought them there."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import torch
 from ...errors import LuvcError
 from ..quantised.rounding import CODES, SCALES, Rounding
 from .family import Family
-from .weights import weight_files
+from .quantised.names import ending
+from .quantised.parts import Entry, entries_of
+from .quantised.weights import QuantisedWeights
+from .weights import quantised_weights, weight_files
 
 SAMPLE = 24
 """Tensors that are compared, spread over the whole file."""
@@ -18,8 +22,6 @@ ROWS = 16
 """Of each; a matrix need not be read whole."""
 CLOSE = 1 + 1e-4
 """How much further than half a step a weight may lie: the division by the scale is rounded, too."""
-COMMON = 3
-"""Last parts of a name that loaders leave as they are, from the layer's number on."""
 
 
 def check_stored(family: Family, weights: Path, rounding: Rounding | None = None) -> int:
@@ -41,19 +43,15 @@ def check_stored(family: Family, weights: Path, rounding: Rounding | None = None
     """
     from safetensors import safe_open
 
-    places: dict[str, list[tuple[Path, str]]] = {}
-    for file in weight_files(family):
-        with safe_open(file, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 it is no mapping
-                places.setdefault(_ending(name), []).append((file, name))
+    places = _places(family)
     compared = 0
     with safe_open(weights, "pt") as tensors:
-        names = sorted(n for n in tensors.keys() if _ending(n.removesuffix(CODES)) in places)  # noqa: SIM118
+        names = sorted(n for n in tensors.keys() if ending(n.removesuffix(CODES)) in places)  # noqa: SIM118
         for name in names[:: max(1, len(names) // SAMPLE)]:
             ours = _Sample.coded(tensors, name, rounding) if rounding else None
             ours = ours or _Sample.plain(tensors, name)
-            found = places[_ending(name.removesuffix(CODES))]
-            originals = list(_originals(found, ours.shape))
+            found = places[ending(name.removesuffix(CODES))]
+            originals = [original.rows() for original in found if original.shape == ours.shape]
             if originals and not any(ours.of(t) for t in originals):
                 raise LuvcError(
                     f"{family.source}: {name} was loaded with other values than its file holds, so "
@@ -103,23 +101,42 @@ class _Sample:
         return bool(((original.float() - self.rows).abs() <= self.near).all())
 
 
-def _originals(places: list[tuple[Path, str]], shape: list[int]) -> Iterator[torch.Tensor]:
-    """First rows of the checkpoint's tensors of this shape."""
-    from safetensors import safe_open
+@dataclass(frozen=True)
+class _Original:
+    """A tensor of the checkpoint.
 
-    for file, name in places:
-        with safe_open(file, "pt") as tensors:
-            part = tensors.get_slice(name)
-            if part.get_shape() == shape:
-                yield _rows(part)
+    Attributes:
+        shape: of it, as numbers.
+        rows: reads its first rows.
+    """
+
+    shape: list[int]
+    rows: Callable[[], torch.Tensor]
+
+
+def _places(family: Family) -> dict[str, list[_Original]]:
+    """The checkpoint's tensors by the end of their names."""
+    places: dict[str, list[_Original]] = {}
+    if family.format is None:
+        for name, entry in entries_of(weight_files(family), family.source).items():
+            original = _Original(list(entry.shape), partial(_first_rows, entry))
+            places.setdefault(ending(name), []).append(original)
+        return places
+    weights = quantised_weights(family)
+    for name in (*weights.plain, *weights.packed):
+        original = _Original(list(weights.shape(name)), partial(_numbers, weights, name))
+        places.setdefault(ending(name), []).append(original)
+    return places
+
+
+def _first_rows(entry: Entry) -> torch.Tensor:
+    return _rows(entry.handle.get_slice(entry.name))
+
+
+def _numbers(weights: QuantisedWeights, name: str) -> torch.Tensor:
+    found = weights.numbers(name)
+    return found[:ROWS] if found.ndim else found
 
 
 def _rows(part) -> torch.Tensor:
     return part[:ROWS] if part.get_shape() else part[...]
-
-
-def _ending(name: str) -> str:
-    """The name from the last layer's number on, or its last parts."""
-    parts = name.split(".")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[numbered[-1] :] if numbered else parts[-COMMON:])

@@ -1,7 +1,8 @@
 """Weights of a checkpoint, with errors that say what is wrong with which file."""
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,12 @@ from ... import strict_json
 from ...errors import LuvcError, brief
 from .family import Family
 from .hub import quiet
+from .quantised.parts import LEFTOVERS, PLAIN
+from .quantised.plain_copy import plain_copy
+from .quantised.weights import QuantisedWeights
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of the weights, the first there is; in shards NAME.index.json lists them."""
-LEFTOVERS = re.compile(r".*\.(rotary_emb\.inv_freq|position_ids)")
-"""What older versions of transformers saved beside the weights: tables that the model makes by itself."""
-PLAIN = ("F64", "F32", "F16", "BF16")
-"""Types of weights in safetensors files that a conversion keeps the meaning of; others need scales."""
 
 
 def fetch_weights(family: Family, progress: Callable[[str], None] = lambda step: None) -> None:
@@ -103,35 +103,76 @@ def load_model(
         LuvcError: a weight file is missing, truncated, does not fit the config, or holds weights that the
             model has no place for or that are quantised.
     """
+    fetch_weights(family, progress)
+    with _plain(family, progress) as folder:
+        progress("loading the weights")
+        model, info = _loaded(family, folder)
+    _check_names(family, info, part)
+    if unread := _unread(family, model):
+        told = f"passing over {len(unread)} weights that {type(model).__name__} has no use for"
+        progress(f"{told}, such as {unread[0]}")
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _plain(family: Family, progress: Callable[[str], None]) -> Iterator[Path]:
+    """The folder of the weights as numbers: the checkpoint's own where they are not quantised."""
+    if family.format is None:
+        left = _check_types(family)
+        _tell_leftovers(left, progress)
+        yield family.folder
+        return
+    weights = quantised_weights(family)
+    _tell_leftovers(weights.tables, progress)
+    progress(f"making numbers of {len(weights.packed)} weights: {family.format.about}")
+    for lost in weights.lost:
+        progress(lost)
+    with plain_copy(weights, family.folder) as folder:
+        yield folder
+
+
+def _tell_leftovers(names: list[str], progress: Callable[[str], None]) -> None:
+    if names:
+        told = f"passing over {len(names)} tables that the model makes by itself"
+        progress(f"{told}, such as {names[0]}")
+
+
+def quantised_weights(family: Family) -> QuantisedWeights:
+    """The weights of a quantised checkpoint; its files are there.
+
+    Raises:
+        LuvcError: they are no safetensors, or not as the config says.
+    """
+    assert family.format is not None
+    files = weight_files(family)
+    if not files:
+        raise LuvcError(
+            f"{family.source} is quantised, and has no safetensors files; others are not read: give a "
+            "checkpoint that has"
+        )
+    dtype = getattr(family.config, "dtype", None)
+    return QuantisedWeights(family.format, files, dtype)
+
+
+def _loaded(family: Family, folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model, and what the loader says of names."""
     from transformers import AutoModelForImageTextToText
 
-    fetch_weights(family, progress)
-    left = _check_types(family)
-    if left:
-        progress(
-            f"passing over {len(left)} tables that the model makes by itself, such as {left[0]}"
-        )
-    progress("loading the weights")
     try:
         with quiet():
             loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                str(family.folder),
+                str(folder),
                 config=family.config,
                 dtype="auto",
                 output_loading_info=True,
                 trust_remote_code=False,
                 weights_only=True,  # of a .bin file: no code in a pickle
             )
-            model, info = loaded
+            return loaded
     except MemoryError:
         raise
     except Exception as e:  # the loader raises whatever its readers raise
         raise LuvcError(f"{family.source}: the weights cannot be loaded: {brief(e)}") from e
-    _check_names(family, info, part)
-    if unread := _unread(family, model):
-        told = f"passing over {len(unread)} weights that {type(model).__name__} has no use for"
-        progress(f"{told}, such as {unread[0]}")
-    return model.eval()
 
 
 def shapes_of(family: Family) -> Any:

@@ -11,8 +11,14 @@ from torch import nn
 
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import LanguageModel
-from ...engines.bundle.schedule import groups_of, stages_of
-from ...engines.bundle.tensors import cache_names, windowed_layers
+from ...engines.bundle.schedule import groups_of
+from ...engines.bundle.tensors import (
+    cache_names,
+    slots_symbol,
+    span_of,
+    spans_of,
+    windowed_layers,
+)
 from ...plugins.scores.base import BEHIND, Heads
 from ..ops.attention import heads_of
 from ..ops.layer_marks import Run, bordered, runs_of
@@ -37,6 +43,7 @@ class Decoder(nn.Module):
         layout: visual tokens, images and schedule.
         language: of the manifest.
         capacity: text tokens of a conversation.
+        together: layouts that share the step graph; default this one alone.
     """
 
     def __init__(
@@ -46,19 +53,22 @@ class Decoder(nn.Module):
         layout: Layout,
         language: LanguageModel,
         capacity: int,
+        together: Sequence[Layout] = (),
     ):
         super().__init__()
         self.traits, self.layout = traits, layout
+        together = together or (layout,)
         names = [traits.path, "lm_head", *([INDICATOR_TABLE] if traits.indicators else ())]
         for name, child in mirror(model, tuple(names)).named_children():
             self.add_module(name, child)
+        self.spans = spans_of(together, len(self.text.layers))
         schedule, visual = layout.schedule, layout.visual_tokens
         groups = groups_of(schedule.scope, layout.images, layout.images * layout.tiles)
         self.visual = schedule.visual_per_layer(len(self.text.layers), visual)
         self.slots = [capacity + v for v in self.visual]
         self.layers: Sequence[int] = range(len(self.text.layers))
         self.gaps: frozenset[int] = frozenset()
-        self.windows = windowed_layers(language, layout, capacity)
+        self.windows = windowed_layers(language, together, capacity)
         self.window = language.window if self.windows else None
         # constants of the graphs carry this name, so it stays as it was in bundles made before
         self.turn = Rotary(
@@ -81,7 +91,7 @@ class Decoder(nn.Module):
         Args:
             alone: run the first layer of every run; nothing stands for another run's.
         """
-        breaks = {stage.first for stage in stages_of(self.visual)}
+        breaks = set(self.spans)
         if BEHIND in self.score.reads:
             breaks |= {int(layer) - 1 for layer in self.pruners if int(layer)}
         breaks |= set(
@@ -101,6 +111,16 @@ class Decoder(nn.Module):
         """Cache tensors of the layers that run, in the order the graph takes them."""
         types = self.traits.layer_types
         return cache_names({i: types[i] for i in self.layers if i not in self.gaps}, self.windows)
+
+    def slot_symbols(self) -> dict[str, str]:
+        """The dimension of slots of every layer's caches, by their names."""
+        types = self.traits.layer_types
+        names = cache_names(dict(enumerate(types)), self.windows)
+        layers = {name: int(name.split("_")[2]) for name in names if "_conv_" not in name}
+        return {
+            name: slots_symbol(self.spans[span_of(self.spans, layer)])
+            for name, layer in layers.items()
+        }
 
     def named_caches(self, caches: Sequence[torch.Tensor]) -> Buffers:
         """Cache inputs by name."""

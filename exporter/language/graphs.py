@@ -1,7 +1,7 @@
 """The graphs of a bundle and their tensor names, which are part of the bundle's contract.
 
 Letters: B batch, S prompt length, T new tokens, V visual tokens, P position axes, C_l cache slots of
-layer l, H_kv key/value heads, d head size, D hidden size.
+layer l, H_kv key/value heads, d head size, D hidden size, G spans of layers.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.tensors import stage_names
+from ...engines.bundle.tensors import span_of, stage_names
+from ..ops.layer_marks import Run
 from ..ops.riding import COLUMNS, joined
 from ..ops.scatter import scattered
 from ..planning.methods import measured_score
@@ -139,17 +140,21 @@ def prompt_graph(layout: Layout) -> type[PrefillGraph]:
 class StepGraph(Decoder):
     """New text over filled caches: one token while decoding, a whole turn of text in a chat.
 
-    A new token of layer l goes to slot text_len + V_l; a query sees the slots up to its own, so
-    padding and stale slots stay invisible.
+    A new token of layer l goes to slot text_len + V_l, which every row says for itself: rows of several
+    layouts run together. A query sees the slots up to its own, so padding and stale slots stay invisible.
     """
 
-    inputs = ("input_ids", "position_ids", "text_len", "last_index")
+    inputs = ("input_ids", "position_ids", "text_len", "last_index", "visual_len")
 
     def output_names(self) -> list[str]:
         """logits and buffers."""
         return ["logits", *(f"{n}_out" for n in self.cache_names())]
 
-    def forward(self, input_ids, position_ids, text_len, last_index, *caches):
+    def trace_once(self, alone: bool = False) -> tuple[Run, ...]:
+        """See Decoder; every run has slots of its own number, so none stands for another's."""
+        return super().trace_once(alone=True)
+
+    def forward(self, input_ids, position_ids, text_len, last_index, visual_len, *caches):
         """New tokens.
 
         Args:
@@ -157,13 +162,18 @@ class StepGraph(Decoder):
             position_ids: [B, T] int64 or [B, T, P], positions in the unpruned sequence.
             text_len: [B] int64, text tokens already in the caches.
             last_index: [B] int64, the last real new token of each row.
+            visual_len: [B, G] int64, visual tokens of each row in each span of layers.
             caches: buffers in the order of `cache_names`.
         """
         hidden = self.text.embed_tokens(input_ids)
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         tokens = Tokens(hidden, positions, input_ids[:, :0], last_index)
         buffers = self.named_caches(caches)
-        slots = {i: text_len + self.visual[i] for i in self.layers}
+        first = [
+            text_len + visual for visual in visual_len.unbind(1)
+        ]  # slot of the first new token
+        span = {i: span_of(self.spans, i) for i in self.layers}
+        slots = {i: first[span[i]] for i in self.layers}
         cache = ScatterCache(buffers, slots, fresh=False)
         rotations, masks = self.rotations(tokens), {}
         cached: torch.Tensor | None = None
@@ -174,11 +184,16 @@ class StepGraph(Decoder):
                 cached = written[f"cache_position_{i}"][:, 0, :, 0]
             kind = self.traits.layer_types[i]
             sliding = kind == "sliding" and self.window is not None
-            key = self.visual[i], sliding
+            key = span[i], sliding
             if key not in masks and kind != "conv":
                 window = self.window if sliding else None
                 masks[key] = step_mask(
-                    slots[i], input_ids.shape[1], self.slots[i], positions[..., 0], cached, window
+                    slots[i],
+                    input_ids.shape[1],
+                    buffers[f"cache_key_{i}"].shape[2],
+                    positions[..., 0],
+                    cached,
+                    window,
                 )
             tokens.hidden = self.layer(i, tokens, rotations, masks.get(key), cache)
         return (self.logits(tokens), *cache.outputs())

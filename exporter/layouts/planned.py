@@ -13,6 +13,7 @@ from ..planning.grid import Grid
 from ..planning.methods import in_tower
 from ..planning.problem import Problem
 from ..vision.adapter import ImageGeometry
+from ..vision.families import video_families
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def image_geometry(
     """
     adapter, kind = family.adapter, family.config.model_type
     if frames and not adapter.video:
-        raise LuvcError(f"{kind} takes images only; --frames is for the Qwen-VL families")
+        raise LuvcError(
+            f"{kind} knows no videos: give --images {max(2, frames)} instead of --frames {frames}, and a "
+            f"video is shown as so many images; families with videos are {', '.join(video_families())}"
+        )
     with making_sense(family.source):
         try:
             found = adapter.geometry(family.config, family.image_processor, size, images, frames)
@@ -106,6 +110,8 @@ def _layout(
         image_size=geometry.size,
         images=geometry.images,
         frames=geometry.frames,
+        sampling=adapter.sampling,
+        frames_as_images=not adapter.video,
         tiles=geometry.tiles,
         pixel_shape=geometry.pixel_shape,
         grid=(geometry.grid.h, geometry.grid.w),

@@ -4,6 +4,9 @@ Example sizes avoid 0 and 1, which the tracer would take as fixed. `alone`: trac
 run (see ops/layer_marks.py). Letters: language/graphs.py.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.export import Dim
@@ -20,6 +23,7 @@ from ..vision.graph import VisionGraph
 from .export import Trace
 
 MAX_BATCH = 256
+MAX_SLOTS = 1 << 24
 # example sizes
 BATCH = 2
 TEXT = 20
@@ -42,10 +46,17 @@ def vision_request(
     )
 
 
-def _caches(graph: Decoder, family: Family, layout: Layout, capacity: int, dtype: torch.dtype):
+def _caches(
+    graph: Decoder,
+    family: Family,
+    layout: Layout,
+    capacity: int,
+    dtype: torch.dtype,
+    together: Sequence[Layout],
+):
     """Empty buffers of the layers that are traced."""
-    name = of_torch(dtype).name
-    specs = cache_specs(family.language, layout, capacity, name, BATCH)  # type: ignore[arg-type]
+    name: Any = of_torch(dtype).name
+    specs = cache_specs(family.language, layout, capacity, name, BATCH, together)
     shapes = {s.name: (s.shape, DTYPES[s.dtype].torch) for s in specs}
     found = (shapes[name] for name in graph.cache_names())
     return tuple(torch.zeros(shape, dtype=dtype) for shape, dtype in found)
@@ -67,11 +78,18 @@ def _text_trace(
     length: Dim,
     args: tuple[torch.Tensor, ...],
     alone: bool,
+    together: Sequence[Layout],
 ) -> Trace:
-    """The request of a graph over text; ids and positions have a dynamic length, rows are dynamic."""
+    """The request of a graph over text: length, rows and a step's slots are dynamic."""
     runs = graph.trace_once(alone)
-    caches = _caches(graph, family, layout, capacity, dtype)
+    caches = _caches(graph, family, layout, capacity, dtype, together)
     rows = {0: Dim("B", min=1, max=MAX_BATCH)}
+    symbols = graph.slot_symbols()
+    sizes = {
+        symbol: Dim(symbol, min=2, max=MAX_SLOTS) for symbol in dict.fromkeys(symbols.values())
+    }
+    # a prompt only writes its caches: whatever their size, it is the same graph
+    free = {n: {2: sizes[x]} for n, x in symbols.items()} if isinstance(graph, StepGraph) else {}
     long = ("input_ids", "position_ids")
     dynamic = {name: {**rows, 1: length} if name in long else rows for name in graph.inputs}
     return Trace(
@@ -80,7 +98,7 @@ def _text_trace(
         args=(*args, *caches),
         inputs=[*graph.inputs, *graph.cache_names()],
         outputs=graph.output_names(),
-        dynamic={**dynamic, "caches": tuple(rows for _ in caches)},
+        dynamic={**dynamic, "caches": tuple(rows | free.get(n, {}) for n in graph.cache_names())},
         runs=runs,
     )
 
@@ -91,12 +109,14 @@ def prefill_request(
     layout: Layout,
     capacity: int,
     dtype: torch.dtype,
+    together: Sequence[Layout] = (),
     alone: bool = False,
 ) -> Trace:
-    """The prompt graph; B and S are dynamic, V is fixed."""
+    """The prompt graph; B and S are dynamic, V is fixed. `together`: layouts that share the step graph."""
     V = layout.visual_tokens
     S = V + TEXT
-    graph = prompt_graph(layout)(model, family.traits, layout, family.language, capacity)
+    kind = prompt_graph(layout)
+    graph = kind(model, family.traits, layout, family.language, capacity, together)
     width = family.decoder.hidden * (1 + family.traits.deepstack)
     width += COLUMNS * (measured_score(layout.schedule) is not None)
     examples = {
@@ -108,7 +128,7 @@ def prefill_request(
     }
     args = tuple(examples[name] for name in graph.inputs)
     length = Dim("S", min=V + 2, max=V + capacity)
-    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone, together)
 
 
 def step_request(
@@ -117,15 +137,17 @@ def step_request(
     layout: Layout,
     capacity: int,
     dtype: torch.dtype,
+    together: Sequence[Layout] = (),
     alone: bool = False,
 ) -> Trace:
-    """The new-text graph; B and T are dynamic."""
-    graph = StepGraph(model, family.traits, layout, family.language, capacity)
+    """The new-text graph; B, T and the slots are dynamic. `together`: layouts that share it."""
+    graph = StepGraph(model, family.traits, layout, family.language, capacity, together)
     args = (
         torch.zeros(BATCH, NEW, dtype=torch.long),
         _positions(family, NEW),
         torch.full((BATCH,), TEXT),
         torch.full((BATCH,), NEW - 1),
+        torch.full((BATCH, len(graph.spans)), 2),
     )
     length = Dim("T", min=1, max=capacity)
-    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone)
+    return _text_trace(graph, family, layout, capacity, dtype, length, args, alone, together)

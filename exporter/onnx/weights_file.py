@@ -6,7 +6,6 @@ because the library wants all tensors in memory at once.
 """
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import math
@@ -26,21 +25,8 @@ import torch
 from ...dtypes import of_torch
 from ...engines.bundle.manifest import File
 from ...errors import LuvcError
+from ..checkpoint.mapped import PAGE, release
 from ..quantised.rounding import CODES, SCALES, Rounding
-
-PAGE = 4096
-MADV_PAGEOUT = 21  # Linux 5.4: reclaim these pages now
-
-
-def release(tensor: torch.Tensor) -> None:
-    """Let the system take back the memory of a mapped file's pages; other memory stays as it is.
-
-    Without this a whole checkpoint, read once, counts as the process's memory.
-    """
-    start = tensor.data_ptr() // PAGE * PAGE
-    size = tensor.data_ptr() + tensor.numel() * tensor.element_size() - start
-    with contextlib.suppress(OSError, AttributeError):  # not Linux: nothing to do
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size), MADV_PAGEOUT)
 
 
 def _check_finite(name: str, tensor: torch.Tensor, stored: torch.Tensor) -> None:
@@ -182,7 +168,7 @@ class WeightsFile:
             _check_finite(name, tensor, stored)
             return (stored,)
         assert self.rounding is not None
-        codes, scales = self.rounding.encoded(tensor)
+        codes, scales = self.rounding.encoded(tensor, name)
         _check_finite(name, tensor, self.rounding.reach(scales))
         return codes, scales
 

@@ -41,8 +41,11 @@ def round_weights(model: Any, traits: TextTraits, rounding: Rounding) -> None:
         traits: of its text model.
         rounding: of the weights.
     """
-    for _, module in _products(model, traits):
-        module.weight = nn.Parameter(rounding.decoded(module.weight.detach()), requires_grad=False)
+    for module_name, module in _products(model, traits):
+        name = f"{module_name}.weight"
+        if rounding.covers(name):
+            numbers = rounding.decoded(module.weight.detach(), name)
+            module.weight = nn.Parameter(numbers, requires_grad=False)
 
 
 def check_widths(weights: dict[str, Tensor], how: Quantisation) -> None:

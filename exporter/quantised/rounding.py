@@ -64,26 +64,35 @@ class Rounding:
         first, last = codes
         return [last, first] if self.transposed else [first, 2 * last]
 
-    def encoded(self, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def covers(self, name: str) -> bool:
+        """Whether a product's weight of this name is stored as codes."""
+        return True
+
+    def encoded(self, weight: torch.Tensor, name: str = "") -> tuple[torch.Tensor, torch.Tensor]:
         """Codes as they lie in the file, and scales.
 
         Of two int4 codes in a byte the one of the even input lies in the low half.
 
         Args:
             weight: [N, K], of any floating-point type.
+            name: of it.
         """
         codes = torch.empty(self.codes_shape(weight.shape), dtype=self.stored)
         scales = torch.empty(self.scales_shape(weight.shape), dtype=self.dtype)
         for rows, found, scale in self._rounded(weight):
             scales[rows] = scale.view(scales[rows].shape)
-            if self.transposed:
-                codes[:, rows] = found.to(torch.int8).T.contiguous()  # faster than in one go
-            else:
-                bits = found.to(torch.int8).view(torch.uint8) & 15
-                codes[rows] = bits[:, ::2] | bits[:, 1::2] << 4
+            self._lay(codes, rows, found.to(torch.int8))
         return codes, scales
 
-    def decoded(self, weight: torch.Tensor) -> torch.Tensor:
+    def _lay(self, codes: torch.Tensor, rows: slice, found: torch.Tensor) -> None:
+        """Put int8 [n, K] of these outputs where they lie in the file."""
+        if self.transposed:
+            codes[:, rows] = found.T.contiguous()  # faster than in one go
+        else:
+            bits = found.view(torch.uint8) & 15
+            codes[rows] = bits[:, ::2] | bits[:, 1::2] << 4
+
+    def decoded(self, weight: torch.Tensor, name: str = "") -> torch.Tensor:
         """What the codes of a weight stand for, [N, K] of the scales' type."""
         out = torch.empty(weight.shape, dtype=self.dtype)
         for rows, found, scale in self._rounded(weight):

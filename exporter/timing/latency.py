@@ -201,7 +201,7 @@ def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
         "node": platform.node(),
         "cores": os.cpu_count(),
         "dtype": config.dtype,
-        "weights": str(config.quantisation or "full"),
+        "weights": str(config.quantisation or "full"),  # probes have numbers where codes are kept
         "decoder": replace(problem.decoder, layers=0).__dict__,
         "text": problem.text_tokens,
         "visual": problem.visual_tokens(()),

@@ -93,6 +93,20 @@ class AbsoluteAdapter(VisionAdapter):
         return out[0] if isinstance(out, tuple) else out
 
 
+def frame_side(config: Any, side: tuple[int, int], size: tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of a video's frames, which are one tile each.
+
+    Raises:
+        LuvcError: another size was asked for.
+    """
+    if size not in (None, side):
+        raise LuvcError(
+            f"{config.model_type} brings every frame of a video to {side[0]}x{side[1]}: use --image-size "
+            f"{side[0]}x{side[1]}, or leave it out"
+        )
+    return side
+
+
 def pair(value: Any) -> tuple[int, int]:
     """A size that a config gives as one number or as two."""
     return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from ...engines.bundle.layout import Layout
+from ...engines.bundle.layout import Layout, Sampling
 from ...engines.bundle.schedule import Axis, Merge, Reduction
 from ..planning.flops import EncoderShape
 from ..planning.grid import Grid, merged_grids
@@ -83,7 +83,8 @@ class VisionAdapter(ABC):
         False  # packs by what merged where, so lasting merges must be fixed
     )
     reads_tables: ClassVar[bool] = True  # layers read tables of their state, not only hidden states
-    video: ClassVar[bool] = False  # takes videos as frames
+    video: ClassVar[bool] = False  # its processor takes videos
+    sampling: ClassVar[Sampling] = "starts"  # which frames of a longer one, as its processor does
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one
     template: ClassVar[str | None] = None  # chat template of families that publish none
     # the graph's copy of `modules`: single parameters are traced only when read from here

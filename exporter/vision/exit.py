@@ -4,8 +4,10 @@ Letters: N' tiles, h x w visual tokens of a tile, r x c after it, D their width.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from ...engines.bundle.schedule import Reduction
 from ..planning.grid import Grid
@@ -22,11 +24,29 @@ class Exit:
     def __init__(self, reduction: Reduction, side: Grid):
         self.side, self.left = side, Grid(reduction.rows, reduction.columns)
         matrix = {"pool": pool_matrix, "dct": dct_matrix}[reduction.how]
+        self.shrink = Shrink(side, self.left, matrix)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """[N', h * w, D] -> [N', r * c, D] in raster order."""
+        return self.shrink(x)
+
+
+class Shrink:
+    """A matrix along each axis whose length changes.
+
+    Args:
+        side: rows and columns before.
+        left: and after.
+        matrix: makes [shorter, length] for two lengths.
+    """
+
+    def __init__(self, side: Grid, left: Grid, matrix: Callable[[int, int], torch.Tensor]):
+        self.side = side
         self.rows, self.columns = (
             None
             if after == before
             else matrix(before, after).float().to(torch.get_default_device())
-            for before, after in ((side.h, self.left.h), (side.w, self.left.w))
+            for before, after in ((side.h, left.h), (side.w, left.w))
         )
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,6 +57,12 @@ class Exit:
         if self.columns is not None:
             y = torch.matmul(self.columns, y)
         return y.flatten(1, 2).to(x.dtype)
+
+
+def linear_matrix(length: int, shorter: int) -> torch.Tensor:
+    """Linear interpolation as torch's without aligned corners, float64 [shorter, length]."""
+    found = torch.eye(length, dtype=torch.float64, device="cpu")[None]
+    return F.interpolate(found, size=shorter, mode="linear")[0].T
 
 
 def pool_matrix(length: int, shorter: int) -> torch.Tensor:

@@ -11,6 +11,8 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.accuracy import __main__ as command
 from benchmarks.accuracy import choose, questions, report, setup
+from benchmarks.accuracy import map as tower_map
+from benchmarks.accuracy.map_results import Map
 from benchmarks.accuracy.methods import METHODS, SEEDS
 from benchmarks.accuracy.results import Results
 from benchmarks.accuracy.study import CONTROL, Study
@@ -247,3 +249,34 @@ def test_options_that_mean_the_same_are_measured_once(study, tmp_path):
 
 def test_ratio_1_is_the_control(study):
     assert list(study.schedules(CONTROL, 1.0).values()) == [Schedule()] * 2
+
+
+def test_the_map_of_tower_and_language_model(folder, tmp_path, monkeypatch):
+    """Points have the ratios of their schedules; the first one loses nothing; a page shows them."""
+    small = {"TOWERS": (1.0, 1.4), "PREFILLS": (1.0, 2.0), "FIXED": (), "DEPTHS": (0.5,)}
+    for name, values in small.items():
+        monkeypatch.setattr(tower_map, name, values)
+    tower_map.run(
+        str(folder), "tiny", "validation", QUESTIONS, device="cpu", batch=8, output=tmp_path
+    )
+    (found,) = Map.read_all(tmp_path)
+    assert len(found.points) == 5 and found.at(1.0, 1.0) is found.whole
+    assert found.lost(found.whole).value == 0
+    (shorter,) = (t for t in found.towers if t > 1)
+    assert 1.4 <= shorter < 1.5
+    both = found.at(shorter, 2.0)
+    assert both and len(both.lengths) > 1 and 2 <= both.prefill < 2.05
+    study, _ = setup.load(str(folder), "validation", QUESTIONS, "cpu", batch=8)
+    row = next(r for r in found.data["rows"] if (r["method"], r["ratio"]) == ("matched 1.4", 2.0))
+    schedule = Schedule.model_validate(row["schedule"])
+    right = study.right({P: study.layout(P, schedule) for P in (1, 2)})
+    assert (right == both.right).all()
+    (step,) = found.others
+    assert step.how == "one step at 0.5" and 1 < step.tower < tower_map.ONE_STEP
+    chosen = {"towers": [1.4], "prefills": [2.0], "output": tmp_path}
+    tower_map.run(str(folder), "tiny", "test", QUESTIONS, device="cpu", batch=8, **chosen)
+    _, tested = Map.read_all(tmp_path)
+    assert [(p.tower > 1, p.asked) for p in tested.points] == [(False, 1), (True, 2)]
+    page = report.write(tmp_path, tmp_path)
+    assert "| tiny, 9 |" in page
+    assert "one step at 0.5" in page and (tmp_path / "accuracy-map.png").is_file()

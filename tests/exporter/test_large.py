@@ -15,8 +15,9 @@ from luvc.exporter.check import parity
 from luvc.exporter.check.memory import free_memory
 from luvc.exporter.check.parity import reports
 from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.mapped import release
 from luvc.exporter.checkpoint.weights import load_model
-from luvc.exporter.onnx.weights_file import WeightsFile, release
+from luvc.exporter.onnx.weights_file import WeightsFile
 
 from ..conftest import TINY, ask
 

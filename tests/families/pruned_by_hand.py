@@ -38,7 +38,10 @@ class ByHand:
         self.prompt = len(self.ids)
         core = self.model.model
         self.text = core.text_model if hasattr(core, "text_model") else core.language_model
-        self.visual = [i for i, t in enumerate(self.ids) if t == config.image_token_id]
+        shown = {config.image_token_id}
+        if "pixel_values_videos" in self.given:
+            shown.add(config.video_token_id)
+        self.visual = [i for i, t in enumerate(self.ids) if t in shown]
         self.features = reference.features(self.model, self.given)
         images = len(self.visual) // self.per_image
         self.image = {p: n // self.per_image for n, p in enumerate(self.visual)}
@@ -57,11 +60,14 @@ class ByHand:
         if not hasattr(self.model.model, "get_rope_index"):
             return torch.arange(S)[None] + FIRST.get(kind, 0)
         ids = torch.tensor([self.ids])
-        found, _ = self.model.model.get_rope_index(
-            ids,
-            (ids == self.model.config.image_token_id).int(),
-            image_grid_thw=self.given["image_grid_thw"],
-        )
+        names = ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")
+        grids = {name: self.given[name] for name in names if name in self.given}
+        if "video_grid_thw" in grids:
+            kinds = self.given["mm_token_type_ids"]
+            kinds = torch.cat([kinds, kinds.new_zeros(1, S - self.prompt)], 1)
+        else:
+            kinds = (ids == self.model.config.image_token_id).int()
+        found, _ = self.model.model.get_rope_index(ids, kinds, **grids)
         return found
 
     def mask(self, alive: list[int], layer: int) -> torch.Tensor:

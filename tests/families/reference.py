@@ -52,14 +52,23 @@ def prompt(proc: Any, text: str, images: int = 0, videos: int = 0) -> str:
     )
 
 
-def inputs(proc: Any, text: str, images: Sequence[Any] = (), video: Any = None) -> Any:
+def inputs(
+    proc: Any,
+    text: str,
+    images: Sequence[Any] = (),
+    video: Any = None,
+    fps: float = FPS,
+    sampling: dict[str, Any] | None = None,
+) -> Any:
     """Model inputs of one question, made as the processor's `apply_chat_template` makes them.
 
     Args:
         proc: a processor.
         text: the question.
         images: PIL images.
-        video: frames [F, H, W, 3] uint8, `FPS` a second, taken as they are.
+        video: frames [F, H, W, 3] uint8.
+        fps: of them that show a second.
+        sampling: what the processor is told of which frames to take; None takes them as they are.
     """
     rendered = prompt(proc, text, len(images), int(video is not None))
     bos = proc.tokenizer.bos_token
@@ -72,22 +81,23 @@ def inputs(proc: Any, text: str, images: Sequence[Any] = (), video: Any = None) 
         ]  # one conversation: LLaVA-OneVision tiles a single image only
     if video is not None:
         frames = np.ascontiguousarray(np.moveaxis(np.asarray(video), -1, 1))
-        metadata = {"total_num_frames": len(frames), "fps": FPS}
+        metadata = {"total_num_frames": len(frames), "fps": fps, "duration": len(frames) / fps}
         metadata["frames_indices"] = list(range(len(frames)))
         options |= {"videos": [torch.from_numpy(frames)], "video_metadata": [metadata]}
-        options["do_sample_frames"] = False
+        options |= {"do_sample_frames": sampling is not None, **(sampling or {})}
     return proc(text=[rendered], **options)
 
 
 @torch.no_grad()
 def features(model: Any, given: Any) -> Features:
-    """Visual tokens by Hugging Face's `get_image_features`.
+    """Visual tokens by Hugging Face's `get_image_features`, or `get_video_features`.
 
     Args:
         model: from `load`.
         given: from `inputs`.
     """
-    find = model.model.get_image_features
+    video = "pixel_values_videos" in given
+    find = model.model.get_video_features if video else model.model.get_image_features
     names = set(inspect.signature(find).parameters) & set(given)
     found = find(**{name: given[name] for name in names})
     taps = getattr(found, "deepstack_features", None) or ()

@@ -105,7 +105,8 @@ def _families(cells: Cells) -> str:
         shapes = [n for n in published.NAMES if published.config(n)["model_type"] == family]
         planned = ", ".join(n for n in shapes if (n, "plan") in cells)
         vision, limits = FEATURES[family]
-        video = "yes" if (family, "video") in cells else "no"
+        own = {(family, "video"), (family, "video SPU")} <= cells
+        video = "yes" if own else "as images" if (family, "frames as images") in cells else "no"
         rows.append(f"| `{family}` | {planned} | {vision} | {video} | {limits} |")
     return "\n".join(rows)
 
@@ -163,8 +164,12 @@ Small checkpoints of each family with random weights, real processors and tokeni
   random weights are too sharp for it: Hugging Face's own logits move by up to 9 % in half precision.
 - **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
   caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
-- **video**: a video of four frames at ratio 1 has the prompt and the answer of Hugging Face's processor and
-  `generate`.
+- **video**: a video of four frames at ratio 1 has the prompt, the pixel values (SmolVLM's, which are
+  resized twice, within 0.03) and the answer of Hugging Face's processor and `generate`; of a longer one the
+  same frames are shown, with the same times in the prompt; pruned, kept tokens and logits equal Hugging
+  Face's decoder layers with rows dropped. *As images*: the family's processor takes no videos, and a layout
+  of `--images N` shows N frames of one, the first of each N-th part, as N images in its place; prompt ids
+  equal those of the processor for these images.
 
 """
 TAIL = """

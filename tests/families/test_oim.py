@@ -1,5 +1,6 @@
 """OIM inside every tower against Hugging Face's own layers, merged by hand between them."""
 
+import math
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -9,9 +10,9 @@ import torch
 from luvc.engines.bundle.schedule import Axis, Merge, Schedule
 from luvc.exporter.vision.graph import VisionGraph
 
-from . import by_hand, reference
+from . import by_hand, films, reference
 from .checkpoints import family_of
-from .gallery import QUESTION, families, pictures, question
+from .gallery import QUESTION, apart, families, pictures, question
 
 # Before which layer, which axis, groups of how many; after the first tapped layer of DeepStack.
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (2, "height", 2))
@@ -46,6 +47,31 @@ def test_merging_is_hugging_face_merged_by_hand(gallery, name):
     with torch.no_grad():
         features = tower(pixels).flatten(0, -2)
         wanted = REFERENCES.get(name, features_of)(model, given, layout, steps)
+    assert len(features) == layout.visual_tokens < layout.baseline_visual_tokens
+    assert features.shape == wanted.shape
+    assert (features - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize(
+    "name", [apart(n, torchvision=False) for n in ("internvl", "smolvlm", "llava_onevision")]
+)
+def test_frames_are_merged_as_by_hand(gallery, name):
+    """Each frame by itself; behind the projector LLaVA-OneVision halves what is left of it."""
+    pytest.importorskip("num2words", reason="needs the extra video")
+    schedule = Schedule(vision=tuple(Merge(layer=i, axis=a, group=g) for i, a, g in SHALLOW))
+    size, count = films.FAMILIES[name].size, 3
+    options = {"frames": (count,), "image_sizes": (size,), "text_capacity": 192}
+    vlm = gallery.in_pytorch(name, schedule=schedule, **options)
+    (layout,) = vlm.manifest.layouts
+    video = {"type": "video", "video": list(films.film(size, count))}
+    content = [video, {"type": "text", "text": QUESTION}]
+    prompt = vlm.processor.prompt([{"role": "user", "content": content}])
+    pixels = torch.from_numpy(vlm.processor.pixels(prompt))
+    tower = VisionGraph(vlm.runner.model, gallery.family(name).adapter, layout)
+    model, _ = gallery.hugging_face(name)
+    with torch.no_grad():
+        features = tower(pixels).flatten(0, -2)
+        wanted = FRAMES[name](model, {"pixel_values": pixels}, layout, SHALLOW)
     assert len(features) == layout.visual_tokens < layout.baseline_visual_tokens
     assert features.shape == wanted.shape
     assert (features - wanted).abs().max() <= 1e-5 * wanted.abs().max()
@@ -117,6 +143,40 @@ def anyres(model, given, layout, steps):
     return torch.stack(out)
 
 
+def smolvlm_frames(model, given, layout, steps):
+    """Frames are the pictures of one prompt."""
+    return features_of(model, {"pixel_values": given["pixel_values"][None]}, layout, steps)
+
+
+def halved(model, given, layout, steps):
+    """Each frame's features, a new one for each four by bilinear weights, one line end behind all."""
+    seen, config = {}, model.config
+    with ExitStack() as stack:
+        layers = hooked(stack, "llava_onevision", model, layout, steps)
+        keep = lambda m, a, out: seen.update(x=out[0] if isinstance(out, tuple) else out)  # noqa: E731
+        chosen = layers[config.vision_feature_layer]
+        stack.callback(chosen.register_forward_hook(keep).remove)
+        model.model.vision_tower(given["pixel_values"][0])
+    x = model.model.multi_modal_projector(seen["x"]).unflatten(1, layout.merged_grid)
+    weights = [
+        bilinear(left, round(math.ceil(full / 2) * left / full))
+        for full, left in zip(layout.grid, layout.merged_grid, strict=True)
+    ]
+    x = torch.einsum("rh,cw,nhwd->nrcd", *weights, x)
+    return torch.cat([x.flatten(0, 2), model.model.image_newline[None]])
+
+
+def bilinear(length, shorter):
+    """What each of a line's new places takes of the old ones: [shorter, length]."""
+    found = torch.zeros(shorter, length)
+    for i in range(shorter):
+        place = max(0.0, (i + 0.5) * length / shorter - 0.5)
+        first = int(place)
+        found[i, first] += 1 - (place - first)
+        found[i, min(first + 1, length - 1)] += place - first
+    return found
+
+
 def lfm2_vl(model, given, layout, steps):
     """Hugging Face cuts features by the unmerged shape: projected here, with its own projector."""
     given = given.copy()
@@ -182,6 +242,7 @@ def rotary(model, given, layout, steps):
     return torch.cat([out[0], *deep], -1)
 
 
+FRAMES = {"internvl": features_of, "smolvlm": smolvlm_frames, "llava_onevision": halved}
 REFERENCES = {
     "gemma3": gemma3,
     "llava_next": anyres,

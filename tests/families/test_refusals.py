@@ -40,8 +40,8 @@ def changed(gallery, tmp_path):
         ),
         (
             "internvl",
-            {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}},
-            r"is quantised \(fp8\): give the checkpoint it was made from",
+            {"quantization_config": {"quant_method": "hqq", "nbits": 4}},
+            r"is quantised \('hqq'\), which is not read; what is: awq, .*: give the checkpoint it was made",
         ),
         (
             "llava",
@@ -142,7 +142,8 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
             {"image_sizes": ((224, 112),)},
             "brings 224x112 to 196x112 .*: use --image-size 196x112",
         ),
-        ("llava_onevision", {"frames": (4,)}, "llava_onevision takes images only"),
+        ("llava_next", {"frames": (4,)}, "llava_next knows no videos: give --images 4 instead"),
+        ("llava_onevision", {"frames": (4,)}, "frame of a video to 98x98: use --image-size 98x98"),
         (
             "qwen2_vl",
             {"frames": (3,)},

@@ -9,7 +9,17 @@ import pytest
 
 from .with_torchvision import ROOT, python, torchvision_or_skip
 
-FILES = ("ratio_one", "oim", "pruned", "plan", "bundles", "text_only", "prefix", "tensorrt_rtx")
+FILES = (
+    "ratio_one",
+    "oim",
+    "pruned",
+    "plan",
+    "bundles",
+    "text_only",
+    "prefix",
+    "tensorrt_rtx",
+    "video",
+)
 
 
 @pytest.mark.parametrize(

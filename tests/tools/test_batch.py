@@ -98,6 +98,24 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
     assert found[2]["id"] == "r2" and found[2]["text"] == own.text
 
 
+def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path):
+    """What is asked goes to every request; what no picture can have is refused before Ray is started."""
+    bundle = workshop.bundle("qwen2-ratios")
+    asked = batch._wish(bundle, "1.5x", None)
+    answerer = batch.Answerer(str(bundle.path), "Why?", "ort", 1, 2, {"max_new_tokens": 4, **asked})
+    columns = {"id": ["a"], "image": [png(1)], "question": [None]}
+    (row,) = answerer({k: np.array(v, object) for k, v in columns.items()}).to_pylist()
+    answerer.scheduler.close()
+    own = workshop.vlm("qwen2-ratios").generate(ask("Why?", png(1)), max_new_tokens=4, ratio=1.5)
+    assert own.ratio == 1.5 and row["text"] == own.text
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(png(1))
+    line = command(bundle.path, tmp_path / "in", tmp_path / "out", "--image-tokens", 1)
+    refused = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "the smallest is" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_json_lines(tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text(

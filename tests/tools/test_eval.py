@@ -128,6 +128,17 @@ def test_pocket_questions_are_those_of_the_split():
 
 
 @pytest.mark.parametrize(
+    ("seen", "drawn"), [(None, 192), ((192, 192), 192), ((384, 448), 384), ((2000, 2000), 768)]
+)
+def test_pictures_are_drawn_as_finely_as_they_are_seen(seen, drawn):
+    plain, finer = list(pocket_items("test", 2)), list(pocket_items("test", 2, seen))
+    assert [(x.id, x.question, x.answers) for x in finer] == [
+        (x.id, x.question, x.answers) for x in plain
+    ]
+    assert {image.size for item in finer for image in item.images} == {(drawn, drawn)}
+
+
+@pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", "line 2 is not valid JSON"),

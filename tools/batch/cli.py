@@ -18,11 +18,12 @@ import typer
 
 from ... import console
 from ...errors import LuvcError
-from ..options import Backend, BundleFolder
+from ..options import Backend, BundleFolder, ImageTokens, RatioOption, wished
 from .files import COLUMNS, as_table, check_run, done, read_input, write_part
 
 if TYPE_CHECKING:
-    from ...engines.sampling import SamplingOptions
+    from ...engines import Bundle
+    from ...engines.prompt.wishes import RequestOptions
 
 
 class Answerer:
@@ -33,7 +34,7 @@ class Answerer:
         question: for rows without one.
         backend, threads: as `VLM.load` takes them.
         rows: answers made at once.
-        options: fields of `Sampling`.
+        options: fields of `Wish` and `Sampling`.
     """
 
     def __init__(self, bundle: str, question: str, backend: str, threads: int, rows: int, options):
@@ -156,6 +157,8 @@ def batch(
     source: Annotated[Path, typer.Argument(help="Folder of pictures, .jsonl or .parquet.")],
     output: Annotated[Path, typer.Argument(help="Folder for the answers.")],
     question: Annotated[str, typer.Option(help="For rows without one.")] = "Describe the picture.",
+    ratio: RatioOption = None,
+    image_tokens: ImageTokens = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
     temperature: Annotated[float, typer.Option(help="Sample; 0 is greedy.")] = 0.0,
     seed: Annotated[int | None, typer.Option(help="Of each answer's sampling.")] = None,
@@ -170,8 +173,8 @@ def batch(
     """Answer a question about every picture; run it again to go on where it was stopped."""
     from ...engines import Bundle
 
-    options = _sampling(max_new_tokens, temperature, seed)
     loaded = Bundle.load(bundle)
+    options = _options(max_new_tokens, temperature, seed) | _wish(loaded, ratio, image_tokens)
     check_installed()
     wanted = read_input(source)
     about = {"bundle": loaded.manifest.created, "model": loaded.manifest.model}
@@ -190,13 +193,26 @@ def batch(
     console.show(f"wrote {output}: {len(wanted)} answers")
 
 
-def _sampling(max_new_tokens: int, temperature: float, seed: int | None) -> "SamplingOptions":
-    """Options of every answer; refused now if every picture would be refused for them."""
+def _options(max_new_tokens: int, temperature: float, seed: int | None) -> "RequestOptions":
+    """Sampling of every answer; refused now if every picture would be refused for it."""
     from ...engines.sampling import Sampling, SamplingOptions
 
     options = SamplingOptions(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     Sampling().override(**options)
-    return options
+    return {**options}
+
+
+def _wish(bundle: "Bundle", ratio: str | None, image_tokens: int | None) -> "RequestOptions":
+    """What is asked of every layout, refused like the sampling; nothing where nothing is asked."""
+    from PIL import Image
+
+    from ...engines.prompt.layouts import choose
+
+    wish = wished(None, ratio, image_tokens)
+    if not wish.given:
+        return {}
+    choose(bundle.manifest, (Image.new("RGB", (64, 64)),), wish)
+    return {"ratio": wish.ratio, "image_tokens": wish.image_tokens}
 
 
 def main() -> None:

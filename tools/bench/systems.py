@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from ...engines import VLM
+from ...engines.backends.base import SharedRunner
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.layout import Layout
+from ...engines.decoding import Rows
 from ...engines.prompt.processing import Processor, Prompt
 from ...errors import LuvcError
 from .protocol import Figures, Stopwatch, figures, serve
@@ -81,13 +83,20 @@ def answer(vlm: VLM, prompts: list[Prompt], new_tokens: int) -> Figures:
         timing.vision_ms,
         watch.moments,
         kv_bytes=batch * manifest.kv_bytes(layout, text),
-        kv_allocated_bytes=batch * manifest.kv_bytes(layout),
+        kv_allocated_bytes=allocated_bytes(vlm, state),
         token_ids=np.stack(tokens, 1).tolist(),
         text_tokens=text,
         visual_tokens=layout.schedule.visual_per_layer(
             manifest.language.layers, layout.visual_tokens
         ),
     )
+
+
+def allocated_bytes(vlm: VLM, rows: Rows) -> int:
+    """Bytes of the caches of an answer: what they have grown to, or the full capacity."""
+    if isinstance(vlm.runner, SharedRunner) and vlm.runner.mixes:
+        return sum(cache.nbytes for cache in vlm.runner.read_caches(rows.caches).values())
+    return len(rows.layouts) * vlm.manifest.kv_bytes(rows.layout)
 
 
 def hugging_face(

@@ -208,6 +208,12 @@ def of_ratio(bundle: Bundle, ratio: float | None) -> tuple[tuple[Layout, ...], f
     return kept, ratio
 
 
+def seen_size(answerer: Answerer) -> tuple[int, int] | None:
+    """(height, width) that pictures are seen in at most; None where no layout has any."""
+    sizes = [layout.asked_size for layout in answerer.processor.manifest.pictured]
+    return max(sizes, key=min, default=None)
+
+
 def askable(answerer: Answerer, items: Sequence[Item]) -> list[Item]:
     """Items with as many pictures as a layout takes."""
     counts = {layout.images for layout in answerer.processor.manifest.layouts}

@@ -17,7 +17,7 @@ from ...files import whole
 from ...places import check_file
 from ..options import BundleFolder, RatioOption, Threads
 from . import outcome
-from .answering import Answerer, Prediction, askable, batches, load
+from .answering import Answerer, Prediction, askable, batches, load, seen_size
 from .items import Item, is_right, pocket_items, read_jsonl, rule_of
 from .outcome import Agreement, Verdict
 
@@ -79,11 +79,12 @@ def evaluate(
     other = _other(compare, min_agreement)
     with console.Steps(quiet=as_json) as steps:
         steps("reading the questions")
-        items = read_jsonl(data, limit) if data else list(pocket_items(split, limit))
+        own = read_jsonl(data, limit) if data else None
         steps("loading the model")
         answerer = load(bundle, backend, model, max_new_tokens, threads, ratio)
-    start = perf_counter()
     with contextlib.closing(answerer):
+        items = own or list(pocket_items(split, limit, seen_size(answerer)))
+        start = perf_counter()
         verdicts, skipped = ask(answerer, items, batch, rule, quiet=as_json)
     head = {"date": datetime.date.today().isoformat(), "bundle": str(bundle)}
     head |= {"answered_by": answerer.description, "ratio": answerer.ratio}

@@ -38,18 +38,26 @@ class Item:
         return [{"role": "user", "content": [*parts, {"type": "text", "text": self.question}]}]
 
 
-def pocket_items(split: str, limit: int | None) -> Iterable[Item]:
+def pocket_items(
+    split: str, limit: int | None, size: tuple[int, int] | None = None
+) -> Iterable[Item]:
     """PocketVQA's questions of a split, drawn as they are asked for.
+
+    Args:
+        split: "test" or "validation".
+        limit: first questions only.
+        size: (height, width) that a model sees them in; larger ones are drawn finer.
 
     Raises:
         LuvcError: unknown split, or scikit-image is not installed.
     """
-    from ..pocket.dataset import SPLITS, TEST_QUESTIONS, example
+    from ..pocket.dataset import SPLITS, TEST_QUESTIONS, example, scale_for
 
     if split not in SPLITS:
         raise LuvcError(f"--split {split} does not exist; choose one of {', '.join(SPLITS)}")
+    scale = scale_for(size) if size else 1
     for index in range(limit or TEST_QUESTIONS):
-        record = example(split, index)
+        record = example(split, index, scale)
         q = record.questions[0]
         yield Item(f"{split}-{index}", q.task, q.text, (q.answer,), record.pictures)
 
@@ -114,18 +122,21 @@ def _item(path: Path, number: int, data: Any, needs_answers: bool) -> Item:
     return Item(name, line.task, line.question, answers, tuple(images))
 
 
-def asked_of_a_model(data: Path | None, limit: int | None) -> list[Item]:
+def asked_of_a_model(
+    data: Path | None, limit: int | None, size: tuple[int, int] | None = None
+) -> list[Item]:
     """Questions to compare plans of one model on: all about pictures, with answers to all or to none.
 
     Args:
         data: JSONL file; None for PocketVQA's validation split, 200 of it unless a limit is given.
         limit: first questions only.
+        size: (height, width) that the model sees pictures in.
 
     Raises:
         LuvcError: unreadable, a question without a picture, or answers to some alone.
     """
     items = read_jsonl(data, limit, needs_answers=False) if data else None
-    items = items or list(pocket_items("validation", limit or 200))
+    items = items or list(pocket_items("validation", limit or 200, size))
     with_answers = [item for item in items if item.answers]
     if 0 < len(with_answers) < len(items):
         raise LuvcError(

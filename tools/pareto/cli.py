@@ -53,9 +53,11 @@ def pareto(
     Without answers in the data, answers are held to the unmodified model's. A run that was stopped goes on
     where it was.
     """
+    from ..workbench import seen_size
+
     rule_of(match, data)
     check_folder(output, "--output")
-    items = asked_of_a_model(data, limit)
+    items = asked_of_a_model(data, limit, None if data else seen_size(model, image_size))
     counts = tuple(images or sorted({len(item.images) for item in items}))
     given = {"images": counts, "reference_text": text_tokens}
     configs = _configs(model, methods, ratios, image_size, given)

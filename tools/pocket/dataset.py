@@ -21,7 +21,7 @@ from . import backgrounds, charts, lists, objects, pairs, texts
 from .drawing import Canvas
 from .render import render
 from .scene import Box, Question, Scene
-from .vocabulary import PHOTOS, TASKS
+from .vocabulary import PHOTOS, SIZE, TASKS
 
 SPLITS = {
     "train": range(0, 1 << 40),
@@ -30,6 +30,8 @@ SPLITS = {
 }
 TEST_QUESTIONS = 2000
 """Size of the fixed test set: 200 questions a task."""
+FINEST = 4
+"""Largest scale of pictures that a model is asked about: at 768 x 768 no letter is finer than its font."""
 
 
 def build_photo(rng: Random, taken: list[Box]) -> Scene:
@@ -181,12 +183,18 @@ def _ask_all(rng: Random, task: str, scenes: tuple[Scene, ...], limit: int) -> l
     return list(found.values())
 
 
-def example(split: str, index: int) -> Record:
+def scale_for(size: tuple[int, int]) -> int:
+    """How fine to draw pictures that a model is shown in (height, width) pixels: as fine as it can see."""
+    return min(max(min(size) // SIZE, 1), FINEST)
+
+
+def example(split: str, index: int, scale: int = 1) -> Record:
     """Make one evaluation question; its task is TASKS[index % 10].
 
     Args:
         split: "validation" or "test" (or "train", for a baseline that sees no pictures).
         index: number of the question within the split.
+        scale: of its pictures, see `Record`.
 
     Raises:
         LuvcError: the split or the index does not exist.
@@ -202,7 +210,7 @@ def example(split: str, index: int) -> Record:
         for _ in range(8):
             question = _ask(rng, task, scenes)
             if question:
-                return Record(seed, scenes, (question,))
+                return Record(seed, scenes, (question,), scale)
 
 
 def chance_levels(records: Iterable[Record]) -> dict[str, float]:

@@ -151,7 +151,7 @@ def export_command(manifest: Manifest, target: str) -> str:
     parts += [f"--images {n}" for n in counts if counts != {1: None}]
     parts += [f"--frames {n}" for n in frames if frames != {0: None}]
     parts += [f"--dtype {DTYPES[m.dtype].short}", f"--text-capacity {m.text_capacity}"]
-    if m.weights is not None:
+    if m.weights is not None and m.quantised_as is None:
         parts += [f"--weights {m.weights.kind}"]
         parts += [f"--group-size {m.weights.group_size}"] if m.weights.group_size else []
     parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]

@@ -48,6 +48,9 @@ class Service:
         self._fetch = RemotePictures(settings.image_hosts, settings.bounds.image_mib)
         scheduler.vlm.processor.megapixels = settings.bounds.megapixels
 
+    def _spell(self, token_id: int) -> str:
+        return self.scheduler.vlm.processor.tokenizer.decode([token_id])
+
     # ---- routes
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
@@ -97,7 +100,7 @@ class Service:
             awaited.cancel()
         self.metrics.answered(answer)
         self.metrics.ended(200)
-        return JSONResponse(Reply(self.settings.name).whole(answer))
+        return JSONResponse(Reply(self.settings.name, self._spell).whole(answer))
 
     async def _streamed(self, request: Request, asked: ChatRequest, awaited: Awaited) -> Response:
         """A stream, begun when the first text is there: what cannot be met is a status, not an event."""
@@ -115,7 +118,7 @@ class Service:
     async def _events(
         self, awaited: Awaited, first: str, pieces: AsyncIterator[str], usage: bool
     ) -> AsyncIterator[bytes]:
-        reply, status = Reply(self.settings.name), CLOSED
+        reply, status = Reply(self.settings.name, self._spell), CLOSED
         try:
             yield reply.begun()
             yield reply.piece(first)

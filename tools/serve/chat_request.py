@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ... import strict_json
 from ...engines.prompt.wishes import RequestOptions
+from ...engines.sampling import LIKELIEST
 from ...errors import LuvcError, brief, printable
 
 LEFT_OUT = {
     "n": 1,
-    "logprobs": False,
-    "top_logprobs": 0,
     "presence_penalty": 0,
     "frequency_penalty": 0,
     "logit_bias": {},
@@ -73,6 +72,8 @@ class ChatRequest(BaseModel):
         top_k: see `Sampling`.
         repetition_penalty: see `Sampling`.
         seed: of the sampling.
+        logprobs: tell the log-probability of each token; of whole answers alone.
+        top_logprobs: and of so many of the likeliest in its place.
         ratio: of the pictures' compression; the nearest of the bundle is taken.
         image_tokens: most visual tokens of a picture in a language layer.
         layout: name of a layout of the bundle; it goes with neither of these.
@@ -91,6 +92,8 @@ class ChatRequest(BaseModel):
     top_k: int | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int | None, Field(ge=0, le=LIKELIEST)] = None
     ratio: float | None = None
     image_tokens: int | None = None
     layout: str | None = None
@@ -111,6 +114,7 @@ class ChatRequest(BaseModel):
             "repetition_penalty": self.repetition_penalty,
             "stop": self.stop,
             "seed": self.seed,
+            "logprobs": (self.top_logprobs or 0) if self.logprobs else None,
             "ratio": self.ratio,
             "image_tokens": self.image_tokens,
             "layout": self.layout,
@@ -153,6 +157,12 @@ def read_request(body: bytes, served: str) -> ChatRequest:
             404,
             "model_not_found",
         )
+    if request.top_logprobs and not request.logprobs:
+        raise BadRequest(
+            "top_logprobs are beside logprobs: send logprobs true, too", "top_logprobs"
+        )
+    if request.logprobs and request.stream:
+        raise BadRequest("logprobs are told of whole answers: send stream false", "logprobs")
     if request.stream_options is not None and not request.stream:
         raise BadRequest("stream_options are of streams: send stream too", "stream_options")
     return request

@@ -3,10 +3,11 @@
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...engines.answer import Answer
+from ...engines.answer import Answer, TokenLogprob
 
 REASONS = {"stop": "stop", "length": "length", "capacity": "length", "cancelled": "stop"}
 """OpenAI's finish_reason for each of ours."""
@@ -19,11 +20,13 @@ class Reply:
 
     Attributes:
         model: the name that is served.
+        spell: the text of one token.
         id: of the reply.
         created: when, seconds since 1970.
     """
 
     model: str
+    spell: Callable[[int], str]
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -31,6 +34,11 @@ class Reply:
         """The answer at once."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"message": message, "finish_reason": REASONS[answer.finish_reason]}
+        if answer.logprobs:
+            choice["logprobs"] = {
+                "content": [self._told(t) for t in answer.logprobs],
+                "refusal": None,
+            }
         return self._of("chat.completion", choice) | {"usage": usage(answer), "luvc": used(answer)}
 
     def begun(self) -> bytes:
@@ -55,9 +63,19 @@ class Reply:
         choice = {"delta": delta, "finish_reason": reason}
         return event(self._of("chat.completion.chunk", choice))
 
+    def _told(self, token: TokenLogprob) -> dict[str, Any]:
+        likeliest = [self._logprob(*pair) for pair in token.likeliest]
+        return self._logprob(token.token_id, token.logprob) | {"top_logprobs": likeliest}
+
+    def _logprob(self, token_id: int, logprob: float) -> dict[str, Any]:
+        text = self.spell(token_id)
+        # part of a character has no text of its own
+        data = None if "\ufffd" in text else list(text.encode())
+        return {"token": text, "logprob": logprob, "bytes": data}
+
     def _of(self, kind: str, choice: dict[str, Any]) -> dict[str, Any]:
         head = {"id": self.id, "object": kind, "created": self.created, "model": self.model}
-        return head | {"choices": [{"index": 0, **choice, "logprobs": None}]}
+        return head | {"choices": [{"index": 0, "logprobs": None, **choice}]}
 
 
 def usage(answer: Answer) -> dict[str, Any]:

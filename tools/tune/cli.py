@@ -54,6 +54,7 @@ def tune(
     that is reported is of them. A run that was stopped goes on where it was.
     """
     from ...exporter.typed import parse_ratio, parse_size
+    from ..workbench import seen_size
     from .candidates import first_round
     from .lab import Asked
 
@@ -63,7 +64,7 @@ def tune(
         raise LuvcError("--ratio 1 compresses nothing, so there is nothing to choose: ask for more")
     check_folder(output, "--output")
     first = first_round(methods)
-    items = asked_of_a_model(data, limit)
+    items = asked_of_a_model(data, limit, None if data else seen_size(model, image_size))
     options = {
         "images": tuple(images or sorted({len(item.images) for item in items})),
         "image_sizes": (parse_size(image_size),) if image_size else (),

@@ -5,7 +5,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +20,9 @@ from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed
+from .kv_buffers import Caches, free_slots, grown, rounded
 from .quantised import kernels
-from .weights import SharedWeights
-
-
-class Caches:
-    """Buffers of a batch by name, as arrays on the host and as ONNX Runtime's values.
-
-    On the CPU both are the same memory, so that a part of the arrays makes caches of fewer rows.
-
-    Args:
-        arrays: contiguous, rows first, by name.
-        device: "cpu" or "cuda".
-    """
-
-    def __init__(self, arrays: dict[str, np.ndarray], device: str):
-        import onnxruntime
-
-        make = onnxruntime.OrtValue.ortvalue_from_numpy
-        self.values = {name: make(a, device, 0) for name, a in arrays.items()}
-        self._arrays = arrays if device == "cpu" else None
-
-    @property
-    def host(self) -> dict[str, np.ndarray]:
-        """The buffers as arrays, by name.
-
-        Raises:
-            LuvcError: they lie on a GPU.
-        """
-        if self._arrays is None:
-            raise LuvcError(
-                "ONNX Runtime's CUDA provider cannot share caches between requests: build engines "
-                "(luvc-build --backend tensorrt), or install onnxruntime without -gpu"
-            )
-        return self._arrays
-
-    def close(self) -> None:
-        """Give the memory back, or this part's share of it."""
-        self.values, self._arrays = {}, None
+from .weights import FOLDER, SharedWeights, follow
 
 
 class OrtRunner(Closing):
@@ -102,7 +67,11 @@ class OrtRunner(Closing):
             self.session(layout.graphs.vision)
         if language:
             self.session(layout.graphs.prefill)
-            self.session(layout.graphs.step)
+            self.session(self._step(layout))
+
+    def _step(self, layout: Layout) -> str:
+        """The step graph of a layout; where all are one, the first, so that there is one session."""
+        return (self.bundle.manifest.layouts[0] if self.mixes else layout).graphs.step
 
     def session(self, graph: str, packed: bool = False) -> Any:
         """The session of a graph file, made once.
@@ -154,6 +123,8 @@ class OrtRunner(Closing):
         options.enable_mem_pattern = False
         # a spinning pool burns the cores that the caller's own work needs between steps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.mixes:
+            free_slots(model, self.bundle.manifest)
         if self._shares:
             return self._weights.session(path, options, packed, model)
         if self.bundle.manifest.weights is not None:
@@ -162,7 +133,11 @@ class OrtRunner(Closing):
         providers = ["CPUExecutionProvider"]
         if self.device == "cuda":
             providers.insert(0, "CUDAExecutionProvider")
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        source: str | bytes = str(path)
+        if self.mixes:
+            options.add_session_config_entry(FOLDER, str(follow(model, path.parent)))
+            source = model.SerializeToString()
+        return onnxruntime.InferenceSession(source, options, providers=providers)
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
@@ -171,11 +146,34 @@ class OrtRunner(Closing):
             embeds = session.run(None, {"pixel_values": pixel_values})[0]
             return _of_rank(3, embeds)
 
-    def new_caches(self, layout: Layout, batch: int) -> Caches:
-        """Zeroed buffers on the device."""
+    @property
+    def mixes(self) -> bool:
+        """Whether rows of all layouts may lie in one batch: they share the step graph, whose caches grow."""
+        return self.bundle.manifest.slots == "free" and self.device == "cpu"
+
+    def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Caches:
+        """Zeroed buffers on the device; where they can grow, of the slots that are needed now."""
         m = self.bundle.manifest
-        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        wanted = [rounded(n) for n in slots] if slots is not None and self.mixes else None
+        together = m.together(layout)
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch, together, wanted)
         return self._kept({s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs})
+
+    def grown(self, layout: Layout, caches: Caches, slots: Sequence[int]) -> Caches:
+        """Caches of at least so many slots in each language layer: these, or a larger copy of them.
+
+        Steps attend over all slots that there are, so there are few more than needed.
+        """
+        if not self.mixes:
+            return caches
+        self._check_open()
+        if caches.hold(slots):
+            return caches
+        m = self.bundle.manifest
+        together = m.together(layout)
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1, together, slots)
+        larger = grown(caches.host, specs)
+        return caches if larger is None else self._kept(larger)
 
     def window(self, caches: Caches, start: int, count: int) -> Caches:
         """Caches of `count` rows from `start` on, in the same memory (CPU only)."""
@@ -205,9 +203,10 @@ class OrtRunner(Closing):
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
-        session = self.session(layout.graphs.step, packed=len(feed.input_ids) > 1)
-        with self._blaming(layout.graphs.step):
-            return self._last(self._run(session, vars(feed), caches, ["logits"])[0])
+        graph = self._step(layout)
+        session = self.session(graph, packed=len(feed.input_ids) > 1)
+        with self._blaming(graph):
+            return self._last(self._run(session, feed.tensors, caches, ["logits"])[0])
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies, by name."""

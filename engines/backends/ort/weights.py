@@ -50,7 +50,7 @@ class SharedWeights:
         codes = use_kernels(model)
         read_transposed(model)
         fuse_attention(model)
-        folder = _follow(model, graph.parent)
+        folder = follow(model, graph.parent)
         options.add_session_config_entry(FOLDER, str(folder))
         if not packed and not codes:
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -105,7 +105,7 @@ class SharedWeights:
         return self._files[file]
 
 
-def _follow(model: Any, folder: Path) -> Path:
+def follow(model: Any, folder: Path) -> Path:
     """Folder that ONNX Runtime reads weights from, which refuses links that leave it.
 
     In the hub's cache a bundle is a folder of links: the graph then names what its link leads to.

@@ -86,7 +86,8 @@ def copied_caches(manifest: Manifest, graph: str, session: Session) -> set[str]:
     layout = next(layouts, None)
     if layout is None:
         return set()
-    specs = cache_specs(manifest.language, layout, manifest.text_capacity, manifest.dtype, 1)
+    lm, together = manifest.language, manifest.together(layout)
+    specs = cache_specs(lm, layout, manifest.text_capacity, manifest.dtype, 1, together)
     found = {s.name for s in specs if not session.in_place(f"{s.name}_out", s.name)}
     large = sorted(name for name in found if name.split("_")[1] not in COPIED)
     if large:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...bundle.layout import Layout
-from ...bundle.manifest import LanguageModel
+from ...bundle.manifest import Manifest
+from ...bundle.tensors import visual_lens
 from ..base import PrefillFeed, StepFeed
 
 MULTIPLE = 64  # tokens of a prompt
@@ -52,12 +53,12 @@ def _padded(array: np.ndarray, length: int) -> np.ndarray:
 
 
 def smallest_feeds(
-    language: LanguageModel, layout: Layout, batch: int, width: int
+    manifest: Manifest, layout: Layout, batch: int, width: int
 ) -> tuple[PrefillFeed, StepFeed]:
     """The shortest prompts that an engine takes, all zeros, and one token behind them.
 
     Args:
-        language: of the manifest.
+        manifest: of the bundle.
         layout: of the prompts.
         batch: B.
         width: last dimension of the visual embeddings.
@@ -65,7 +66,7 @@ def smallest_feeds(
     V = layout.visual_tokens
     length = V + 2
     rows = np.broadcast_to(np.arange(length), (batch, length))
-    axes = language.position_axes
+    axes = manifest.language.position_axes
     positions = rows if axes == 1 else np.repeat(rows[..., None], axes, -1)
     prompts = PrefillFeed(
         input_ids=np.zeros((batch, length), np.int64),
@@ -75,4 +76,6 @@ def smallest_feeds(
         last_index=np.full(batch, length - 1),
     )
     token = np.zeros((batch, 1), np.int64)
-    return prompts, StepFeed(token, positions[:, :1] + length, np.full(batch, 2), token[:, 0])
+    after, text = positions[:, :1] + length, np.full(batch, 2)
+    visual = visual_lens(manifest, [layout] * batch)
+    return prompts, StepFeed(token, after, text, token[:, 0], visual)

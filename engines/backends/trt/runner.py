@@ -7,7 +7,7 @@ import contextlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,11 +74,18 @@ class TrtRunner(Closing):
         self._check_rows(graph, "N", len(pixel_values), layout.pixel_shape[0] * layout.images)
         return self._run(graph, 0, feed, None, ["visual_embeds"])[0]
 
-    def new_caches(self, layout: Layout, batch: int) -> Caches:
-        """Zeroed buffers on the device."""
+    @property
+    def mixes(self) -> bool:
+        """Engines have the slots of one layout."""
+        return False
+
+    def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Caches:
+        """Zeroed buffers on the device, at full capacity."""
+        del slots
         m = self.bundle.manifest
         self._check_rows(layout.graphs.step, "B", batch)
-        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch)
+        together = m.together(layout)
+        specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch, together)
         with self._open():
             caches = Caches(self.cuda, specs)
             self._made.add(caches)
@@ -97,7 +104,11 @@ class TrtRunner(Closing):
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
         profile = ONE_TOKEN if feed.input_ids.shape[1] == 1 else MORE_TOKENS
         feed = pad_turns(feed, self.bundle.manifest.text_capacity)
-        return self._run(layout.graphs.step, profile, vars(feed), caches, ["logits"])[0][:, 0]
+        return self._run(layout.graphs.step, profile, feed.tensors, caches, ["logits"])[0][:, 0]
+
+    def grown(self, layout: Layout, caches: Caches, slots: Sequence[int]) -> Caches:
+        """These: they have the full capacity."""
+        return caches
 
     def read_caches(self, caches: Caches) -> dict[str, np.ndarray]:
         """Host copies by name."""
@@ -153,7 +164,7 @@ class TrtRunner(Closing):
         prefill = layout.graphs.prefill
         low = self.files[prefill].profiles[0]["B"][0]
         width = self._session(prefill).width("visual_embeds") if layout.images else 0
-        prompts, step = smallest_feeds(self.bundle.manifest.language, layout, low, width)
+        prompts, step = smallest_feeds(self.bundle.manifest, layout, low, width)
         caches = self.new_caches(layout, low)
         self.prefill(layout, prompts, caches)
         self.step(layout, step, caches)

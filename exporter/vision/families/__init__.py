@@ -9,6 +9,11 @@ from ..adapter import VisionAdapter
 FAMILIES = tuple(sorted(module.name for module in iter_modules(__path__)))
 
 
+def video_families() -> list[str]:
+    """Those whose processor takes videos."""
+    return [name for name in FAMILIES if adapter_class(name).video]
+
+
 def adapter_class(model_type: str) -> type[VisionAdapter]:
     """The adapter of a family.
 

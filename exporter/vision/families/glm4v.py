@@ -6,16 +6,20 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ....engines.bundle.layout import Sampling
 from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
-from ..adapter import GridState
+from ..adapter import GridState, ImageGeometry
+from ..processor import known_token
 from ..rope import RopeAdapter
 
 
 class Adapter(RopeAdapter):
-    """Images; its video form is not exported."""
+    """Images and videos, whose frames stand apart in the prompt, each with its time."""
 
     visual_token: ClassVar[str] = "<|image|>"
+    video: ClassVar[bool] = True
+    sampling: ClassVar[Sampling] = "after"
 
     @classmethod
     def intermediate(cls, config: Any) -> int:
@@ -29,6 +33,34 @@ class Adapter(RopeAdapter):
         blocks, D = v.hidden_size * v.spatial_merge_size**2, v.out_hidden_size
         widths = (blocks, D, D, v.intermediate_size, D)
         return replace(super().shape(config), gated=True, projector=widths)
+
+    @classmethod
+    def visual_grid(
+        cls, config: Any, geometry: ImageGeometry, merged: Grid
+    ) -> tuple[int, int, int]:
+        """Each step of a video is by itself."""
+        return 1, *super().visual_grid(config, geometry, merged)[1:]
+
+    @classmethod
+    def placeholder(cls, tokenizer: Any, frames: int) -> str:
+        """One token, of images or of videos."""
+        return known_token(tokenizer, "<|video|>" if frames else cls.visual_token)
+
+    @classmethod
+    def expansion(
+        cls, tokenizer: Any, processor: Any, geometry: ImageGeometry, tokens: int
+    ) -> list[tuple[str, int]]:
+        """A video: its steps one by one (replace_frame_token_id of Glm4vProcessor or Glm46VProcessor)."""
+        if not geometry.frames:
+            return super().expansion(tokenizer, processor, geometry, tokens)
+        newer = type(processor).__name__.startswith("Glm46V")  # GLM-4.6V has glm4v's model_type too
+        time = "{begins} seconds" if newer else "{begins_whole}"
+        step = [
+            ("<|begin_of_image|>", 1),
+            (cls.image_token(tokenizer), tokens // geometry.tiles),
+            (f"<|end_of_image|>{time}", 1),
+        ]
+        return step * geometry.tiles
 
     def start(self, grid: Grid) -> GridState:
         """The table of positions, sampled on the grid once (Glm4vVisionEmbeddings)."""

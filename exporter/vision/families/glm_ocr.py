@@ -11,7 +11,7 @@ from . import glm4v
 
 
 class Adapter(glm4v.Adapter):
-    """Images; its video form is not exported."""
+    """Images and videos as GLM-4.6V's."""
 
     start, embed = RopeAdapter.start, RopeAdapter.embed
 

@@ -3,11 +3,13 @@
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from ....engines.bundle.layout import Sampling
 from ....errors import LuvcError
 from ...planning.grid import Grid
-from ..absolute import AbsoluteAdapter
+from ..absolute import AbsoluteAdapter, frame_side
 from ..adapter import GridState, ImageGeometry
 from ..processor import count_tiles, named_token, pieces
 
@@ -17,6 +19,8 @@ class Adapter(AbsoluteAdapter):
 
     prefix: ClassVar[int] = 1  # CLS
     encoder: ClassVar[str] = "encoder.layer"
+    video: ClassVar[bool] = True
+    sampling: ClassVar[Sampling] = "middles"
 
     @classmethod
     def check(cls, config: Any) -> None:
@@ -57,11 +61,14 @@ class Adapter(AbsoluteAdapter):
                 f"the image processor makes tiles of {made[0]}x{made[1]} pixels but the vision tower's "
                 f"position table is for {tile[0]}x{tile[1]}: mend preprocessor_config.json"
             )
+        options: dict[str, Any] = {"crop_to_patches": False}
+        if frames:
+            shape = (frames, 3, *frame_side(config, tile, size))
+            return ImageGeometry(tile, frames, shape, grid, options, images=images, frames=frames)
         size = size or tile
         rows, columns = count_tiles(size, tile, processor.max_patches)
         cells = rows * columns
         # the processor adds a thumbnail to every picture of more than one tile
-        options: dict[str, Any] = {"crop_to_patches": False}
         if cells > 1:
             options = {"crop_to_patches": True, "min_patches": cells, "max_patches": cells}
         tiles = cells + (cells > 1)
@@ -88,8 +95,17 @@ class Adapter(AbsoluteAdapter):
             image_token=cls.image_token(tokenizer),
             image_seq_length=tokens // geometry.tiles,
         )
-        found = InternVLProcessor.replace_image_token(fields, {"num_patches": [geometry.tiles]}, 0)  # type: ignore[arg-type]
+        own: Any = InternVLProcessor
+        if geometry.frames:
+            frames = {"pixel_values_videos": [np.empty(geometry.frames)]}
+            return pieces(own.replace_video_token(fields, frames, 0), fields.image_token)
+        found = own.replace_image_token(fields, {"num_patches": [geometry.tiles]}, 0)
         return pieces(found, fields.image_token)
+
+    @classmethod
+    def placeholder(cls, tokenizer: Any, frames: int) -> str:
+        """`<video>` where there are frames."""
+        return named_token(tokenizer, "video_token") if frames else cls.image_token(tokenizer)
 
     @classmethod
     def image_token(cls, tokenizer: Any) -> str:

@@ -76,7 +76,7 @@ class Adapter(llava.Adapter):
     def __init__(self, model, layout: Layout):
         super().__init__(model, layout)
         self.plan: Packing | None = None
-        if layout.tiles > 1:
+        if layout.tiles > 1 and not layout.frames:
             grid, schedule = Grid(*layout.grid), layout.schedule
             steps = schedule.lasting, schedule.exit
             self.plan = packing(self.model.config, layout.image_size, grid, *steps)

@@ -1,10 +1,11 @@
 """Qwen3-VL: a table of positions beside the rotary ones, features of inner layers (DeepStack)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
+from ....engines.bundle.layout import Sampling
 from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..adapter import GridState, ImageGeometry
@@ -13,6 +14,8 @@ from ..rope import QwenVLAdapter, resampled
 
 class Adapter(QwenVLAdapter):
     """A resampled table of positions beside the rotary ones; features of inner layers (DeepStack)."""
+
+    sampling: ClassVar[Sampling] = "ends"
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:

@@ -179,6 +179,7 @@ OTHER = "/../../../../other-repository/luvc_vision/1/model_sm90"
         ("layouts.0.image_size", [1 << 40, 1]),
         ("layouts.0.pixel_shape", [1 << 20, 1 << 20]),
         ("layouts.0.expansion", [["x" * 4000, 1 << 24]]),
+        ("layouts.0.sampling", "all"),
         ("layouts.0.schedule.language", [{"layer": 1 << 40, "keep": 1}]),
         ("layouts.0.stages.0.last", 10**12),
         ("layouts.0.ratios.both", float("inf")),

@@ -11,7 +11,8 @@ from PIL import Image
 from transformers.image_transforms import convert_to_rgb
 
 from luvc.engines.data_urls import from_base64
-from luvc.engines.prompt.pictures import open_image, open_video
+from luvc.engines.prompt.pictures import open_image
+from luvc.engines.prompt.videos import open_video
 from luvc.errors import LuvcError
 
 RANDOM = np.random.default_rng(5)

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from luvc.engines.bundle.schedule import Schedule
-from luvc.engines.prompt.pictures import Video
 from luvc.engines.prompt.prefix import fingerprint, marks_of, prefix_length, unshared
 from luvc.engines.prompt.processing import Prompt
+from luvc.engines.prompt.videos import Video
 
 from ...conftest import ask
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from transformers.image_utils import load_image
 
-from luvc.engines.prompt.pictures import open_video
 from luvc.engines.prompt.processing import open_image
+from luvc.engines.prompt.videos import open_video
 from luvc.errors import LuvcError
 
 from ...conftest import ask

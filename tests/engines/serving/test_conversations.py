@@ -82,11 +82,13 @@ def test_unknown_busy_refused_and_cancelled_conversations(serve, gate, picture):
 
 def test_conversations_are_evicted_by_age_and_bytes(serve, vlm, picture):
     row = vlm.manifest.kv_bytes(vlm.manifest.layouts[0])
-    each = row + picture.size
     scheduler = serve(session_mib=3)
+    _ = scheduler.submit(ask("Why?", picture), conversation="s0", max_new_tokens=2).answer
+    each = scheduler.conversations.bytes
+    assert picture.size < each < picture.size + row, "what is in use of a row is kept"
     fit = 3 * 2**20 // each
     assert 1 < fit < 20
-    for i in range(fit + 2):
+    for i in range(1, fit + 2):
         _ = scheduler.submit(ask("Why?", picture), conversation=f"s{i}", max_new_tokens=2).answer
         assert scheduler.conversations.bytes <= 3 * 2**20
     assert len(scheduler.conversations) == fit and scheduler.conversations.evicted == 2

@@ -38,16 +38,19 @@ def test_a_bug_fails_what_runs_and_nothing_else(serve, vlm, picture, monkeypatch
     assert len(scheduler.submit(ask("Why?", picture), max_new_tokens=4).answer.token_ids) == 4
 
 
-def test_a_layout_without_memory_fails_its_requests_alone(workshop, serve, picture, monkeypatch):
+def test_a_prompt_without_memory_fails_alone(workshop, serve, picture, monkeypatch):
+    """Caches grow for a longer prompt; where they cannot, others are answered."""
     vlm = workshop.vlm("qwen2-layouts", 1)
-    scheduler = serve(vlm, rows=1)
+    scheduler, grown = serve(vlm, rows=1), vlm.runner.grown
 
-    def refuse(layout, batch):
-        raise LuvcError("the caches do not fit")
+    def refuse(layout, caches, slots):
+        if slots[0] > 40:
+            raise LuvcError("the caches do not fit")
+        return grown(layout, caches, slots)
 
-    monkeypatch.setattr(vlm.runner, "new_caches", refuse)
-    wide, small = picture[:56, :112], picture[:56, :56]
-    ticket = scheduler.submit(ask("Why?", wide), max_new_tokens=2)
+    monkeypatch.setattr(vlm.runner, "grown", refuse)
+    small = picture[:56, :56]
+    ticket = scheduler.submit(ask("Why? " * 20, small), max_new_tokens=2)
     until(lambda: ticket.done)
     with pytest.raises(LuvcError, match="do not fit"):
         _ = ticket.answer

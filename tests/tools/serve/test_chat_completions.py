@@ -24,6 +24,25 @@ def test_a_picture_is_answered_as_by_the_bundle(client, picture, wanted):
     assert details.visual_tokens == wanted.visual_tokens
 
 
+def test_a_request_asks_for_log_probabilities(client, bundle, picture):
+    """As generate tells them, in OpenAI's form; whoever does not ask gets none."""
+    with VLM.load(bundle, threads=1) as vlm:
+        parts = [{"type": "image", "image": picture}, {"type": "text", "text": TEXT}]
+        turns = [{"role": "user", "content": parts}]
+        wanted = vlm.generate(turns, max_new_tokens=12, temperature=0, logprobs=3)
+        spell = vlm.processor.tokenizer.decode
+        words = [spell([t.token_id]) for t in wanted.logprobs]
+        likeliest = [[spell([i]) for i, _ in t.likeliest] for t in wanted.logprobs]
+    found = create(client, asking(url_of(picture)), logprobs=True, top_logprobs=3)
+    content = found.choices[0].logprobs.content
+    assert [t.token for t in content] == words
+    assert [[other.token for other in t.top_logprobs] for t in content] == likeliest
+    for told, known in zip(content, wanted.logprobs, strict=True):
+        assert told.logprob == pytest.approx(known.logprob, abs=1e-4)
+        assert told.bytes == (None if "\ufffd" in told.token else list(told.token.encode()))
+    assert create(client, asking(url_of(picture))).choices[0].logprobs is None
+
+
 def test_a_request_names_its_ratio(workshop, picture):
     """Requests of several ratios at once; one below all of them is told the smallest."""
     path = workshop.bundle("qwen2-ratios").path

@@ -15,7 +15,12 @@ from .conftest import KEY, asking, create, png, serving, url_of
 
 WRONG = [
     ({"n": 2}, "n of 2 is not supported"),
-    ({"logprobs": True}, "logprobs of True"),
+    ({"logprobs": True, "stream": True}, "logprobs are told of whole answers"),
+    ({"top_logprobs": 2}, "top_logprobs are beside logprobs"),
+    (
+        {"logprobs": True, "top_logprobs": 21},
+        "top_logprobs: Input should be less than or equal to 20",
+    ),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools of"),
     ({"frequency_penalty": 0.5}, "frequency_penalty"),

@@ -1,0 +1,1 @@
+"""Quantised checkpoints: what their config says, their tensors, and the plain weights these stand for."""
