@@ -118,7 +118,9 @@ def test_a_killed_replica_comes_back(server, client, picture, wanted):
         from ray.util.state import list_actors
 
         replicas = [
-            a for a in list_actors(filters=[("state", "=", "ALIVE")]) if ":Replica:" in a.class_name
+            a
+            for a in list_actors(filters=[("state", "=", "ALIVE")])
+            if a.class_name.endswith(":Replica")
         ]
         assert len(replicas) == 2
         os.kill(replicas[0].pid, 9)
