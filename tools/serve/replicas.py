@@ -13,13 +13,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-
 from ray import serve
 from ray.serve import Application
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...engines import VLM, Bundle
 from ...engines.serving import Limits, Scheduler
@@ -122,9 +120,10 @@ class Replica:
             body: of the request.
         """
         if key := serve.get_multiplexed_model_id():
-            await self._picture(key)
+            seen: Any = self._picture  # what the decorator makes of it says no types
+            await seen(key)
         unread = [{"type": "http.request", "body": body, "more_body": False}]
-        said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        said: asyncio.Queue[Any] = asyncio.Queue()
 
         async def receive() -> Any:
             return unread.pop() if unread else await asyncio.Event().wait()  # or this is cancelled
@@ -149,17 +148,12 @@ class Replica:
         self._vlm.close()
 
 
-# Ray Serve takes the class below to other processes as it stands when it is decorated: with what is above it.
 async def _bodies(messages: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
     async for message in messages:
         yield message.get("body", b"")
 
 
-API = FastAPI(openapi_url=None)
-
-
 @serve.deployment
-@serve.ingress(API)
 class Ingress:
     """Reads requests, and sends each to a replica.
 
@@ -172,8 +166,7 @@ class Ingress:
         self._replicas = replicas
         self._settings = settings
 
-    @API.api_route("/{path:path}", methods=["GET", "POST", "OPTIONS"])
-    async def forward(self, request: Request) -> Response:
+    async def __call__(self, request: Request) -> Response:
         """Any request: what is wrong with it a replica says."""
         if request.url.path == "/metrics":
             message = "replicas count for themselves: Ray's metrics have requests, errors and times of all"

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any
 
 import numpy as np
 import openai
@@ -113,15 +115,12 @@ def test_requests_are_refused_as_by_one_server(server, client):
 def test_a_killed_replica_comes_back(server, client, picture, wanted):
     import ray
 
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
     try:
         from ray.util.state import list_actors
 
-        replicas = [
-            a
-            for a in list_actors(filters=[("state", "=", "ALIVE")])
-            if a.class_name.endswith(":Replica")
-        ]
+        found: Any = list_actors(filters=[("state", "=", "ALIVE")])
+        replicas = [actor for actor in found if actor.class_name.endswith(":Replica")]
         assert len(replicas) == 2
         os.kill(replicas[0].pid, 9)
     finally:
