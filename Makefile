@@ -65,8 +65,13 @@ PYTEST = LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchv
 test: $(TESTED)
 	$(PYTEST) -m "not slow"
 
+# Ray Serve brings much that nothing else needs.
+$(VENV)/replicas: $(VENV)/test
+	$(PIP) --editable '.[replicas]'
+	touch $@
+
 # Every family in every precision, too: before a release, and after a change to the exporter.
-test-all: $(TESTED)
+test-all: $(TESTED) $(VENV)/replicas
 	$(PYTEST)
 
 # lmms-eval in an environment of its own; what writes its tables wants an older python-dateutil than we pin.

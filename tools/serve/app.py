@@ -1,7 +1,6 @@
 """The application: routes, what guards them, and how answers are sent."""
 
 import asyncio
-import hmac
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -20,6 +19,7 @@ from ...engines.serving import Busy, Cancelled, Scheduler
 from ...engines.serving.ticket import Ticket
 from ...errors import LuvcError
 from ..client_messages import place_pictures
+from .bodies import may_ask, read_body
 from .chat_request import BadRequest, ChatRequest, read_request
 from .metrics import Metrics
 from .remote_pictures import RemotePictures
@@ -30,8 +30,6 @@ from .tickets import Awaited
 LOG = logging.getLogger(__name__)
 CLOSED = 499
 """Status that is counted for a client that went away (nginx's number)."""
-READ_PAST = 4
-"""How many times its limit a body is read and thrown away, so that its client reads why."""
 
 
 class Service:
@@ -57,7 +55,7 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         try:
-            asked = read_request(await self._body(request), self.settings.name)
+            asked = read_request(await read_body(request, self.settings), self.settings.name)
             awaited = Awaited(partial(self._submit, asked))
             await awaited.begin()
             if asked.stream:
@@ -83,34 +81,6 @@ class Service:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     # ---- the work
-    async def _body(self, request: Request) -> bytes:
-        """A request's body, within its bounds.
-
-        Raises:
-            BadRequest: too large, or too slow.
-        """
-        most = self.settings.body_mib << 20
-        came = 0
-        data = bytearray()
-        try:
-            async with asyncio.timeout(self.settings.body_seconds):
-                async for chunk in request.stream():
-                    came += len(chunk)
-                    if came <= most:
-                        data += chunk
-                    elif came > READ_PAST * most:  # clients that still write read no reply
-                        break
-        except TimeoutError as e:
-            raise BadRequest(
-                f"the body did not come within {self.settings.body_seconds:g} seconds", status=408
-            ) from e
-        if came > most:
-            raise BadRequest(
-                f"the body has more than {self.settings.body_mib} MiB, the limit: scale the pictures down",
-                status=413,
-            )
-        return bytes(data)
-
     def _submit(self, asked: ChatRequest, notify: Callable[[Ticket], None]) -> Ticket:
         fetch = self._fetch if self.settings.image_hosts else None
         turns = place_pictures(asked.messages, self.settings.bounds, self._images, fetch=fetch)
@@ -219,8 +189,7 @@ def _guarded(key: str | None, route: Callable) -> Callable:
     """A route that asks for the key."""
 
     async def checked(request: Request) -> Response:
-        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if key is not None and not hmac.compare_digest(sent.encode(), key.encode()):
+        if not may_ask(request, key):
             body = failure(
                 "send the API key: Authorization: Bearer ...", 401, code="invalid_api_key"
             )
