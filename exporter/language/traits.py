@@ -126,11 +126,8 @@ def _linear(text: Any, types: tuple[LayerType, ...]) -> dict[str, Any]:
     """Sizes of linear attention."""
     if "linear" not in types:
         return {}
-    heads, key, value = (
-        text.linear_num_value_heads,
-        text.linear_key_head_dim,
-        text.linear_value_head_dim,
-    )
+    heads, key = text.linear_num_value_heads, text.linear_key_head_dim
+    value = text.linear_value_head_dim
     channels = 2 * text.linear_num_key_heads * key + heads * value
     sizes = channels, heads, key, value
     return {"conv_state": text.linear_conv_kernel_dim - 1, "linear": sizes}

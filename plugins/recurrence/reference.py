@@ -42,7 +42,7 @@ def gated_delta(
     outputs, state = [], state.clone()
     for start in range(0, query.shape[1], CHUNK):
         part = slice(start, start + CHUNK)
-        q_, k_, v_, share_ = q[:, :, part], k[:, :, part], v[:, :, part], share[:, :, part]
+        q_, k_, v_, share_ = (x[:, :, part] for x in (q, k, v, share))
         faded = decay[:, :, part].cumsum(2)
         between = (faded[..., None] - faded[:, :, None]).tril().exp().tril()  # [B, H, n, n]
         known = (share_ * k_) @ k_.mT * between

@@ -13,7 +13,8 @@ from luvc.plugins.onnx_functions import function_of
 from luvc.plugins.recurrence.contract import DELTA
 from luvc.plugins.recurrence.reference import CHUNK, gated_delta
 
-HEADS, KEY, VALUE = 3, 8, 5
+HEADS = 3
+KEY, VALUE = 8, 5
 NAMES = [tensor.name for tensor in DELTA.inputs]
 
 

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from ....engines.bundle.layout import Sampling
 from ...planning.flops import EncoderShape
 from ...planning.grid import Grid
 from ..rope import RopeAdapter
@@ -14,6 +15,7 @@ class Adapter(qwen3_vl.Adapter):
     """A resampled table of positions beside the rotary ones; images only."""
 
     video: ClassVar[bool] = False
+    sampling: ClassVar[Sampling] = RopeAdapter.sampling
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
