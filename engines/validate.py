@@ -267,17 +267,18 @@ def _near(scores: np.ndarray, kept: np.ndarray, tie: float) -> np.ndarray:
 def _compare_stages(
     manifest: Manifest, layout: Layout, prompts, theirs: _Run, ours: _Run, tolerance
 ):
-    """Keys and values (or states) of each stage's layers, padding aside."""
-    kinds = manifest.language.layer_types
+    """Keys and values (or states) that each stage's layers keep, padding aside."""
+    kinds, keeping = manifest.language.layer_types, manifest.language.caching
     for stage in layout.stages:
-        names = cache_names({i: kinds[i] for i in range(stage.first, stage.last + 1)})
+        last = min(stage.last, keeping - 1)
+        names = cache_names({i: kinds[i] for i in range(stage.first, last + 1)})
         a, b = [], []
         for row, prompt in enumerate(prompts):
             filled = len(prompt.input_ids) - layout.visual_tokens + stage.visual
             for name in names:
                 a.append(theirs.caches[name][row][:, :filled].ravel())
                 b.append(ours.caches[name][row][:, :filled].ravel())
-        name = f"layers {stage.first}-{stage.last}"
+        name = f"layers {stage.first}-{last}"
         yield _compare(name, np.concatenate(a), np.concatenate(b), tolerance, stage.visual)
 
 

@@ -42,7 +42,8 @@ def stage_rows(family: Family, layout: Layout, text_tokens: int, dtype: str) -> 
 
     def kept(stage: Stage, tokens: int) -> int:
         layers = range(stage.first, stage.last + 1)
-        return DTYPES[dtype].bytes * sum(family.language.kept_values(i, tokens) for i in layers)
+        item = DTYPES[dtype].bytes
+        return sum(family.language.kept_bytes(i, tokens, item) for i in layers)
 
     for stage in layout.stages:
         before = layout.baseline_visual_tokens + text_tokens

@@ -35,7 +35,7 @@ OLDEST = 2
 """The first version of the manifest that is still read; what it says otherwise is read as today's form."""
 
 Dtype = Literal["float32", "float16", "bfloat16"]
-LayerType = Literal["full", "sliding", "conv"]
+LayerType = Literal["full", "sliding", "conv", "linear"]
 GROUP_SIZES = (16, 32, 64, 128, 256)
 """Inputs that share a scale of int4 weights, as runtimes know them."""
 
@@ -60,6 +60,10 @@ class LanguageModel(Frozen):
         first_position: of the first token.
         time_scale: positions per second of video; 0 where every frame is one position apart.
         whole_prompt: the prompt looks at all of itself, so a later turn must be run afresh.
+        linear: of a "linear" layer: channels of its convolution, and heads, key size and value size of its
+            state.
+        full_heads: heads and head size of the keys and values of "full" layers, where they have their own.
+        shared: last layers that keep nothing: they read what the last layer of their type before them keeps.
     """
 
     model_type: Name
@@ -78,18 +82,52 @@ class LanguageModel(Frozen):
     first_position: Count = 0
     time_scale: Factor = 0.0
     whole_prompt: bool = False
+    linear: tuple[Width, Width, Width, Width] | None = None
+    full_heads: tuple[Width, Width] | None = None
+    shared: Layers = 0
 
     @model_validator(mode="after")
     def _tells_every_layer(self) -> "LanguageModel":
         if len(self.layer_types) != self.layers:
             raise ValueError(f"{self.layers} layers, but {len(self.layer_types)} layer_types")
+        if set(self.layer_types[self.caching :]) - set(self.layer_types[: self.caching]):
+            raise ValueError(f"{self.shared} layers share what no layer before them keeps")
         return self
 
-    def kept_values(self, layer: int, tokens: int) -> int:
-        """Numbers that a layer keeps of one row of `tokens` tokens: keys and values, or its state."""
-        if self.layer_types[layer] == "conv":
-            return self.hidden * self.conv_state
-        return 2 * self.kv_heads * self.head_dim * tokens
+    @model_validator(mode="after")
+    def _tells_linear_layers(self) -> "LanguageModel":
+        if "linear" in self.layer_types and self.linear is None:
+            raise ValueError("linear layers, but no sizes of theirs")
+        return self
+
+    @property
+    def caching(self) -> int:
+        """Layers that keep something: the first ones."""
+        return max(0, self.layers - self.shared)
+
+    def heads(self, layer: int) -> tuple[int, int]:
+        """(H_kv, d) of a layer."""
+        own = self.full_heads if self.layer_types[layer] == "full" else None
+        return own or (self.kv_heads, self.head_dim)
+
+    def kept_bytes(self, layer: int, tokens: int, item: int) -> int:
+        """Bytes that a layer keeps of one row of `tokens` tokens: keys and values, or its state.
+
+        Args:
+            layer: its index.
+            tokens: of the row.
+            item: bytes of a number; the state of a "linear" layer has 4.
+        """
+        kind = self.layer_types[layer]
+        if layer >= self.caching:
+            return 0
+        if kind == "conv":
+            return item * self.hidden * self.conv_state
+        if kind == "linear" and self.linear:
+            channels, heads, key, value = self.linear
+            return item * channels * self.conv_state + 4 * heads * key * value
+        heads, size = self.heads(layer)
+        return item * 2 * heads * size * tokens
 
 
 class File(Frozen):
@@ -239,4 +277,4 @@ class Manifest(Frozen):
         text, lm = self.text_capacity if text is None else text, self.language
         visual = layout.schedule.visual_per_layer(lm.layers, layout.visual_tokens)
         item = DTYPES[self.dtype].bytes
-        return item * sum(lm.kept_values(i, text + v) for i, v in enumerate(visual))
+        return sum(lm.kept_bytes(i, text + v, item) for i, v in enumerate(visual))

@@ -31,7 +31,7 @@ def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> 
         kinds: type of each layer, by its index.
         windows: layers that a stage's positions are named after, see `windowed_layers`.
     """
-    of = {"conv": ("conv",)}
+    of = {"conv": ("conv",), "linear": ("conv", "state")}
     names = [f"cache_{n}_{i}" for i, kind in kinds.items() for n in of.get(kind, ("key", "value"))]
     return [*names, *(f"cache_position_{i}" for i in windows)]
 
@@ -63,7 +63,7 @@ def windowed_layers(
     if language.window is None or longest < language.window:
         return ()
     starts = spans_of(layouts, language.layers)
-    ends = (*starts[1:], language.layers)
+    ends = (*(min(s, language.caching) for s in starts[1:]), language.caching)
     spans = (range(first, end) for first, end in zip(starts, ends, strict=True))
     sliding = ([i for i in span if language.layer_types[i] == "sliding"] for span in spans)
     return tuple(layers[0] for layers in sliding if layers)
@@ -98,10 +98,11 @@ def cache_specs(
     together: Sequence[Layout] = (),
     slots: Sequence[int] | None = None,
 ) -> list[CacheSpec]:
-    """All cache tensors of a layout, in the order of `cache_names`.
+    """All cache tensors of a layout, in the order of `cache_names`; none of layers that share another's.
 
-    Keys and values are [B, H_kv, C_l, d], a convolution's state [B, D, columns], the positions of a windowed
-    span float32 [B, 1, C_l, 1].
+    Keys and values are [B, H_kv, C_l, d], a convolution's state [B, D, columns], that of linear
+    attention besides float32 [B, H, key size, value size], the positions of a windowed span float32
+    [B, 1, C_l, 1].
 
     Args:
         language: of the manifest.
@@ -116,14 +117,18 @@ def cache_specs(
     slots = slots or [capacity + v for v in visual_in(layout, lm.layers)]
     windows = windowed_layers(lm, together or (layout,), capacity)
     specs = []
-    for name in cache_names(dict(enumerate(lm.layer_types)), windows):
+    for name in cache_names(dict(enumerate(lm.layer_types[: lm.caching])), windows):
         kind, layer = name.split("_")[1:]
         C = slots[int(layer)]
+        heads, size = lm.heads(int(layer))
+        channels, *state = lm.linear or (lm.hidden,)
         shape = {
-            "conv": (batch, lm.hidden, lm.conv_state),
+            "conv": (batch, channels, lm.conv_state),
+            "state": (batch, *state),
             "position": (batch, 1, C, 1),
-        }.get(kind, (batch, lm.kv_heads, C, lm.head_dim))
-        specs.append(CacheSpec(name, shape, "float32" if kind == "position" else dtype))
+        }.get(kind, (batch, heads, C, size))
+        exact = kind in ("state", "position")
+        specs.append(CacheSpec(name, shape, "float32" if exact else dtype))
     return specs
 
 

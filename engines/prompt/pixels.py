@@ -142,7 +142,8 @@ def _process(
             f"the image processor refuses pictures of {sizes} pixels: {brief(e)}"
         ) from e
     values = np.asarray(found["pixel_values"])
-    if "pixel_attention_mask" in found and values.ndim == 3:  # patches padded to the longest tile
+    padded = {"pixel_attention_mask", "image_position_ids"} & found.keys()
+    if padded and values.ndim == 3:  # patches, as many as the longest tile or the budget has
         values = values[:, : layout.pixel_shape[-2]]
     return values
 

@@ -137,7 +137,7 @@ class Pool(Generic[T]):
 
         def cut(name: str, cache: np.ndarray) -> np.ndarray:
             kind, layer = name.split("_")[1:]
-            return cache if kind == "conv" else cache[:, :, : used[int(layer)]].copy()
+            return cache if kind in ("conv", "state") else cache[:, :, : used[int(layer)]].copy()
 
         kept = {name: cut(name, cache) for name, cache in found.items()}
         return Parked(kept, row.reached, row.layout)

@@ -59,6 +59,13 @@ def check(
         )
         _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
         return layers
+    if family.traits.input_width or family.traits.shared:
+        raise LuvcError(
+            f"this machine's free memory holds {depth} of the model's {layers} language layers for "
+            "validation, and its layers share one table of inputs or each other's keys and values, so that "
+            "it is compared whole: free memory, or use --no-validate and run luvc-validate on a larger "
+            "machine"
+        )
     least = first_stage(bundle.manifest.layouts)
     if depth < least:
         raise LuvcError(

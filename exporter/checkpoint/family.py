@@ -48,7 +48,8 @@ class Family:
         """
         folder, commit = locate(source)
         config, form = read_config(source, folder)
-        family = cls(source, config, adapter_class(config.model_type), folder, commit, form)
+        adapter = adapter_class(config.model_type)
+        family = cls(source, adapter.narrowed(config), adapter, folder, commit, form)
         with making_sense(source):
             family.adapter.check(config)
             _ = family.traits, family.decoder
@@ -109,6 +110,9 @@ class Family:
             first_position=t.first_position,
             time_scale=t.time_scale,
             whole_prompt=t.mask == "prompt",
+            linear=t.linear,
+            full_heads=d.full_heads,
+            shared=t.shared,
         )
 
     @property

@@ -108,6 +108,10 @@ def load_model(
         progress("loading the weights")
         model, info = _loaded(family, folder)
     _check_names(family, info, part)
+    if beside := [n for n in info["unexpected_keys"] if n.startswith(family.adapter.left_out)]:
+        told = f"leaving out {len(beside)} weights of parts that no bundle takes"
+        progress(f"{told}, such as {min(beside)}")
+    _stored_as_parameters(model)
     if unread := _unread(family, model):
         told = f"passing over {len(unread)} weights that {type(model).__name__} has no use for"
         progress(f"{told}, such as {unread[0]}")
@@ -183,7 +187,21 @@ def shapes_of(family: Family) -> Any:
     with torch.device("meta"):
         model: Any = AutoModelForImageTextToText.from_config(family.config)
     model.tie_weights()
+    _stored_as_parameters(model)
     return model
+
+
+def _stored_as_parameters(model: Any) -> None:
+    """Make parameters of the buffers that a checkpoint stores, so that all it stores is a weight."""
+    import torch
+
+    for module in model.modules():
+        kept = module._buffers.keys() - module._non_persistent_buffers_set
+        for name in sorted(kept):
+            buffer = module._buffers[name]
+            if buffer is not None and buffer.is_floating_point():
+                del module._buffers[name]
+                module.register_parameter(name, torch.nn.Parameter(buffer, requires_grad=False))
 
 
 def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
@@ -200,7 +218,12 @@ def _check_names(family: Family, info: dict[str, Any], part: bool) -> None:
             f"{family.source}: weights do not fit the config: {sorted(map(str, mismatched))[0]}; they are "
             "of another checkpoint"
         )
-    unused = sorted(n for n in info["unexpected_keys"] if not LEFTOVERS.fullmatch(n))
+    passed = family.adapter.left_out
+    unused = sorted(
+        n
+        for n in info["unexpected_keys"]
+        if not LEFTOVERS.fullmatch(n) and not n.startswith(passed)
+    )
     if unused and not part:
         raise LuvcError(
             f"{family.source}: the model has no place for {len(unused)} of the weights, such as {unused[0]}, "

@@ -1,7 +1,8 @@
 """The caches of the language model's layers, in the form Hugging Face expects as `past_key_values`.
 
 Layer l owns `cache_key_l` and `cache_value_l` [B, H_kv, C_l, d], or `cache_conv_l` [B, D, K] where it is
-a convolution; the first layer of a stage with sliding windows also owns `cache_position_l` [B, 1, C_l, 1].
+a convolution, and `cache_state_l` [B, H, d, e] besides where it is linear attention; the first layer of a
+stage with sliding windows also owns `cache_position_l` [B, 1, C_l, 1].
 C_l = text capacity + V_l: the prompt's tokens that are left at layer l, then every new one. Names and
 sizes are the bundle's: `cache_specs`. Letters: B batch, T new tokens, C_l cache slots of layer l,
 D hidden size, H_kv key/value heads, d head size, K columns of a convolution's state.
@@ -69,6 +70,16 @@ class ScatterCache:
         index = columns[:, None].expand(-1, full.shape[1], -1)
         self.written[name] = full.gather(2, index)
         return full
+
+    # ---- linear attention
+    def state(self, layer: int) -> torch.Tensor:
+        """What a layer's tokens read first, float32 [B, H, d, e]: nothing before a prompt."""
+        state = self.buffers[f"cache_state_{layer}"]
+        return torch.zeros_like(state) if self.fresh else state
+
+    def keep_state(self, layer: int, state: torch.Tensor) -> None:
+        """The state after the last token."""
+        self.written[f"cache_state_{layer}"] = state
 
     def outputs(self) -> tuple[torch.Tensor, ...]:
         """Buffers after this call, in the order of the inputs."""

@@ -26,11 +26,14 @@ from ..ops.mirror import mirror
 from ..ops.watched import given_and_gave
 from ..planning.methods import score_of
 from .caches import Buffers, ScatterCache
+from .linear import linear_layer
 from .rotary import Rotary, Rotations
 from .spu import Around, Pair, Pruner, Tokens
 from .traits import TextTraits
 
 INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2
+STATES = ("conv", "linear")  # layers that keep a state of fixed size
+Shared = dict[str, Pair]  # keys and values [B, H_kv, S, d] by Hugging Face's name of a layer's type
 
 
 class Decoder(nn.Module):
@@ -100,7 +103,7 @@ class Decoder(nn.Module):
         # a convolution reads the sequence's length, which the tracer takes from outside the layer
         types = self.traits.layer_types
         kinds = [
-            (self.traits.kind(i), types[i] == "conv" and self.slots[i]) for i in range(len(types))
+            (self.traits.kind(i), types[i] in STATES and self.slots[i]) for i in range(len(types))
         ]
         runs = runs_of(breaks, f"{self.traits.path}.layers", self.slots, kinds, alone)
         self.layers = [run.first for run in runs]
@@ -109,14 +112,16 @@ class Decoder(nn.Module):
 
     def cache_names(self) -> list[str]:
         """Cache tensors of the layers that run, in the order the graph takes them."""
-        types = self.traits.layer_types
-        return cache_names({i: types[i] for i in self.layers if i not in self.gaps}, self.windows)
+        types, keep = self.traits.layer_types, self.traits.prompted
+        kinds = {i: types[i] for i in self.layers if i not in self.gaps and i < keep}
+        return cache_names(kinds, self.windows)
 
     def slot_symbols(self) -> dict[str, str]:
         """The dimension of slots of every layer's caches, by their names."""
-        types = self.traits.layer_types
+        types = self.traits.layer_types[: self.traits.prompted]
         names = cache_names(dict(enumerate(types)), self.windows)
-        layers = {name: int(name.split("_")[2]) for name in names if "_conv_" not in name}
+        kinds = {name: name.split("_")[1] for name in names}
+        layers = {n: int(n.split("_")[2]) for n in names if kinds[n] not in ("conv", "state")}
         return {
             name: slots_symbol(self.spans[span_of(self.spans, layer)])
             for name, layer in layers.items()
@@ -164,6 +169,7 @@ class Decoder(nn.Module):
                     attention_mask=None,
                     position_embeddings=(cos, sin),
                     position_ids=tokens.positions[..., 0],  # Ministral 3 scales queries by them
+                    **self.own(i, tokens, {}),
                 )
             )
 
@@ -189,17 +195,42 @@ class Decoder(nn.Module):
             attention_mask=mask,
             position_embeddings=rotations.get(self.traits.layer_types[i]),
             position_ids=tokens.positions[..., 0],
+            **self.own(i, tokens, {}),
         )
 
+    def own(self, i: int, tokens: Tokens, shared: Shared) -> dict[str, Any]:
+        """What only some families' layers take: inputs of their own [B, S, width], shared keys and values."""
+        width, found = self.traits.input_width, {}
+        if hasattr(getattr(self.text.layers[i], "self_attn", None), "is_kv_shared_layer"):
+            found["shared_kv_states"] = shared
+        if tokens.inputs is not None:
+            found["per_layer_input"] = tokens.inputs[..., i * width : (i + 1) * width]
+        return found
+
+    def layer_inputs(self, ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor | None:
+        """All layers' own inputs [B, S, L * width] of token ids [B, S] and embeddings [B, S, D]."""
+        if not self.traits.input_width:
+            return None
+        text = self.text
+        return text.project_per_layer_inputs(hidden, text.get_per_layer_inputs(ids)).flatten(2)
+
     def layer(
-        self, i: int, tokens: Tokens, rotations: Rotations, mask, cache: ScatterCache
+        self,
+        i: int,
+        tokens: Tokens,
+        rotations: Rotations,
+        mask,
+        cache: ScatterCache,
+        shared: Shared,
     ) -> torch.Tensor:
-        """One decoder layer: hidden [B, S, D] -> [B, S, D]."""
-        kind = self.traits.layer_types[i]
+        """One decoder layer: hidden [B, S, D] -> [B, S, D]; keys and values of some stay in `shared`."""
+        own, kind = self.own(i, tokens, shared), self.traits.layer_types[i]
         cos, sin = rotations.get(kind, (None, None))
 
         def run(start, cos, sin, mask, positions, slots, last):
             cache.slots[i], cache.last = slots, last
+            if kind == "linear":
+                return linear_layer(self.text.layers[i], i, start, cache)
             out = self.text.layers[i](
                 start,
                 attention_mask=mask,
@@ -207,6 +238,7 @@ class Decoder(nn.Module):
                 position_ids=positions,
                 past_key_values=cache,
                 use_cache=True,
+                **own,
             )
             return out[0] if isinstance(out, tuple) else out
 
@@ -217,7 +249,7 @@ class Decoder(nn.Module):
             tokens.hidden,
             cos=cos,
             sin=sin,
-            mask=None if kind == "conv" else mask,
+            mask=None if kind in STATES else mask,
             positions=tokens.positions[..., 0],
             slots=cache.slots[i],
             last=tokens.last,

@@ -17,9 +17,10 @@ from ..ops.riding import COLUMNS, joined
 from ..ops.scatter import scattered
 from ..planning.methods import measured_score
 from .caches import Buffers, ScatterCache
-from .decoder import INDICATOR_TABLE, Decoder
-from .masks import prompt_mask, step_mask
+from .decoder import INDICATOR_TABLE, STATES, Decoder, Shared
+from .masks import last_mask, prompt_mask, step_mask
 from .spu import Tokens, add_deepstack
+from .traits import PromptMask
 
 
 class PrefillGraph(Decoder):
@@ -65,9 +66,13 @@ class PrefillGraph(Decoder):
         cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
         rotations, masks = self.rotations(tokens), self._masks(tokens)
         stages: list[torch.Tensor] = []
+        shared = Shared()
         last: Callable[[], object] | None = None
         for i in self.layers:
             kind = self.traits.layer_types[i]
+            if i == self.traits.prompted:
+                masks, tokens = self._last_masks(tokens), _last_alone(tokens)
+                rotations = self.rotations(tokens)
             if str(i) in self.pruners:
                 around = self.around(i, tokens, rotations, last)
                 ordinals = (forced or {}).get(i)
@@ -77,7 +82,7 @@ class PrefillGraph(Decoder):
             if i in self.windows:
                 cache.written.update(_write_positions(buffers, i, tokens.positions[..., 0], start))
             last = partial(self.alone, i, tokens.hidden, tokens, rotations, masks[kind])
-            tokens.hidden = self.layer(i, tokens, rotations, masks[kind], cache)
+            tokens.hidden = self.layer(i, tokens, rotations, masks[kind], cache, shared)
             add_deepstack(tokens)
         return (self.logits(tokens), *cache.outputs(), *stages)
 
@@ -90,7 +95,8 @@ class PrefillGraph(Decoder):
             hidden = torch.where((input_ids == token)[..., None], row.to(hidden.dtype), hidden)
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
         if not self.layout.images:
-            return Tokens(hidden, positions, visual_index, last_index)
+            own = self.layer_inputs(input_ids, hidden)
+            return Tokens(hidden, positions, visual_index, last_index, inputs=own)
         measured = None
         if measured_score(self.layout.schedule) is not None:
             measured = joined(visual_embeds[..., -COLUMNS:])
@@ -98,25 +104,36 @@ class PrefillGraph(Decoder):
         embeds, *deep = visual_embeds.to(hidden.dtype).split(hidden.shape[-1], -1)
         rows = torch.arange(hidden.shape[0], device=hidden.device)[:, None]
         hidden = hidden.index_put((rows, visual_index), embeds)
-        if self.traits.mask == "image":
+        own = self.layer_inputs(input_ids.scatter(1, visual_index, self.traits.input_pad), hidden)
+        if self.traits.mask in ("image", "near-image"):
             size = self.layout.visual_tokens // self.layout.images
             place = torch.arange(self.layout.visual_tokens, device=hidden.device)
             image = (place // size).expand(hidden.shape[0], -1)
             image = torch.full_like(input_ids, -1).scatter(1, visual_index, image)
             positions = torch.cat([positions, image[..., None]], -1)
-        return Tokens(hidden, positions, visual_index, last_index, tuple(deep), measured)
+        return Tokens(hidden, positions, visual_index, last_index, tuple(deep), measured, own)
 
     def _masks(self, tokens: Tokens) -> dict[str, torch.Tensor | None]:
         """The mask of each type of layer, for the tokens as they are now."""
         mask, place = self.traits.mask, tokens.positions[..., 0]
-        if mask == "image" and not self.layout.images:
+        if mask in ("image", "near-image") and not self.layout.images:
             mask = "causal"
-        image = tokens.positions[..., -1] if mask == "image" else None
-        windows = {"full": None, "sliding": self.window, "conv": None}
+        image = tokens.positions[..., -1] if mask in ("image", "near-image") else None
+        near: PromptMask = "image" if mask == "near-image" else mask
+        far: PromptMask = "causal" if mask == "near-image" else mask
+        kinds = {"full": (far, None), "sliding": (near, self.window)} | dict.fromkeys(
+            STATES, (far, None)
+        )
         return {
             kind: prompt_mask(place, image, tokens.last, mask, window)
-            for kind, window in windows.items()
+            for kind, (mask, window) in kinds.items()
         }
+
+    def _last_masks(self, tokens: Tokens) -> dict[str, torch.Tensor | None]:
+        """The mask of each type of layer, for each row's last token over the tokens as they are now."""
+        place = tokens.positions[..., 0]
+        windows = {"full": None, "sliding": self.window}
+        return {kind: last_mask(place, tokens.last, window) for kind, window in windows.items()}
 
 
 class TextPrefillGraph(PrefillGraph):
@@ -167,7 +184,8 @@ class StepGraph(Decoder):
         """
         hidden = self.text.embed_tokens(input_ids)
         positions = position_ids if self.traits.position_axes > 1 else position_ids[..., None]
-        tokens = Tokens(hidden, positions, input_ids[:, :0], last_index)
+        own, shared = self.layer_inputs(input_ids, hidden), Shared()
+        tokens = Tokens(hidden, positions, input_ids[:, :0], last_index, inputs=own)
         buffers = self.named_caches(caches)
         first = [
             text_len + visual for visual in visual_len.unbind(1)
@@ -185,7 +203,7 @@ class StepGraph(Decoder):
             kind = self.traits.layer_types[i]
             sliding = kind == "sliding" and self.window is not None
             key = span[i], sliding
-            if key not in masks and kind != "conv":
+            if key not in masks and kind not in STATES:
                 window = self.window if sliding else None
                 masks[key] = step_mask(
                     slots[i],
@@ -195,8 +213,16 @@ class StepGraph(Decoder):
                     cached,
                     window,
                 )
-            tokens.hidden = self.layer(i, tokens, rotations, masks.get(key), cache)
+            tokens.hidden = self.layer(i, tokens, rotations, masks.get(key), cache, shared)
         return (self.logits(tokens), *cache.outputs())
+
+
+def _last_alone(tokens: Tokens) -> Tokens:
+    """Each row's last real token: what the layers that keep nothing make of the others, nobody reads."""
+    rows = tokens.last[:, None]
+    hidden, positions, *inputs = tokens.taken(tokens.hidden, rows)
+    none, first = tokens.visual_index[:, :0], torch.zeros_like(tokens.last)
+    return Tokens(hidden, positions, none, first, (), None, *inputs)
 
 
 def _write_positions(buffers: Buffers, layer: int, positions: torch.Tensor, slot) -> Buffers:

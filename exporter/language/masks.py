@@ -41,6 +41,24 @@ def prompt_mask(
     return seen[:, None].expand(positions.shape[0], -1, -1, -1)
 
 
+def last_mask(positions: torch.Tensor, last: torch.Tensor, window: int | None) -> torch.Tensor:
+    """What the last real token of each row of a right-padded prompt sees of it.
+
+    Args:
+        positions: [B, S].
+        last: [B], index of that token.
+        window: W of a sliding layer that is shorter than the prompt may be.
+
+    Returns:
+        bool [B, 1, 1, S].
+    """
+    place = torch.arange(positions.shape[1], device=positions.device)
+    seen = place[None] <= last[:, None]
+    if window is not None:
+        seen = seen & (positions.gather(1, last[:, None]) - positions < window)
+    return seen[:, None, None]
+
+
 def step_mask(
     slot: torch.Tensor,
     T: int,

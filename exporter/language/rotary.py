@@ -36,7 +36,7 @@ class Rotary(nn.Module):
         super().__init__()
         names = {short: name for name, short in LAYERS.items()}
         self.forms: dict[LayerType, tuple[torch.Tensor, torch.Tensor, float, bool]] = {}
-        for kind in sorted(set(types) - {"conv"}):
+        for kind in sorted(set(types) - {"conv", "linear"}):
             own = names[kind] if hasattr(rotary, f"{names[kind]}_inv_freq") else None
             prefix = f"{own}_" if own else ""
             frequency = getattr(rotary, f"{prefix}inv_freq").detach().float()

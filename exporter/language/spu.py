@@ -25,6 +25,7 @@ class Tokens:
         last: index of the last real token of each row, [B].
         deepstack: features to add to the visual rows after each of the next layers, [B, V_l, D].
         measured: what the score found in the vision tower, float32 [B, V_l]; None where it does not look.
+        inputs: all layers' own inputs, [B, S, L * width]; None where they have none.
     """
 
     hidden: torch.Tensor
@@ -33,6 +34,15 @@ class Tokens:
     last: torch.Tensor
     deepstack: tuple[torch.Tensor, ...] = ()
     measured: torch.Tensor | None = None
+    inputs: torch.Tensor | None = None
+
+    def taken(self, hidden: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Hidden states [B, S, D], positions and the layers' inputs of the rows [B, s], the last if any."""
+        gather = torch.ops.luvc.gather_tokens
+        hidden, positions = gather(hidden, self.positions, rows)
+        if self.inputs is None:
+            return hidden, positions
+        return hidden, positions, gather(self.inputs, self.positions, rows)[0]
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -93,8 +103,9 @@ class Pruner(nn.Module):
         last = tokens.last - (self.visual - self.keep)  # visual tokens precede the last token
         if not self.keep:
             rows = text_positions(tokens)
-            hidden, positions = ops.gather_tokens(tokens.hidden, tokens.positions, rows)
-            return Tokens(hidden, positions, tokens.visual_index[:, :0], last), None
+            hidden, positions, *inputs = tokens.taken(tokens.hidden, rows)
+            none = tokens.visual_index[:, :0]
+            return Tokens(hidden, positions, none, last, (), None, *inputs), None
         seen = self._seen(tokens, around)
         energies = self._energies(seen)
         rows, visual_index, kept = ops.spectrum_select(
@@ -106,9 +117,8 @@ class Pruner(nn.Module):
             rows, visual_index = indices_of(kept, tokens.visual_index, tokens.positions.shape[1])
         deep = tuple(take_rows(d, kept) for d in tokens.deepstack)
         measured = None if tokens.measured is None else tokens.measured.gather(1, kept)
-        hidden = self._changed(seen, kept)
-        hidden, positions = ops.gather_tokens(hidden, tokens.positions, rows)
-        return Tokens(hidden, positions, visual_index, last, deep, measured), told
+        hidden, positions, *inputs = tokens.taken(self._changed(seen, kept), rows)
+        return Tokens(hidden, positions, visual_index, last, deep, measured, *inputs), told
 
     def _seen(self, tokens: Tokens, around: Around) -> Seen:
         return Seen(

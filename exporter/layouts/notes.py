@@ -42,11 +42,7 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
             "visual tokens enter the language model (--oim-restore --oim-match --tower-ratio 1.4 would "
             "shorten it)"
         )
-    if options and (left_out := without_stage(options, problem.decoder.layers)):
-        found.append(
-            f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {problem.decoder.layers} "
-            "language layers: it would stand before the first, or where the rest is dropped anyway"
-        )
+    found += _stage_notes(problem, options)
     score = score_of(s.score)
     if s.scored:
         found.append(f"the visual tokens that stay are chosen by {score.described}")
@@ -64,6 +60,23 @@ def notes(planned: Planned, options: SolverOptions | None) -> list[str]:
     if not s.language or s.language[-1].keep:
         found.append(f"{layout.stages[-1].visual} visual tokens stay to the last layer")
     return found
+
+
+def _stage_notes(problem: Problem, options: SolverOptions | None) -> Iterator[str]:
+    """Where no stage stands, and why."""
+    shape = problem.decoder
+    if shape.shared:
+        yield (
+            f"the last {shape.shared} of {shape.layers} language layers read what earlier ones keep, and run "
+            f"a prompt's last token alone: tokens are dropped before one of the first {shape.prunable}, and "
+            f"parts are parts of the first {shape.prompted}"
+        )
+    prunable = shape.prunable if shape.shared else None
+    if options and (left_out := without_stage(options, shape.prompted, prunable)):
+        yield (
+            f"no stage at {', '.join(f'{part:g}' for part in left_out)} of {shape.prompted} "
+            "language layers: it would stand before the first, or where the rest is dropped anyway"
+        )
 
 
 def _smaller_notes(layout: Layout, problem: Problem) -> Iterator[str]:

@@ -10,6 +10,9 @@ from ..config import ExportConfig
 from ..planning.methods import METHODS, score_of
 from ..vision.adapter import VisionAdapter
 
+STATES = {"conv": "a convolution", "linear": "linear attention"}
+"""Types of layers without queries and keys that a score could read, for people."""
+
 
 def check_score(family: Family, schedule: Schedule) -> None:
     """Refuse a score that this model cannot be asked for.
@@ -34,13 +37,18 @@ def check_score(family: Family, schedule: Schedule) -> None:
 
 
 def check_probes(config: ExportConfig, family: Family) -> None:
-    """Refuse to measure a score on a model of few layers that lack what it reads.
+    """Refuse to measure a score on a model of few layers that lack what it reads, or that is no smaller one.
 
     Raises:
-        LuvcError: `--ratio-of latency` with such a score.
+        LuvcError: `--ratio-of latency` with such a score or model.
     """
+    if family.traits.input_width or family.traits.shared:
+        raise LuvcError(
+            f"--ratio-of latency measures models of few layers, and those of {_kind(family)} share one table "
+            "of inputs or each other's keys and values: use --ratio-of flops"
+        )
     score = score_of(config.solver.score)
-    mixed = HEADS in score.reads and "conv" in family.traits.layer_types
+    mixed = HEADS in score.reads and bool(STATES.keys() & set(family.traits.layer_types))
     if mixed or (TOWER in score.reads and family.encoder.window):
         raise LuvcError(
             f"--ratio-of latency measures models of few layers, and those of {_kind(family)} lack the "
@@ -71,14 +79,14 @@ def _check_attention(family: Family, schedule: Schedule, score: Score) -> None:
     """Stages before the language model may go by the tower alone."""
     types = family.traits.layer_types
     asked = [i for i in schedule.scored if i or TOWER not in score.reads]
-    missing = [i for i in asked if types[i] == "conv"]
+    missing = [i for i in asked if types[i] in STATES]
     if missing:
-        there = [i for i, kind in enumerate(types) if kind != "conv"]
+        there = [i for i, kind in enumerate(types) if kind not in STATES]
         parts = ", ".join(f"{(i + 0.5) / len(types):.3g}" for i in there)
         raise LuvcError(
-            f"score {score.name} reads queries and keys, and layer {missing[0]} of {_kind(family)} is a "
-            f"convolution: attention is in layers {_listed(there)}, so give some of --stages {parts}, or a "
-            f"method that needs none, such as luvc"
+            f"score {score.name} reads queries and keys, and layer {missing[0]} of {_kind(family)} is "
+            f"{STATES[types[missing[0]]]}: attention is in layers {_listed(there)}, so give some of --stages "
+            f"{parts}, or a method that needs none, such as luvc"
         )
 
 
@@ -90,10 +98,10 @@ def _check_behind(family: Family, schedule: Schedule, score: Score) -> None:
                 f"score {score.name} reads the layer behind the stage, and before the first one there is "
                 "none: give later --stages"
             )
-        if types[layer - 1] == "conv":
+        if types[layer - 1] in STATES:
             raise LuvcError(
                 f"score {score.name} reads attention and MLP of the layer behind the stage, and layer "
-                f"{layer - 1} of {_kind(family)} is a convolution: give other --stages"
+                f"{layer - 1} of {_kind(family)} is {STATES[types[layer - 1]]}: give other --stages"
             )
 
 

@@ -170,6 +170,9 @@ WHOLE = frozenset(
 )
 """Composites that the tracer translates as they are, decompositions or not."""
 
+IN_PLACE = {_ATEN.mul_.Tensor: _ATEN.mul.Tensor}
+"""What writes into a tensor, and what gives the same where nobody else has that tensor."""
+
 CHECKS = frozenset((_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default))
 """What only checks; the exporter leaves it out."""
 
@@ -207,6 +210,8 @@ def _simplify(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
         else:
             node.replace_all_uses_with(source)
             graph.erase_node(node)
+    elif node.target in IN_PLACE and _alone_with(node):
+        node.target = IN_PLACE[node.target]
     elif _needs_decomposition(node.target):
         raise Composite(str(node.target))
 
@@ -218,6 +223,14 @@ def _changes_nothing(node: torch.fx.Node) -> bool:
         before, after = source.meta["val"], node.meta["val"]
         return (before.dtype, before.device) == (after.dtype, after.device)
     return node.target is _ATEN.dropout.default and node.args[2:] == (False,)
+
+
+def _alone_with(node: torch.fx.Node) -> bool:
+    """Whether a node is the only one with its first argument, a sum of the type that it gives."""
+    source = node.args[0]
+    if not isinstance(source, torch.fx.Node) or source.target is not _ATEN.add.Tensor:
+        return False
+    return len(source.users) == 1 and source.meta["val"].dtype == node.meta["val"].dtype
 
 
 def _needs_decomposition(target: Any) -> bool:

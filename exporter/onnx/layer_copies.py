@@ -81,7 +81,7 @@ def _input(node: ir.Node) -> ir.Value:
 
 def _cache_layer(name: str | None) -> int | None:
     """Layer of a cache input or output by its name, None for anything else."""
-    match = re.fullmatch(r"cache_(?:key|value|conv)_(\d+)(?:_out)?", name or "")
+    match = re.fullmatch(r"cache_(?:key|value|conv|state)_(\d+)(?:_out)?", name or "")
     return int(match[1]) if match else None
 
 
@@ -112,13 +112,17 @@ class _Copier:
         """Nodes between what is the layer's own (inputs, weights, caches) and what it gives, in order.
 
         Nodes before the layer are not its own even where they read its weights, as an SPU stage that
-        scores the layer's normalised input does.
+        scores the layer's normalised input does; but for what is made of weights alone (1 + a norm's), which
+        the two share.
         """
         layer, borders = self.source.first, set(marks.values())
         before = _ancestors([_input(marks[START])])
         own: set[ir.Node] = set()
+        fixed: set[ir.Node] = set()
         for node in self.graph:  # topological order
-            if node in before or node in borders:
+            if all(v is None or v.is_initializer() or v.producer() in fixed for v in node.inputs):
+                fixed.add(node)
+            if node in borders or (node in before and node not in fixed):
                 continue
             for v in node.inputs:
                 if v is not None and (
@@ -191,7 +195,7 @@ class _Copier:
 
     def _resized(self, value: ir.Value) -> ir.Shape | None:
         """Shape [B, H_kv, C, d] of a key or value cache with this run's slots; others as they are."""
-        if value.shape is None or "cache_conv" in str(value.name):
+        if value.shape is None or re.match("cache_(conv|state)", str(value.name)):
             return value.shape
         sizes = list(value.shape)
         if _cache_layer(value.name) is not None:
@@ -244,5 +248,5 @@ def _order(graph: ir.Graph) -> None:
             continue
         first = values.index(caches[0])
         others = [v for v in values if _cache_layer(v.name) is None]
-        caches.sort(key=lambda v: (_cache_layer(v.name) or 0, "value" in str(v.name)))
+        caches.sort(key=lambda v: (_cache_layer(v.name) or 0, str(v.name).split("_")[1]))
         values[:] = [*others[:first], *caches, *others[first:]]

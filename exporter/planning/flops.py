@@ -17,6 +17,12 @@ class DecoderShape:
     Attributes:
         layer_types: of each layer; empty where all are "full".
         window: positions a "sliding" layer looks back.
+        full_heads: heads and head size of keys and values of "full" layers, where they have their own.
+        linear: channels of a "linear" layer's convolution, heads, key size and value size of its state.
+        joint: "full" layers have one matrix for keys and values.
+        inputs: width of each layer's own inputs (per-layer embeddings); 0 without any.
+        shared: last layers that read the keys and values of earlier ones and run a prompt's last token alone.
+        wide: width of their gated MLP.
     """
 
     layers: int
@@ -28,6 +34,33 @@ class DecoderShape:
     vocab: int
     layer_types: tuple[LayerType, ...] = ()
     window: int | None = None
+    full_heads: tuple[int, int] | None = None
+    linear: tuple[int, int, int, int] | None = None
+    joint: bool = False
+    inputs: int = 0
+    shared: int = 0
+    wide: int = 0
+
+    @property
+    def prompted(self) -> int:
+        """Layers that run the whole prompt: the first ones."""
+        return self.layers - self.shared
+
+    @property
+    def prunable(self) -> int:
+        """Layers before which tokens may be dropped: up to the first one whose keys and values are shared.
+
+        Behind it layers would read sequences of different lengths.
+        """
+        if not self.shared:
+            return self.layers
+        kinds = [self.kind(i) for i in range(self.prompted)]
+        return min(self.prompted - kinds[::-1].index(kind) for kind in set(kinds))
+
+    def heads_of(self, layer: int) -> tuple[int, int]:
+        """(H_kv, d) of a layer."""
+        own = self.full_heads if self.kind(layer) == "full" else None
+        return own or (self.kv_heads, self.head_dim)
 
     def kind(self, layer: int) -> LayerType:
         """Type of a layer."""
@@ -62,20 +95,36 @@ class EncoderShape:
     full: tuple[int, ...] = ()
 
 
-def decoder_layer(shape: DecoderShape, tokens: float, kind: LayerType) -> float:
+def decoder_layer(shape: DecoderShape, tokens: float, layer: int) -> float:
     """FLOPs of one decoder layer over `tokens` new tokens with no past."""
+    kind = shape.kind(layer)
     if kind == "conv":  # in and out projections; the convolution itself is a few adds a channel
         return 2.0 * tokens * shape.hidden * (4 * shape.hidden + 3 * shape.intermediate)
-    q, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    weights = shape.hidden * (2 * q + 2 * kv + 3 * shape.intermediate)
+    if kind == "linear" and shape.linear:
+        # in and out projections; a token reads the state, corrects it, and reads it once more
+        channels, heads, key, value = shape.linear
+        matrices = channels + 2 * heads * value + 2 * heads + 3 * shape.intermediate
+        return 2.0 * tokens * (shape.hidden * matrices + 3 * heads * key * value)
+    heads, size = shape.heads_of(layer)
+    q, kv = shape.heads * size, heads * size
     near = tokens if kind == "full" or shape.window is None else min(tokens, shape.window)
+    if layer >= shape.prompted:  # one query, and no keys and values of its own
+        weights = shape.hidden * (2 * q + 3 * shape.wide + 2 * shape.inputs)
+        return 2.0 * weights + 4.0 * near * q
+    joint = shape.joint and kind == "full"
+    matrices = 2 * q + (1 if joint else 2) * kv + 3 * shape.intermediate + 2 * shape.inputs
     pairs = near * (near + 1) / 2 + (tokens - near) * near
-    return 2.0 * tokens * weights + 4.0 * pairs * q
+    return 2.0 * tokens * shape.hidden * matrices + 4.0 * pairs * q
 
 
 def decoder_layers(shape: DecoderShape, first: int, last: int, tokens: float) -> float:
     """FLOPs of layers first .. last."""
-    return sum(decoder_layer(shape, tokens, shape.kind(i)) for i in range(first, last + 1))
+    return sum(decoder_layer(shape, tokens, i) for i in range(first, last + 1))
+
+
+def layer_inputs(shape: DecoderShape, tokens: float) -> float:
+    """FLOPs of projecting embeddings to all layers' own inputs."""
+    return 2.0 * tokens * shape.hidden * shape.layers * shape.inputs
 
 
 def prefill(shape: DecoderShape, visual: tuple[int, ...], text: int, scoring: float = 0.0) -> float:

@@ -95,7 +95,8 @@ class Problem:
         """Work of the language prefill under a schedule, scoring included; FLOPs here."""
         V = self.visual_tokens(schedule.lasting, schedule.exit)
         visual = schedule.visual_per_layer(self.decoder.layers, V)
-        return flops.prefill(self.decoder, visual, self.text_tokens, self._scoring(schedule, V))
+        beside = self._scoring(schedule, V) + flops.layer_inputs(self.decoder, V + self.text_tokens)
+        return flops.prefill(self.decoder, visual, self.text_tokens, beside)
 
     def _scoring(self, schedule: Schedule, V: int) -> float:
         """FLOPs of the stages' scores."""
@@ -171,12 +172,19 @@ def check_schedule(problem: Problem, schedule: Schedule) -> Schedule:
     Raises:
         LuvcError: a layer, group, keep or score that this model and layout do not have.
     """
-    layers = problem.decoder.layers
+    layers, shape = problem.decoder.layers, problem.decoder
     for prune in schedule.language:
         if prune.layer >= layers:
             raise LuvcError(
                 f"schedule: language layer {prune.layer} does not exist, the model has {layers} "
                 f"(0 to {layers - 1})"
+            )
+        if prune.layer >= shape.prunable:
+            raise LuvcError(
+                f"schedule: nothing can be dropped before language layer {prune.layer}: layers "
+                f"{shape.prompted} to {layers - 1} read keys and values that layers up to "
+                f"{shape.prompted - 1} keep, and layer {shape.prunable - 1} is the first of those; use that "
+                "layer or an earlier one"
             )
     _check_merges(problem, schedule)
     _check_exit(problem, schedule.exit)

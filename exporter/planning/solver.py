@@ -82,8 +82,12 @@ class _Solver:
         self.options = options
         self.baseline = problem.prefill_work(Schedule())
         self.groups = groups_of(options.scope, problem.images, problem.tiles)
-        self.layers = stage_layers(options, problem.decoder.layers)
-        self.eliminations = (True, False) if options.elimination == "last" else (False,)
+        shape, last = problem.decoder, options.elimination == "last"
+        self.layers = stage_layers(
+            options, shape.prompted, shape.prunable if shape.shared else None
+        )
+        # where layers share keys, the last one runs one token and has nothing to leave out
+        self.eliminations = (True, False) if last and not shape.shared else (False,)
         self.least = 1 if options.elimination == "never" else 0  # tokens of a group that stay
 
     # ---- vision
@@ -180,7 +184,7 @@ class _Solver:
 
     def _dropped(self, vision: tuple[Merge, ...]) -> Schedule | None:
         """None from the last layer on that makes the ratio; it may lie more than 2 % above."""
-        for layer in range(self.problem.decoder.layers - 1, 0, -1):
+        for layer in range(self.problem.decoder.prunable - 1, 0, -1):
             found = self._dropped_from(vision, layer)
             if self.achieved(found) >= self.ratio:
                 return found

@@ -86,11 +86,17 @@ class VisionAdapter(ABC):
     video: ClassVar[bool] = False  # its processor takes videos
     sampling: ClassVar[Sampling] = "starts"  # which frames of a longer one, as its processor does
     needs_image: ClassVar[bool] = False  # its processor refuses questions without one
+    left_out: ClassVar[tuple[str, ...]] = ()  # beginnings of weights' names that no bundle takes
     template: ClassVar[str | None] = None  # chat template of families that publish none
     # the graph's copy of `modules`: single parameters are traced only when read from here
     parts: Any
 
     # ---- from the config alone
+    @classmethod
+    def narrowed(cls, config: Any) -> Any:
+        """The config without the parts that no bundle takes; `left_out` names their weights."""
+        return config
+
     @classmethod
     def check(cls, config: Any) -> None:
         """Refuse variants of the family that the adapter does not reproduce.

@@ -65,6 +65,19 @@ def structure(model: Any, seed: int) -> None:
         for name, module in model.named_modules():
             if type(module).__name__.startswith("Gemma"):
                 _gemma(name, module, generator)
+        for name, buffer in model.named_buffers():
+            _stored(name.rpartition(".")[2], buffer, generator)
+
+
+def _stored(name: str, buffer: Any, generator: Any) -> None:
+    """What Gemma 4 stores beside its parameters: bounds that cut a little off, scales, a shift."""
+    if name in ("input_min", "output_min", "input_max", "output_max"):
+        buffer.uniform_(1.5, 2.5, generator=generator)
+        buffer.mul_(-1 if name.endswith("min") else 1)
+    elif name in ("layer_scalar", "std_scale"):
+        buffer.uniform_(0.5, 1.0, generator=generator)
+    elif name == "std_bias":
+        buffer.normal_(0, 1.0, generator=generator)
 
 
 def _gemma(name: str, module: Any, generator: Any) -> None:
@@ -76,10 +89,14 @@ def _gemma(name: str, module: Any, generator: Any) -> None:
     """
     if hasattr(module, "embed_tokens"):
         module.embed_tokens.weight.normal_(0, 0.02, generator=generator)
-    if hasattr(module, "q_proj"):
+    if hasattr(getattr(module, "q_proj", None), "weight"):
         module.q_proj.weight.mul_(3)
-    if "RMSNorm" in type(module).__name__:
+    if "RMSNorm" in type(module).__name__ and hasattr(module, "weight"):
         centres = {"language_model.norm": 9, "q_norm": 1}
+        if type(module).__name__.startswith(
+            "Gemma4"
+        ):  # which scales by its weight, and scores by 1
+            centres = {"language_model.norm": 10, "q_norm": 0.2, "": 1}
         centre = next((c for end, c in centres.items() if name.endswith(end)), 0)
         module.weight.normal_(centre, 0.2, generator=generator)
 
@@ -162,7 +179,12 @@ def write(
 
 def stops(family: str, tokens: Any) -> list[int]:
     """Ids that end an answer: the turn's end, and the text's where it is another token."""
-    other = {"gemma3": "<eos>", "glm4v": "<|endoftext|>", "glm_ocr": "<|user|>"}.get(family)
+    other = {
+        "gemma3": "<eos>",
+        "gemma4": "<eos>",
+        "glm4v": "<|endoftext|>",
+        "glm_ocr": "<|user|>",
+    }.get(family)
     ids = [tokens.eos_token_id]
     return ids + ([tokens.convert_tokens_to_ids(other)] if other else [])
 

@@ -42,11 +42,13 @@ SIZES: dict[str, tuple[int, int]] = {
     "qwen2_vl": (112, 140),
     "qwen2_5_vl": (168, 140),
     "qwen3_vl": (128, 160),
+    "qwen3_5": (128, 160),
     "glm4v": (140, 112),
     "glm_ocr": (140, 112),
     "lighton_ocr": (140, 112),
     "mistral3": (112, 140),
     "paddleocr_vl": (112, 140),
+    "gemma4": (72, 120),
     "smolvlm": (192, 384),
     "idefics3": (384, 192),
     "ovis2": (168, 336),
@@ -78,15 +80,24 @@ def names(*families: str) -> list[Any]:
     return [apart(n, family_of(n) == "lfm2_vl") for n in chosen]
 
 
+# Families whose bundles are made where all tests run: single layers are traced one by one, or scanned.
+LATE = ("gemma4", "qwen3_5")
+
+
 def exported(*quick: str) -> list[Any]:
     """All names, for tests that need a bundle of each; slow but for some, or for one name a family."""
-    chosen = quick or shapes.FAMILIES
+    chosen = quick or [n for n in shapes.FAMILIES if n not in LATE]
     return [apart(n, family_of(n) == "lfm2_vl", n not in chosen) for n in NAMES]
 
 
 def families() -> list[Any]:
     """One name a family."""
     return [p for p in names() if p.values[0] in shapes.FAMILIES]
+
+
+def bundled() -> list[Any]:
+    """One name a family, for tests that need a bundle of each."""
+    return [p for p in exported() if p.values[0] in shapes.FAMILIES]
 
 
 def size_of(name: str) -> tuple[int, int] | None:

@@ -46,6 +46,10 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen2VLImageProcessor",
         {"size": pixels(64 * 64, 192 * 192), "patch_size": 16, **MIDDLE},
     ),
+    "qwen3_5": (
+        "Qwen2VLImageProcessor",
+        {"size": pixels(64 * 64, 192 * 192), "patch_size": 16, **MIDDLE},
+    ),
     # GLM counts the temporal patch in: twice the pixels of an image.
     "glm4v": ("Glm4vImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
     "glm_ocr": ("Glm46VImageProcessor", {"size": pixels(112 * 112, 2 * 168 * 168)}),
@@ -66,6 +70,10 @@ IMAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "idefics3": ("Idefics3ImageProcessor", NESTED),
     "paligemma": ("SiglipImageProcessor", {"size": square(168)}),
     "gemma3": ("Gemma3ImageProcessor", {"size": square(224)}),
+    "gemma4": (
+        "Gemma4ImageProcessor",
+        {"patch_size": 4, "pooling_kernel_size": 3, "max_soft_tokens": 70},
+    ),
     "ovis2": (
         "Ovis2ImageProcessor",
         {"size": square(168), "crop_to_patches": True, "max_patches": 9},
@@ -116,6 +124,7 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_vl": ("Qwen2VLProcessor", {}),
     "qwen2_5_vl": ("Qwen2_5_VLProcessor", {}),
     "qwen3_vl": ("Qwen3VLProcessor", {}),
+    "qwen3_5": ("Qwen3VLProcessor", {}),
     "glm4v": ("Glm4vProcessor", {}),
     "glm_ocr": ("Glm46VProcessor", {}),
     "lighton_ocr": ("LightOnOcrProcessor", {"patch_size": 14, "spatial_merge_size": 2}),
@@ -125,6 +134,7 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
     "idefics3": ("Idefics3Processor", {"image_seq_len": 36}),
     "paligemma": ("PaliGemmaProcessor", {}),
     "gemma3": ("Gemma3Processor", {"image_seq_length": 16}),
+    "gemma4": ("Gemma4Processor", {"image_seq_length": 70}),
     "ovis2": ("Ovis2Processor", {"image_seq_length": 36}),
     "lfm2_vl": ("Lfm2VlProcessor", {}),
 }
@@ -150,6 +160,12 @@ VIDEOS: dict[str, dict[str, Any]] = {
         "patch_size": 16,
         **MIDDLE,
     },
+    "qwen3_5": {
+        "video_processor_type": "Qwen3VLVideoProcessor",
+        "size": pixels(64 * 64, 4 * 192 * 192),
+        "patch_size": 16,
+        **MIDDLE,
+    },
     "glm4v": {
         "video_processor_type": "Glm4vVideoProcessor",
         "size": pixels(112 * 112, 4 * 168 * 168),
@@ -157,6 +173,12 @@ VIDEOS: dict[str, dict[str, Any]] = {
     "glm_ocr": {
         "video_processor_type": "Glm46VVideoProcessor",
         "size": pixels(112 * 112, 4 * 168 * 168),
+    },
+    "gemma4": {
+        "video_processor_type": "Gemma4VideoProcessor",
+        "patch_size": 4,
+        "pooling_kernel_size": 3,
+        "max_soft_tokens": 70,
     },
     "smolvlm": {
         "video_processor_type": "SmolVLMVideoProcessor",

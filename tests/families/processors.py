@@ -1,5 +1,6 @@
 """Hugging Face's own processor of a checkpoint, also where torchvision is missing."""
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,8 @@ def processor(folder: Path) -> Any:
         "image_processor": transformers.AutoImageProcessor.from_pretrained(folder, backend="pil"),
     }
     parts["chat_template"] = parts["tokenizer"].chat_template
+    if "feature_extractor" in inspect.signature(make).parameters:  # of audio, which no question has
+        parts["feature_extractor"] = transformers.Gemma4AudioFeatureExtractor()
     videos = folder / "video_preprocessor_config.json"
     if videos.exists():
         settings = json.loads(videos.read_text())

@@ -8,6 +8,7 @@ from luvc.tools.demo.random_checkpoint import corpus
 
 from .templates import (
     GEMMA,
+    GEMMA4,
     GLM,
     GLM_OCR,
     IDEFICS,
@@ -75,6 +76,15 @@ GEMMA_MARKS = {
     "image_token": "<image_soft_token>",
 }
 GEMMA_TURNS = ("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>")
+GEMMA4_MARKS = {
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "image_token": "<|image|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+    "audio_token": "<|audio|>",
+}
+GEMMA4_TURNS = ("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|video|>")
 INTERN_MARKS = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
@@ -115,6 +125,7 @@ WORDS = {
     "qwen2_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen2_5_vl": chatml("<|image_pad|>", QWEN2, *VISION),
     "qwen3_vl": chatml("<|image_pad|>", QWEN3, *VISION),
+    "qwen3_5": chatml("<|image_pad|>", QWEN3, *VISION),
     "glm4v": Words(tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM, "<|endoftext|>", "<|user|>"),
     "glm_ocr": Words(
         tuple(GLM_MARKS), "<|image|>", "<|image|>", GLM_OCR, "<|endoftext|>", "<|endoftext|>"
@@ -183,6 +194,17 @@ WORDS = {
         "<bos>",
         starts=True,
         named=GEMMA_MARKS,
+    ),
+    "gemma4": Words(
+        (*GEMMA4_TURNS, *GEMMA4_MARKS.values()),
+        "<|image|>",
+        "<|image|>",
+        GEMMA4,
+        "<pad>",
+        "<turn|>",
+        "<bos>",
+        starts=True,
+        named=GEMMA4_MARKS,
     ),
     "ovis2": chatml(
         "<IMG_ATOM>", OVIS2, "<image>", "<IMG_ATOM>", *OVIS_MARKS, placeholder="<image>"

@@ -13,6 +13,7 @@ import torch
 from . import reference
 from .prompts import OVIS_MARKS
 
+NO_MASK = ("conv", "linear_attention")  # layers that only look back
 FIRST = {"paligemma": 1}  # position of the first token where it is not 0
 
 
@@ -77,13 +78,15 @@ class ByHand:
         if kind and kind[layer] != "sliding_attention":
             window = None
         family = self.model.config.model_type
+        both = family == "gemma3" or (  # ways, inside an image
+            window is not None
+            and getattr(self.text.config, "use_bidirectional_attention", None) == "vision"
+        )
         seen = np.zeros((len(alive), len(alive)), bool)
         for a, query in enumerate(alive):
             for b, key in enumerate(alive):
                 same = query in self.image and self.image.get(query) == self.image.get(key)
-                ahead = (family == "gemma3" and same) or (
-                    family == "paligemma" and max(query, key) < self.prompt
-                )
+                ahead = (both and same) or (family == "paligemma" and max(query, key) < self.prompt)
                 near = window is None or query - key < window
                 if family == "paligemma":  # the prefix sees itself whole, windows or not
                     seen[a, b] = ahead or (key <= query and near)
@@ -107,6 +110,7 @@ class ByHand:
         for i, mark in enumerate(getattr(self.model.config, "visual_indicator_token_ids", ())):
             table = self.model.model.visual_embeddings_table.weight  # Ovis2: its last rows
             hidden[0, [n for n, t in enumerate(self.ids) if t == mark]] = table[i - len(OVIS_MARKS)]
+        own, shared = self.inputs_of_layers(hidden), {}
         position = self.positions()
         alive = list(range(len(self.ids)))
         visual = self.visual
@@ -126,7 +130,11 @@ class ByHand:
                 hidden, position = hidden[:, stay], position[..., stay]
                 alive, visual = [alive[n] for n in stay], [visual[n] for n in ordinals]
                 deep = [d[ordinals] for d in deep]
-            hidden = self.layer(i, layer, hidden, position, alive)
+                own = None if own is None else own[:, stay]
+            beside = {} if own is None else {"per_layer_input": own[:, :, i]}
+            if self.model.config.model_type == "gemma4":
+                beside["shared_kv_states"] = shared
+            hidden = self.layer(i, layer, hidden, position, alive, **beside)
             if deep:
                 rows = [alive.index(p) for p in visual]
                 hidden[0, rows] += deep.pop(0)
@@ -136,17 +144,26 @@ class ByHand:
         cap = getattr(text.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def layer(self, i, layer, hidden, position, alive) -> torch.Tensor:
+    def inputs_of_layers(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """Gemma 4's per-layer inputs [1, S, L, width]; a visual token's are those of padding."""
+        if not getattr(self.text, "hidden_size_per_layer_input", 0):
+            return None
+        pad, image = self.text.config.pad_token_id, self.model.config.image_token_id
+        ids = torch.tensor([[pad if t == image else t for t in self.ids]])
+        return self.text.project_per_layer_inputs(hidden, self.text.get_per_layer_inputs(ids))
+
+    def layer(self, i, layer, hidden, position, alive, **beside) -> torch.Tensor:
         """One of Hugging Face's layers."""
         kind = (getattr(self.text.config, "layer_types", None) or [None] * (i + 1))[i]
         per_type = hasattr(self.text.rotary_emb, "full_attention_inv_freq")
         turned = self.text.rotary_emb(hidden, position, *([kind] if per_type else []))
         out = layer(
             hidden,
-            attention_mask=None if kind == "conv" else self.mask(alive, i),
+            attention_mask=None if kind in NO_MASK else self.mask(alive, i),
             position_embeddings=turned,
             position_ids=position,
             use_cache=False,
+            **beside,
         )
         return (out[0] if isinstance(out, tuple) else out).clone()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .gemma4_shapes import gemma4, gemma4_large
 from .prompts import OVIS_MARKS
 from .towers_and_texts import (
     HEAD_DIM,
@@ -95,6 +96,17 @@ def qwen3_vl(tokens: Any, ids: Callable) -> dict[str, Any]:
     return {
         "vision_config": qwen_vit(16, **taps),
         "text_config": text("qwen3_vl_text", tokens, head_dim=HEAD_DIM, **rope),
+    } | qwen_ids(ids)
+
+
+def qwen3_5(tokens: Any, ids: Callable) -> dict[str, Any]:
+    linear = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_conv_kernel_dim": 4}
+    linear |= {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "head_dim": HEAD_DIM}
+    linear |= {"layer_types": ["linear_attention"] * 3 + ["full_attention"]}
+    rope = mrope([4, 2, 2], 1e7, mrope_interleaved=True, partial_rotary_factor=0.25)
+    return {
+        "vision_config": qwen_vit(16, num_position_embeddings=64),
+        "text_config": text("qwen3_5_text", tokens, **linear, **rope),
     } | qwen_ids(ids)
 
 
@@ -223,6 +235,7 @@ FAMILIES: Mapping[str, Callable[[Any, Callable], dict[str, Any]]] = {
         qwen2_vl,
         qwen2_5_vl,
         qwen3_vl,
+        qwen3_5,
         glm4v,
         glm_ocr,
         lighton_ocr,
@@ -231,6 +244,7 @@ FAMILIES: Mapping[str, Callable[[Any, Callable], dict[str, Any]]] = {
         smolvlm,
         paligemma,
         gemma3,
+        gemma4,
         ovis2,
         lfm2_vl,
     )
@@ -250,6 +264,7 @@ def with_text(model_type: str, **more) -> Callable[[Any], dict[str, Any]]:
 
 
 VARIANTS: Mapping[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "gemma4-large": ("gemma4", gemma4_large),
     "paligemma-gemma2": ("paligemma", with_text("gemma2")),
     "lfm2_vl-attention": ("lfm2_vl", attention_only),
     "mistral3-ministral3": ("mistral3", with_text("ministral3")),

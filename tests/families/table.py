@@ -47,6 +47,10 @@ FEATURES = {
         "one attention a window size",
     ),
     "qwen3_vl": ("resampled position table, DeepStack, interleaved M-RoPE; any size", ""),
+    "qwen3_5": (
+        "resampled position table, interleaved M-RoPE; any size",
+        "linear attention; TensorRT scans its state token by token",
+    ),
     "glm4v": ("bicubic position table, strided convolution, M-RoPE; any size", ""),
     "glm_ocr": ("norms on queries and keys, strided convolution, M-RoPE; any size", ""),
     "lighton_ocr": ("Pixtral's rotary positions in two axes, merger of patches; any size", ""),
@@ -64,6 +68,10 @@ FEATURES = {
     "gemma3": (
         "average pooling, attention both ways inside an image",
         "one image size; no pan and scan",
+    ),
+    "gemma4": (
+        "rotary positions in two axes beside a table, average pooling; any size that fills a budget",
+        "dense models; no audio; where late layers share keys and values, no stage before them",
     ),
     "ovis2": ("tiles with marks, mixture over a visual vocabulary", "not with gumbel_argmax"),
     "lfm2_vl": (
@@ -146,7 +154,19 @@ MIDDLE = f"""
 Text models: {", ".join(f"`{t}`" for t in SUPPORTED)}.
 
 Refused by name: mixture-of-experts models, rotary positions that change with the prompt (`longrope`), linear
-attention, checkpoints that need code of their own.
+attention other than Qwen3.5's, checkpoints that need code of their own.
+
+What is peculiar to two text models:
+
+- **Gemma 4**: every layer's own inputs go with their token, and vanish with it. The last layers of the small
+  models read the keys and values that earlier ones keep: they keep nothing, and of a prompt they run its last
+  token alone, as Hugging Face's `generate` does, which is all that the prefill's ratio counts of them. A
+  stage between a layer whose keys are shared and those that read them would give them sequences of two
+  lengths: it is refused, and parts of `--stages` are parts of the layers before. Audio is left out, which an
+  export tells.
+- **Qwen3.5**: a token that a stage drops is not in the state of the linear layers behind it. Their state is a
+  cache of constant size. ONNX Runtime runs the gated delta rule by its own kernel, in half the time of
+  Hugging Face's chunks on one core; elsewhere its body scans the tokens.
 
 ## What was checked
 
@@ -163,7 +183,8 @@ Small checkpoints of each family with random weights, real processors and tokeni
 - **ONNX Runtime fp16**: one merge and one pruned stage, at the limits for half precision (5e-2). PaliGemma's
   random weights are too sharp for it: Hugging Face's own logits move by up to 9 % in half precision.
 - **TensorRT-RTX fp16 builds**: all three graphs of that bundle, with one fused attention a layer. Gemma 2
-  caps its scores, which no fused kernel does: it builds unfused. Nothing was run on a GPU.
+  caps its scores, which no fused kernel does: it builds unfused. Heads of 512, which Gemma 4's full layers
+  have as published, have no fused kernel either; those checked here are smaller. Nothing was run on a GPU.
 - **video**: a video of four frames at ratio 1 has the prompt, the pixel values (SmolVLM's, which are
   resized twice, within 0.03) and the answer of Hugging Face's processor and `generate`; of a longer one the
   same frames are shown, with the same times in the prompt; pruned, kept tokens and logits equal Hugging

@@ -130,6 +130,16 @@ GEMMA = (
     + "\n{{- '<end_of_turn>\\n' -}}\n{%- endfor -%}\n"
     "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}"
 )
+# Gemma 4's system has a turn of its own.
+GEMMA4 = (
+    "{{- bos_token -}}\n{%- for message in messages -%}\n"
+    "{{- '<|turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}\n"
+    + spell(CONTENT, IMAGE="'<|image|>'", VIDEO="'<|video|>'")
+    .replace("part['text'] -}}", "part['text'] | trim -}}")
+    .replace("{{- message['content'] -}}", "{{- message['content'] | trim -}}")
+    + "\n{{- '<turn|>\\n' -}}\n{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}{{- '<|turn>model\\n' -}}{%- endif -%}"
+)
 GLM_PARTS = spell(
     CONTENT,
     IMAGE="'<|begin_of_image|><|image|><|end_of_image|>'",

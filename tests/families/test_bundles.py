@@ -15,7 +15,7 @@ from luvc.exporter.check.parity import reports
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
-from .gallery import QUESTION, exported, families, names, only_once, pictures, question
+from .gallery import QUESTION, bundled, exported, names, only_once, pictures, question
 
 
 @pytest.mark.cell("ORT fp32")
@@ -91,7 +91,7 @@ def test_a_compressed_bundle_answers(gallery, name):
     scheduler.close()
 
 
-@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("name", bundled())
 def test_the_vision_graph_takes_another_batch_than_it_was_traced_with(gallery, name):
     bundle = gallery.bundle(name, "compressed")
     (layout,) = bundle.manifest.layouts

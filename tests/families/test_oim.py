@@ -17,7 +17,7 @@ from .gallery import QUESTION, apart, families, pictures, question
 # Before which layer, which axis, groups of how many; after the first tapped layer of DeepStack.
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (2, "height", 2))
 SHALLOW: tuple[tuple[int, Axis, int], ...] = ((0, "width", 2), (1, "height", 2))
-ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "glm4v", "glm_ocr")
+ROTARY = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "glm4v", "glm_ocr")
 LAYERS = {
     "internvl": ("vision_tower.encoder.layer", 1, 2),
     "llava": ("vision_tower.encoder.layers", 1, 1),
@@ -202,6 +202,28 @@ def pixtral(model, given, layout, steps):
     return project(x[0], [tuple(n * tower.patch_size for n in layout.merged_grid)])
 
 
+def gemma4(model, given, layout, steps):
+    """Hugging Face's pooling takes the positions of the grid that is left; padding is not merged."""
+    tower, config = model.model.vision_tower, model.config.vision_config
+    k, (h, w) = config.pooling_kernel_size, layout.merged_grid
+    count = layout.grid[0] * layout.grid[1]
+    places = given["image_position_ids"][:, :count]
+
+    def rotary(x, found):  # columns first
+        return tower.encoder.rotary_emb(x, found.flip(-1)[None])
+
+    none = torch.zeros(places.shape[:2], dtype=torch.bool)
+    with ExitStack() as stack:
+        layers = tower.encoder.layers
+        by_hand.hook_absolute(stack, layers, steps, layout.grid[1], 0, k, rotary)
+        x = tower.patch_embedder(given["pixel_values"][:, :count], places, none)
+        x = tower.encoder(x, ~none, pixel_position_ids=places).last_hidden_state
+    left = torch.tensor([[[column, row] for row in range(h) for column in range(w)]])
+    inside = torch.zeros(1, h * w, dtype=torch.bool)
+    x, _ = tower.pooler(x, left, inside, h * w // k**2)
+    return model.model.embed_vision(x)[0]
+
+
 def paddleocr_vl(model, given, layout, steps):
     """Hugging Face's projector takes the merged grid."""
     tower, core = model.model.visual.vision_model, model.model
@@ -245,6 +267,7 @@ def rotary(model, given, layout, steps):
 FRAMES = {"internvl": features_of, "smolvlm": smolvlm_frames, "llava_onevision": halved}
 REFERENCES = {
     "gemma3": gemma3,
+    "gemma4": gemma4,
     "llava_next": anyres,
     "llava_onevision": anyres,
     "lfm2_vl": lfm2_vl,

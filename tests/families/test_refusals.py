@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from luvc.engines.bundle.schedule import Prune, Schedule
 from luvc.errors import LuvcError
 from luvc.exporter import plan
 from luvc.exporter.checkpoint.family import Family
@@ -78,10 +79,16 @@ def changed(gallery, tmp_path):
         ("mistral3", {"vision_feature_layer": -2}, "layer -2 .* only layer -1"),
         ("mistral3", {"vision_config": {"model_type": "clip_vision_model"}}, "only 'pixtral' is"),
         ("gemma3", {"text_config": {"use_bidirectional_attention": True}}, "look ahead"),
+        ("gemma4", {"text_config": {"use_bidirectional_attention": "all"}}, "look ahead"),
+        (
+            "gemma4",
+            {"text_config": {"enable_moe_block": True, "num_experts": 128, "top_k_experts": 8}},
+            "mixture-of-experts .* 128 experts",
+        ),
         (
             "qwen2_vl",
             {"model_type": "qwen3_vl_moe"},
-            "'qwen3_vl_moe' is not a supported .*: gemma3, glm4v",
+            "'qwen3_vl_moe' is not a supported .*: gemma3, gemma4, glm4v",
         ),
         (
             "qwen2_vl",
@@ -142,6 +149,16 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
             {"image_sizes": ((224, 112),)},
             "brings 224x112 to 196x112 .*: use --image-size 196x112",
         ),
+        (
+            "gemma4",
+            {"image_sizes": ((100, 100),)},
+            "brings 100x100 to 96x96, which fills its 70 visual tokens, .*: use --image-size 96x96",
+        ),
+        (
+            "gemma4",
+            {"ratio_of": "latency", "ratio": 2.0},
+            "--ratio-of latency .* share one table of inputs",
+        ),
         ("llava_next", {"frames": (4,)}, "llava_next knows no videos: give --images 4 instead"),
         ("llava_onevision", {"frames": (4,)}, "frame of a video to 98x98: use --image-size 98x98"),
         (
@@ -159,6 +176,15 @@ def test_an_unsupported_checkpoint_is_refused(changed, name, fields, message):
 def test_an_impossible_layout_is_refused(gallery, name, options, message):
     with pytest.raises(LuvcError, match=message):
         plan(gallery.config(name, **{"ratio": 1} | options), gallery.family(name))
+
+
+def test_a_stage_between_layers_that_share_keys_is_refused(gallery):
+    schedule = Schedule(language=(Prune(layer=4, keep=5),))
+    message = (
+        "nothing can be dropped before language layer 4: layers 5 to 6 read .* layer 3 is the first"
+    )
+    with pytest.raises(LuvcError, match=message):
+        plan(gallery.config("gemma4", schedule=schedule), gallery.family("gemma4"))
 
 
 def test_a_grid_that_the_projector_cannot_take_is_refused(gallery, changed, tmp_path):

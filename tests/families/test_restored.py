@@ -75,6 +75,14 @@ def by_hand(stack, name, model, given, layout, steps, match):
         last = len(layers) - 1
         given_back.AbsoluteTower(layers, steps, match, layout.grid, 0, last, turn).hook(stack)
         return reference.features(model, given).tokens
+    if name == "gemma4":
+        tower, count = model.model.vision_tower, layout.grid[0] * layout.grid[1]
+        turn = lambda x, found: tower.encoder.rotary_emb(x, found.flip(-1)[None])  # noqa: E731
+        last = len(tower.encoder.layers) - 1
+        layers = tower.encoder.layers
+        given_back.AbsoluteTower(layers, steps, match, layout.grid, 0, last, turn).hook(stack)
+        cut = {k: given[k][:, :count] for k in ("pixel_values", "image_position_ids")}
+        return reference.features(model, cut).tokens
     path, prefix, _ = LAYERS[model.config.model_type]
     layers = model.model.get_submodule(path)
     last = range(len(layers))[getattr(model.config, "vision_feature_layer", -1)]

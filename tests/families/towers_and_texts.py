@@ -61,6 +61,20 @@ TEXTS: dict[str, dict[str, Any]] = {
 }
 
 
+SLIDES, SEES = "sliding_attention", "full_attention"
+TEXTS["gemma4_text"] = {
+    "num_hidden_layers": 7,
+    "num_kv_shared_layers": 2,
+    "layer_types": [SLIDES, SLIDES, SEES, SLIDES, SEES, SLIDES, SEES],
+    "use_double_wide_mlp": True,
+    "head_dim": HEAD_DIM // 2,
+    "global_head_dim": HEAD_DIM,
+    "hidden_size_per_layer_input": 16,
+    "sliding_window": WINDOW,
+    "final_logit_softcapping": 30.0,
+}
+
+
 def mrope(sections: list[int], theta: float, **more) -> dict[str, Any]:
     """Rotary parameters of three axes; the sections add up to half the rotated head size."""
     kind = {"rope_type": "default", "mrope_section": sections, "rope_theta": theta} | more

@@ -68,7 +68,9 @@ class Caches:
         """Whether each language layer has so many slots at least."""
         kinds = ((name.split("_")[1:], array) for name, array in self.host.items())
         return all(
-            array.shape[2] >= slots[int(layer)] for (kind, layer), array in kinds if kind != "conv"
+            array.shape[2] >= slots[int(layer)]
+            for (kind, layer), array in kinds
+            if kind not in ("conv", "state")
         )
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from ....errors import LuvcError
 from .attention import CONTRIB, fuse_attention
 from .quantised import use_kernels
+from .recurrence import use_recurrence
 
 FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -50,6 +51,7 @@ class SharedWeights:
         codes = use_kernels(model)
         read_transposed(model)
         fuse_attention(model)
+        use_recurrence(model)
         folder = follow(model, graph.parent)
         options.add_session_config_entry(FOLDER, str(folder))
         if not packed and not codes:

@@ -12,7 +12,7 @@ from ...bundle.tensors import CacheSpec, cache_specs
 from .cuda import Buffers, Memory
 from .session import Session
 
-COPIED = ("conv", "position")  # kinds of small caches that need not be updated in place
+COPIED = ("conv", "state", "position")  # kinds of small caches that need not be updated in place
 ALIGNED = 256  # bytes; TensorRT takes no other addresses
 
 

@@ -20,6 +20,6 @@ def test_a_file_is_named_by_a_model_type_and_holds_a_whole_adapter(model_type):
 
 @pytest.mark.parametrize("model_type", ["mllama", "os", "../adapter", ""])
 def test_other_names_are_refused_with_those_of_the_folder(model_type):
-    with pytest.raises(LuvcError, match=r"gemma3, glm4v, .*, smolvlm") as refusal:
+    with pytest.raises(LuvcError, match=r"gemma3, gemma4, glm4v, .*, smolvlm") as refusal:
         adapter_class(model_type)
     assert repr(model_type) in str(refusal.value)
