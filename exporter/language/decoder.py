@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.manifest import LanguageModel
+from ...engines.bundle.manifest import LanguageModel, LayerType
 from ...engines.bundle.schedule import groups_of
 from ...engines.bundle.tensors import (
     cache_names,
@@ -113,7 +113,8 @@ class Decoder(nn.Module):
     def cache_names(self) -> list[str]:
         """Cache tensors of the layers that run, in the order the graph takes them."""
         types, keep = self.traits.layer_types, self.traits.prompted
-        kinds = {i: types[i] for i in self.layers if i not in self.gaps and i < keep}
+        shown = [i for i in self.layers if i not in self.gaps and i < keep]
+        kinds: dict[int, LayerType] = {i: types[i] for i in shown}
         return cache_names(kinds, self.windows)
 
     def slot_symbols(self) -> dict[str, str]:

@@ -170,7 +170,7 @@ WHOLE = frozenset(
 )
 """Composites that the tracer translates as they are, decompositions or not."""
 
-IN_PLACE = {_ATEN.mul_.Tensor: _ATEN.mul.Tensor}
+IN_PLACE: dict[Any, Any] = {_ATEN.mul_.Tensor: _ATEN.mul.Tensor}
 """What writes into a tensor, and what gives the same where nobody else has that tensor."""
 
 CHECKS = frozenset((_ATEN._assert_tensor_metadata.default, _ATEN._assert_scalar.default))

@@ -131,7 +131,7 @@ class ByHand:
                 alive, visual = [alive[n] for n in stay], [visual[n] for n in ordinals]
                 deep = [d[ordinals] for d in deep]
                 own = None if own is None else own[:, stay]
-            beside = {} if own is None else {"per_layer_input": own[:, :, i]}
+            beside: dict[str, Any] = {} if own is None else {"per_layer_input": own[:, :, i]}
             if self.model.config.model_type == "gemma4":
                 beside["shared_kv_states"] = shared
             hidden = self.layer(i, layer, hidden, position, alive, **beside)
