@@ -30,7 +30,7 @@ def validate(
         module = load_backend(backend, loaded)
         steps("loading the checkpoint")
         processor, reports = Processor(loaded), []
-        with reference_runner(loaded.manifest, model) as reference:
+        with reference_runner(loaded, model) as reference:
             for layout in loaded.manifest.layouts:
                 steps(f"validating {layout.name}")
                 reports += compare(loaded, processor, layout, reference, module)
