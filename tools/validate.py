@@ -37,6 +37,11 @@ def validate(
     if as_json:
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:
+        if loaded.manifest.calibrated:
+            console.show(
+                f"weights calibrated on {loaded.manifest.calibrated} questions: PyTorch has the bundle's own "
+                "codes, of which a sample was held against the checkpoint"
+            )
         for report in reports:
             console.show(*validation_table(report))
     failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
