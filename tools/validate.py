@@ -37,11 +37,7 @@ def validate(
     if as_json:
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:
-        if loaded.manifest.calibrated:
-            console.show(
-                f"weights calibrated on {loaded.manifest.calibrated} questions: PyTorch has the bundle's own "
-                "codes, of which a sample was held against the checkpoint"
-            )
+        _tell_calibrated(loaded.manifest.calibrated)
         for report in reports:
             console.show(*validation_table(report))
     failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
@@ -49,6 +45,15 @@ def validate(
         console.err.print(f"[bold red]differs[/bold red] {failure}")
     if failures:
         raise typer.Exit(1)
+
+
+def _tell_calibrated(questions: int) -> None:
+    """Where the reference's numbers are the bundle's own."""
+    if questions:
+        console.show(
+            f"weights calibrated on {questions} questions: PyTorch has the bundle's own codes, of which a "
+            "sample was held against the checkpoint"
+        )
 
 
 def main() -> None:
