@@ -210,8 +210,8 @@ class _Work:
             with given.watched():
                 for way in self.ways:
                     given.next()
-                    mask = way.at.masks[way.graph.traits.layer_types[i]]
-                    way.graph.layer(i, way.at.tokens, way.at.rotations, mask, way.at.cache)
+                    at, mask = way.at, way.at.masks[way.graph.traits.layer_types[i]]
+                    way.graph.layer(i, at.tokens, at.rotations, mask, at.cache, at.shared)
         for name, module in modules.items():
             self._round(name, module, given.of(name))
         with torch.inference_mode():
