@@ -126,8 +126,8 @@ def check_weights(config: ExportConfig, family: Family) -> None:
     """Refuse to round weights that were rounded already.
 
     Raises:
-        LuvcError: the checkpoint is quantised, and --weights asks for other codes; or a prompt says too little of
-            its layers to calibrate them.
+        LuvcError: the checkpoint is quantised, and --weights asks for other codes; or a prompt says
+            too little of its layers to calibrate them.
     """
     if config.quantisation is not None and family.format is not None:
         raise LuvcError(
@@ -137,8 +137,8 @@ def check_weights(config: ExportConfig, family: Family) -> None:
         )
     if config.calibrate is not None and family.traits.shared:
         raise LuvcError(
-            f"--calibrate: the last {family.traits.shared} layers of {family.source} share keys and values and "
-            "see a prompt's last token alone, too few to calibrate on: leave it out"
+            f"--calibrate: the last {family.traits.shared} layers of {family.source} share keys and "
+            "values and see a prompt's last token alone, too few to calibrate on: leave it out"
         )
 
 
