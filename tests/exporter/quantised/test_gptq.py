@@ -38,7 +38,8 @@ def scale_of(group, importance, top):
 
 def by_the_paper(w, hessian, how):
     """Equations 2 and 3 of arXiv 2210.17323: a column is rounded, the rest makes up, the column is gone."""
-    w, top, size = w.copy(), TOP[how.kind], how.group_size or w.shape[1]
+    w, top = w.copy(), TOP[how.kind]
+    size = how.group_size or w.shape[1]
     inverse = np.linalg.inv(hessian + 0.01 * np.diag(hessian).mean() * np.eye(len(hessian)))
     codes = np.zeros_like(w)
     steps = np.zeros((len(w), w.shape[1] // size))
