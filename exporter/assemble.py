@@ -31,6 +31,7 @@ from .onnx.layer_copies import Unlike
 from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
+from .quantised.calibrated import Calibrated
 from .quantised.products import product_weights
 
 Progress = Callable[[str], None]
@@ -43,6 +44,7 @@ def assemble(
     model: Any,
     folder: Path,
     progress: Progress,
+    codes: Calibrated | None = None,
 ) -> Manifest:
     """Write a bundle into an empty folder.
 
@@ -54,13 +56,14 @@ def assemble(
             time is held in memory.
         folder: to write to.
         progress: told each step.
+        codes: of the products, where they were calibrated.
 
     Raises:
         LuvcError: the disk is too small, or weights are not those of the checkpoint's files, or no numbers.
     """
     model.set_attn_implementation(NAME)
     dtype = DTYPES[config.dtype].torch
-    weights = weights_file(folder / WEIGHTS, model, family, dtype, config.quantisation)
+    weights = weights_file(folder / WEIGHTS, model, family, dtype, codes or config.quantisation)
     check_space(folder, weights.bytes)
     with weights.in_background() as written:
         _write_graphs(model, family, config, layouts, folder, weights, progress)
@@ -73,12 +76,17 @@ def assemble(
         (folder / LICENSE).parent.mkdir(exist_ok=True)
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     manifest = manifest_of(config, family, layouts, model)
-    stored = weights.rounding.how if weights.rounding else None
-    return write_manifest(folder, manifest.model_copy(update={"files": files, "weights": stored}))
+    found = {"files": files, "weights": weights.rounding.how if weights.rounding else None}
+    found |= {"calibrated": codes.questions} if codes else {}
+    return write_manifest(folder, manifest.model_copy(update=found))
 
 
 def weights_file(
-    path: Path, model: Any, family: Family, dtype: torch.dtype, how: Quantisation | None
+    path: Path,
+    model: Any,
+    family: Family,
+    dtype: torch.dtype,
+    how: Quantisation | Calibrated | None,
 ) -> WeightsFile:
     """The weights file of a bundle, planned; nothing is written yet.
 
@@ -87,13 +95,15 @@ def weights_file(
         model: of the family; shapes alone are enough to plan.
         family: of the model.
         dtype: of the numbers.
-        how: the language model's products are to be rounded; None for what the checkpoint has.
+        how: the language model's products are to be rounded, or their codes; None for what the checkpoint
+            has.
 
     Raises:
         LuvcError: a weight does not fit the groups.
     """
     parameters = {n: p.detach() for n, p in model.named_parameters(remove_duplicate=False)}
-    rounding = rounding_of(family, model, dtype, how)
+    calibrated = isinstance(how, Calibrated)
+    rounding = how if calibrated else rounding_of(family, model, dtype, how)
     if rounding is None:
         return WeightsFile(path, parameters, dtype)
     products = [n for n in product_weights(model, family.traits) if rounding.covers(n)]

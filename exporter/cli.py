@@ -39,6 +39,18 @@ PushToHub = Annotated[
     str | None,
     typer.Option(help="Upload the bundle to this repository of the hub.", metavar="REPO"),
 ]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        help="With --weights int8 or int4: choose the whole numbers so that answers to these questions stay "
+        "near (GPTQ), JSONL as luvc-eval reads it; answers are of use, not needed.",
+        metavar="DATA.jsonl",
+    ),
+]
+CalibrateLimit = Annotated[
+    int | None,
+    typer.Option(help="First questions of --calibrate only; default 128.", min=1),
+]
 Private = Annotated[
     bool, typer.Option("--private", help="With --push-to-hub: a private repository.")
 ]
@@ -53,12 +65,18 @@ def export(
         str, typer.Option(help="ort, or tensorrt or tensorrt-rtx to build its engines too.")
     ] = "ort",
     validate: Annotated[bool, typer.Option(help="Compare with PyTorch before writing.")] = True,
+    calibrate: Calibrate = None,
+    calibrate_limit: CalibrateLimit = None,
     push_to_hub: PushToHub = None,
     private: Private = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compile a vision-language model with LUVC visual-token compression baked in."""
-    config = asked.config(ratio, backend, output=output, check=validate, ratio_of=ratio_of)
+    options: dict[str, Any] = {"calibrate": calibrate}
+    options |= {} if calibrate_limit is None else {"calibrate_limit": calibrate_limit}
+    config = asked.config(
+        ratio, backend, output=output, check=validate, ratio_of=ratio_of, **options
+    )
     _check_push(push_to_hub, private)
     from .write_bundle import write
 
@@ -138,6 +156,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
         "dtype": m.dtype,
         "weights": m.weights.model_dump() if m.weights else None,
         "quantised_as": m.quantised_as,
+        "calibrated": m.calibrated,
         "plans": [plan_json(prepared.family, x, prepared.config) for x in prepared.plans],
         "latency": {name: float(getattr(timed, name)) for name in times} if timed else None,
         "engines": [engine.folder for engine in m.engines],

@@ -48,6 +48,9 @@ class ExportConfig(BaseModel):
         weights: how those of the language model's products are stored: as the others, or as whole numbers
             and scales.
         group_size: inputs that share a scale of int4 weights.
+        calibrate: JSONL file of questions that whole numbers are chosen by (engines/questions.py); None =
+            they are the nearest.
+        calibrate_limit: first questions of it only.
         backend: what runs the bundle; for TensorRT its engines are built too.
         text_capacity: text tokens (prompt and answers) of one conversation.
         reference_text: text tokens of the prompt that the ratio is computed at.
@@ -71,6 +74,8 @@ class ExportConfig(BaseModel):
     dtype: Dtype = "float32"
     weights: Literal["full", "int8", "int4"] = "full"
     group_size: Literal[16, 32, 64, 128, 256] = 128
+    calibrate: Path | None = None
+    calibrate_limit: int = Field(default=128, ge=1)
     backend: Literal["ort", "tensorrt", "tensorrt-rtx"] = "ort"
     text_capacity: int = Field(default=1024, ge=64)
     reference_text: int = Field(default=64, ge=1)
@@ -165,6 +170,15 @@ class ExportConfig(BaseModel):
         if "group_size" in self.model_fields_set and self.weights != "int4":
             raise ValueError(
                 f"--group-size {self.group_size} is for --weights int4: add that, or leave the group size out"
+            )
+        if self.calibrate is not None and self.weights == "full":
+            raise ValueError(
+                f"--calibrate {self.calibrate} is for --weights int8 or int4: add one, or leave it out"
+            )
+        if "calibrate_limit" in self.model_fields_set and self.calibrate is None:
+            raise ValueError(
+                f"--calibrate-limit {self.calibrate_limit} is of --calibrate: give the questions too, or "
+                "leave it out"
             )
 
     def _check_images(self) -> None:

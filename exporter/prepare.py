@@ -12,6 +12,7 @@ from ..engines.bundle.folder import WEIGHTS
 from ..engines.bundle.layout import Layout
 from ..engines.bundle.schedule import Schedule
 from ..engines.bundle.swap import check_target
+from ..engines.questions import Item, read_jsonl
 from ..errors import LuvcError
 from .assemble import weights_file
 from .checkpoint.family import Family
@@ -48,11 +49,13 @@ class Prepared:
         family: of its model.
         plans: of each layout, those with images first. Where the ratio is of latency, they have no
             schedule yet (timing/latency.py).
+        questions: that weights are calibrated on.
     """
 
     config: ExportConfig
     family: Family
     plans: tuple[Planned, ...]
+    questions: tuple[Item, ...] = ()
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
@@ -96,20 +99,46 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     check_precision(config, (planned.layout.schedule for planned in plans))
     if config.quantisation is not None:
         planned_weights(family, config)
-    return Prepared(config, family, plans)
+    return Prepared(config, family, plans, _questions(config, plans))
+
+
+def _questions(config: ExportConfig, plans: tuple[Planned, ...]) -> tuple[Item, ...]:
+    """What weights are to be calibrated on.
+
+    Raises:
+        LuvcError: the file cannot be read, or a question has a number of pictures that no layout takes.
+    """
+    if config.calibrate is None:
+        return ()
+    items = read_jsonl(config.calibrate, config.calibrate_limit, needs_answers=False)
+    counts = {planned.layout.images for planned in plans}
+    for item in items:
+        if len(item.images) not in counts:
+            taken = " or ".join(map(str, sorted(counts)))
+            raise LuvcError(
+                f"--calibrate {config.calibrate}, question {item.id} has {len(item.images)} pictures, and "
+                f"the bundle's layouts take {taken}: leave it out, or give --images {len(item.images)} too"
+            )
+    return tuple(items)
 
 
 def check_weights(config: ExportConfig, family: Family) -> None:
     """Refuse to round weights that were rounded already.
 
     Raises:
-        LuvcError: the checkpoint is quantised, and --weights asks for other codes.
+        LuvcError: the checkpoint is quantised, and --weights asks for other codes; or a prompt says
+            too little of its layers to calibrate them.
     """
     if config.quantisation is not None and family.format is not None:
         raise LuvcError(
             f"--weights {config.weights}: {family.source} is quantised already ({family.format.about}), and "
             "rounding twice loses more than either: leave --weights out, or give the checkpoint it was made "
             "from"
+        )
+    if config.calibrate is not None and family.traits.shared:
+        raise LuvcError(
+            f"--calibrate: the last {family.traits.shared} layers of {family.source} share keys and "
+            "values and see a prompt's last token alone, too few to calibrate on: leave it out"
         )
 
 

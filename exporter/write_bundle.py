@@ -1,16 +1,21 @@
 """From a prepared export to a bundle: load, assemble, compare with PyTorch, swap in, build engines."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from ..engines.backends import engine_builder
 from ..engines.bundle.folder import Bundle
 from ..engines.bundle.graph_file import read_graph
-from ..engines.bundle.swap import check_target, replacing
+from ..engines.bundle.swap import beside, check_target, replacing
 from .assemble import Progress, assemble, write_manifest
+from .check.calibration import calibrate
 from .check.parity import check
 from .checkpoint.identity import weights_digest
 from .checkpoint.weights import fetch_weights, load_model
 from .config import CHECKED_ON
 from .planning.schedule_file import Tuned
 from .prepare import Prepared
+from .quantised.calibrated import Calibrated
 
 
 def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
@@ -30,8 +35,8 @@ def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
     if isinstance(config.schedule, Tuned):
         config.schedule.check(family.source, weights=weights_digest(family))
     model = load_model(family, progress)
-    with replacing(config.output, check_target) as folder:
-        manifest = assemble(config, family, prepared.layouts, model, folder, progress)
+    with _codes(prepared, progress) as codes, replacing(config.output, check_target) as folder:
+        manifest = assemble(config, family, prepared.layouts, model, folder, progress, codes)
         made = Bundle.load(folder)
         for name in {file for layout in manifest.layouts for file in layout.graphs.files}:
             read_graph(made, name)  # what would be refused when it is loaded is refused here
@@ -44,3 +49,16 @@ def write(prepared: Prepared, progress: Progress = lambda step: None) -> Bundle:
         return bundle
     progress(f"building the {config.backend} engines")
     return engine_builder(config.backend).build(bundle)[0]
+
+
+@contextmanager
+def _codes(prepared: Prepared, progress: Progress) -> Iterator[Calibrated | None]:
+    """Calibrated codes, in files that are removed at the end; None where nobody asked for them."""
+    config = prepared.config
+    if config.calibrate is None:
+        yield None
+        return
+    with beside(config.output) as folder:
+        yield calibrate(
+            config, prepared.family, prepared.layouts, prepared.questions, folder, progress
+        )

@@ -113,6 +113,8 @@ def _products(found: dict[str, Any]) -> dict[str, str]:
     where = "in the language model and its head"
     if found["quantised_as"]:
         where = "as in the checkpoint"
+    if found["calibrated"]:
+        where += f", calibrated on {found['calibrated']} questions"
     told = {"products": f"{how}, {where}"}
     return told | ({"on a CPU": run} if found["dtype"] != "bfloat16" else {})
 

@@ -30,13 +30,14 @@ def validate(
         module = load_backend(backend, loaded)
         steps("loading the checkpoint")
         processor, reports = Processor(loaded), []
-        with reference_runner(loaded.manifest, model) as reference:
+        with reference_runner(loaded, model) as reference:
             for layout in loaded.manifest.layouts:
                 steps(f"validating {layout.name}")
                 reports += compare(loaded, processor, layout, reference, module)
     if as_json:
         typer.echo("[" + ",\n".join(r.model_dump_json(indent=1) for r in reports) + "]")
     else:
+        _tell_calibrated(loaded.manifest.calibrated)
         for report in reports:
             console.show(*validation_table(report))
     failures = [f"{r.layout}: {f}" for r in reports for f in r.failures()]
@@ -44,6 +45,15 @@ def validate(
         console.err.print(f"[bold red]differs[/bold red] {failure}")
     if failures:
         raise typer.Exit(1)
+
+
+def _tell_calibrated(questions: int) -> None:
+    """Where the reference's numbers are the bundle's own."""
+    if questions:
+        console.show(
+            f"weights calibrated on {questions} questions: PyTorch has the bundle's own codes, of which a "
+            "sample was held against the checkpoint"
+        )
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def compare(bundle: Any, runner: Any, name: str, model: str | None) -> list[dict
     from luvc.exporter.check.parity import reference_runner
 
     manifest, processor = bundle.manifest, Processor(bundle)
-    reference = reference_runner(manifest, model)
+    reference = reference_runner(bundle, model)
     reports = [validate(manifest, processor, x, reference, runner, name) for x in manifest.layouts]
     return [r.model_dump() | {"failures": r.failures()} for r in reports]
 

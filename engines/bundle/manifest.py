@@ -222,6 +222,8 @@ class Manifest(Frozen):
         weights: how those of the language model's products are stored; None: as the others.
         quantised_as: what the checkpoint's own weights were stored as, where they were quantised; missing
             in older bundles.
+        calibrated: questions that the codes of the products were chosen by; 0: they are the nearest, or the
+            checkpoint's, as in older bundles.
         language: what the runtime must know of the decoder.
         layouts: what the bundle can be asked about, those with images first.
         text_capacity: text tokens (prompt and generated) one conversation can hold.
@@ -247,6 +249,7 @@ class Manifest(Frozen):
     dtype: Dtype
     weights: Quantisation | None = None
     quantised_as: Line | None = None
+    calibrated: Tokens = 0
     language: LanguageModel
     layouts: tuple[Layout, ...] = Field(min_length=1, max_length=1024)
     text_capacity: Annotated[Tokens, Field(gt=0)]

@@ -1,1 +1,1 @@
-"""A new bundle held against PyTorch."""
+"""PyTorch beside a bundle: what it is held against, and what its weights are calibrated on."""

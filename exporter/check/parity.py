@@ -10,7 +10,7 @@ import torch
 from ... import strict_json
 from ...dtypes import DTYPES
 from ...engines.backends import backend as load_backend
-from ...engines.bundle.folder import REPORT, Bundle
+from ...engines.bundle.folder import REPORT, WEIGHTS, Bundle
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import Manifest
 from ...engines.bundle.schedule import stages_of
@@ -22,10 +22,13 @@ from ...files import whole
 from ..assemble import Progress, assemble
 from ..checkpoint.family import Family
 from ..checkpoint.hub import checkpoint_of
+from ..checkpoint.stored import check_stored
 from ..checkpoint.stored_as import rounding_of
 from ..checkpoint.weights import load_model
 from ..config import CHECKED_ON, ExportConfig
 from ..quantised import products
+from ..quantised.calibrated import Calibrated, codes_of
+from ..quantised.rounding import Rounding
 from .memory import free_memory
 from .torch_runner import TorchRunner, convert
 
@@ -54,9 +57,7 @@ def check(
     layers = bundle.manifest.language.layers
     depth = fitting_layers(family, bundle.manifest)
     if depth == layers:
-        runner = TorchRunner(
-            _as_stored(model, family, bundle.manifest), family, config.text_capacity
-        )
+        runner = TorchRunner(_as_stored(model, family, bundle), family, config.text_capacity)
         _compare(config, runner, bundle, bundle.path / REPORT, layers, progress)
         return layers
     if family.traits.input_width or family.traits.shared:
@@ -78,10 +79,11 @@ def check(
     layouts = tuple(truncated(layout, depth) for layout in bundle.manifest.layouts)
     with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
         part = load_model(shallow, part=True)
-        assemble(config, shallow, layouts, part, Path(folder), lambda step: None)
-        stored = _as_stored(part, shallow, bundle.manifest)
-        runner = TorchRunner(stored, shallow, config.text_capacity)
-        _compare(config, runner, Bundle.load(folder), bundle.path / REPORT, layers, progress)
+        codes = _calibrated(bundle)
+        assemble(config, shallow, layouts, part, Path(folder), lambda step: None, codes)
+        made = Bundle.load(folder)
+        runner = TorchRunner(_as_stored(part, shallow, made), shallow, config.text_capacity)
+        _compare(config, runner, made, bundle.path / REPORT, layers, progress)
     return depth
 
 
@@ -141,16 +143,19 @@ def truncated(layout: Layout, depth: int) -> Layout:
     return layout.model_copy(update={"schedule": schedule, "stages": stages})
 
 
-def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunner:
+def reference_runner(bundle: Bundle, model: str | None = None) -> TorchRunner:
     """PyTorch for a bundle: its checkpoint in float32, weights rounded to the bundle's dtype.
 
+    Calibrated codes are read from the bundle, and a sample of them held against the checkpoint.
+
     Args:
-        manifest: of the bundle.
+        bundle: a loaded bundle.
         model: checkpoint directory or hub id; default the one named in the manifest.
 
     Raises:
-        LuvcError: the checkpoint cannot be read, or is another architecture.
+        LuvcError: the checkpoint cannot be read, or is another architecture or other weights.
     """
+    manifest = bundle.manifest
     family = Family.load(checkpoint_of(manifest, model))
     d, lm = family.decoder, manifest.language
     found = d.layers, d.kv_heads, d.head_dim, d.vocab
@@ -163,15 +168,18 @@ def reference_runner(manifest: Manifest, model: str | None = None) -> TorchRunne
         )
     if found != bundled:
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
-    loaded = _as_stored(load_model(family), family, manifest)
-    return TorchRunner(loaded, family, manifest.text_capacity)
+    loaded = load_model(family)
+    if codes := _calibrated(bundle):
+        check_stored(family, bundle.file(WEIGHTS), codes)
+    return TorchRunner(_as_stored(loaded, family, bundle), family, manifest.text_capacity)
 
 
-def _as_stored(model: Any, family: Family, manifest: Manifest) -> Any:
+def _as_stored(model: Any, family: Family, bundle: Bundle) -> Any:
     """The model with the weights that a bundle holds: of its dtype, and rounded where it holds codes."""
+    manifest = bundle.manifest
     dtype = DTYPES[manifest.dtype].torch
     if manifest.weights is not None:
-        rounding = rounding_of(family, model, dtype, None if family.format else manifest.weights)
+        rounding = _rounding(model, family, bundle, dtype)
         if rounding is None or rounding.how != manifest.weights:
             raise LuvcError(
                 f"{family.source} is not the checkpoint this bundle was made from, whose weights are "
@@ -179,6 +187,20 @@ def _as_stored(model: Any, family: Family, manifest: Manifest) -> Any:
             )
         products.round_weights(model, family.traits, rounding)
     return convert(model, torch.device("cpu"), dtype)
+
+
+def _rounding(model: Any, family: Family, bundle: Bundle, dtype: torch.dtype) -> Rounding | None:
+    """What gives the model a bundle's numbers; calibrated codes are the bundle's own."""
+    if codes := _calibrated(bundle):
+        return codes
+    how = None if family.format else bundle.manifest.weights
+    return rounding_of(family, model, dtype, how)
+
+
+def _calibrated(bundle: Bundle) -> Calibrated | None:
+    """The codes in a bundle, where they were calibrated."""
+    m = bundle.manifest
+    return codes_of(bundle, DTYPES[m.dtype].torch) if m.calibrated and m.weights else None
 
 
 def reports(bundle: Bundle) -> list[Report]:

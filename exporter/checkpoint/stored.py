@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ...errors import LuvcError
+from ..quantised.calibrated import Calibrated
 from ..quantised.rounding import CODES, SCALES, Rounding
 from .family import Family
 from .quantised.names import ending
@@ -20,6 +21,9 @@ SAMPLE = 24
 """Tensors that are compared, spread over the whole file."""
 ROWS = 16
 """Of each; a matrix need not be read whole."""
+ALIKE = 0.5
+"""Cosine of calibrated rows to the checkpoint's, at least: they make up for each other's errors, and those of
+another tensor have about 0."""
 CLOSE = 1 + 1e-4
 """How much further than half a step a weight may lie: the division by the scale is rounded, too."""
 
@@ -33,7 +37,8 @@ def check_stored(family: Family, weights: Path, rounding: Rounding | None = None
     Args:
         family: of the checkpoint.
         weights: the bundle's file.
-        rounding: of the tensors that it holds as codes; they must be within half a step.
+        rounding: of the tensors that it holds as codes; they must be within half a step, and where they were
+            calibrated, look alike.
 
     Returns:
         Tensors that were compared; 0 where the checkpoint has no safetensors files.
@@ -69,11 +74,13 @@ class _Sample:
         shape: of the whole tensor, as the checkpoint has it.
         rows: as the bundle's graphs read them.
         near: how far the checkpoint's may be from them; None where they must be equal.
+        alike: whether it is enough that both look alike.
     """
 
     shape: list[int]
     rows: torch.Tensor
     near: torch.Tensor | None = None
+    alike: bool = False
 
     @classmethod
     def plain(cls, tensors: Any, name: str) -> "_Sample":
@@ -92,12 +99,16 @@ class _Sample:
         codes = rounding.unpacked(codes).float()
         scales = scales.view(len(codes), -1)
         step = scales.repeat_interleave(codes.shape[1] // scales.shape[1], 1)
-        return cls(rounding.weight_shape(part.get_shape()), codes * step, step / 2 * CLOSE)
+        shape, alike = rounding.weight_shape(part.get_shape()), isinstance(rounding, Calibrated)
+        return cls(shape, codes * step, step / 2 * CLOSE, alike)
 
     def of(self, original: torch.Tensor) -> bool:
         """Whether these are rows of the checkpoint's tensor."""
         if self.near is None:
             return torch.equal(self.rows, original.to(self.rows.dtype))
+        if self.alike:
+            both = self.rows.flatten(), original.float().flatten()
+            return float(torch.cosine_similarity(*both, 0)) >= ALIKE or torch.equal(*both)
         return bool(((original.float() - self.rows).abs() <= self.near).all())
 
 

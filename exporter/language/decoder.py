@@ -256,12 +256,16 @@ class Decoder(nn.Module):
             last=tokens.last,
         )
 
+    def last_norm(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the head reads of hidden states behind the last layer, [B, S, D] both."""
+        text = self.text
+        norm = text.embedding_norm if hasattr(text, "embedding_norm") else text.norm
+        return norm(hidden)
+
     def logits(self, tokens: Tokens) -> torch.Tensor:
         """float32 [B, 1, vocabulary] of the last real token of each row."""
         rows = torch.arange(tokens.hidden.shape[0], device=tokens.hidden.device)
         hidden = tokens.hidden[rows, tokens.last][:, None]
-        text = self.text
-        norm = text.embedding_norm if hasattr(text, "embedding_norm") else text.norm
         head, cap = self.get_submodule("lm_head"), self.traits.logit_softcap
-        logits = head(norm(hidden)).float()
+        logits = head(self.last_norm(hidden)).float()
         return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -5,6 +5,7 @@ layer l, H_kv key/value heads, d head size, D hidden size, G spans of layers.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,8 +20,34 @@ from ..planning.methods import measured_score
 from .caches import Buffers, ScatterCache
 from .decoder import INDICATOR_TABLE, STATES, Decoder, Shared
 from .masks import last_mask, prompt_mask, step_mask
+from .rotary import Rotations
 from .spu import Tokens, add_deepstack
 from .traits import PromptMask
+
+
+@dataclass
+class Underway:
+    """A prompt between two layers.
+
+    Attributes:
+        tokens: as they are there.
+        start: zeros [B], the first slot of the caches.
+        cache: of all layers.
+        rotations: of the tokens.
+        masks: of the tokens, for each type of layer.
+        shared: keys and values that later layers read, too.
+        last: runs the layer behind once more.
+        stages: energies [B, V_l] and kept [B, k] of every scored stage so far.
+    """
+
+    tokens: Tokens
+    start: torch.Tensor
+    cache: ScatterCache
+    rotations: Rotations
+    masks: dict[str, torch.Tensor | None]
+    shared: Shared
+    last: Callable[[], object] | None = None
+    stages: list[torch.Tensor] = field(default_factory=list)
 
 
 class PrefillGraph(Decoder):
@@ -60,31 +87,56 @@ class PrefillGraph(Decoder):
             forced: ordinals [B, k] that the stage before a layer keeps whatever its scores say;
                 never traced.
         """
+        way = self.begin(
+            input_ids,
+            visual_embeds,
+            visual_index,
+            position_ids,
+            last_index,
+            self.named_caches(caches),
+        )
+        for i in self.layers:
+            self.prune(way, i, (forced or {}).get(i))
+            self.advance(way, i)
+        return (self.logits(way.tokens), *way.cache.outputs(), *way.stages)
+
+    def begin(
+        self, input_ids, visual_embeds, visual_index, position_ids, last_index, buffers: Buffers
+    ) -> "Underway":
+        """A prompt before its first layer; arguments as `forward`'s, caches by name."""
         tokens = self._embed(input_ids, visual_embeds, visual_index, position_ids, last_index)
         start = torch.zeros_like(last_index)
-        buffers = self.named_caches(caches)
         cache = ScatterCache(buffers, dict.fromkeys(self.layers, start), fresh=True)
         rotations, masks = self.rotations(tokens), self._masks(tokens)
-        stages: list[torch.Tensor] = []
-        shared = Shared()
-        last: Callable[[], object] | None = None
-        for i in self.layers:
-            kind = self.traits.layer_types[i]
-            if i == self.traits.prompted:
-                masks, tokens = self._last_masks(tokens), _last_alone(tokens)
-                rotations = self.rotations(tokens)
-            if str(i) in self.pruners:
-                around = self.around(i, tokens, rotations, last)
-                ordinals = (forced or {}).get(i)
-                tokens, seen = self.pruners[str(i)](tokens, around, ordinals)
-                stages.extend(seen or ())
-                rotations, masks = self.rotations(tokens), self._masks(tokens)
-            if i in self.windows:
-                cache.written.update(_write_positions(buffers, i, tokens.positions[..., 0], start))
-            last = partial(self.alone, i, tokens.hidden, tokens, rotations, masks[kind])
-            tokens.hidden = self.layer(i, tokens, rotations, masks[kind], cache, shared)
-            add_deepstack(tokens)
-        return (self.logits(tokens), *cache.outputs(), *stages)
+        return Underway(tokens, start, cache, rotations, masks, Shared())
+
+    def prune(self, way: "Underway", i: int, ordinals: torch.Tensor | None = None) -> None:
+        """What leaves the prompt before a layer: by the SPU's stage, or as nobody reads it any more.
+
+        Args:
+            way: changed.
+            i: the layer.
+            ordinals: [B, k] to keep whatever the scores say.
+        """
+        if i == self.traits.prompted:
+            way.masks, way.tokens = self._last_masks(way.tokens), _last_alone(way.tokens)
+            way.rotations = self.rotations(way.tokens)
+        if str(i) not in self.pruners:
+            return
+        around = self.around(i, way.tokens, way.rotations, way.last)
+        way.tokens, seen = self.pruners[str(i)](way.tokens, around, ordinals)
+        way.stages.extend(seen or ())
+        way.rotations, way.masks = self.rotations(way.tokens), self._masks(way.tokens)
+
+    def advance(self, way: "Underway", i: int) -> None:
+        """Take a prompt through a layer."""
+        tokens, mask = way.tokens, way.masks[self.traits.layer_types[i]]
+        if i in self.windows:
+            positions = tokens.positions[..., 0]
+            way.cache.written.update(_write_positions(way.cache.buffers, i, positions, way.start))
+        way.last = partial(self.alone, i, tokens.hidden, tokens, way.rotations, mask)
+        tokens.hidden = self.layer(i, tokens, way.rotations, mask, way.cache, way.shared)
+        add_deepstack(tokens)
 
     def _embed(self, input_ids, visual_embeds, visual_index, position_ids, last_index) -> Tokens:
         """Text and visual embeddings in one sequence, and what rides along with the tokens."""

@@ -23,10 +23,11 @@ def product_weights(model: Any, traits: TextTraits) -> dict[str, Tensor]:
         model: the Hugging Face model; a head tied to the embedding counts as the head.
         traits: of its text model.
     """
-    return {f"{name}.weight": module.weight for name, module in _products(model, traits)}
+    return {f"{name}.weight": module.weight for name, module in products(model, traits)}
 
 
-def _products(model: Any, traits: TextTraits) -> Iterator[tuple[str, nn.Linear]]:
+def products(model: Any, traits: TextTraits) -> Iterator[tuple[str, nn.Linear]]:
+    """The modules by name, layer after layer, the head behind them."""
     for root in (f"{traits.path}.layers", HEAD):
         for name, module in model.get_submodule(root).named_modules(prefix=root):
             if isinstance(module, nn.Linear):
@@ -41,7 +42,7 @@ def round_weights(model: Any, traits: TextTraits, rounding: Rounding) -> None:
         traits: of its text model.
         rounding: of the weights.
     """
-    for module_name, module in _products(model, traits):
+    for module_name, module in products(model, traits):
         name = f"{module_name}.weight"
         if rounding.covers(name):
             numbers = rounding.decoded(module.weight.detach(), name)

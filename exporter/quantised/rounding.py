@@ -115,12 +115,12 @@ class Rounding:
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
             part = weight[rows].float().view(rows.stop - start, -1, self.how.group_size or k)
-            scale = self._scales(part)
+            scale = self.scale_of(part)
             codes = (part / scale.float()[..., None]).round_()
             yield rows, codes.view(-1, k), scale
 
-    def _scales(self, groups: torch.Tensor) -> torch.Tensor:
-        """[n, G] of weights [n, G, K / G]: the smallest at which every weight has a code; 1 for zeros."""
+    def scale_of(self, groups: torch.Tensor) -> torch.Tensor:
+        """[...] of weights [..., K / G]: the smallest at which every weight has a code; 1 for zeros."""
         exact = torch.maximum(groups.amax(-1) / self.largest, groups.amin(-1) / -(self.largest + 1))
         scale = exact.to(self.dtype)
         bits = scale.view(torch.int32 if self.dtype.itemsize == 4 else torch.int16)

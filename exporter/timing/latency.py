@@ -166,7 +166,9 @@ class _Bench:
 
     def _timed(self, prepared: Prepared, name: str, schedule: Schedule) -> TimedPrompt:
         config = prepared.config
-        bundle = write(prepared.scheduled(schedule, output=self.work / name, check=False))
+        changes = {"output": self.work / name, "check": False}
+        changes |= {"calibrate": None}  # time does not depend on values
+        bundle = write(prepared.scheduled(schedule, **changes))
         return TimedPrompt.of(bundle, config.reference_text, config.backend)
 
 

@@ -180,7 +180,7 @@ def load(
         only = bundle.manifest.model_copy(update={"layouts": layouts})
         checkpoint = checkpoint_of(bundle.manifest, model)
         return HfAnswerer(replace(bundle, manifest=only), checkpoint, max_new_tokens)
-    vlm = VLM(bundle, reference_runner(bundle.manifest, model))
+    vlm = VLM(bundle, reference_runner(bundle, model))
     return BundleAnswerer(vlm, max_new_tokens, layouts, taken)
 
 

@@ -87,6 +87,9 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
     layouts, name = bundle.manifest.pictured, shlex.quote(bundle.path.name)
     own = solver_flags(bundle.manifest) is None
     makes = "makes the bundle" + ", with the schedule on this page saved as schedule.json" * own
+    makes += ", with what it was calibrated on as questions.jsonl" * bool(
+        bundle.manifest.calibrated
+    )
     plain = [x.schedule.model_copy(update={"ratio": 1.0}) for x in layouts]
     if own and any(schedule != plain[0] for schedule in plain):
         makes = "makes one like it: here each layout has a schedule of its own"
@@ -154,6 +157,7 @@ def export_command(manifest: Manifest, target: str) -> str:
     if m.weights is not None and m.quantised_as is None:
         parts += [f"--weights {m.weights.kind}"]
         parts += [f"--group-size {m.weights.group_size}"] if m.weights.group_size else []
+        parts += ["--calibrate questions.jsonl"] if m.calibrated else []
     parts += [f"--backend {engine}" for engine in dict.fromkeys(e.backend for e in m.engines)]
     if m.dtype == "bfloat16" and not m.engines:
         parts += ["--backend tensorrt"]  # ONNX Runtime does not run it

@@ -194,7 +194,7 @@ def test_without_a_filter_there_is_nothing_to_transform(workshop):
 def validated(bundle, runner):
     """What the validator says of a runner of this bundle."""
     m = bundle.manifest
-    reference = reference_runner(m)
+    reference = reference_runner(bundle)
     return validate(m, Processor(bundle), m.layouts[0], reference, runner, "ort")
 
 

@@ -1,0 +1,144 @@
+"""Bundles of calibrated weights: what they were calibrated on, what they say, what is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from luvc.engines.bundle.folder import WEIGHTS
+from luvc.errors import LuvcError
+from luvc.exporter import ExportConfig, export
+from luvc.exporter.check.parity import reference_runner, reports
+from luvc.exporter.checkpoint.family import Family
+from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.quantised.rounding import Rounding
+from luvc.tools.hugging_face import model_inputs, unmerged
+
+from .quantised.test_gptq import by_the_paper
+
+QUESTIONS = ("What colour is the largest shape?", "How many shapes are there?", "Why?")
+FIRST = "model.language_model.layers.0.self_attn.k_proj.weight"
+SMALL = {"reference_text": 8, "text_capacity": 96, "ratio": 2.0, "cutoff": 0.5}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, picture):
+    """Questions with a picture and no answer."""
+    folder = tmp_path_factory.mktemp("questions")
+    Image.fromarray(picture).save(folder / "a.png")
+    lines = [json.dumps({"image": "a.png", "question": text}) for text in QUESTIONS]
+    (folder / "q.jsonl").write_text("\n".join(lines))
+    return folder / "q.jsonl"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(workshop):
+    return workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("calibrated")
+    told = []
+    options = {"weights": "int4", "group_size": 64, "calibrate": data} | SMALL
+    config = ExportConfig.make(model=str(checkpoint), output=folder / "bundle", **options)
+    made = export(config, told.append)
+    assert any("calibrating on" in x and "of 3 questions, fewer than" in x for x in told)
+    assert [p.name for p in folder.iterdir()] == ["bundle"]
+    return made
+
+
+def test_graphs_are_pytorchs_with_the_bundles_codes(bundle):
+    assert bundle.manifest.calibrated == len(QUESTIONS)
+    written = next(r for r in reports(bundle) if not r.rounded)
+    assert written.passed and max(s.relative_error for s in written.stages) <= 1e-4
+    with reference_runner(bundle) as reference:
+        numbers = dict(reference.model.named_parameters())[FIRST].detach()
+    with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
+        codes, scales = (file.get_tensor(FIRST + end) for end in (".codes", ".scales"))
+    whole = Rounding(bundle.manifest.weights, torch.float32).unpacked(codes).float()
+    assert torch.equal(numbers, whole * scales.repeat_interleave(64, 1))
+
+
+def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
+    bundle, checkpoint, data, picture
+):
+    family = Family.load(str(checkpoint))
+    model = load_model(family).float()
+    given = []
+    layer = model.model.language_model.layers[0].self_attn.k_proj
+    layer.register_forward_pre_hook(lambda module, args: given.append(args[0][0].double()))
+    processor = unmerged(bundle, family)
+    for text in QUESTIONS:
+        parts = [{"type": "image", "image": picture}, {"type": "text", "text": text}]
+        prompt = processor.prompt([{"role": "user", "content": parts}])
+        with torch.inference_mode():
+            model(**model_inputs(model, family, processor, [prompt]))
+    x = torch.cat(given).T.numpy()
+    how = bundle.manifest.weights
+    wanted, _ = by_the_paper(layer.weight.detach().double().numpy(), x @ x.T, how)
+    with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
+        codes = file.get_tensor(f"{FIRST}.codes")
+    found = Rounding(how, torch.float32).unpacked(codes).numpy()
+    assert np.mean(found == wanted) > 0.99  # float32 here, float64 there
+
+
+def test_codes_of_another_checkpoint_are_noticed(bundle, checkpoint, tmp_path):
+    """Calibrated numbers are no nearest ones, and still look like the checkpoint's."""
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    file = other / "model.safetensors"
+    turned = {n: x.flip(0) if "_proj" in n else x for n, x in load_file(file).items()}
+    save_file(turned, file, {"format": "pt"})
+    with pytest.raises(LuvcError, match="codes was loaded with other values than its file holds"):
+        reference_runner(bundle, str(other))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"calibrate": "x"}, "--calibrate x is for --weights int8 or int4"),
+        ({"weights": "int8", "calibrate_limit": 4}, "--calibrate-limit 4 is of --calibrate"),
+        ({"weights": "int8", "calibrate": "x", "calibrate_limit": 0}, "--calibrate-limit"),
+    ],
+)
+def test_options_that_say_nothing(options, text):
+    with pytest.raises(LuvcError, match=text):
+        ExportConfig.make(model="x", **options)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("", "holds no questions"),
+        ('{"images": [], "question": "Why?"}', "has 0 pictures, and the bundle's layouts take 1"),
+        ('{"question": "Why?"}', "line 1: .*needs 'image' or 'images'"),
+    ],
+)
+def test_questions_that_cannot_be_asked(checkpoint, tmp_path, line, text):
+    file = tmp_path / "q.jsonl"
+    file.write_text(line)
+    options = {"weights": "int4", "group_size": 64, "calibrate": file} | SMALL
+    with pytest.raises(LuvcError, match=text):
+        export(ExportConfig.make(model=str(checkpoint), output=tmp_path / "b", **options))
+    assert [p.name for p in tmp_path.iterdir()] == ["q.jsonl"]
+
+
+def test_weights_that_make_no_numbers_leave_nothing(checkpoint, data, tmp_path, monkeypatch):
+    from luvc.exporter.check import calibration
+
+    def broken(family):
+        model = load_model(family)
+        norm = model.model.language_model.layers[1].input_layernorm
+        norm.weight = torch.nn.Parameter(norm.weight.detach() * float("nan"))
+        return model
+
+    monkeypatch.setattr(calibration, "load_model", broken)
+    options = {"weights": "int4", "group_size": 64, "calibrate": data} | SMALL
+    with pytest.raises(LuvcError, match=r"layers.1.self_attn.* NaN or infinite"):
+        export(ExportConfig.make(model=str(checkpoint), output=tmp_path / "b", **options))
+    assert not list(tmp_path.iterdir())
