@@ -48,9 +48,16 @@ class _Line(BaseModel):
     images: list[Words] | None = None
     task: Words = "all"
     id: Words | int | None = None
+    video: Any = None
 
     @model_validator(mode="after")
     def _says_its_images(self) -> "_Line":
+        if self.video is not None:
+            raise ValueError("videos are not read here: give frames as images")
+        if self.image and self.images is not None:
+            raise ValueError("has both 'image' and 'images': give one")
+        if self.answer == []:
+            raise ValueError("an empty list of answers: leave it out, or give one")
         if not self.image and self.images is None:
             raise ValueError("needs 'image' or 'images' ([] for a question without a picture)")
         return self

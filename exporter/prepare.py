@@ -111,7 +111,12 @@ def _questions(config: ExportConfig, plans: tuple[Planned, ...]) -> tuple[Item, 
     if config.calibrate is None:
         return ()
     items = read_jsonl(config.calibrate, config.calibrate_limit, needs_answers=False)
-    counts = {planned.layout.images for planned in plans}
+    counts = {planned.layout.images for planned in plans if not planned.layout.frames}
+    if not counts:
+        raise LuvcError(
+            "--calibrate reads questions about pictures, and all layouts are of videos: leave out one of "
+            "--frames and --calibrate"
+        )
     for item in items:
         if len(item.images) not in counts:
             taken = " or ".join(map(str, sorted(counts)))

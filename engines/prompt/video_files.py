@@ -11,6 +11,8 @@ from .pictures import as_rgb, brief_path, check_size, reason_of
 
 MOST_FRAMES = 200_000
 """Of a file: some two hours."""
+SAME = 0.05
+"""Part of a frame rate by which the frames' own times may differ from what the file says."""
 ALONE = {"protocol_whitelist": "none"}
 """Playlists and the like may open nothing else."""
 
@@ -43,19 +45,20 @@ class FileFrames:
         Raises:
             LuvcError: PyAV is missing or cannot decode it, or it is larger than the bounds.
         """
-        count, first = 0, None
+        count, first, last = 0, None, None
         with _decoded(path) as (fps, frames):
             for frame in frames:
                 check_size((frame.width, frame.height), megapixels)
-                first, count = first or frame, count + 1
+                first, last, count = first or frame, frame, count + 1
                 if count > MOST_FRAMES:
                     raise LuvcError(
                         f"video {brief_path(path)} has more than {MOST_FRAMES} frames: cut a part out"
                     )
-            if first is None or fps is None:
+            pace = _pace(fps, count, first, last)
+            if first is None or pace is None:
                 what = "no frames" if first is None else "no frame rate"
                 raise LuvcError(f"video {brief_path(path)} has {what}: give a folder of its frames")
-            return cls(path, count, float(fps), _upright(first).size, megapixels)
+            return cls(path, count, pace, _upright(first).size, megapixels)
 
     def pick(self, chosen: Sequence[int]) -> tuple[Any, ...]:
         """The frames of these ascending indices as PIL images.
@@ -78,6 +81,18 @@ class FileFrames:
         return tuple(found[i] for i in chosen)
 
 
+def _pace(told: Any, count: int, first: Any, last: Any) -> float | None:
+    """Frames a second: as the file says, unless its frames' own times say something else.
+
+    Headers of Matroska and AVI hold a rate that frames of uneven times need not keep.
+    """
+    said = float(told) if told else None
+    if count < 2 or first.time is None or last.time is None or last.time <= first.time:
+        return said
+    seen = (count - 1) / (last.time - first.time)
+    return said if said is not None and abs(seen - said) <= SAME * said else seen
+
+
 @contextmanager
 def _decoded(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Frames a second (None where the file does not say), and all frames one by one."""
@@ -95,7 +110,7 @@ def _decoded(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield stream.average_rate, container.decode(stream)
-    except (OSError, ValueError) as e:  # FFmpeg's errors are of both
+    except (OSError, ValueError, av.FFmpegError) as e:
         if isinstance(e, LuvcError):
             raise
         raise LuvcError(

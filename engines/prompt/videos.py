@@ -20,6 +20,8 @@ VIDEO_PICTURES = 20
 """A video's frames together may have the pixels of so many pictures."""
 FPS = 1.0
 """Frames that show a second, where nothing says how many."""
+LEAST_FPS = 1 / 86_400
+"""A frame a day: what is slower is no video."""
 
 Step = tuple[float, float]
 """When its first and its last frame were seen, seconds."""
@@ -168,9 +170,13 @@ def open_video(source: Any, fps: float | None = None, megapixels: float = MEGAPI
         LuvcError: none of these, no frames, frames of several sizes, or larger than the bounds.
     """
     if fps is not None and (
-        isinstance(fps, bool) or not isinstance(fps, (int, float)) or not 0 < fps < math.inf
+        isinstance(fps, bool)
+        or not isinstance(fps, (int, float))
+        or not LEAST_FPS <= fps < math.inf
     ):
-        raise LuvcError(f"the fps of a video must be a number above 0, got {shown(fps)}")
+        raise LuvcError(
+            f"the fps of a video must be a number above 0, a frame a day at least, got {shown(fps)}"
+        )
     at_path = isinstance(source, (str, os.PathLike))
     frames = _frames_at(Path(source), megapixels) if at_path else source
     if isinstance(frames, FileFrames):
@@ -218,6 +224,8 @@ def _frames_at(path: Path, megapixels: float) -> Any:
             known = Image.registered_extensions()
             return sorted(p for p in path.iterdir() if p.suffix.lower() in known)
         with Image.open(path) as animation:
+            if animation.format == "MPEG":  # which Pillow knows by name alone
+                return FileFrames.open(path, megapixels)
             _check_frames(getattr(animation, "n_frames", 1), animation.size, megapixels)
             frames = ImageSequence.Iterator(animation)
             return [open_image(frame, megapixels) for frame in frames]

@@ -40,6 +40,8 @@ from .streamed import is_streamed, stream, why_streamed
 from .teacher_forcing import AnswerGraph
 from .torch_runner import TorchRunner
 
+SQUARES = 5
+"""Matrices [K, K] of a product's inputs that are there at once: the sum, what is added, and their inverse."""
 SHARE = 0.5
 """Of the free memory that hidden states may take."""
 TOLD = 4
@@ -102,7 +104,8 @@ def _begun(
     progress(f"reading {len(questions)} questions to calibrate on")
     ways: list[_Way] = []
     caches: dict[str, dict[str, torch.Tensor]] = {}
-    room, held = SHARE * free_memory(), 0
+    widest = max(module.weight.shape[1] for _, module in _weights(runner.model, runner.family))
+    room, held = SHARE * free_memory() - SQUARES * 4 * widest**2, 0
     for item in questions:
         try:
             ways.append(_begin(runner, processor, item, caches))
@@ -217,6 +220,7 @@ class _Work:
         with torch.inference_mode():
             for way in self.ways:
                 way.graph.advance(way.at, i)
+                way.at.cache.written.clear()  # nobody reads what a layer keeps for later tokens
 
     def _head(self) -> None:
         """The head is given what is left of the text, where answers come from."""

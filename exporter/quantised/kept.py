@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ...errors import LuvcError
 from .rounding import AT_ONCE, Rounding
 
 Found = Callable[[str, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -39,7 +40,21 @@ class Kept(Rounding):
         for start in range(0, len(found), step):
             rows = slice(start, min(start + step, len(found)))
             self._lay(codes, rows, found[rows])
-        return codes, scales.to(self.dtype).view(self.scales_shape(weight.shape)).contiguous()
+        return codes, self._held(scales, name).view(self.scales_shape(weight.shape)).contiguous()
+
+    def _held(self, scales: torch.Tensor, name: str) -> torch.Tensor:
+        """Scales in this dtype.
+
+        Raises:
+            LuvcError: one becomes nothing or endless there.
+        """
+        held = scales.to(self.dtype)
+        if not held.isfinite().all() or ((held == 0) & (scales != 0)).any():
+            raise LuvcError(
+                f"{name}: a scale of the checkpoint has no place in {self.dtype}: export with --dtype fp32 "
+                "or bf16"
+            )
+        return held
 
     def decoded(self, weight: torch.Tensor, name: str = "") -> torch.Tensor:
         """What codes times scales are in this dtype, [N, K]."""

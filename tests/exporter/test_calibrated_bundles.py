@@ -117,6 +117,9 @@ def test_options_that_say_nothing(options, text):
         ("", "holds no questions"),
         ('{"images": [], "question": "Why?"}', "has 0 pictures, and the bundle's layouts take 1"),
         ('{"question": "Why?"}', "line 1: .*needs 'image' or 'images'"),
+        ('{"question": "Why?", "image": "a.png", "images": []}', "both 'image' and 'images'"),
+        ('{"question": "Why?", "images": [], "video": "a.mp4"}', "videos are not read here"),
+        ('{"question": "Why?", "images": [], "answer": []}', "an empty list of answers"),
     ],
 )
 def test_questions_that_cannot_be_asked(checkpoint, tmp_path, line, text):

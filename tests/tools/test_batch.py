@@ -108,6 +108,10 @@ def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path):
     answerer.scheduler.close()
     own = workshop.vlm("qwen2-ratios").generate(ask("Why?", png(1)), max_new_tokens=4, ratio=1.5)
     assert own.ratio == 1.5 and row["text"] == own.text
+    assert row["ratio"] == 1.5 and row["layout"] == own.layout
+    batch_files.check_run(tmp_path / "begun", asked)
+    with pytest.raises(LuvcError, match=r"begun with ratio 1.5, not None"):
+        batch_files.check_run(tmp_path / "begun", batch._wish(bundle, None, None))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(1))
     line = command(bundle.path, tmp_path / "in", tmp_path / "out", "--image-tokens", 1)

@@ -72,6 +72,9 @@ class Answerer:
             "prompt_tokens": answer.prompt_tokens,
             "visual_tokens": answer.visual_tokens,
             "completion_tokens": len(answer.token_ids),
+            "layout": answer.layout,
+            "ratio": answer.ratio,
+            "notes": "; ".join(answer.notes),
         }
 
 
@@ -203,15 +206,16 @@ def _options(max_new_tokens: int, temperature: float, seed: int | None) -> "Requ
 
 
 def _wish(bundle: "Bundle", ratio: str | None, image_tokens: int | None) -> "RequestOptions":
-    """What is asked of every layout, refused like the sampling; nothing where nothing is asked."""
+    """What is asked of every layout, refused like the sampling."""
     from PIL import Image
 
-    from ...engines.prompt.layouts import choose
+    from ...engines.prompt.layouts import choose, said_of
 
     wish = wished(None, ratio, image_tokens)
-    if not wish.given:
-        return {}
-    choose(bundle.manifest, (Image.new("RGB", (64, 64)),), wish)
+    if wish.given:
+        layout = choose(bundle.manifest, (Image.new("RGB", (64, 64)),), wish)
+        for line in said_of(layout, wish):
+            console.err.print(f"[yellow]note[/yellow] {line}")
     return {"ratio": wish.ratio, "image_tokens": wish.image_tokens}
 
 

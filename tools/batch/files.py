@@ -28,6 +28,9 @@ COLUMNS = {
     "prompt_tokens": int,
     "visual_tokens": int,
     "completion_tokens": int,
+    "layout": str,
+    "ratio": float,
+    "notes": str,
     "error": str,
 }
 
@@ -168,6 +171,6 @@ def as_table(rows: list[dict[str, Any]]) -> Any:
     """Rows of answers as an Arrow table."""
     import pyarrow as pa
 
-    kinds = {int: pa.int32(), str: pa.string()}
+    kinds = {int: pa.int32(), float: pa.float64(), str: pa.string()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     return pa.Table.from_pylist(rows, schema=schema)

@@ -49,18 +49,21 @@ class Service:
         scheduler.vlm.processor.megapixels = settings.bounds.megapixels
 
     def _spell(self, token_id: int) -> str:
-        return self.scheduler.vlm.processor.tokenizer.decode([token_id])
+        """A token's text inside an answer: decoded alone some lose the blank before them."""
+        decode = self.scheduler.vlm.processor.tokenizer.decode
+        return decode([token_id, token_id])[len(decode([token_id])) :]
 
     # ---- routes
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
         try:
-            asked = read_request(await read_body(request, self.settings), self.settings.name)
+            body = await read_body(request, self.settings)
+            asked = await asyncio.to_thread(read_request, body, self.settings.name)
             awaited = Awaited(partial(self._submit, asked))
             await awaited.begin()
             if asked.stream:
                 return await self._streamed(request, asked, awaited)
-            return await self._whole(request, awaited)
+            return await self._whole(request, asked, awaited)
         except ClientDisconnect:
             self.metrics.ended(CLOSED)
             return Response(status_code=400)
@@ -86,7 +89,7 @@ class Service:
         turns = place_pictures(asked.messages, self.settings.bounds, self._images, fetch=fetch)
         return self.scheduler.submit(turns, notify=notify, **asked.options)
 
-    async def _whole(self, request: Request, awaited: Awaited) -> Response:
+    async def _whole(self, request: Request, asked: ChatRequest, awaited: Awaited) -> Response:
         answering = asyncio.ensure_future(awaited.answer())
         leaving = asyncio.ensure_future(_gone(request))
         try:
@@ -100,7 +103,9 @@ class Service:
             awaited.cancel()
         self.metrics.answered(answer)
         self.metrics.ended(200)
-        return JSONResponse(Reply(self.settings.name, self._spell).whole(answer))
+        return JSONResponse(
+            Reply(self.settings.name, self._spell).whole(answer, bool(asked.logprobs))
+        )
 
     async def _streamed(self, request: Request, asked: ChatRequest, awaited: Awaited) -> Response:
         """A stream, begun when the first text is there: what cannot be met is a status, not an event."""

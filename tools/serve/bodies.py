@@ -60,9 +60,8 @@ def picture_key(body: bytes) -> str:
     try:
         data = strict_json.parse(body)
         turns = data["messages"] if isinstance(data, dict) else []
-        parts = (
-            part for turn in turns if isinstance(turn["content"], list) for part in turn["content"]
-        )
+        contents = (turn.get("content") for turn in turns)
+        parts = (part for content in contents if isinstance(content, list) for part in content)
         urls = (part["image_url"] for part in parts if part.get("type") == "image_url")
         url = next(urls, None)
     except (ValueError, LookupError, TypeError, AttributeError):

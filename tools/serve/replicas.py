@@ -15,11 +15,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
+from ray.serve.exceptions import BackPressureError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...engines import VLM, Bundle
+from ...engines.backends import backend
 from ...engines.serving import Limits, Scheduler
 from ..client_messages import Bounds
 from .app import Service
@@ -76,6 +79,20 @@ class Arguments(BaseModel):
     gpus: float = Field(0, ge=0)
 
     @property
+    def limits(self) -> Limits:
+        """Of every replica's scheduler.
+
+        Raises:
+            LuvcError: a number below the least.
+        """
+        return Limits(
+            rows=self.rows,
+            prefill=self.prefill,
+            waiting=self.waiting,
+            prefix_mib=self.prefix_cache,
+        )
+
+    @property
     def settings(self) -> Settings:
         """Of every replica and of the ingress."""
         return Settings(
@@ -97,14 +114,8 @@ class Replica:
     """
 
     def __init__(self, arguments: Arguments):
-        limits = Limits(
-            rows=arguments.rows,
-            prefill=arguments.prefill,
-            waiting=arguments.waiting,
-            prefix_mib=arguments.prefix_cache,
-        )
         self._vlm = VLM.load(arguments.bundle, backend=arguments.backend, threads=arguments.threads)
-        self._scheduler = Scheduler(self._vlm, limits)
+        self._scheduler = Scheduler(self._vlm, arguments.limits)
         self._app = served_by(Service(self._scheduler, arguments.settings))
 
     @serve.multiplexed(max_num_models_per_replica=PICTURES)
@@ -148,6 +159,11 @@ class Replica:
         self._vlm.close()
 
 
+def _later(message: str, status: int, code: str | None = None) -> Response:
+    body = failure(message, status, code=code)
+    return JSONResponse(body, status, headers={"Retry-After": "1"})
+
+
 async def _bodies(messages: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
     async for message in messages:
         yield message.get("body", b"")
@@ -179,9 +195,15 @@ class Ingress:
             return Response(status_code=400)
         except BadRequest as e:
             return JSONResponse(failure(str(e), e.status), e.status)
-        replicas = self._replicas.options(stream=True, multiplexed_model_id=picture_key(body))
-        messages = replicas.answer.remote({name: request.scope[name] for name in PLAIN}, body)
-        start = await anext(messages)
+        key = await asyncio.to_thread(picture_key, body)
+        replicas = self._replicas.options(stream=True, multiplexed_model_id=key)
+        try:
+            messages = replicas.answer.remote({n: request.scope[n] for n in PLAIN}, body)
+            start = await anext(messages)
+        except BackPressureError:
+            return _later("all replicas are full; try again later", 429, "rate_limit_exceeded")
+        except RayError as e:
+            return _later(f"the replica has ended ({type(e).__name__}); send it again", 503)
         response = StreamingResponse(_bodies(messages), start["status"])
         response.raw_headers = list(start["headers"])
         return response
@@ -191,15 +213,21 @@ def application(arguments: Arguments) -> Application:
     """What `serve run` runs.
 
     Raises:
-        LuvcError: not a bundle.
+        LuvcError: not a bundle, or an option that no replica could begin with.
     """
-    Bundle.load(arguments.bundle)
+    backend(arguments.backend, Bundle.load(arguments.bundle))
+    _ = arguments.limits  # refuses what no scheduler takes
     options = {"num_cpus": arguments.threads, "num_gpus": arguments.gpus}
-    # what waits beyond this stays with the router, which may find a replica that is free
     most = arguments.rows + arguments.waiting
+    # one more than a scheduler takes reaches it, and is told that it is full
     replicas = Replica.options(
-        num_replicas=arguments.replicas, ray_actor_options=options, max_ongoing_requests=most
+        num_replicas=arguments.replicas,
+        ray_actor_options=options,
+        max_ongoing_requests=most + 1,
+        max_queued_requests=arguments.waiting,
     ).bind(arguments)
     return Ingress.options(
-        ray_actor_options={"num_cpus": 0}, max_ongoing_requests=most * arguments.replicas
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=(most + 1) * arguments.replicas + arguments.waiting,
+        max_queued_requests=arguments.waiting,
     ).bind(replicas, arguments.settings)

@@ -30,11 +30,11 @@ class Reply:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, answer: Answer) -> dict[str, Any]:
-        """The answer at once."""
+    def whole(self, answer: Answer, logprobs: bool) -> dict[str, Any]:
+        """The answer at once, with its log-probabilities where they were asked for."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"message": message, "finish_reason": REASONS[answer.finish_reason]}
-        if answer.logprobs:
+        if logprobs:
             choice["logprobs"] = {
                 "content": [self._told(t) for t in answer.logprobs],
                 "refusal": None,

@@ -157,7 +157,8 @@ class OrtRunner(Closing):
         wanted = [rounded(n) for n in slots] if slots is not None and self.mixes else None
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch, together, wanted)
-        return self._kept({s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs})
+        with _fitting():
+            return self._kept({s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs})
 
     def grown(self, layout: Layout, caches: Caches, slots: Sequence[int]) -> Caches:
         """Caches of at least so many slots in each language layer: these, or a larger copy of them.
@@ -172,7 +173,8 @@ class OrtRunner(Closing):
         m = self.bundle.manifest
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1, together, slots)
-        larger = grown(caches.host, specs)
+        with _fitting():
+            larger = grown(caches.host, specs)
         return caches if larger is None else self._kept(larger)
 
     def window(self, caches: Caches, start: int, count: int) -> Caches:
@@ -252,6 +254,18 @@ class OrtRunner(Closing):
             binding.bind_ortvalue_output(f"{name}_out", cache)
         session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    """What the system refuses for caches is said with its mend."""
+    try:
+        yield
+    except MemoryError as e:
+        raise LuvcError(
+            f"the caches do not fit into memory ({e}): serve fewer rows, ask for shorter answers, or export "
+            "with a smaller --text-capacity"
+        ) from e
 
 
 def _of_rank(rank: int, array: np.ndarray) -> np.ndarray:

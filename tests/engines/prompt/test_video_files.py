@@ -1,6 +1,7 @@
 """Files of videos: the frames that PyAV decodes one by one, counted, turned and bounded; refusals."""
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,24 @@ def test_a_file_has_a_pace_of_its_own(tmp_path):
     assert open_video(path, PACE).fps == PACE
     with pytest.raises(LuvcError, match=r"5 frames a second of its own, fps 2 .* leave fps out"):
         open_video(path, 2)
+
+
+@pytest.mark.parametrize("kind", ["mkv", "mp4"])
+def test_the_pace_is_that_of_the_frames_times(tmp_path, kind):
+    """A frame each half a second, whatever rate the header holds."""
+    path = tmp_path / f"a.{kind}"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for n in range(12):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = 500 * n, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    video = open_video(path)
+    assert len(video.frames) == 12 and video.fps == pytest.approx(2, rel=0.1)
+    assert video.sample(4).times[-1] == pytest.approx(5.5, rel=0.1)
 
 
 def test_an_opened_file_can_be_opened_again_without_decoding_it(tmp_path, monkeypatch):

@@ -30,9 +30,9 @@ def test_a_request_asks_for_log_probabilities(client, bundle, picture):
         parts = [{"type": "image", "image": picture}, {"type": "text", "text": TEXT}]
         turns = [{"role": "user", "content": parts}]
         wanted = vlm.generate(turns, max_new_tokens=12, temperature=0, logprobs=3)
-        spell = vlm.processor.tokenizer.decode
-        words = [spell([t.token_id]) for t in wanted.logprobs]
-        likeliest = [[spell([i]) for i, _ in t.likeliest] for t in wanted.logprobs]
+        decode = vlm.processor.tokenizer.decode
+        words = [decode([t.token_id]) for t in wanted.logprobs]
+        likeliest = [[decode([i]) for i, _ in t.likeliest] for t in wanted.logprobs]
     found = create(client, asking(url_of(picture)), logprobs=True, top_logprobs=3)
     content = found.choices[0].logprobs.content
     assert [t.token for t in content] == words
