@@ -102,7 +102,7 @@ class LanguageModel(Frozen):
 
     @property
     def caching(self) -> int:
-        """Layers that keep something: the first ones."""
+        """Number of the first layers, which keep something."""
         return max(0, self.layers - self.shared)
 
     def heads(self, layer: int) -> tuple[int, int]:

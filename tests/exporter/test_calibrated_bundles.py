@@ -21,6 +21,8 @@ from luvc.tools.hugging_face import model_inputs, unmerged
 
 from .quantised.test_gptq import by_the_paper
 
+pytestmark = pytest.mark.xdist_group("calibrated")  # they share what takes long to export
+
 QUESTIONS = ("What colour is the largest shape?", "How many shapes are there?", "Why?")
 FIRST = "model.language_model.layers.0.self_attn.k_proj.weight"
 SMALL = {"reference_text": 8, "text_capacity": 96, "ratio": 2.0, "cutoff": 0.5}

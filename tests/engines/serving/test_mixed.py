@@ -12,6 +12,8 @@ from luvc.engines.serving.pool import Pool, Pools
 from ...conftest import ask
 from .conftest import until
 
+pytestmark = pytest.mark.xdist_group("ratios")  # they share what takes long to export
+
 WISHES = (Wish(ratio=1), Wish(ratio=1.5), Wish(ratio=2.5), Wish())
 """Of each row; the last one has no picture."""
 TEXTS = ("Why?", "How many objects are in the picture?", "What is it?", "And in general?")
