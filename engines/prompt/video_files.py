@@ -45,11 +45,13 @@ class FileFrames:
         Raises:
             LuvcError: PyAV is missing or cannot decode it, or it is larger than the bounds.
         """
-        count, first, last = 0, None, None
+        first = last = None
+        count = 0
         with _decoded(path) as (fps, frames):
             for frame in frames:
                 check_size((frame.width, frame.height), megapixels)
-                first, last, count = first or frame, frame, count + 1
+                first, last = first or frame, frame
+                count += 1
                 if count > MOST_FRAMES:
                     raise LuvcError(
                         f"video {brief_path(path)} has more than {MOST_FRAMES} frames: cut a part out"
@@ -98,6 +100,7 @@ def _decoded(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
     """Frames a second (None where the file does not say), and all frames one by one."""
     try:
         import av
+        from av.error import FFmpegError
     except ImportError as e:
         raise LuvcError(
             f"video {brief_path(path)} is neither a folder of frames nor an animated picture; for other "
@@ -110,7 +113,7 @@ def _decoded(path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield stream.average_rate, container.decode(stream)
-    except (OSError, ValueError, av.FFmpegError) as e:
+    except (OSError, ValueError, FFmpegError) as e:
         if isinstance(e, LuvcError):
             raise
         raise LuvcError(

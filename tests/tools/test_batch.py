@@ -109,9 +109,9 @@ def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path):
     own = workshop.vlm("qwen2-ratios").generate(ask("Why?", png(1)), max_new_tokens=4, ratio=1.5)
     assert own.ratio == 1.5 and row["text"] == own.text
     assert row["ratio"] == 1.5 and row["layout"] == own.layout
-    batch_files.check_run(tmp_path / "begun", asked)
+    batch_files.check_run(tmp_path / "begun", dict(asked))
     with pytest.raises(LuvcError, match=r"begun with ratio 1.5, not None"):
-        batch_files.check_run(tmp_path / "begun", batch._wish(bundle, None, None))
+        batch_files.check_run(tmp_path / "begun", dict(batch._wish(bundle, None, None)))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(1))
     line = command(bundle.path, tmp_path / "in", tmp_path / "out", "--image-tokens", 1)
@@ -216,10 +216,8 @@ def test_a_run_goes_on_with_its_own_sampling_alone(workshop, tmp_path, monkeypat
     batch.batch(bundle, source, tmp_path / "greedy")
     drawn: dict[str, Any] = {"temperature": 0.7, "seed": 3}
     batch.batch(bundle, source, tmp_path / "drawn", **drawn)
-    assert handed == [
-        {"max_new_tokens": 64, "temperature": 0, "seed": None},
-        {"max_new_tokens": 64} | drawn,
-    ]
+    usual = {"max_new_tokens": 64, "ratio": None, "image_tokens": None}
+    assert handed == [usual | {"temperature": 0, "seed": None}, usual | drawn]
     for name, other in (("temperature", 0.8), ("seed", 4)):
         changed: dict[str, Any] = drawn | {name: other}
         with pytest.raises(LuvcError, match=f"begun with {name} {drawn[name]}, not"):

@@ -79,7 +79,8 @@ def test_the_pace_is_that_of_the_frames_times(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     with av.open(path, "w") as container:
         stream = container.add_stream("mpeg4", rate=30)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.height, stream.width = 48, 64
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for n in range(12):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), n, np.uint8), format="rgb24")
