@@ -288,9 +288,11 @@ class Scheduler(Closing):
     def _empty(self, pool: Pool[Job], error: BaseException) -> None:
         """Fail all that runs in a pool whose rows are in doubt."""
         jobs = pool.jobs
-        pool.clear()
-        for job in jobs:
-            self._fail(job, error)
+        try:
+            pool.clear()
+        finally:
+            for job in jobs:
+                self._fail(job, error)
 
     def _fail(self, job: Job, error: BaseException) -> None:
         self.counters.failed += 1

@@ -38,6 +38,25 @@ def test_a_bug_fails_what_runs_and_nothing_else(serve, vlm, picture, monkeypatch
     assert len(scheduler.submit(ask("Why?", picture), max_new_tokens=4).answer.token_ids) == 4
 
 
+def test_what_runs_is_told_where_its_pool_has_no_memory_left(serve, vlm, picture, monkeypatch):
+    """Caches are made anew when a pool is emptied; where they cannot be, nobody waits for ever."""
+    scheduler = serve(rows=2)
+    _ = scheduler.submit(ask("Why?", picture), max_new_tokens=2).answer
+
+    def refuse(*about):
+        raise LuvcError("the caches do not fit")
+
+    def broken(*about):
+        monkeypatch.setattr(vlm.runner, "new_caches", refuse)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(vlm.runner, "step", broken)
+    ticket = scheduler.submit(ask("Why?", picture), max_new_tokens=4)
+    until(lambda: ticket.done)
+    with pytest.raises(ZeroDivisionError):
+        _ = ticket.answer
+
+
 def test_a_prompt_without_memory_fails_alone(workshop, serve, picture, monkeypatch):
     """Caches grow for a longer prompt; where they cannot, others are answered."""
     vlm = workshop.vlm("qwen2-layouts", 1)
