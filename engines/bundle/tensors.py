@@ -24,6 +24,10 @@ class CacheSpec:
     dtype: Dtype
 
 
+STATES = ("conv", "state")
+"""Kinds of caches of constant size; all others have slots."""
+
+
 def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> list[str]:
     """Names of the cache tensors of some layers.
 

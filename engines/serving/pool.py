@@ -13,6 +13,7 @@ import numpy as np
 from ..backends.base import SharedRunner
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
+from ..bundle.tensors import STATES
 from ..decoding import Reached, Rows
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Pool(Generic[T]):
 
         def cut(name: str, cache: np.ndarray) -> np.ndarray:
             kind, layer = name.split("_")[1:]
-            return cache if kind in ("conv", "state") else cache[:, :, : used[int(layer)]].copy()
+            return cache if kind in STATES else cache[:, :, : used[int(layer)]].copy()
 
         kept = {name: cut(name, cache) for name, cache in found.items()}
         return Parked(kept, row.reached, row.layout)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ....errors import LuvcError
 from ...bundle.manifest import Manifest
-from ...bundle.tensors import CacheSpec, slots_symbol, span_of, spans_of
+from ...bundle.tensors import STATES, CacheSpec, slots_symbol, span_of, spans_of
 
 SLOTS = 64
 """Caches have multiples of it; each length is a copy of them once."""
@@ -70,7 +70,7 @@ class Caches:
         return all(
             array.shape[2] >= slots[int(layer)]
             for (kind, layer), array in kinds
-            if kind not in ("conv", "state")
+            if kind not in STATES
         )
 
     def close(self) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.manifest import Manifest
-from ...bundle.tensors import CacheSpec, cache_specs
+from ...bundle.tensors import STATES, CacheSpec, cache_specs
 from .cuda import Buffers, Memory
 from .session import Session
 
-COPIED = ("conv", "state", "position")  # kinds of small caches that need not be updated in place
+COPIED = (*STATES, "position")  # kinds of small caches that need not be updated in place
 ALIGNED = 256  # bytes; TensorRT takes no other addresses
 
 

@@ -11,6 +11,8 @@ from ....errors import LuvcError, shown
 from .coded import Coded
 from .parts import PLAIN, Entry, Parts
 
+FLOATS = ("F16", "BF16", "F32")
+"""Types of scales."""
 INSTEAD = "give the checkpoint it was made from"
 
 

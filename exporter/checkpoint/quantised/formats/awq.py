@@ -9,12 +9,11 @@ from typing import ClassVar
 import torch
 
 from ..coded import Coded, unpacked
-from ..format import Format, group_count
+from ..format import FLOATS, Format, group_count
 from ..parts import Parts
 
 ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Four bits of a word that hold output 0, 1, ... of eight."""
-FLOATS = ("F16", "BF16", "F32")
 
 
 class Reader(Format):

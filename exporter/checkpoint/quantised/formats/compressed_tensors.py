@@ -14,11 +14,10 @@ from .....engines.bundle.manifest import Quantisation
 from .....errors import shown
 from ..coded import Coded, unpacked
 from ..float8 import scaled, weight_shape
-from ..format import Format, group_count, kept_groups
+from ..format import FLOATS, Format, group_count, kept_groups
 from ..parts import Parts
 from .gptq import group_order
 
-FLOATS = ("F16", "BF16", "F32")
 PACKED = "pack-quantized"
 STORED = {
     PACKED: ("int",),

@@ -11,10 +11,9 @@ import torch
 
 from .....engines.bundle.manifest import Quantisation
 from ..coded import Coded, unpacked
-from ..format import Format, group_count, kept_groups
+from ..format import FLOATS, Format, group_count, kept_groups
 from ..parts import Parts
 
-FLOATS = ("F16", "BF16", "F32")
 ONES = {4: 0x11111111, 8: 0x01010101}
 """A 1 in every zero of a word."""
 
