@@ -13,7 +13,7 @@ DEMO := demo
 SEED := 0
 PAGES := README.md docs/cpu.md docs/serving.md docs/speed.md docs/triton.md tools/pocket/README.md
 
-.PHONY: demo demo-serve demo-triton test test-all lmms fuzz kills soak docs site bench peers accuracy clean
+.PHONY: demo demo-serve demo-triton installed test test-all lmms fuzz kills soak docs site bench peers accuracy clean
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -40,8 +40,11 @@ $(VENV)/triton: $(VENV)/demo
 	touch $@
 
 # A real tritonserver for the CPU, with a Python environment of its own for the models.
-.triton/ready: tools/triton/install.sh tools/triton/requirements.txt
-	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton
+.triton/packages: tools/triton/install.sh tools/triton/requirements.txt
+	PYTHON=$(PYTHON) bash tools/triton/install.sh .triton packages
+
+.triton/ready: .triton/packages
+	bash tools/triton/install.sh .triton project
 
 demo: $(VENV)/demo
 	$(BIN)/luvc-export --model $(POCKET) --ratio 2x --text-tokens 24 --output $(DEMO)/bundle
@@ -58,11 +61,16 @@ $(VENV)/serve: $(VENV)/demo
 demo-serve: demo $(VENV)/serve
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/10_openai/example.sh $(DEMO)/bundle $(DEMO)/picture.png
 
-TESTED := $(VENV)/test $(VENV)/torchvision .triton/ready
-PYTEST = LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
+# What tests need. Packages come at once; the project is installed once at a time, for pip builds it in its folder.
+installed:
+	$(MAKE) --jobs 2 $(VENV)/torchvision .triton/packages
+	$(MAKE) .triton/ready
+
+# With bytecode: processes that tests start would compile the project again.
+PYTEST = PYTHONDONTWRITEBYTECODE= LUVC_TRITON=$(CURDIR)/.triton LUVC_TORCHVISION=$(CURDIR)/$(VENV)/torchvision OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
-test: $(TESTED)
+test: installed
 	$(PYTEST) -m "not slow"
 
 # Ray Serve brings much that nothing else needs.
@@ -71,7 +79,7 @@ $(VENV)/replicas: $(VENV)/test
 	touch $@
 
 # Every family in every precision, too: before a release, and after a change to the exporter.
-test-all: $(TESTED) $(VENV)/replicas
+test-all: installed $(VENV)/replicas
 	$(PYTEST)
 
 # lmms-eval in an environment of its own; what writes its tables wants an older python-dateutil than we pin.

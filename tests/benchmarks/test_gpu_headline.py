@@ -18,6 +18,7 @@ from luvc.exporter.planning.defaults import DEFAULTS, PAPER
 
 from ..families import checkpoints
 
+pytestmark = pytest.mark.xdist_group("gpu-headline")  # they share their checkpoints
 CPU = torch.device("cpu")
 SIZES = {"internvl": (168, 504), "qwen2_5_vl": (280, 392)}
 

@@ -21,6 +21,7 @@ from luvc.tools.eval.items import Item
 
 from ..conftest import TINY, ask
 
+pytestmark = pytest.mark.xdist_group("ratios")  # they share what takes long to export
 RATIOS = (1.5, 1.0, 2.5)  # as qwen2-ratios was exported for
 
 

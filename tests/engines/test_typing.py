@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow  # test_packaging.py has the file checked among all others, as strictly
 def test_calls_have_the_types_they_say(tmp_path):
     """typed_calls.py as a user's own file, with luvc beside it: the overloads, and what they refuse."""
     (tmp_path / "luvc").symlink_to(ROOT)

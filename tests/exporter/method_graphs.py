@@ -23,6 +23,7 @@ from luvc.exporter import ExportConfig, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.layouts.planned import tower_of
 from luvc.exporter.onnx.export import save, trace
 from luvc.exporter.onnx.inputs import prefill_request, vision_request
 from luvc.exporter.onnx.weights_file import WeightsFile
@@ -76,6 +77,7 @@ class MethodGraphs:
     def __init__(self, checkpoint: Path, folder: Path, size: tuple[int, int] | None = None):
         self.model, self.size = checkpoint, size
         self.folder = folder
+        self.towers: dict[tuple[str, str], Path] = {}  # most methods have the same
         self.family = Family.load(str(checkpoint))
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -118,13 +120,18 @@ class MethodGraphs:
         """The file of a graph."""
         model, to = self.pytorch().model, DTYPES[dtype].torch
         model.set_attn_implementation(NAME)
-        if kind == "vision":
-            request = vision_request(model, self.family, layout, to)
-        else:
+        if kind == "prefill":
+            path = self.folder / f"prefill-{dtype}.onnx"
             request = prefill_request(model, self.family, layout, CAPACITY, to)
-        path = self.folder / f"{kind}-{dtype}.onnx"
-        save(trace(request, once), path, self.weights(dtype))
-        return path
+            save(trace(request, once), path, self.weights(dtype))
+            return path
+        tower = dtype, tower_of(layout)
+        if tower not in self.towers:
+            path = self.folder / f"vision-{dtype}-{len(self.towers)}.onnx"
+            request = vision_request(model, self.family, layout, to)
+            save(trace(request, once), path, self.weights(dtype))
+            self.towers[tower] = path
+        return self.towers[tower]
 
     def compared(self, layout: Layout, seed: int = 0) -> Result:
         """Both graphs on random pictures and prompts; PyTorch goes on with what ONNX Runtime kept."""

@@ -17,6 +17,7 @@ from .method_graphs import (
     forward_pass,
 )
 
+pytestmark = pytest.mark.xdist_group("methods")  # they share a checkpoint and most of them a tower
 TILES = (112, 224)  # two tiles and the thumbnail
 GRID = 8  # patches of a tile along an axis
 FEWER = {"visiondrop": {"stages": (0.0, 0.5), "keeps": (1.0, 0.5)}}  # a stage takes long to trace

@@ -19,7 +19,7 @@ from luvc.exporter.vision.graph import VisionGraph
 
 from ..exporter.method_graphs import MethodGraphs, build_with_tensorrt_rtx
 from . import given_back, reference
-from .gallery import QUESTION, families, pictures, question, size_of
+from .gallery import QUESTION, apart, families, pictures, question, size_of
 from .test_oim import LAYERS, ROTARY
 
 STEPS: tuple[tuple[int, Axis, int], ...] = ((0, "width", 3), (1, "height", 4), (2, "width", 5))
@@ -123,7 +123,7 @@ def graphs(gallery, tmp_path_factory):
     return cache(lambda name: VisionGraphs(gallery.checkpoint(name), tmp_path_factory.mktemp(name)))
 
 
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("name", [apart(n, torchvision=False) for n in GRAPHS])
 def test_onnx_runtime_matches_and_restores_as_pytorch(graphs, name):
     made = graphs(name)
     layout = made.restored(name, match=True)
@@ -136,7 +136,7 @@ def test_onnx_runtime_matches_and_restores_as_pytorch(graphs, name):
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", ["internvl", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", [apart("internvl", False, slow=True), apart("qwen2_5_vl", False)])
 def test_tensorrt_rtx_builds_a_tower_that_matches_and_restores(graphs, name):
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     made = graphs(name)

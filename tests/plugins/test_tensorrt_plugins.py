@@ -18,6 +18,7 @@ from luvc.plugins.operators import OPERATORS
 from luvc.plugins.scores.spectrum.launch import score_launch
 
 AID = Path(__file__).parent / "aid"
+pytestmark = pytest.mark.xdist_group("tensorrt-plugins")  # one process asks the driver
 
 SIGNAL = ["bfloat16", ["B", "S", 3584]]
 ROWS = ["int64", ["B", 1024]]

@@ -35,11 +35,11 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def command(*arguments) -> list[str]:
+def process(*arguments) -> list[str]:
     return [sys.executable, "-m", "luvc.tools.batch.cli", *map(str, arguments)]
 
 
-def test_many_pictures_killed_half_way(workshop, tmp_path):
+def test_many_pictures_killed_half_way(workshop, tmp_path, command):
     bundle = workshop.bundle("qwen2").path
     source = tmp_path / "in"
     target = tmp_path / "out"
@@ -48,7 +48,8 @@ def test_many_pictures_killed_half_way(workshop, tmp_path):
         (source / f"{'sub/' * (i % 2)}{i:03}.png").write_bytes(png(i))
     (source / "broken.png").write_bytes(b"no picture")
     options = ("--rows", 2, "--question", "Why?", "--max-new-tokens", 5, "--part", 8)
-    line = command(bundle, source, target, *options)  # an actor answers 4 * rows at a time
+    asked = (bundle, source, target, *options)
+    line = process(*asked)  # an actor answers 4 * rows at a time
     first = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while len(list(target.glob("part-*"))) < 3:
@@ -58,9 +59,8 @@ def test_many_pictures_killed_half_way(workshop, tmp_path):
     first.wait()
     before = batch_files.done(target)
     assert 0 < len(before) < COUNT, "it was killed on its way"
-    other = [*line[:-6], "--question", "What?"]
-    refused = subprocess.run(other, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "begun with question 'Why?'" in refused.stderr
+    refused = command(batch, *asked, "--question", "What?")
+    assert refused.code == 2 and "begun with question 'Why?'" in refused.err
     second = subprocess.run(line, capture_output=True, text=True, check=False)
     assert second.returncode == 0, second.stderr
     assert f"{COUNT} pictures, {len(before)} answered before" in second.stderr
@@ -98,7 +98,7 @@ def test_a_parquet_of_bytes_with_questions(workshop, tmp_path):
     assert found[2]["id"] == "r2" and found[2]["text"] == own.text
 
 
-def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path):
+def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path, command):
     """What is asked goes to every request; what no picture can have is refused before Ray is started."""
     bundle = workshop.bundle("qwen2-ratios")
     asked = batch._wish(bundle, "1.5x", None)
@@ -114,9 +114,9 @@ def test_a_ratio_is_asked_of_every_picture(workshop, tmp_path):
         batch_files.check_run(tmp_path / "begun", dict(batch._wish(bundle, None, None)))
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(png(1))
-    line = command(bundle.path, tmp_path / "in", tmp_path / "out", "--image-tokens", 1)
-    refused = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "the smallest is" in refused.stderr
+    line = (bundle.path, tmp_path / "in", tmp_path / "out", "--image-tokens", 1)
+    refused = command(batch, *line)
+    assert refused.code == 2 and "the smallest is" in refused.err
     assert not (tmp_path / "out").exists()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luvc.engines import VLM
+from luvc.engines import VLM, Bundle
 from luvc.exporter import ExportConfig, export
 from luvc.tools import workbench
 from luvc.tools.pareto import cli as pareto
@@ -45,7 +45,7 @@ def write(folder, more):
     return path
 
 
-def test_answers_are_those_of_exported_bundles(command, model, data, tmp_path):
+def test_answers_are_those_of_exported_bundles(command, workshop, model, data, tmp_path):
     target = tmp_path / "found"
     options = ("--data", data, "--methods", "luvc,uniform", "--ratios", "1.5", "--output", target)
     result = command(pareto, model, *options, *SHORT)
@@ -58,15 +58,12 @@ def test_answers_are_those_of_exported_bundles(command, model, data, tmp_path):
     ]
     for point in found["points"]:
         bundle = tmp_path / point["method"]
-        config = ExportConfig.make(
-            model=str(model),
-            output=bundle,
-            ratio=point["ratio"],
-            method="uniform" if point["method"] == "uniform" else "luvc",
-            reference_text=8,
-            check=False,
-        )
-        export(config)
+        if point["ratio"] == 1:
+            bundle = workshop.bundle("qwen2", 1.0).path
+            assert Bundle.load(bundle).manifest.model == str(model)
+        else:
+            options = {"ratio": point["ratio"], "method": point["method"], "reference_text": 8}
+            export(ExportConfig.make(model=str(model), output=bundle, check=False, **options))
         with VLM.load(bundle, backend="ort", threads=1) as vlm:
             for number, question in enumerate(QUESTIONS):
                 image = np.asarray(Image.open(tmp_path / f"{number}.png"))

@@ -12,6 +12,8 @@ from luvc.engines.serving import Limits
 
 from .conftest import KEY, TEXT, asking, create, serving, url_of
 
+pytestmark = pytest.mark.xdist_group("serve")  # a server of the bundle for each file
+
 
 def metrics(url: str) -> dict[str, float]:
     with urllib.request.urlopen(f"{url}/metrics") as reply:

@@ -12,6 +12,8 @@ from luvc.engines import VLM
 
 from .conftest import KEY, TEXT, asking, create, serving, url_of
 
+pytestmark = pytest.mark.xdist_group("serve")  # a server of the bundle for each file
+
 
 def test_a_picture_is_answered_as_by_the_bundle(client, picture, wanted):
     found = create(client, asking(url_of(picture)))

@@ -13,6 +13,7 @@ import pytest
 
 from .conftest import KEY, asking, create, png, serving, url_of
 
+pytestmark = pytest.mark.xdist_group("serve")  # a server of the bundle for each file
 WRONG = [
     ({"n": 2}, "n of 2 is not supported"),
     ({"logprobs": True, "stream": True}, "logprobs are told of whole answers"),
