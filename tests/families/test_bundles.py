@@ -15,7 +15,7 @@ from luvc.exporter.check.parity import reports
 from luvc.exporter.vision.graph import VisionGraph
 
 from . import reference
-from .gallery import QUESTION, bundled, exported, names, only_once, pictures, question
+from .gallery import QUESTION, apart, bundled, exported, names, only_once, pictures, question
 
 
 @pytest.mark.cell("ORT fp32")
@@ -108,7 +108,10 @@ def test_the_vision_graph_takes_another_batch_than_it_was_traced_with(gallery, n
         assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", names("llava_onevision", "qwen3_vl", "gemma3"))
+@pytest.mark.parametrize(
+    "name",
+    [*names("qwen3_vl", "gemma3"), apart("llava_onevision", torchvision=False, slow=True)],
+)
 def test_a_bundle_of_ratio_one_answers_as_hugging_face(gallery, name):
     bundle = gallery.bundle(name, "plain")
     vlm = VLM.load(bundle.path, threads=1)

@@ -130,8 +130,9 @@ def test_pruned_answers_are_hugging_faces_with_these_numbers(gallery, tmp_path, 
     keeps = {1: 12, 2: 6}
     prunes = tuple(Prune(layer=i, keep=k) for i, k in keeps.items())
     schedule = Schedule(language=prunes, score=ENERGY.having(cutoff=0.4))
-    config = {"output": tmp_path / "bundle", "schedule": schedule, **SHORT}
-    bundle = export(ExportConfig.make(model=str(made), **config), only_once)
+    options = {"output": tmp_path / "bundle", "schedule": schedule, **SHORT}
+    config = ExportConfig.make(model=str(made), **options)
+    bundle = export(config, only_once)
     m = bundle.manifest
     assert m.validated and m.quantised_as and str(m.weights) == KEPT.get(kind, "None")
     assert "quantization_config" not in bundle.file("processor/config.json").read_text()
@@ -149,6 +150,8 @@ def test_pruned_answers_are_hugging_faces_with_these_numbers(gallery, tmp_path, 
     assert answer == hand.generate(12, list(vlm.sampling.eos_token_id))
     if kind in KEPT:
         check_codes(bundle, made)
+    if kind in QUICK:
+        check_planned_bytes(bundle, made, config)
 
 
 def check_codes(bundle, made):
@@ -171,17 +174,16 @@ def check_codes(bundle, made):
         assert torch.equal(scales, scale.float())
 
 
-def test_the_plan_knows_the_bytes(gallery, tmp_path):
-    """Also before the weights are there, and after."""
-    made, _ = quantise(gallery.checkpoint("internvl"), tmp_path, "compressed-w4", products)
-    config = ExportConfig.make(
-        model=str(made), ratio=1, output=tmp_path / "bundle", check=False, **SHORT
-    )
-    planned = planned_weights(Family.load(str(made)), config)
-    bundle = export(config, only_once)
-    assert planned.bytes == bundle.manifest.files[WEIGHTS].bytes
+def check_planned_bytes(bundle, made, config):
+    """A plan knows how large the bundle's weights are, also where the checkpoint's are not there."""
+    wanted = bundle.manifest.files[WEIGHTS].bytes
+    assert planned_weights(Family.load(str(made)), config).bytes == wanted
     (made / "model.safetensors").unlink()
-    assert planned_weights(Family.load(str(made)), config).bytes == planned.bytes
+    assert planned_weights(Family.load(str(made)), config).bytes == wanted
+
+
+def test_what_is_quantised_is_not_quantised_again(gallery, tmp_path):
+    made, _ = quantise(gallery.checkpoint("internvl"), tmp_path, "compressed-w4", products)
     refused = ExportConfig.make(model=str(made), ratio=1, output=tmp_path / "other", weights="int8")
     with pytest.raises(
         LuvcError, match=r"--weights int8: .* is quantised already .*: leave --weights out"

@@ -11,7 +11,7 @@ from luvc.exporter.prepare import prepare
 
 from . import reference
 from .checkpoints import family_of
-from .gallery import QUESTION, names, pictures, question
+from .gallery import QUESTION, apart, names, pictures, question
 
 TEXT = QUESTION + " Tell me about every part of it, one after the other."  # more than a window
 
@@ -32,7 +32,9 @@ def test_an_answer_without_a_picture_is_hugging_faces(gallery, name):
     assert (answer.layout, answer.visual_tokens, answer.stages) == ("text", 0, {})
 
 
-@pytest.mark.parametrize("name", names("qwen3_vl", "gemma3", "lfm2_vl", "ovis2"))
+@pytest.mark.parametrize(
+    "name", [*names("qwen3_vl", "gemma3", "lfm2_vl"), apart("ovis2", torchvision=False, slow=True)]
+)
 def test_graphs_without_a_picture_answer_as_hugging_face(gallery, name):
     """Those that differ most: three axes and DeepStack, windows, convolutions, marks."""
     model, proc = gallery.hugging_face(name)

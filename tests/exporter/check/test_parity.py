@@ -58,7 +58,10 @@ def test_fp16_weights(workshop, case):
     assert max(s.relative_error for s in report.stages) <= 5e-2
 
 
-@pytest.mark.parametrize("case", ["qwen2", "qwen3-128-untied-tiles", "llama-untied"])
+@pytest.mark.parametrize(
+    "case",
+    ["qwen2", "qwen3-128-untied-tiles", pytest.param("llama-untied", marks=pytest.mark.slow)],
+)
 def test_ratio_1_equals_unmodified_hugging_face(workshop, picture, case):
     """The whole path: processor, prompt expansion, vision, prefill, 32 greedy tokens."""
     from transformers import AutoModelForImageTextToText
