@@ -54,7 +54,8 @@ class Answer:
     Attributes:
         text: decoded, without special tokens.
         token_ids: generated ids, the end token included.
-        finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full) or "cancelled".
+        finish_reason: "stop", "length" (max_new_tokens), "capacity" (caches full, or the model's positions
+            at their end) or "cancelled".
         prompt_tokens: text tokens of the prompt.
         visual_tokens: visual tokens that entered the language model.
         layout: name of the layout that was used.

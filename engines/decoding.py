@@ -5,7 +5,6 @@ Letters: B batch, S prompt length, T new tokens, V visual tokens, L language lay
 
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -17,40 +16,8 @@ from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.layout import Layout
 from .bundle.manifest import LanguageModel, Manifest
 from .bundle.tensors import visual_in, visual_lens
-from .prompt.positions import next_positions, prompt_positions
+from .prompt.positions import Reached, next_positions, prompt_positions
 from .reply import Reply
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How far conversations have come in their caches.
-
-    Attributes:
-        text_len: int64 [B], text tokens in the caches.
-        position: int64 [B], next position in the unpruned sequence.
-    """
-
-    text_len: np.ndarray
-    position: np.ndarray
-
-    @classmethod
-    def nothing(cls, batch: int) -> "Reached":
-        """Of B rows that have not begun."""
-        return cls(np.zeros(batch, np.int64), np.zeros(batch, np.int64))
-
-    def take(self, rows: Sequence[int]) -> "Reached":
-        """Copies of these rows, in this order."""
-        chosen = list(rows)
-        return Reached(self.text_len[chosen], self.position[chosen])
-
-    def put(self, row: int, one: "Reached") -> None:
-        """Set a row to the one row of another."""
-        self.text_len[row], self.position[row] = one.text_len[0], one.position[0]
-
-    def join(self, others: "Reached") -> "Reached":
-        """These rows, and others behind them."""
-        text_len = np.concatenate([self.text_len, others.text_len])
-        return Reached(text_len, np.concatenate([self.position, others.position]))
 
 
 class Rows:
@@ -119,7 +86,7 @@ class Rows:
 
     def room(self, row: int) -> int:
         """Text tokens the row can still take."""
-        return int(self.manifest.text_capacity - self.text_len[row])
+        return self.reached.room(self.manifest, row)
 
     def length(self, row: int) -> int:
         """Tokens of the row's unpruned sequence that have been run."""
@@ -179,11 +146,14 @@ class Rows:
         counts = np.array([len(t) for t in tokens])
         longest = int(counts.max())
         for row in range(len(tokens)):
-            if counts[row] and longest > self.room(row):
+            full = longest > self.manifest.text_capacity - self.text_len[row]
+            if counts[row] and (full or counts[row] > self.room(row)):
                 raise LuvcError(
                     f"{longest} more text tokens do not fit: the bundle holds "
                     f"{self.manifest.text_capacity} for prompts and answers of a conversation, "
-                    f"{self.text_len[row]} are used; export with a larger --text-capacity"
+                    f"{self.text_len[row]} are used, and of {self.manifest.language.end_position} "
+                    f"positions {self.reached.position[row]}; ask afresh, or export with a larger "
+                    "--text-capacity"
                 )
         ids = right_pad([t or [0] for t in tokens])
         write = np.minimum(self.text_len, self.manifest.text_capacity - longest)

@@ -87,8 +87,9 @@ def _tell(vlm: "VLM", stream: "Stream", wish: "Wish", verbose: bool, as_json: bo
     answer = stream.answer
     if answer.finish_reason == "capacity":
         console.err.print(
-            f"[yellow]stopped: the bundle holds {vlm.manifest.text_capacity} text tokens; "
-            "export with a larger --text-capacity for longer answers"
+            f"[yellow]stopped: the bundle holds {vlm.manifest.text_capacity} text tokens, the model "
+            f"{vlm.manifest.language.max_positions} positions; export with a larger --text-capacity for "
+            "longer answers"
         )
     used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
     if not verbose:

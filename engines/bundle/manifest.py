@@ -101,6 +101,11 @@ class LanguageModel(Frozen):
         return self
 
     @property
+    def end_position(self) -> int:
+        """The first position that it was not made for."""
+        return self.first_position + self.max_positions
+
+    @property
     def caching(self) -> int:
         """Number of the first layers, which keep something."""
         return max(0, self.layers - self.shared)

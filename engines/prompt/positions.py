@@ -1,14 +1,53 @@
-"""Position ids of a prompt: plain, or in three axes where visual tokens stand in a grid (M-RoPE).
+"""Position ids: plain, or in three axes where visual tokens stand in a grid (M-RoPE); and how far they go.
 
-Letters: S prompt length.
+Letters: B batch, S prompt length, T new tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from ...errors import LuvcError
 from ..bundle.layout import Layout
-from ..bundle.manifest import LanguageModel
+from ..bundle.manifest import LanguageModel, Manifest
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far conversations have come in their caches.
+
+    Attributes:
+        text_len: int64 [B], text tokens in the caches.
+        position: int64 [B], next position in the unpruned sequence.
+    """
+
+    text_len: np.ndarray
+    position: np.ndarray
+
+    @classmethod
+    def nothing(cls, batch: int) -> "Reached":
+        """Of B rows that have not begun."""
+        return cls(np.zeros(batch, np.int64), np.zeros(batch, np.int64))
+
+    def room(self, manifest: Manifest, row: int) -> int:
+        """Text tokens that a row can still take: slots of its caches, positions of the model."""
+        slots = manifest.text_capacity - self.text_len[row]
+        return int(min(slots, manifest.language.end_position - self.position[row]))
+
+    def take(self, rows: Sequence[int]) -> "Reached":
+        """Copies of these rows, in this order."""
+        chosen = list(rows)
+        return Reached(self.text_len[chosen], self.position[chosen])
+
+    def put(self, row: int, one: "Reached") -> None:
+        """Set a row to the one row of another."""
+        self.text_len[row], self.position[row] = one.text_len[0], one.position[0]
+
+    def join(self, others: "Reached") -> "Reached":
+        """These rows, and others behind them."""
+        text_len = np.concatenate([self.text_len, others.text_len])
+        return Reached(text_len, np.concatenate([self.position, others.position]))
 
 
 def prompt_positions(
@@ -28,9 +67,13 @@ def prompt_positions(
 
     Returns:
         int64 [S], or [S, 3]; and the next position.
+
+    Raises:
+        LuvcError: a position lies beyond those that the model was made for.
     """
     if language.position_axes == 1:
         first = language.first_position
+        _check(first + len(ids) - 1, language)
         return np.arange(first, first + len(ids)), first + len(ids)
     time, rows, columns = layout.visual_grid or (0, 0, 0)
     grid = np.indices((time, rows, columns)).reshape(3, -1).T
@@ -42,12 +85,37 @@ def prompt_positions(
     while place < len(ids):
         if visual[place]:
             pace = (next(paces, 0.0) or 1.0, 1, 1)
+            _check(position + (time - 1) * pace[0], language, pace[0])  # while any number fits
             found[place : place + len(grid)] = position + (grid * pace).astype(np.int64)
             place, position = place + len(grid), position + max(rows, columns)
         else:
             found[place] = position
             place, position = place + 1, position + 1
-    return found, int(found.max()) + 1
+    last = int(found.max())
+    _check(last, language)
+    return found, last + 1
+
+
+def _check(last: float, language: LanguageModel, pace: float = 1.0) -> None:
+    """Refuse a prompt with a position that the model was not made for.
+
+    Args:
+        last: the highest position, or that of a video's last step.
+        language: of the manifest.
+        pace: positions between two steps of that video.
+    """
+    if last < language.end_position:
+        return
+    mend = "shorten it, or export for smaller or fewer images"
+    if pace > 1:
+        mend = (
+            f"its video moves {pace:.5g} positions on from step to step, {language.time_scale:g} a second: "
+            "give the fps that its frames have, or cut a part out"
+        )
+    raise LuvcError(
+        f"the prompt has the position {last:.15g}, the model was made for those below "
+        f"{language.end_position}: {mend}"
+    )
 
 
 def next_positions(first: np.ndarray, length: int, axes: int) -> np.ndarray:

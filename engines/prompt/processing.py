@@ -32,6 +32,7 @@ from .messages import (
 )
 from .pictures import MEGAPIXELS, open_image
 from .pixels import ImageProcessor, pixel_values
+from .positions import prompt_positions
 from .rendering import renderer
 from .videos import Video, Visual, open_visual, told
 from .wishes import Wish
@@ -159,7 +160,7 @@ class Processor:
 
         Raises:
             LuvcError: malformed messages, wrong number of images, unreadable image, image token in a
-                text, prompt longer than the text capacity.
+                text, prompt longer than the text capacity or with positions beyond the model's.
         """
         turns = read_messages(messages)
         parts = visual_parts(turns)
@@ -178,7 +179,11 @@ class Processor:
         text = self._expanded(self.template.render(turns), images, chosen)
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
-        return Prompt(chosen, text, ids, tuple(images), self._joined(turns), tuple(said))
+        prompt = Prompt(chosen, text, ids, tuple(images), self._joined(turns), tuple(said))
+        prompt_positions(
+            ids, self.manifest.language, chosen, prompt.seconds
+        )  # refuses them in time
+        return prompt
 
     def opened(self, messages: Messages) -> list[dict[str, Any]]:
         """Checked messages whose pictures are open, to be kept.

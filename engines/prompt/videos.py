@@ -203,6 +203,11 @@ def _of_file(frames: FileFrames, fps: float | None) -> Video:
             f"video {brief_path(frames.path)} has {frames.fps:.5g} frames a second of its own, fps "
             f"{fps:g} says otherwise: leave fps out"
         )
+    if frames.fps < LEAST_FPS:
+        raise LuvcError(
+            f"video {brief_path(frames.path)} shows {frames.fps:.3g} frames a second, the least is a frame a "
+            "day: give a folder of its frames, and their fps"
+        )
     return Video(frames, frames.fps)
 
 

@@ -90,8 +90,7 @@ class Job:
             self.wish = self.wish if self.wish.given else self.conversation.wish
         self.prompt = vlm.processor.prompt([*earlier, *self.turns], self.wish)
         if self.conversation is not None and self.conversation.parked is not None:
-            used = int(self.conversation.parked.reached.text_len[0])
-            room = vlm.manifest.text_capacity - used
+            room = self.conversation.parked.reached.room(vlm.manifest, 0)
             self.new = self.conversation.history.continuation(self.prompt, room)
         if not self.new and self.prompt.images:
             self.claim = prefixes.claim(self.prompt)

@@ -14,7 +14,8 @@ from ..backends.base import SharedRunner
 from ..bundle.layout import Layout
 from ..bundle.manifest import Manifest
 from ..bundle.tensors import STATES
-from ..decoding import Reached, Rows
+from ..decoding import Rows
+from ..prompt.positions import Reached
 
 T = TypeVar("T")
 
