@@ -24,8 +24,10 @@ class CacheSpec:
     dtype: Dtype
 
 
-STATES = ("conv", "state")
-"""Kinds of caches of constant size; all others have slots."""
+STATEFUL: dict[str, tuple[str, ...]] = {"conv": ("conv",), "linear": ("conv", "state")}
+"""What layers keep in place of keys and values, by their type."""
+STATES = tuple(dict.fromkeys(kind for kinds in STATEFUL.values() for kind in kinds))
+"""Those kinds of caches, of constant size; all others have slots."""
 
 
 def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> list[str]:
@@ -35,8 +37,8 @@ def cache_names(kinds: Mapping[int, LayerType], windows: Iterable[int] = ()) -> 
         kinds: type of each layer, by its index.
         windows: layers that a stage's positions are named after, see `windowed_layers`.
     """
-    of = {"conv": ("conv",), "linear": ("conv", "state")}
-    names = [f"cache_{n}_{i}" for i, kind in kinds.items() for n in of.get(kind, ("key", "value"))]
+    kept = {i: STATEFUL.get(kind, ("key", "value")) for i, kind in kinds.items()}
+    names = [f"cache_{n}_{i}" for i, of in kept.items() for n in of]
     return [*names, *(f"cache_position_{i}" for i in windows)]
 
 

@@ -13,6 +13,8 @@ from ...engines.bundle.layout import Layout
 from ...engines.bundle.manifest import LanguageModel, LayerType
 from ...engines.bundle.schedule import groups_of
 from ...engines.bundle.tensors import (
+    STATEFUL,
+    STATES,
     cache_names,
     slots_symbol,
     span_of,
@@ -32,7 +34,6 @@ from .spu import Around, Pair, Pruner, Tokens
 from .traits import TextTraits
 
 INDICATOR_TABLE = "model.visual_embeddings_table"  # Ovis2
-STATES = ("conv", "linear")  # layers that keep a state of fixed size
 Shared = dict[str, Pair]  # keys and values [B, H_kv, S, d] by Hugging Face's name of a layer's type
 
 
@@ -103,7 +104,7 @@ class Decoder(nn.Module):
         # a convolution reads the sequence's length, which the tracer takes from outside the layer
         types = self.traits.layer_types
         kinds = [
-            (self.traits.kind(i), types[i] in STATES and self.slots[i]) for i in range(len(types))
+            (self.traits.kind(i), types[i] in STATEFUL and self.slots[i]) for i in range(len(types))
         ]
         runs = runs_of(breaks, f"{self.traits.path}.layers", self.slots, kinds, alone)
         self.layers = [run.first for run in runs]
@@ -122,7 +123,7 @@ class Decoder(nn.Module):
         types = self.traits.layer_types[: self.traits.prompted]
         names = cache_names(dict(enumerate(types)), self.windows)
         kinds = {name: name.split("_")[1] for name in names}
-        layers = {n: int(n.split("_")[2]) for n in names if kinds[n] not in ("conv", "state")}
+        layers = {n: int(n.split("_")[2]) for n in names if kinds[n] not in STATES}
         return {
             name: slots_symbol(self.spans[span_of(self.spans, layer)])
             for name, layer in layers.items()
@@ -250,7 +251,7 @@ class Decoder(nn.Module):
             tokens.hidden,
             cos=cos,
             sin=sin,
-            mask=None if kind in STATES else mask,
+            mask=None if kind in STATEFUL else mask,
             positions=tokens.positions[..., 0],
             slots=cache.slots[i],
             last=tokens.last,

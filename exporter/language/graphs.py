@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from ...engines.bundle.layout import Layout
-from ...engines.bundle.tensors import span_of, stage_names
+from ...engines.bundle.tensors import STATEFUL, span_of, stage_names
 from ..ops.layer_marks import Run
 from ..ops.riding import COLUMNS, joined
 from ..ops.scatter import scattered
 from ..planning.methods import measured_score
 from .caches import Buffers, ScatterCache
-from .decoder import INDICATOR_TABLE, STATES, Decoder, Shared
+from .decoder import INDICATOR_TABLE, Decoder, Shared
 from .masks import last_mask, prompt_mask, step_mask
 from .rotary import Rotations
 from .spu import Tokens, add_deepstack
@@ -174,7 +174,7 @@ class PrefillGraph(Decoder):
         near: PromptMask = "image" if mask == "near-image" else mask
         far: PromptMask = "causal" if mask == "near-image" else mask
         kinds = {"full": (far, None), "sliding": (near, self.window)} | dict.fromkeys(
-            STATES, (far, None)
+            STATEFUL, (far, None)
         )
         return {
             kind: prompt_mask(place, image, tokens.last, mask, window)
@@ -255,7 +255,7 @@ class StepGraph(Decoder):
             kind = self.traits.layer_types[i]
             sliding = kind == "sliding" and self.window is not None
             key = span[i], sliding
-            if key not in masks and kind not in STATES:
+            if key not in masks and kind not in STATEFUL:
                 window = self.window if sliding else None
                 masks[key] = step_mask(
                     slots[i],

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...engines.bundle.manifest import LayerType
+from ...engines.bundle.tensors import STATEFUL
 from ...errors import LuvcError
 from .traits import LAYERS
 
@@ -36,7 +37,7 @@ class Rotary(nn.Module):
         super().__init__()
         names = {short: name for name, short in LAYERS.items()}
         self.forms: dict[LayerType, tuple[torch.Tensor, torch.Tensor, float, bool]] = {}
-        for kind in sorted(set(types) - {"conv", "linear"}):
+        for kind in sorted(set(types) - set(STATEFUL)):
             own = names[kind] if hasattr(rotary, f"{names[kind]}_inv_freq") else None
             prefix = f"{own}_" if own else ""
             frequency = getattr(rotary, f"{prefix}inv_freq").detach().float()

@@ -99,6 +99,9 @@ class RopeAdapter(RotaryAdapter):
     modules: ClassVar[tuple[str, ...]] = ("model.visual",)
     visual_token: ClassVar[str] = "<|image_pad|>"
     width_name: ClassVar[str] = "hidden_size"  # of the tower's width in its config
+    steps_apart: ClassVar[bool] = (
+        False  # a video's steps: in the prompt each is by itself, with its time
+    )
 
     @classmethod
     def multiple(cls, config: Any) -> Grid:
@@ -168,7 +171,7 @@ class RopeAdapter(RotaryAdapter):
     ) -> tuple[int, int, int]:
         """Steps, and blocks of the merged grid."""
         k = config.vision_config.spatial_merge_size
-        return geometry.tiles, merged.h // k, merged.w // k
+        return 1 if cls.steps_apart else geometry.tiles, merged.h // k, merged.w // k
 
     def __init__(self, model: nn.Module, layout: Layout):
         super().__init__(model, layout)

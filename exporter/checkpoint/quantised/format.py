@@ -134,6 +134,22 @@ class Format(ABC):
         )
 
 
+class CodedFormat(Format):
+    """A format whose weights are whole numbers and scales, all of them."""
+
+    def numbers(self, parts: Parts) -> torch.Tensor:
+        """The weight [N, K] as the format's library makes numbers of it."""
+        return self.coded(parts).numbers()
+
+    @abstractmethod
+    def coded(self, parts: Parts) -> Coded:
+        """The weight as whole numbers and scales.
+
+        Raises:
+            LuvcError: a part is missing or does not fit.
+        """
+
+
 def group_count(parts: Parts, part: str, inputs: int, size: int, groups: int) -> None:
     """Refuse scales that are not one for each group of inputs.
 

@@ -20,6 +20,7 @@ class Adapter(RopeAdapter):
     visual_token: ClassVar[str] = "<|image|>"
     video: ClassVar[bool] = True
     sampling: ClassVar[Sampling] = "after"
+    steps_apart: ClassVar[bool] = True
 
     @classmethod
     def intermediate(cls, config: Any) -> int:
@@ -33,13 +34,6 @@ class Adapter(RopeAdapter):
         blocks, D = v.hidden_size * v.spatial_merge_size**2, v.out_hidden_size
         widths = (blocks, D, D, v.intermediate_size, D)
         return replace(super().shape(config), gated=True, projector=widths)
-
-    @classmethod
-    def visual_grid(
-        cls, config: Any, geometry: ImageGeometry, merged: Grid
-    ) -> tuple[int, int, int]:
-        """Each step of a video is by itself."""
-        return 1, *super().visual_grid(config, geometry, merged)[1:]
 
     @classmethod
     def placeholder(cls, tokenizer: Any, frames: int) -> str:

@@ -16,6 +16,7 @@ class Adapter(QwenVLAdapter):
     """A resampled table of positions beside the rotary ones; features of inner layers (DeepStack)."""
 
     sampling: ClassVar[Sampling] = "ends"
+    steps_apart: ClassVar[bool] = True
 
     @classmethod
     def shape(cls, config: Any) -> EncoderShape:
@@ -27,13 +28,6 @@ class Adapter(QwenVLAdapter):
     def traits(cls, config: Any) -> dict[str, Any]:
         """Visual features that join the first language layers."""
         return {"deepstack": len(config.vision_config.deepstack_visual_indexes)}
-
-    @classmethod
-    def visual_grid(
-        cls, config: Any, geometry: ImageGeometry, merged: Grid
-    ) -> tuple[int, int, int]:
-        """A video's frames stand apart in the prompt, each with its time in words."""
-        return 1, *super().visual_grid(config, geometry, merged)[1:]
 
     @classmethod
     def expansion(

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 
 from ..coded import Coded, unpacked
-from ..format import FLOATS, Format, group_count
+from ..format import FLOATS, CodedFormat, group_count
 from ..parts import Parts
 
 ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 """Four bits of a word that hold output 0, 1, ... of eight."""
 
 
-class Reader(Format):
+class Reader(CodedFormat):
     """AWQ of four bits, asymmetric."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales")
@@ -43,10 +43,6 @@ class Reader(Format):
             raise parts.wrong("scales", f"does not fit {words}")
         group_count(parts, "scales", k, self.size, groups)
         return n, k
-
-    def numbers(self, parts: Parts) -> torch.Tensor:
-        """The weight [N, K] as the library makes numbers of it."""
-        return self.coded(parts).numbers()
 
     def coded(self, parts: Parts) -> Coded:
         """The weight as whole numbers and scales."""

@@ -11,14 +11,14 @@ import torch
 
 from .....engines.bundle.manifest import Quantisation
 from ..coded import Coded, unpacked
-from ..format import FLOATS, Format, group_count, kept_groups
+from ..format import FLOATS, CodedFormat, group_count, kept_groups
 from ..parts import Parts
 
 ONES = {4: 0x11111111, 8: 0x01010101}
 """A 1 in every zero of a word."""
 
 
-class Reader(Format):
+class Reader(CodedFormat):
     """GPTQ of four or eight bits."""
 
     PARTS: ClassVar[tuple[str, ...]] = ("qweight", "qzeros", "scales", "g_idx")
@@ -53,10 +53,6 @@ class Reader(Format):
             raise parts.wrong("scales", f"does not fit {words}")
         group_count(parts, "scales", k, self.size, groups)
         return n, k
-
-    def numbers(self, parts: Parts) -> torch.Tensor:
-        """The weight [N, K] as the library makes numbers of it."""
-        return self.coded(parts).numbers()
 
     def coded(self, parts: Parts) -> Coded:
         """The weight as whole numbers and scales."""
