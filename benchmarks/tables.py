@@ -181,6 +181,30 @@ def prefix(data: dict) -> str:
     return "\n".join(lines)
 
 
+def linear(data: dict) -> str:
+    """Prefill and decoding of every prompt, a column a system, ratios to Hugging Face."""
+    names = [case["system"] for case in data["prompts"][0]["cases"]]
+    lines = ["| prompt | | " + " | ".join(names) + " |", "|---:|---|" + "---:|" * len(names)]
+    for prompt in data["prompts"]:
+        cases = prompt["cases"]
+        tokens = cases[0]["text_tokens"] + round(cases[0]["visual_tokens"][0])
+        for title, key in PARTS[1:]:
+            values, spreads = zip(
+                *((c[key]["median"], _spread(c[key])) for c in cases), strict=True
+            )
+            lines.append(f"| {tokens} tokens {_row(title, list(values), list(spreads))}")
+    m, shape = data["machine"], data["model"]
+    lines += [
+        "",
+        f"Medians of {data['rounds']} interleaved rounds, ± half the range of their middle half, "
+        f"{data['date']}, {m['cores']} cores of {m['cpu']}, {data['threads']} threads, float32, random "
+        f"weights, {shape['num_hidden_layers']} layers, hidden {shape['hidden_size']}, "
+        f"{shape['linear_num_value_heads']} heads of {shape['linear_value_head_dim']}. "
+        f"`{_command(data)}`",
+    ]
+    return "\n".join(lines)
+
+
 def export(data: dict) -> str:
     """One row a model: time, the disk's part of it, memory."""
     lines = [
@@ -232,6 +256,7 @@ TABLES = {
     "latency_ratio": latency_ratio,
     "prefix": prefix,
     "export": export,
+    "linear": linear,
     "pocket": pocket,
 }
 

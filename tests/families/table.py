@@ -1,6 +1,8 @@
-"""Writes docs/families.md from what the tests of a run passed.
+"""Writes docs/families.md from what the tests of a run passed, or of several runs, each of some families.
 
 LUVC_CELLS=cells.jsonl pytest tests/families && python -m tests.families.table cells.jsonl > docs/families.md
+
+What has a test and did not pass in these runs is a "no" on the page, and told on stderr.
 """
 
 import importlib
@@ -200,8 +202,11 @@ Accuracy on trained weights is not part of any of them.
 
 
 def main() -> None:
-    """Print the page for a record."""
-    print(page(passed(Path(sys.argv[1]).read_text().splitlines())), end="")
+    """Print the page for some records."""
+    found = passed(line for path in sys.argv[1:] for line in Path(path).read_text().splitlines())
+    for name, cell in sorted(covered() - found):
+        print(f"not passed: {name}, {cell}", file=sys.stderr)
+    print(page(found), end="")
 
 
 if __name__ == "__main__":

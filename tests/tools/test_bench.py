@@ -5,11 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.tables import bench as bench_table
 from luvc.errors import LuvcError
 from luvc.exporter.timing.interleaved import summary
 from luvc.tools.bench import cli as bench
+from luvc.tools.bench.systems import cache_bytes
 from luvc.tools.bench.workers import System, measure
 
 pytestmark = pytest.mark.xdist_group("bench")  # one run of the command for all of this file
@@ -162,3 +164,31 @@ def test_systems_are_interleaved_and_the_first_changes():
 
 def test_summary():
     assert summary([3.0, 1.0, 8.0]) == {"median": 3, "min": 1, "max": 8, "samples": [3, 1, 8]}
+
+
+@pytest.mark.parametrize("length", [7, 30])
+def test_states_of_a_hugging_face_cache_count_as_they_are(length):
+    """A linear layer keeps its convolution's and its own state, whatever the length; the other grows."""
+    from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+
+    config = Qwen3_5TextConfig(
+        vocab_size=32,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=4,
+        linear_value_head_dim=8,
+        linear_conv_kernel_dim=4,
+    )
+    ids = torch.zeros(3, length, dtype=torch.int64)
+    cache = Qwen3_5ForCausalLM(config).eval()(ids, use_cache=True).past_key_values
+    convolution, state = (2 * 2 * 4 + 4 * 8) * 4, 4 * 4 * 8
+    for tokens in (length, 5):
+        keys = 2 * 1 * 8 * tokens
+        assert cache_bytes(cache, tokens) == 4 * 3 * (convolution + state + keys)

@@ -223,9 +223,14 @@ class timed_vision:
 
 
 def cache_bytes(cache: Any, length: int) -> int:
-    """Bytes of the keys and values of the first `length` tokens of a Hugging Face cache."""
-    tensors = [t for layer in cache.layers for t in (layer.keys, layer.values)]
-    return sum(t.nbytes // t.shape[2] * length for t in tensors)
+    """Bytes that a Hugging Face cache keeps of `length` tokens: keys and values, states of any."""
+    found = 0
+    for layer in cache.layers:
+        states = (getattr(layer, name, {}) for name in ("conv_states", "recurrent_states"))
+        found += sum(t.nbytes for of in states for t in of.values() if t is not None)
+        pair = (getattr(layer, name, None) for name in ("keys", "values"))
+        found += sum(t.nbytes // t.shape[2] * length for t in pair if t is not None)
+    return found
 
 
 KINDS: dict[str, Callable[..., tuple[dict[str, Any], Run]]] = {
