@@ -34,7 +34,7 @@ from .pictures import MEGAPIXELS, open_image
 from .pixels import ImageProcessor, pixel_values
 from .positions import prompt_positions
 from .rendering import renderer
-from .videos import Video, Visual, open_visual, told
+from .videos import Video, Visual, open_visual, shown_by, told
 from .wishes import Wish
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Processor:
         self._check_length(turns)
         chosen = self.layout_for(images, layout)
         said = layouts.said_of(chosen, layout)
-        images = [_sampled(image, chosen) for image in images]
+        images = [shown_by(chosen, image) for image in images]
         if chosen.frames_as_images and any(isinstance(image, Video) for image in images):
             turns, images = with_frames(turns, chosen.images), list(images[0].frames)
             said.append(f"the video is shown as {len(images)} images: this model knows no videos")
@@ -288,13 +288,6 @@ class Processor:
                 f"{self.bundle.path}: the tokenizer cannot read a prompt ({brief(e)}): its files are "
                 "damaged; export again"
             ) from e
-
-
-def _sampled(image: Visual, layout: Layout) -> Visual:
-    """A video's frames that the layout shows; an image as it is."""
-    if not isinstance(image, Video):
-        return image
-    return image.sample(layout.shown_frames, layout.sampling)
 
 
 def _expand(layout: Layout, image: Visual) -> str:

@@ -95,6 +95,13 @@ def frames_of(visual: Visual) -> int:
     return len(visual.frames) if isinstance(visual, Video) else 0
 
 
+def shown_by(layout: Layout, visual: Visual) -> Visual:
+    """A video's frames that the layout shows; an image as it is."""
+    if not isinstance(visual, Video):
+        return visual
+    return visual.sample(layout.shown_frames, layout.sampling)
+
+
 def sampled(total: int, count: int, how: Sampling, fps: float) -> list[int]:
     """Indices of `count` of `total` frames, ascending.
 

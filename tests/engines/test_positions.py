@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from luvc.engines import VLM
@@ -71,7 +72,8 @@ def test_an_answer_ends_with_the_models_positions(workshop, picture, length, roo
     """What was made until then is the whole answer's beginning; no position beyond was run."""
     vlm, asked = workshop.vlm("qwen2"), ask("Why?", picture)
     whole = vlm.generate(asked, max_new_tokens=20).token_ids
-    short, seen, step = limited(vlm, length + room), [], vlm.runner.step
+    short, step = limited(vlm, length + room), vlm.runner.step
+    seen: list[np.ndarray] = []
     monkeypatch.setattr(
         vlm.runner,
         "step",
