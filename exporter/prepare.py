@@ -95,7 +95,6 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     family = family or Family.load(config.checkpoint)
     check_weights(config, family)
     plans = plan_layouts(config, family)
-    _check_precision(config, plans)
     check_precision(config, (planned.layout.schedule for planned in plans))
     if config.quantisation is not None:
         planned_weights(family, config)
@@ -248,17 +247,6 @@ def _rescheduled(family: Family, planned: Planned, schedule: Schedule) -> Planne
         return planned
     layout = layout_of(family, planned.geometry, planned.problem, schedule)
     return replace(planned, layout=layout)
-
-
-def _check_precision(config: ExportConfig, plans: tuple[Planned, ...]) -> None:
-    """Refuse to match in half precision what would then be compared with PyTorch."""
-    matched = any(planned.layout.schedule.match for planned in plans)
-    if (config.solver.match or matched) and config.validates and config.dtype != "float32":
-        raise LuvcError(
-            "OIM's matching (--oim-match, --ratio-of first-token) picks the most similar neighbours, and "
-            "half precision picks others where two are nearly as similar, so it cannot be validated: use "
-            "--dtype fp32 or --no-validate"
-        )
 
 
 def _check_positions(config: ExportConfig, family: Family, layout: Layout) -> None:

@@ -225,6 +225,13 @@ def validation_table(report: Report) -> list[RenderableType]:
         )
     lines = [
         Text.from_markup(
+            f"joined before tower layer {j.layer}, {j.axis}: {j.overlap:.2%} of {j.joins} in common, "
+            f"{j.overlap_without_ties:.2%} with {j.ties} ties aside {_verdict(j.passed)}"
+        )
+        for j in report.joined
+    ]
+    lines += [
+        Text.from_markup(
             f"kept before layer {k.layer}: {k.overlap:.2%} of {k.keep} in common, "
             f"{k.overlap_without_ties:.2%} with {k.ties} ties aside {_verdict(k.passed)}"
         )
