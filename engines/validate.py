@@ -159,7 +159,9 @@ def _compare_embeds(
 def _compare_joined(
     layout: Layout, reference: VisionResult, candidate: VisionResult, tolerance: Tolerance
 ) -> Iterator[JoinReport]:
-    """What each would join of the same tokens, step by step."""
+    """What each would join of the same tokens, step by step; nothing where groups are fixed."""
+    if not candidate.joins:
+        return
     steps = zip(candidate.joins, reference.own, reference.likeness, strict=True)
     for merge, (joins, own, likeness) in zip(layout.schedule.vision, steps, strict=True):
         lines = (x.reshape(-1, x.shape[-1]) for x in (joins, own, likeness))

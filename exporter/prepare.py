@@ -18,7 +18,7 @@ from .assemble import weights_file
 from .checkpoint.family import Family
 from .checkpoint.identity import config_digest
 from .checkpoint.weights import shapes_of
-from .config import CHECKED_ON, ExportConfig
+from .config import CHECKED_ON, MEASURED, SHARED, ExportConfig
 from .layouts.downsample import plan_smaller
 from .layouts.planned import (
     Planned,
@@ -33,7 +33,7 @@ from .layouts.planned import (
 from .layouts.score_fits import check_precision, check_probes, check_score
 from .layouts.token_budget import largest_picture
 from .onnx.weights_file import WeightsFile
-from .planning.first_token import solve_first_token
+from .planning.first_token import check_shared, solve_first_token
 from .planning.problem import Problem, check_schedule
 from .planning.schedule_file import Tuned
 from .planning.solver import solve
@@ -183,7 +183,7 @@ def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
     for planned in plans:
         _check_positions(config, family, planned.layout)
         check_score(family, planned.layout.schedule)
-    if config.ratio_of == "latency":
+    if config.ratio_of in MEASURED:
         check_probes(config, family)
     for schedule in (planned.layout.schedule for planned in plans):
         if family.adapter.packs_merged and schedule.match and schedule.lasting:
@@ -231,7 +231,9 @@ def _planned(
 
 def _schedule(config: ExportConfig, layout: str, problem: Problem, ratio: float) -> Schedule:
     """The schedule of one layout; none yet where it is solved for measured time."""
-    if config.ratio_of == "latency":
+    if config.ratio_of in SHARED:
+        check_shared(config.solver, config.ratio_of)
+    if config.ratio_of in MEASURED:
         return Schedule()
     if isinstance(config.schedule, Tuned):
         return check_schedule(problem, config.schedule.of(layout))

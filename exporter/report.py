@@ -197,8 +197,9 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
 
 def timed_line(timed: Timed) -> Text:
     """What a schedule for a ratio of time was predicted to do and did."""
+    what = "prefill latency" if timed.of == "latency" else timed.what
     return Text(
-        f"prefill latency: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
+        f"{what}: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
         f"{timed.measured:.2f}x ({timed.baseline_ms:.1f} ms to {timed.compressed_ms:.1f} ms)"
     )
 

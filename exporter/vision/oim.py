@@ -78,12 +78,12 @@ def similarity(x: torch.Tensor, spans: Sequence[int]) -> torch.Tensor:
     """
     unit = torch.nn.functional.normalize(x.float(), dim=-1)
     found = (unit[:, :-1] * unit[:, 1:]).sum(-1)
-    found = torch.cat([torch.full_like(x[:, :1, 0], ALONE, dtype=torch.float32), found], 1)
-    if len(spans) == 1:
-        return found
-    begins = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-    begins[[0, *accumulate(spans[:-1])]] = True
-    return found.masked_fill(begins, ALONE)
+    alone = torch.full_like(x[:, :1, 0], ALONE, dtype=torch.float32)
+    begins = accumulate(spans, initial=0)
+    parts = [
+        (alone, found[:, first : first + n - 1]) for first, n in zip(begins, spans, strict=False)
+    ]
+    return torch.cat([part for pair in parts for part in pair], 1)
 
 
 def similar_links(likeness: torch.Tensor, gone: int) -> torch.Tensor:

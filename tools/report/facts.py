@@ -16,7 +16,7 @@ from ...engines.validate import Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
-from ...exporter.config import SOLVER
+from ...exporter.config import MEASURED, SOLVER
 from ...exporter.layouts.notes import notes
 from ...exporter.layouts.planned import replan
 from ...exporter.planning.defaults import SolverOptions, shown
@@ -103,7 +103,7 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
 
 def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
-    if manifest.solver is None:
+    if manifest.solver is None or manifest.solver.ratio_of in MEASURED:  # on another machine's time
         return None
     scored = [
         x for x in manifest.pictured if x.schedule.scored
@@ -112,7 +112,7 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     options = SolverOptions.of(manifest.solver, score)
     ratios = dict.fromkeys(x.schedule.ratio for x in manifest.pictured)
     flags = [f"--ratio {ratio:g}x" for ratio in ratios]
-    if manifest.solver.ratio_of == "first-token":  # times are of the machine that measured them
+    if manifest.solver.ratio_of == "first-token":
         flags.append("--ratio-of first-token")
     flags += _method_flags(manifest.solver, score)
     if find(manifest.solver.method).options.smaller != "none":
