@@ -222,7 +222,7 @@ def _tower_costs(bench: _Bench, problem: Problem) -> TowerCosts:
     options = sharing(config.solver)
     shorter = [tower_of(merges, options) for merges in towers(problem, options) if merges]
     shorter.sort(key=problem.vision_flops)
-    ends = [shorter[0], shorter[-1]] if shorter else []
+    ends = shorter[:1] + shorter[1:][-1:]
     flops = [problem.vision_flops(schedule) for schedule in ends]
 
     def measure() -> tuple[TowerCosts, list[float]]:

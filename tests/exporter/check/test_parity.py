@@ -273,43 +273,6 @@ def test_validation_fails_when_another_token_is_kept(workshop, monkeypatch):
     assert any(f.startswith(f"SPU before layer {first.layer}: ") for f in report.failures())
 
 
-@pytest.mark.parametrize("broken", ["another pair", "none"])
-def test_validation_fails_when_other_tokens_are_joined(workshop, monkeypatch, broken):
-    """The least similar neighbours of each line in the place of the most similar ones."""
-    bundle = workshop.bundle("qwen2-two-images")
-    runner, (layout,) = ort.runner(bundle), bundle.manifest.layouts
-    vision = runner.vision_result
-
-    def told(*feed):
-        result = vision(*feed)
-        first = np.zeros_like(result.joins[0]) if broken == "none" else worst(result.joins[0])
-        return replace(result, joins=(first, *result.joins[1:]))
-
-    (good,) = reports(bundle)
-    assert layout.schedule.match and all(joined.passed for joined in good.joined)
-    assert [(j.layer, j.axis) for j in good.joined] == [
-        (m.layer, m.axis) for m in layout.schedule.vision
-    ]
-    monkeypatch.setattr(runner, "vision_result", told)
-    report = validated(bundle, runner)
-    first, step = report.joined[0], layout.schedule.vision[0]
-    assert not report.passed and not first.passed and first.overlap < 0.9
-    assert any(
-        f.startswith(f"OIM before layer {step.layer}, {step.axis}") for f in report.failures()
-    )
-
-
-def worst(joins):
-    """As many joins in each line, of odd tokens that were not joined."""
-    found = np.zeros_like(joins)
-    lines = (x.reshape(-1, joins.shape[-1]) for x in (joins, found))
-    for line, new in zip(*lines, strict=True):
-        taken = {i - (i % 2 == 0) for i in np.flatnonzero(line)}
-        left = [i for i in range(1, len(line), 2) if i not in taken]
-        new[(left + sorted(taken))[: len(taken)]] = 1
-    return found
-
-
 @pytest.mark.parametrize("left", [None, {"do_sample": False}])
 def test_what_ends_a_text_ends_an_answer_where_a_checkpoint_does_not_say(workshop, tmp_path, left):
     """Without generation_config.json, or without the id in it: the text config's, not the tokenizer's."""

@@ -14,7 +14,7 @@ FIRST = {"ratio_of": "first-token-latency"}
 
 
 def vision_ms(problem, schedule):
-    """Of a made-up machine: in proportion to FLOPs, and 0.1 ms for each step of OIM."""
+    """Of a made-up machine: in proportion to FLOPs, and 0.1 ms more where OIM merges."""
     return 6 * problem.vision_flops(schedule) / problem.vision_flops(Schedule()) + 0.1 * bool(
         schedule.vision
     )

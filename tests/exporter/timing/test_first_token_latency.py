@@ -40,13 +40,15 @@ def test_tower_and_prefill_share_a_measured_ratio(monkeypatch, tmp_path, family,
     timed = solve_for_latency(tmp_path, family, **FIRST | options)
     plain, ours = (first_token_ms(machine.visual, s) for s in (Schedule(), timed.schedule))
     assert (timed.baseline_ms, timed.compressed_ms) == pytest.approx((plain, ours))
-    assert asked <= timed.measured == pytest.approx(plain / ours) <= asked * 1.02
+    assert timed.measured == pytest.approx(plain / ours)
+    assert asked <= timed.measured <= asked * 1.02
     assert timed.predicted == pytest.approx(timed.measured, rel=1e-3)
     assert bool(timed.schedule.vision) == timed.schedule.restore
     if options.get("tower_ratio"):
         assert machine.visual.ratios(timed.schedule).vision >= 1.05
     probes = [run.output.name for run in machine.runs if run.output.name.startswith("tower")]
-    assert probes == ["tower-0", "tower-1", "tower-2"] and not machine.open
+    ends = 1 if "tower_ratio" in options else 2
+    assert probes == [f"tower-{i}" for i in range(1 + ends)] and not machine.open
     solve_for_latency(tmp_path, family, **FIRST | options)
     again = [run.output.name for run in machine.runs if run.output.name.startswith("tower")]
     assert again == probes, "towers are not measured twice on a machine"
