@@ -27,6 +27,15 @@ from ..bench.tables import ROWS
 from ..eval import outcome
 
 
+ASKED = {
+    "flops": "FLOPs of the prefill",
+    "first-token": "FLOPs of the first token, tower and prefill",
+    "latency": "time of the prefill, as measured on the machine that made it",
+    "first-token-latency": "time of the first token, as measured on the machine that made it",
+}
+"""What a ratio was asked of, by `Solver.ratio_of`."""
+
+
 def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, Any]:
     """Numbers of one layout: tokens, FLOPs and bytes beside the baseline, stage by stage."""
     m = bundle.manifest
@@ -52,6 +61,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "vision_baseline": problem.baseline.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
         "score": score_of(layout.schedule.score).described,
+        "asked": m.solver and ASKED.get(m.solver.ratio_of),
         "notes": notes(planned, m.solver and SolverOptions.of(m.solver, layout.schedule.score)),
     }
 

@@ -4,10 +4,12 @@ import re
 
 import pytest
 
+from luvc.engines import Bundle
 from luvc.engines.bundle.schedule import Schedule
 from luvc.errors import LuvcError
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.prepare import prepare
+from luvc.exporter.timing import latency
 from luvc.exporter.timing.measured_costs import TowerCosts
 
 from .machine import FIRST, TRUE, Machine, config, solve_for_latency, vision_ms
@@ -69,3 +71,21 @@ def test_a_first_token_beyond_both_is_refused_with_the_largest(
     assert timed.measured >= 0.97 * largest
     with pytest.raises(LuvcError, match="--ratio-of first-token-latency shares the ratio"):
         prepare(config(tmp_path, family, oim_share=0.5, **FIRST), family)
+
+
+@pytest.mark.slow
+def test_towers_are_exported_and_timed(monkeypatch, tmp_path, family):
+    """Real ones: whole, and at both ends; the model's own grid, before two language layers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prepared = prepare(config(tmp_path, family, **FIRST), family)
+    problem = prepared.plans[0].problem
+    steps = []
+    assert problem is not None
+    found = latency._tower_costs(latency._Bench(prepared, tmp_path / "work", steps.append), problem)
+    (short, first), (long, second) = found.merged
+    assert short < long < problem.vision_flops(Schedule())
+    assert min(found.whole, first, second) > 0
+    made = [Bundle.load(path) for path in sorted((tmp_path / "work").glob("tower-*"))]
+    assert [len(b.manifest.layouts[0].schedule.vision) > 0 for b in made] == [False, True, True]
+    assert {b.manifest.language.layers for b in made} == {2}
+    assert {b.manifest.layouts[0].grid for b in made} == {(problem.grid.h, problem.grid.w)}
