@@ -26,7 +26,6 @@ from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
 from ..eval import outcome
 
-
 ASKED = {
     "flops": "FLOPs of the prefill",
     "first-token": "FLOPs of the first token, tower and prefill",
