@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import LuvcError
 from .backends.base import PrefillResult, Runner, VisionResult
 from .bundle.joins import compare_joins
 from .bundle.layout import Layout
@@ -160,8 +161,14 @@ def _compare_joined(
     layout: Layout, reference: VisionResult, candidate: VisionResult, tolerance: Tolerance
 ) -> Iterator[JoinReport]:
     """What each would join of the same tokens, step by step; nothing where groups are fixed."""
-    if not candidate.joins:
+    told, made = len(candidate.joins), len(reference.own)
+    if not told:
         return
+    if told != made:
+        raise LuvcError(
+            f"the vision graph of {layout.name} tells what {told} steps join, and {made} match: export the "
+            "bundle again"
+        )
     steps = zip(candidate.joins, reference.own, reference.likeness, strict=True)
     for merge, (joins, own, likeness) in zip(layout.schedule.vision, steps, strict=True):
         lines = (x.reshape(-1, x.shape[-1]) for x in (joins, own, likeness))

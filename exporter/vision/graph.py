@@ -161,9 +161,7 @@ class VisionGraph(nn.Module):
             spans = tower.spans(state, self.merges[i].axis)
             step = MatchedStep(*grids, x[:, tower.prefix :], spans)
             for given in joins:
-                lines = torch.from_numpy(given.reshape(step.best.shape)).to(step.best)
-                if legal(*(t.numpy(force=True) for t in (lines, step.best, step.likeness))):
-                    step.take(lines)
+                _told(step, given)
             after = tower.matched(state, step, after)
         merged = self._merged(x, step)
         undo = step, x[:, tower.prefix :], merged[:, tower.prefix :]
@@ -183,6 +181,15 @@ class VisionGraph(nn.Module):
         prefix = self.adapter.prefix
         grid = change(x[:, prefix:])
         return torch.cat([x[:, :prefix], grid], 1) if prefix else grid
+
+
+def _told(step: MatchedStep, joins: np.ndarray) -> None:
+    """Let a step join what it is told, where a step can."""
+    if joins.size != step.best.numel():
+        return
+    lines = torch.from_numpy(joins.reshape(step.best.shape)).to(step.best)
+    if legal(*(x.numpy(force=True) for x in (lines, step.best, step.likeness))):
+        step.take(lines)
 
 
 class MatchedVisionGraph(VisionGraph):

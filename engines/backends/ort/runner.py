@@ -147,7 +147,7 @@ class OrtRunner(Closing):
         session = self.session(layout.graphs.vision)
         with self._blaming(layout.graphs.vision):
             embeds, *joins = session.run(None, {"pixel_values": pixel_values})
-            return VisionResult(_of_rank(3, embeds), tuple(joins))
+            return VisionResult(_of_rank(3, embeds), tuple(_of_rank(3, x) for x in joins))
 
     @property
     def mixes(self) -> bool:

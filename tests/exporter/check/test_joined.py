@@ -9,13 +9,21 @@ import pytest
 from luvc.engines.backends.ort.backend import ort
 from luvc.engines.prompt.processing import Processor
 from luvc.engines.validate import validate
+from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check.parity import reference_runner, reports
 
 POCKET = Path(__file__).parents[3] / "tools" / "pocket" / "model"
 
 
-@pytest.mark.parametrize("broken", ["another pair", "none"])
+BROKEN = {
+    "another pair": lambda joins: worst(joins),
+    "none": np.zeros_like,
+    "half of each line": lambda joins: joins[..., : joins.shape[-1] // 2],
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
 def test_validation_fails_when_other_tokens_are_joined(workshop, monkeypatch, broken):
     """The least similar neighbours of each line in the place of the most similar ones."""
     bundle = workshop.bundle("qwen2-two-images")
@@ -24,8 +32,8 @@ def test_validation_fails_when_other_tokens_are_joined(workshop, monkeypatch, br
 
     def told(*feed):
         result = vision(*feed)
-        first = np.zeros_like(result.joins[0]) if broken == "none" else worst(result.joins[0])
-        return replace(result, joins=(first, *result.joins[1:]))
+        first, *others = result.joins
+        return replace(result, joins=(BROKEN[broken](first), *others))
 
     (good,) = reports(bundle)
     assert layout.schedule.match and all(joined.passed for joined in good.joined)
@@ -53,6 +61,20 @@ def worst(joins):
         left = [i for i in range(1, len(line), 2) if i not in taken]
         new[(left + sorted(taken))[: len(taken)]] = 1
     return found
+
+
+def test_a_graph_that_tells_of_too_few_steps_is_refused(workshop, monkeypatch):
+    bundle = workshop.bundle("qwen2-two-images")
+    runner, (layout,) = ort.runner(bundle), bundle.manifest.layouts
+    vision = runner.vision_result
+
+    def told(*feed):
+        result = vision(*feed)
+        return replace(result, joins=result.joins[:-1])
+
+    monkeypatch.setattr(runner, "vision_result", told)
+    with reference_runner(bundle) as reference, pytest.raises(LuvcError, match="export the bundle"):
+        validate(bundle.manifest, Processor(bundle), layout, reference, runner, backend="ort")
 
 
 @pytest.mark.slow
