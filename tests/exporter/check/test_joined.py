@@ -16,8 +16,19 @@ from luvc.exporter.check.parity import reference_runner, reports
 POCKET = Path(__file__).parents[3] / "tools" / "pocket" / "model"
 
 
+def worst(joins):
+    """As many joins in each line, of odd tokens that were not joined."""
+    found = np.zeros_like(joins)
+    lines = (x.reshape(-1, joins.shape[-1]) for x in (joins, found))
+    for line, new in zip(*lines, strict=True):
+        taken = {i - (i % 2 == 0) for i in np.flatnonzero(line)}
+        left = [i for i in range(1, len(line), 2) if i not in taken]
+        new[(left + sorted(taken))[: len(taken)]] = 1
+    return found
+
+
 BROKEN = {
-    "another pair": lambda joins: worst(joins),
+    "another pair": worst,
     "none": np.zeros_like,
     "half of each line": lambda joins: joins[..., : joins.shape[-1] // 2],
 }
@@ -50,17 +61,6 @@ def test_validation_fails_when_other_tokens_are_joined(workshop, monkeypatch, br
     assert any(
         f.startswith(f"OIM before layer {step.layer}, {step.axis}") for f in report.failures()
     )
-
-
-def worst(joins):
-    """As many joins in each line, of odd tokens that were not joined."""
-    found = np.zeros_like(joins)
-    lines = (x.reshape(-1, joins.shape[-1]) for x in (joins, found))
-    for line, new in zip(*lines, strict=True):
-        taken = {i - (i % 2 == 0) for i in np.flatnonzero(line)}
-        left = [i for i in range(1, len(line), 2) if i not in taken]
-        new[(left + sorted(taken))[: len(taken)]] = 1
-    return found
 
 
 def test_a_graph_that_tells_of_too_few_steps_is_refused(workshop, monkeypatch):
