@@ -65,15 +65,13 @@ def validate(
     pixels = np.concatenate([processor.pixels(p) for p in prompts]) if layout.images else None
     ours = _run(candidate, manifest, layout, prompts, pixels, tolerance.tokens)
     chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
-    joins = ours.seen.joins if ours.seen else ()
-    theirs = _run(
-        reference, manifest, layout, prompts, pixels, tolerance.tokens, joins, kept=chosen
-    )
+    given = prompts, pixels, tolerance.tokens, ours.seen.joins if ours.seen else ()
+    theirs = _run(reference, manifest, layout, *given, kept=chosen)
     kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
     stages = []
-    joined: tuple[JoinReport, ...] = ()
+    joined: list[JoinReport] = []
     if theirs.seen and ours.seen:
-        joined = tuple(_compare_joined(layout, theirs.seen, ours.seen, tolerance))
+        joined += _compare_joined(layout, theirs.seen, ours.seen, tolerance)
         embeds = theirs.seen.embeds, ours.seen.embeds
         stages += _compare_embeds(manifest.language.hidden, *embeds, tolerance)
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, tolerance)
@@ -90,7 +88,7 @@ def validate(
         greedy_equal=equal,
         greedy_tie=tie,
         compared=manifest.language.layers,
-        joined=joined,
+        joined=tuple(joined),
         passed=all(s.passed for s in (*stages, *kept, *joined)) and (equal == total or tie),
     )
 

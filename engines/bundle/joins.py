@@ -65,15 +65,15 @@ def compare_joins(
     """
     if not legal(joins, own, likeness):
         return JoinReport(layer=merge.layer, axis=merge.axis, joins=int(own.sum()), passed=False)
-    same, excused, alike, odds = 0, 0, 0, 0
+    found, odds = np.zeros(3, np.int64), 0
     for window in _windows(likeness):
         near = np.stack(_sides(likeness[:, window], ALONE))
         mine, best = (np.stack(_sides(x[:, window] > 0, False)) for x in (joins, own))
         if not best.any():
             continue
-        found = _compare_window(near, mine, best, tie)
-        same, excused, alike = same + found[0], excused + found[1], alike + found[2]
+        found += _compare_window(near, mine, best, tie)
         odds += near[0].size
+    same, excused, alike = found.tolist()
     total = int(own.sum())
     decided = same / max(total - excused, 1)
     return JoinReport(

@@ -105,7 +105,8 @@ def _correct(
     plain: TimedPrompt,
 ) -> Timed:
     """Solve, measure and correct until the measured ratio is the one asked for."""
-    aim, timed, shared = config.ratio, None, config.ratio_of in SHARED
+    aim, timed = config.ratio, None
+    shared = config.ratio_of in SHARED
     for _ in range(TRIES):
         schedule = _solve(in_time, aim, config, timed)
         found = in_time.ratios(schedule)
