@@ -68,8 +68,7 @@ def validate(
     given = prompts, pixels, tolerance.tokens, ours.seen.joins if ours.seen else ()
     theirs = _run(reference, manifest, layout, *given, kept=chosen)
     kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
-    stages = []
-    joined: list[JoinReport] = []
+    stages, joined = list[StageReport](), list[JoinReport]()
     if theirs.seen and ours.seen:
         joined += _compare_joined(layout, theirs.seen, ours.seen, tolerance)
         embeds = theirs.seen.embeds, ours.seen.embeds
