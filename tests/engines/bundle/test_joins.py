@@ -32,14 +32,14 @@ def seen(x, spans):
 def joined(likeness, spans, gone):
     """The most similar neighbours, odd token by odd token: `gone` of each span."""
     joins = np.zeros(likeness.shape, np.float32)
-    for line, found in zip(likeness, joins, strict=True):
+    for row, line in enumerate(likeness):
         for first, span, less in zip(np.cumsum([0, *spans[:-1]]), spans, gone, strict=True):
             places = []
             for odd in range(first + 1, first + span, 2):
                 behind = line[odd + 1] if odd + 1 < first + span else ALONE
                 places.append(max((line[odd], 1, odd), (behind, 0, odd + 1)))
             for *_, place in sorted(places, reverse=True)[:less]:
-                found[place] = 1
+                joins[row, place] = 1
     return joins
 
 

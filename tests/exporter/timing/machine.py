@@ -1,6 +1,7 @@
 """A made-up machine: prompts and towers take the time that a formula says."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from luvc.engines.bundle.schedule import Schedule
 from luvc.exporter import ExportConfig
@@ -10,7 +11,7 @@ from luvc.exporter.timing import latency
 from luvc.exporter.timing.measured_costs import StageCosts
 
 TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
-FIRST = {"ratio_of": "first-token-latency"}
+FIRST: dict[str, Any] = {"ratio_of": "first-token-latency"}
 
 
 def vision_ms(problem, schedule):
