@@ -138,7 +138,7 @@ def test_onnx_runtime_matches_and_restores_as_pytorch(graphs, name):
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("name", [pytest.param("internvl", marks=pytest.mark.slow), "qwen2_5_vl"])
+@pytest.mark.parametrize("name", [apart("internvl", False, slow=True), apart("qwen2_5_vl", False)])
 def test_half_precision_joins_what_is_nearly_as_near(graphs, name):
     """Of 24 pictures some have near ties: PyTorch goes on with the engine's choice."""
     made, tolerance = graphs(name), TOLERANCES["float16"]
