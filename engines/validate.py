@@ -3,7 +3,7 @@
 Errors are relative to the stage's scale (largest magnitude of the reference). A kept token may
 differ only where the scores decide nothing: it and what is kept in its place are inside the tie margin
 around the k-th score. After each stage the reference goes on with the tokens the backend kept, so one
-tie does not hide what follows.
+tie does not hide what follows; so it does after each matched OIM step with what the backend joined.
 Letters: B batch, V visual tokens, V_l those entering layer l, k kept.
 """
 
@@ -11,16 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
-from .backends.base import PrefillResult, Runner
+from ..errors import LuvcError
+from .backends.base import PrefillResult, Runner, VisionResult
+from .bundle.joins import compare_joins
 from .bundle.layout import Layout
-from .bundle.manifest import Dtype, Manifest
+from .bundle.manifest import Manifest
+from .bundle.report import JoinReport, KeptReport, Report, StageReport
 from .bundle.tensors import cache_names
 from .decoding import Rows
 from .generated_pictures import generated_prompt
 from .prompt.processing import Processor
-from .tolerance import ROUNDED, TOLERANCES, Tolerance
+from .tolerance import TOLERANCES, Tolerance
 
 QUESTIONS = (
     "Describe the picture.",
@@ -28,87 +30,9 @@ QUESTIONS = (
 )
 
 
-class StageReport(BaseModel):
-    """One stage compared. `visual` is what it sees of the visual tokens, None outside the LLM."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    visual: int | None = None
-    max_abs_error: float
-    relative_error: float
-    cosine: float
-    norm_ratio: float
-    passed: bool
-
-
-class KeptReport(BaseModel):
-    """One SPU stage compared: overlap of kept tokens, and how many differ inside the tie margin.
-
-    `alike` is the share of all its tokens whose score is within that margin of the last one kept.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    layer: int
-    keep: int
-    overlap: float
-    overlap_without_ties: float
-    ties: int
-    passed: bool
-    alike: float = 0.0
-
-
-class Report(BaseModel):
-    """All that was compared for one layout.
-
-    Attributes:
-        compared: language layers that were compared.
-        layers: language layers of the model; 0: as many.
-        rounded: the backend's kernels round activations, and were held to the limits for that.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    layout: str
-    backend: str
-    dtype: Dtype
-    stages: tuple[StageReport, ...] = Field(min_length=1)
-    kept: tuple[KeptReport, ...]
-    greedy_tokens: int
-    greedy_equal: int
-    greedy_tie: bool
-    passed: bool
-    compared: int = 0
-    layers: int = 0
-    rounded: bool = False
-
-    @property
-    def limits(self) -> Tolerance:
-        """What it was held to."""
-        return ROUNDED if self.rounded else TOLERANCES[self.dtype]
-
-    def failures(self) -> list[str]:
-        """What did not pass, one line each."""
-        lines = [
-            f"{s.name}: relative error {s.relative_error:.1e}, cosine {s.cosine:.6f}, "
-            f"norm ratio {s.norm_ratio:.6f}"
-            for s in self.stages
-            if not s.passed
-        ]
-        lines += [
-            f"SPU before layer {k.layer}: {k.overlap_without_ties:.4f} of {k.keep} kept tokens equal"
-            for k in self.kept
-            if not k.passed
-        ]
-        if self.greedy_equal < self.greedy_tokens and not self.greedy_tie:
-            lines.append(f"greedy tokens: {self.greedy_equal} of {self.greedy_tokens} equal")
-        return lines
-
-
 @dataclass
 class _Run:
-    embeds: np.ndarray | None
+    seen: VisionResult | None
     rows: Rows
     result: PrefillResult
     caches: dict[str, np.ndarray]
@@ -141,11 +65,14 @@ def validate(
     pixels = np.concatenate([processor.pixels(p) for p in prompts]) if layout.images else None
     ours = _run(candidate, manifest, layout, prompts, pixels, tolerance.tokens)
     chosen = {layer: stage.kept for layer, stage in ours.result.stages.items()}
-    theirs = _run(reference, manifest, layout, prompts, pixels, tolerance.tokens, kept=chosen)
+    given = prompts, pixels, tolerance.tokens, ours.seen.joins if ours.seen else ()
+    theirs = _run(reference, manifest, layout, *given, kept=chosen)
     kept = tuple(_compare_kept(theirs.result, ours.result, tolerance))
-    stages = []
-    if theirs.embeds is not None and ours.embeds is not None:
-        stages += _compare_embeds(manifest.language.hidden, theirs.embeds, ours.embeds, tolerance)
+    stages, joined = list[StageReport](), list[JoinReport]()
+    if theirs.seen and ours.seen:
+        joined += _compare_joined(layout, theirs.seen, ours.seen, tolerance)
+        embeds = theirs.seen.embeds, ours.seen.embeds
+        stages += _compare_embeds(manifest.language.hidden, *embeds, tolerance)
     stages += _compare_stages(manifest, layout, prompts, theirs, ours, tolerance)
     stages.append(_compare("logits", theirs.result.logits, ours.result.logits, tolerance, None))
     equal, tie = _compare_tokens(theirs, ours, tolerance)
@@ -160,21 +87,25 @@ def validate(
         greedy_equal=equal,
         greedy_tie=tie,
         compared=manifest.language.layers,
-        passed=all(s.passed for s in (*stages, *kept)) and (equal == total or tie),
+        joined=tuple(joined),
+        passed=all(s.passed for s in (*stages, *kept, *joined)) and (equal == total or tie),
     )
 
 
-def _run(runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens, **options):
-    """Prefill (with the runner's options) and greedy tokens of all prompts -> _Run."""
-    embeds = None
+def _run(
+    runner: Runner, manifest: Manifest, layout: Layout, prompts, pixels, tokens, joins=(), **options
+):
+    """Vision (with what is joined), prefill (with the runner's options), greedy tokens -> _Run."""
+    seen, embeds = None, None
     if pixels is not None:
-        embeds = runner.vision(layout, pixels).reshape(len(prompts), layout.visual_tokens, -1)
+        seen = runner.vision_result(layout, pixels, **({"joins": joins} if joins else {}))
+        embeds = seen.embeds.reshape(len(prompts), layout.visual_tokens, -1)
     rows = Rows(runner, manifest, layout, len(prompts))
     result = rows.prefill(
         [p.input_ids for p in prompts], embeds, [p.seconds for p in prompts], **options
     )
     caches = {n: c.astype(np.float32) for n, c in runner.read_caches(rows.caches).items()}
-    run = _Run(embeds, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
+    run = _Run(seen, rows, result, caches, [[] for _ in prompts], [[] for _ in prompts])
     logits = result.logits
     room = min(rows.room(i) for i in range(len(prompts)))
     for n in range(min(tokens, room)):
@@ -221,6 +152,24 @@ def _compare_embeds(
     if reference.shape[-1] > width:  # in parts that add up
         theirs, ours = (x[..., width:].astype(np.float32).sum(-1) for x in (reference, candidate))
         yield _compare("tower's score", theirs, ours, tolerance, None)
+
+
+def _compare_joined(
+    layout: Layout, reference: VisionResult, candidate: VisionResult, tolerance: Tolerance
+) -> Iterator[JoinReport]:
+    """What each would join of the same tokens, step by step; nothing where groups are fixed."""
+    told, made = len(candidate.joins), len(reference.own)
+    if not told:
+        return
+    if told != made:
+        raise LuvcError(
+            f"the vision graph of {layout.name} tells what {told} steps join, and {made} match: export the "
+            "bundle again"
+        )
+    steps = zip(candidate.joins, reference.own, reference.likeness, strict=True)
+    for merge, (joins, own, likeness) in zip(layout.schedule.vision, steps, strict=True):
+        lines = (x.reshape(-1, x.shape[-1]) for x in (joins, own, likeness))
+        yield compare_joins(merge, *lines, tie=tolerance.tie, overlap=tolerance.overlap)
 
 
 def _compare_kept(

@@ -12,7 +12,7 @@ from ..engines.bundle.folder import Bundle
 from ..engines.bundle.manifest import Manifest
 from ..errors import LuvcError
 from .cli_options import Asked, shared
-from .config import ExportConfig
+from .config import MEASURED, ExportConfig
 
 if TYPE_CHECKING:
     from .assemble import Progress
@@ -31,8 +31,8 @@ RatioOf = Annotated[
     str,
     typer.Option(
         help="flops (of the prefill), first-token (of the vision tower, too, which OIM shortens), or "
-        "latency: measure this machine and solve for the prefill time measured on it; needs disk for "
-        "another bundle at ratio 1 meanwhile."
+        "latency or first-token-latency: measure this machine and solve for the time of either measured on "
+        "it; needs disk for another bundle at ratio 1 meanwhile."
     ),
 ]
 PushToHub = Annotated[
@@ -98,7 +98,7 @@ def _planned(config: ExportConfig, quiet: bool) -> "tuple[Prepared, Timed | None
     from .timing.latency import solve_for_latency
 
     prepared = prepare(config)
-    if config.ratio_of != "latency":
+    if config.ratio_of not in MEASURED:
         return prepared, None
     with console.Steps(quiet=quiet) as steps:
         return solve_for_latency(prepared, steps)
@@ -150,6 +150,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
 
     m = bundle.manifest
     times = "asked", "predicted", "measured", "baseline_ms", "compressed_ms"
+    measured = {name: float(getattr(timed, name)) for name in times} if timed else {}
     return {
         "bundle": str(bundle.path),
         "bytes": sum(f.bytes for f in m.files.values()),
@@ -158,7 +159,7 @@ def _result(bundle: Bundle, prepared: "Prepared", timed: "Timed | None") -> dict
         "quantised_as": m.quantised_as,
         "calibrated": m.calibrated,
         "plans": [plan_json(prepared.family, x, prepared.config) for x in prepared.plans],
-        "latency": {name: float(getattr(timed, name)) for name in times} if timed else None,
+        "latency": measured | {"of": timed.of} if timed else None,
         "engines": [engine.folder for engine in m.engines],
         "validated": m.validated,
         "validated_layers": m.validated_layers,

@@ -10,6 +10,7 @@ from rich.text import Text
 from .. import console
 from ..errors import LuvcError
 from .cli_options import Asked, shared
+from .config import MEASURED
 
 if TYPE_CHECKING:
     from .checkpoint.family import Family
@@ -47,9 +48,9 @@ def plan(
     from .checkpoint.family import Family
     from .report import plan_json, weights_json, weights_line
 
-    if ratio_of == "latency":
+    if ratio_of in MEASURED:
         raise LuvcError(
-            "--ratio-of latency measures the model, and a plan reads no weights: use luvc-export"
+            f"--ratio-of {ratio_of} measures the model, and a plan reads no weights: use luvc-export"
         )
     configs = {text: asked.config(text and [text], ratio_of=ratio_of) for text in ratio or [None]}
     family = Family.load(next(iter(configs.values())).checkpoint)

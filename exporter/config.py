@@ -11,11 +11,15 @@ from ..engines.bundle.manifest import Dtype, Quantisation
 from ..engines.bundle.schedule import Schedule, Solver
 from ..errors import LuvcError
 from .planning import methods
-from .planning.defaults import DEFAULTS, SolverOptions
+from .planning.defaults import DEFAULTS, SolverOptions, check_merging
 from .planning.schedule_file import Tuned
 
 CHECKED_ON = "ort"
 """The backend that a new bundle is compared with PyTorch on: it needs no GPU."""
+MEASURED = ("latency", "first-token-latency")
+"""What a ratio may be of that is measured, on one layout."""
+SHARED = ("first-token", "first-token-latency")
+"""What a ratio may be of that tower and language model share."""
 FLAGS = {"ratios": "--ratio", "image_sizes": "--image-size", "reference_text": "--text-tokens"}
 """Command-line options that are not called like their field."""
 SOLVER = {
@@ -37,8 +41,8 @@ class ExportConfig(BaseModel):
         output: bundle folder; replaced when it is a bundle, refused when it is anything else.
         ratios: baseline / compressed language prefill; several make a layout each, and requests that
             name none run at the first. One may be given as `ratio`.
-        ratio_of: what the ratio counts: FLOPs of the prefill, of the first token (the tower's too), or
-            milliseconds of the prefill measured on the backend.
+        ratio_of: what the ratio counts: FLOPs of the prefill or of the first token (the tower's too), or
+            milliseconds of either measured on the backend.
         image_sizes: (height, width) in pixels of each layout; empty = one tile.
         image_tokens: the layouts' pictures are the largest of at most so many visual tokens at ratio 1, in
             the proportions of `image_sizes`, or square; None = of those sizes themselves.
@@ -66,7 +70,7 @@ class ExportConfig(BaseModel):
     revision: str | None = Field(default=None, min_length=1)
     output: Path = Path("bundle")
     ratios: tuple[Annotated[float, Field(ge=1)], ...] = Field(default=(2.0,), min_length=1)
-    ratio_of: Literal["flops", "first-token", "latency"] = "flops"
+    ratio_of: Literal["flops", "first-token", "latency", "first-token-latency"] = "flops"
     image_sizes: tuple[Size, ...] = ()
     image_tokens: int | None = Field(default=None, gt=0, le=1 << 16)
     images: tuple[Annotated[int, Field(ge=0)], ...] = (1,)
@@ -153,9 +157,9 @@ class ExportConfig(BaseModel):
         if len(set(self.ratios)) < len(self.ratios):
             given = ", ".join(f"{ratio:g}x" for ratio in self.ratios)
             raise ValueError(f"--ratio is given twice: {given}; give each ratio once")
-        if self.ratio_of == "latency" and len(self.ratios) > 1:
+        if self.ratio_of in MEASURED and len(self.ratios) > 1:
             raise ValueError(
-                "--ratio-of latency solves one layout: give one --ratio, or use --ratio-of flops"
+                f"--ratio-of {self.ratio_of} solves one layout: give one --ratio, or use --ratio-of flops"
             )
 
     def _check_text(self) -> None:
@@ -188,9 +192,9 @@ class ExportConfig(BaseModel):
                 "give another number too, such as --images 1 --images 0"
             )
         sizes, frames = len(self.image_sizes), len(self.frames)
-        if self.ratio_of == "latency" and max(sizes, frames, sum(map(bool, self.images))) > 1:
+        if self.ratio_of in MEASURED and max(sizes, frames, sum(map(bool, self.images))) > 1:
             raise ValueError(
-                "--ratio-of latency solves one layout: give one --image-size and --images"
+                f"--ratio-of {self.ratio_of} solves one layout: give one --image-size and --images"
             )
 
     def _check_smaller(self) -> None:
@@ -200,15 +204,15 @@ class ExportConfig(BaseModel):
             raise ValueError(
                 f"method {self.method} has no options of the solver: leave them out, or take another method"
             )
-        if self.solver.smaller == "downsample" and self.ratio_of == "latency":
+        if self.solver.smaller == "downsample" and self.ratio_of in MEASURED:
             raise ValueError(
-                "--ratio-of latency measures schedules, and downsample changes the picture: use --ratio-of "
-                "flops"
+                f"--ratio-of {self.ratio_of} measures schedules, and downsample changes the picture: use "
+                "--ratio-of flops"
             )
 
     def _check_schedule(self) -> None:
         if self.schedule is None:
-            self._check_merging(self.solver)
+            check_merging(self.solver, shares=self.ratio_of in SHARED)
             return
         if self.ratio_of != "flops":
             raise ValueError(
@@ -216,29 +220,6 @@ class ExportConfig(BaseModel):
             )
         if twice := {"ratios", "method", "solver"} & self.model_fields_set:
             raise ValueError(_either(sorted(map(flag, twice))))
-
-    def _check_merging(self, solver: SolverOptions) -> None:
-        """Refuse options of OIM that say nothing, or two things."""
-        if solver.tower_ratio > 1 and not solver.restore and self.ratio_of != "first-token":
-            raise ValueError(
-                f"--tower-ratio {solver.tower_ratio:g} is the ratio of a tower that gives its grid back: "
-                "give --oim-restore too"
-            )
-        if solver.tower_ratio > 1 and solver.oim_share:
-            raise ValueError(
-                f"--tower-ratio {solver.tower_ratio:g} and --oim-share {solver.oim_share:g} both say how far "
-                "OIM merges: leave one of them out (--oim-share 0)"
-            )
-        asked = {"match": solver.match, "restore": solver.restore}
-        idle = [SOLVER[name] for name, given in asked.items() if given]
-        settled = solver.tower_ratio > 1 or solver.oim_share or self.ratio_of == "first-token"
-        if idle and not settled:
-            more = "or --oim-restore --tower-ratio 1.5 " if not solver.restore else ""
-            more = "or --tower-ratio 1.5 " if solver.restore else more
-            raise ValueError(
-                f"{' and '.join(idle)} says how OIM merges, and --oim-share 0 leaves OIM out: give "
-                f"--oim-share 0.5 {more}too"
-            )
 
     def check_backend(self) -> None:
         """Refuse a dtype that the backend does not run.
@@ -284,8 +265,8 @@ class ExportConfig(BaseModel):
 
     @property
     def solved_for(self) -> Solver | None:
-        """What the manifest says of ratio and options; None where a schedule is given."""
-        if self.schedule:
+        """What the manifest says of ratio and options; None where a schedule was given, not measured."""
+        if self.schedule and self.ratio_of not in MEASURED:
             return None
         return self.solver.recorded(self.ratio, self.method, self.ratio_of)
 

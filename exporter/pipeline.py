@@ -3,7 +3,7 @@
 from ..engines.bundle.folder import Bundle
 from .assemble import Progress
 from .checkpoint.family import Family
-from .config import ExportConfig
+from .config import MEASURED, ExportConfig
 from .prepare import prepare
 from .timing.latency import solve_for_latency
 from .write_bundle import write
@@ -27,6 +27,6 @@ def export(
     """
     progress("reading the config and solving the schedule")
     prepared = prepare(config, family)
-    if config.ratio_of == "latency":
+    if config.ratio_of in MEASURED:
         prepared, _ = solve_for_latency(prepared, progress)
     return write(prepared, progress)

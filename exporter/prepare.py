@@ -18,7 +18,7 @@ from .assemble import weights_file
 from .checkpoint.family import Family
 from .checkpoint.identity import config_digest
 from .checkpoint.weights import shapes_of
-from .config import CHECKED_ON, ExportConfig
+from .config import CHECKED_ON, MEASURED, SHARED, ExportConfig
 from .layouts.downsample import plan_smaller
 from .layouts.planned import (
     Planned,
@@ -33,7 +33,7 @@ from .layouts.planned import (
 from .layouts.score_fits import check_precision, check_probes, check_score
 from .layouts.token_budget import largest_picture
 from .onnx.weights_file import WeightsFile
-from .planning.first_token import solve_first_token
+from .planning.first_token import check_shared, solve_first_token
 from .planning.problem import Problem, check_schedule
 from .planning.schedule_file import Tuned
 from .planning.solver import solve
@@ -95,7 +95,6 @@ def prepare(config: ExportConfig, family: Family | None = None) -> Prepared:
     family = family or Family.load(config.checkpoint)
     check_weights(config, family)
     plans = plan_layouts(config, family)
-    _check_precision(config, plans)
     check_precision(config, (planned.layout.schedule for planned in plans))
     if config.quantisation is not None:
         planned_weights(family, config)
@@ -184,7 +183,7 @@ def plan_layouts(config: ExportConfig, family: Family) -> tuple[Planned, ...]:
     for planned in plans:
         _check_positions(config, family, planned.layout)
         check_score(family, planned.layout.schedule)
-    if config.ratio_of == "latency":
+    if config.ratio_of in MEASURED:
         check_probes(config, family)
     for schedule in (planned.layout.schedule for planned in plans):
         if family.adapter.packs_merged and schedule.match and schedule.lasting:
@@ -232,7 +231,9 @@ def _planned(
 
 def _schedule(config: ExportConfig, layout: str, problem: Problem, ratio: float) -> Schedule:
     """The schedule of one layout; none yet where it is solved for measured time."""
-    if config.ratio_of == "latency":
+    if config.ratio_of in SHARED:
+        check_shared(config.solver, config.ratio_of)
+    if config.ratio_of in MEASURED:
         return Schedule()
     if isinstance(config.schedule, Tuned):
         return check_schedule(problem, config.schedule.of(layout))
@@ -248,17 +249,6 @@ def _rescheduled(family: Family, planned: Planned, schedule: Schedule) -> Planne
         return planned
     layout = layout_of(family, planned.geometry, planned.problem, schedule)
     return replace(planned, layout=layout)
-
-
-def _check_precision(config: ExportConfig, plans: tuple[Planned, ...]) -> None:
-    """Refuse to match in half precision what would then be compared with PyTorch."""
-    matched = any(planned.layout.schedule.match for planned in plans)
-    if (config.solver.match or matched) and config.validates and config.dtype != "float32":
-        raise LuvcError(
-            "OIM's matching (--oim-match, --ratio-of first-token) picks the most similar neighbours, and "
-            "half precision picks others where two are nearly as similar, so it cannot be validated: use "
-            "--dtype fp32 or --no-validate"
-        )
 
 
 def _check_positions(config: ExportConfig, family: Family, layout: Layout) -> None:

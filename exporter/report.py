@@ -9,6 +9,7 @@ from rich.text import Text
 
 from ..dtypes import DTYPES
 from ..engines.bundle.layout import Layout
+from ..engines.bundle.report import JoinReport, KeptReport
 from ..engines.bundle.schedule import Stage
 from ..engines.validate import Report
 from .checkpoint.family import Family
@@ -197,8 +198,9 @@ def _vision_rows(problem: Problem, layout: Layout) -> Iterator[tuple[str, ...]]:
 
 def timed_line(timed: Timed) -> Text:
     """What a schedule for a ratio of time was predicted to do and did."""
+    what = "prefill latency" if timed.of == "latency" else timed.what
     return Text(
-        f"prefill latency: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
+        f"{what}: asked {timed.asked:.2f}x, predicted {timed.predicted:.2f}x, measured "
         f"{timed.measured:.2f}x ({timed.baseline_ms:.1f} ms to {timed.compressed_ms:.1f} ms)"
     )
 
@@ -223,25 +225,31 @@ def validation_table(report: Report) -> list[RenderableType]:
             f"{s.norm_ratio:.6f}",
             _verdict(s.passed),
         )
-    lines = [
-        Text.from_markup(
-            f"kept before layer {k.layer}: {k.overlap:.2%} of {k.keep} in common, "
-            f"{k.overlap_without_ties:.2%} with {k.ties} ties aside {_verdict(k.passed)}"
-        )
-        for k in report.kept
-    ]
-    lines += [
-        Text.from_markup(
-            f"[yellow]before layer {k.layer} {k.alike:.0%} of the tokens score alike[/yellow], so which of "
-            "them stay says little: try another --band, --cutoff or --signal"
-        )
-        for k in report.kept
-        if k.alike > ALIKE
-    ]
+    lines = _choices(report)
     equal = f"{report.greedy_equal} of {report.greedy_tokens} greedy tokens equal"
     if report.greedy_equal < report.greedy_tokens and report.greedy_tie:
         equal += " (then tied logits)"
     return [table, *lines, Text.from_markup(f"{equal} {_verdict(report.passed)}")]
+
+
+def _choices(report: Report) -> list[Text]:
+    """What was joined and kept, a line each."""
+    chosen: list[tuple[str, JoinReport | KeptReport, int]] = [
+        (f"joined before tower layer {j.layer}, {j.axis}", j, j.joins) for j in report.joined
+    ]
+    chosen += [(f"kept before layer {k.layer}", k, k.keep) for k in report.kept]
+    lines = [
+        f"{what}: {x.overlap:.2%} of {count} in common, {x.overlap_without_ties:.2%} with {x.ties} ties "
+        f"aside {_verdict(x.passed)}"
+        for what, x, count in chosen
+    ]
+    lines += [
+        f"[yellow]before layer {k.layer} {k.alike:.0%} of the tokens score alike[/yellow], so which of them "
+        "stay says little: try another --band, --cutoff or --signal"
+        for k in report.kept
+        if k.alike > ALIKE
+    ]
+    return [Text.from_markup(line) for line in lines]
 
 
 def _verdict(passed: bool) -> str:

@@ -136,7 +136,8 @@ def _method(solver: dict[str, Any] | None) -> str:
         return "a schedule of one's own"
     counted = {
         "first-token": "; ratios asked are of the first token, tower and prefill",
-        "latency": "; ratios asked are of measured time",
+        "latency": "; ratios asked are of the prefill's measured time",
+        "first-token-latency": "; ratios asked are of the first token's measured time",
     }
     return solver["method"] + counted.get(solver["ratio_of"], "")
 

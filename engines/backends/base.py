@@ -68,6 +68,23 @@ class StepFeed:
 
 
 @dataclass(frozen=True)
+class VisionResult:
+    """What a vision graph gives.
+
+    Attributes:
+        embeds: visual embeddings [N, n, D].
+        joins: of each matched OIM step which tokens it joined (bundle/joins.py), float32 [N, lines, tokens].
+        own: PyTorch alone: what it would have joined where it was given another's choice.
+        likeness: PyTorch alone: similarity of each token and the one before it.
+    """
+
+    embeds: np.ndarray
+    joins: tuple[np.ndarray, ...] = ()
+    own: tuple[np.ndarray, ...] = ()
+    likeness: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
 class PrefillResult:
     """logits float32 [B, vocabulary] of each row's last token; scored stages by layer."""
 
@@ -98,6 +115,10 @@ class Runner(Protocol):
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...], images joined along the first axis -> visual embeddings [N, n, D]."""
+        ...
+
+    def vision_result(self, layout: Layout, pixel_values: np.ndarray) -> VisionResult:
+        """`vision`, with what its matched OIM steps joined (for validation)."""
         ...
 
     def new_caches(self, layout: Layout, batch: int, slots: Sequence[int] | None = None) -> Any:

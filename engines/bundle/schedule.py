@@ -192,8 +192,8 @@ class Solver(BaseModel):
 
     Attributes:
         ratio: as it was asked for.
-        ratio_of: what it counts: "flops" (of the prefill), "first-token" (FLOPs of tower and prefill), or
-            "latency" (measured milliseconds of the prefill).
+        ratio_of: what it counts: "flops" (of the prefill), "first-token" (FLOPs of tower and prefill),
+            "latency" or "first-token-latency" (measured milliseconds of the same).
         method: the exporter's name for how tokens are scored and the ratio is spent.
     """
 

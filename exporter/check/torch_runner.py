@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...dtypes import DTYPES
-from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed
+from ...engines.backends.base import PrefillFeed, PrefillResult, StepFeed, VisionResult
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import cache_specs, stage_results, visual_in
 from ...engines.closing import Closing
@@ -84,9 +84,27 @@ class TorchRunner(Closing):
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        return self.vision_result(layout, pixel_values).embeds
+
+    def vision_result(
+        self, layout: Layout, pixel_values: np.ndarray, joins: Sequence[np.ndarray] = ()
+    ) -> VisionResult:
+        """`vision`, with what its matched OIM steps joined.
+
+        Args:
+            layout: the layout.
+            pixel_values: float32 [N, ...].
+            joins: of each step what to join in place of the best, so that a run can be compared with another
+                one's; the result still tells what this one would join.
+        """
         pixels = torch.from_numpy(pixel_values).to(self.device)
         with torch.inference_mode():
-            return _host(self.graph(VisionGraph, layout)(pixels))
+            embeds, steps = self.graph(VisionGraph, layout).through(pixels, joins)
+            joined, best, likeness = (
+                tuple(_host(step.told(getattr(step, name))) for step in steps)
+                for name in ("link", "best", "likeness")
+            )
+            return VisionResult(_host(embeds), joined, best, likeness)
 
     def new_caches(
         self, layout: Layout, batch: int, slots: Sequence[int] | None = None

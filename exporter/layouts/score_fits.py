@@ -6,7 +6,7 @@ from ...engines.bundle.schedule import Schedule
 from ...errors import LuvcError
 from ...plugins.scores.base import BEHIND, HEADS, TOWER, Score
 from ..checkpoint.family import Family
-from ..config import ExportConfig
+from ..config import MEASURED, ExportConfig
 from ..planning.methods import METHODS, score_of
 from ..vision.adapter import VisionAdapter
 
@@ -40,19 +40,19 @@ def check_probes(config: ExportConfig, family: Family) -> None:
     """Refuse to measure a score on a model of few layers that lack what it reads, or that is no smaller one.
 
     Raises:
-        LuvcError: `--ratio-of latency` with such a score or model.
+        LuvcError: a ratio of time with such a score or model.
     """
     if family.traits.input_width or family.traits.shared:
         raise LuvcError(
-            f"--ratio-of latency measures models of few layers, and those of {_kind(family)} share one table "
-            "of inputs or each other's keys and values: use --ratio-of flops"
+            f"--ratio-of {config.ratio_of} measures models of few layers, and those of {_kind(family)} "
+            "share one table of inputs or each other's keys and values: use --ratio-of flops"
         )
     score = score_of(config.solver.score)
     mixed = HEADS in score.reads and bool(STATES.keys() & set(family.traits.layer_types))
     if mixed or (TOWER in score.reads and family.encoder.window):
         raise LuvcError(
-            f"--ratio-of latency measures models of few layers, and those of {_kind(family)} lack the "
-            f"attention that score {score.name} reads: use --ratio-of flops"
+            f"--ratio-of {config.ratio_of} measures models of few layers, and those of {_kind(family)} "
+            f"lack the attention that score {score.name} reads: use --ratio-of flops"
         )
 
 
@@ -65,7 +65,7 @@ def check_precision(config: ExportConfig, schedules: Iterable[Schedule]) -> None
     if config.dtype == "float32" or not config.validates:
         return
     specs = {schedule.score for schedule in schedules if schedule.scored}
-    if config.ratio_of == "latency":  # not solved yet
+    if config.ratio_of in MEASURED:  # not solved yet
         specs.add(config.solver.score)
     for score in map(score_of, sorted(specs, key=str)):
         if score.chained:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.export import Dim
 
 from ...dtypes import DTYPES, of_torch
+from ...engines.bundle.joins import join_names
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.tensors import cache_specs
 from ..checkpoint.family import Family
@@ -19,7 +20,7 @@ from ..language.decoder import Decoder
 from ..language.graphs import PrefillGraph, StepGraph, prompt_graph
 from ..ops.riding import COLUMNS
 from ..planning.methods import measured_score
-from ..vision.graph import VisionGraph
+from ..vision.graph import MatchedVisionGraph, VisionGraph
 from .export import Trace
 
 MAX_BATCH = 256
@@ -33,15 +34,16 @@ NEW = 3
 def vision_request(
     model: nn.Module, family: Family, layout: Layout, dtype: torch.dtype, alone: bool = False
 ) -> Trace:
-    """pixel_values [N, ...] -> visual_embeds [N, n, D]; N is dynamic."""
-    graph = VisionGraph(model, family.adapter, layout)
+    """pixel_values [N, ...] -> visual_embeds [N, n, D] and what matched steps join; N is dynamic."""
+    joins = join_names(layout.schedule)
+    graph = (MatchedVisionGraph if joins else VisionGraph)(model, family.adapter, layout)
     return Trace(
         runs=graph.trace_once(alone),
         module=graph,
         dtype=dtype,
         args=(torch.zeros(BATCH, *layout.pixel_shape[1:]),),
         inputs=["pixel_values"],
-        outputs=["visual_embeds"],
+        outputs=["visual_embeds", *joins],
         dynamic={"pixel_values": {0: Dim("N", min=1, max=MAX_BATCH)}},
     )
 

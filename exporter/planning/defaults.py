@@ -134,6 +134,37 @@ class SolverOptions:
         return cls(score=score, **{name: given[name] for name in own & given.keys()})
 
 
+def check_merging(solver: SolverOptions, shares: bool) -> None:
+    """Refuse options of OIM that say nothing, or two things.
+
+    Args:
+        solver: its options.
+        shares: whether the ratio is shared between tower and language model, which settles OIM.
+
+    Raises:
+        ValueError: names the options.
+    """
+    if solver.tower_ratio > 1 and not solver.restore and not shares:
+        raise ValueError(
+            f"--tower-ratio {solver.tower_ratio:g} is the ratio of a tower that gives its grid back: give "
+            "--oim-restore too"
+        )
+    if solver.tower_ratio > 1 and solver.oim_share:
+        raise ValueError(
+            f"--tower-ratio {solver.tower_ratio:g} and --oim-share {solver.oim_share:g} both say how far OIM "
+            "merges: leave one of them out (--oim-share 0)"
+        )
+    asked = {"--oim-match": solver.match, "--oim-restore": solver.restore}
+    idle = [flag for flag, given in asked.items() if given]
+    if idle and not (solver.tower_ratio > 1 or solver.oim_share or shares):
+        more = "or --oim-restore --tower-ratio 1.5 " if not solver.restore else ""
+        more = "or --tower-ratio 1.5 " if solver.restore else more
+        raise ValueError(
+            f"{' and '.join(idle)} says how OIM merges, and --oim-share 0 leaves OIM out: give "
+            f"--oim-share 0.5 {more}too"
+        )
+
+
 def shown(value: Any) -> str:
     """An option's value as it is typed on the command line."""
     if isinstance(value, tuple):

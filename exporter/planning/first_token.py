@@ -46,27 +46,21 @@ class Share:
 def solve_first_token(
     problem: Problem, ratio: float, options: SolverOptions = DEFAULTS
 ) -> Schedule:
-    """The schedule whose tower and prefill together have `ratio` times fewer FLOPs.
+    """The schedule whose tower and prefill together are `ratio` times less work.
 
     Args:
-        problem: the layout.
-        ratio: baseline / compressed FLOPs of both; the schedule's `ratio` is this.
+        problem: the layout, and what its work is: FLOPs, or milliseconds.
+        ratio: baseline / compressed work of both; the schedule's `ratio` is this.
         options: of the solver; a tower ratio of theirs is taken as it is.
 
     Raises:
         LuvcError: the method makes something smaller instead, or no schedule lands in [ratio, 1.02 ratio];
             names what is feasible.
     """
-    if options.smaller != "none" or options.oim_share:
-        what = f"--oim-share {options.oim_share:g}" if options.oim_share else "this method"
-        raise LuvcError(
-            f"--ratio-of first-token shares the ratio between tower and language model by itself, and {what} "
-            "does, too: leave that out, or use --ratio-of flops"
-        )
+    check_shared(options)
     if ratio == 1 and options.tower_ratio == 1:
         return solve(problem, ratio, options)
-    given = options.tower_ratio > 1
-    options = replace(options, restore=True, match=options.match or not given)
+    options = sharing(options)
     for share in sorted(_shares(problem, ratio, options), key=lambda s: s.lost):
         try:
             found = solve(problem, share.prefill, options, share.merges)
@@ -75,6 +69,25 @@ def solve_first_token(
         if ratio <= problem.ratios(found).both <= ratio * TOLERANCE:
             return found.model_copy(update={"ratio": ratio})
     raise LuvcError(_refusal(problem, ratio, options))
+
+
+def sharing(options: SolverOptions) -> SolverOptions:
+    """The options under which a ratio is shared: the tower gives its grid back, and matches on its own."""
+    return replace(options, restore=True, match=options.match or options.tower_ratio <= 1)
+
+
+def check_shared(options: SolverOptions, ratio_of: str = "first-token") -> None:
+    """Refuse options that share a ratio between tower and language model in their own way.
+
+    Raises:
+        LuvcError: names them.
+    """
+    if options.smaller != "none" or options.oim_share:
+        what = f"--oim-share {options.oim_share:g}" if options.oim_share else "this method"
+        raise LuvcError(
+            f"--ratio-of {ratio_of} shares the ratio between tower and language model by itself, and {what} "
+            "does, too: leave that out, or use --ratio-of flops"
+        )
 
 
 def points_lost(curve: Curve, ratio: float) -> float:
@@ -86,34 +99,38 @@ def points_lost(curve: Curve, ratio: float) -> float:
 
 def _shares(problem: Problem, ratio: float, options: SolverOptions) -> Iterator[Share]:
     """Every way to shorten the tower, with what it leaves for the language model to save."""
-    vision, whole = problem.vision_flops(Schedule()), problem.prefill_work(Schedule())
-    for merges in _towers(problem, options):
-        tower = problem.vision_flops(_tower(merges, options))
-        left = (vision + whole) / ratio - tower
+    plain, whole = Schedule(), problem.prefill_work(Schedule())
+    for merges in towers(problem, options):
+        tower = tower_of(merges, options)
+        left = (problem.vision_work(plain) + whole) / ratio - problem.vision_work(tower)
         if left <= 0:
             continue
         prefill = max(1.0, whole / left)
-        lost = points_lost(LOST_IN_TOWER, vision / tower) + points_lost(LOST_IN_PREFILL, prefill)
+        shorter = problem.vision_flops(plain) / problem.vision_flops(
+            tower
+        )  # costs answers, not time
+        lost = points_lost(LOST_IN_TOWER, shorter) + points_lost(LOST_IN_PREFILL, prefill)
         yield Share(merges, prefill, lost)
 
 
-def _towers(problem: Problem, options: SolverOptions) -> list[tuple[Merge, ...]]:
+def towers(problem: Problem, options: SolverOptions) -> list[tuple[Merge, ...]]:
     """OIM's steps that may be taken: none and all, or those of the tower ratio that was asked for."""
     if options.tower_ratio > 1:
         return [tower_steps(problem, options.tower_ratio, options.match)]
     return [(), *(choice.merges for choice in tower_choices(problem, options.match))]
 
 
-def _tower(merges: tuple[Merge, ...], options: SolverOptions) -> Schedule:
+def tower_of(merges: tuple[Merge, ...], options: SolverOptions) -> Schedule:
+    """The schedule of a tower alone."""
     return Schedule(vision=merges, match=options.match, restore=True) if merges else Schedule()
 
 
 def _refusal(problem: Problem, ratio: float, options: SolverOptions) -> str:
     """Why no schedule has this ratio, with the largest that one has."""
     fewest = problem.prefill_work(most_pruned(problem, options))
-    both = problem.vision_flops(Schedule()) + problem.prefill_work(Schedule())
-    towers = (problem.vision_flops(_tower(merges, options)) for merges in _towers(problem, options))
-    largest = max(both / (tower + fewest) for tower in towers)
+    both = problem.vision_work(Schedule()) + problem.prefill_work(Schedule())
+    found = (problem.vision_work(tower_of(merges, options)) for merges in towers(problem, options))
+    largest = max(both / (tower + fewest) for tower in found)
     if ratio > largest:
         return (
             f"ratio {ratio:g}x of the first token is not feasible for this layout: the largest feasible is "

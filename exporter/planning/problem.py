@@ -140,6 +140,10 @@ class Problem:
         tile = flops.vision(self.encoder, self.grid.tokens, tokens, left)
         return self.tiles * (tile + self.merge_flops(schedule) + self.exit_flops(schedule.exit))
 
+    def vision_work(self, schedule: Schedule) -> float:
+        """Work of the vision tower and projector under a schedule; FLOPs here."""
+        return self.vision_flops(schedule)
+
     def merge_flops(self, schedule: Schedule) -> float:
         """FLOPs of OIM's own steps on one tile, and of giving the grid back."""
         how = {"match": schedule.match, "restore": schedule.restore}
@@ -157,8 +161,8 @@ class Problem:
         return flops.smaller_grid(self.encoder, side, (exit.rows, exit.columns))
 
     def ratios(self, schedule: Schedule) -> Ratios:
-        """Baseline / compressed FLOPs."""
-        vision = self.baseline.vision_flops(Schedule()), self.vision_flops(schedule)
+        """Baseline / compressed work."""
+        vision = self.baseline.vision_work(Schedule()), self.vision_work(schedule)
         prefill = self.baseline.prefill_work(Schedule()), self.prefill_work(schedule)
         both = [v + p for v, p in zip(vision, prefill, strict=True)]
         return Ratios(

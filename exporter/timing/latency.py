@@ -1,40 +1,38 @@
 """Ratios of measured time: a cost model fitted on the target backend, and a schedule solved with it.
 
-A probe is the model with few layers and random weights (time does not depend on values), exported
-and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on. The cost model
-(measured_costs.py) follows from the probes. The schedule solved with them is then measured itself,
-beside ratio 1, and corrected until the measured ratio is near the one asked for.
+What is measured is the prefill (`--ratio-of latency`), or the first token, tower and prefill
+(`first-token-latency`). A probe is the model with few layers and random weights (time does not depend on
+values), exported and run like any bundle: without pruning, and with k of V visual tokens from layer 1 on.
+Towers are probed whole: as they are, and the shortest and the longest that OIM makes of them. The cost model
+(measured_costs.py) follows from the probes. The schedule solved with them is then measured itself, beside
+ratio 1, and corrected until the measured ratio is near the one asked for.
 Letters: V visual tokens, k kept, n tokens of a layer.
 """
 
 import contextlib
-import hashlib
-import json
-import os
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ... import strict_json
-from ...engines.backends import backend as load_backend
 from ...engines.bundle.schedule import Prune, Schedule, groups_of
 from ...engines.bundle.swap import beside
 from ...errors import LuvcError
-from ...files import user_cache, whole
 from ..assemble import Progress
 from ..checkpoint.family import Family
 from ..checkpoint.hub import quiet
 from ..checkpoint.weights import fetch_weights
-from ..config import ExportConfig
+from ..config import SHARED, ExportConfig
+from ..planning.first_token import sharing, solve_first_token, tower_of, towers
 from ..planning.problem import Problem, check_schedule
 from ..planning.solver import solve
 from ..prepare import Prepared, plan_layouts
 from ..write_bundle import write
 from .interleaved import until_certain
-from .measured_costs import StageCosts, TimedProblem, fit
+from .kept_costs import kept, stage_key, tower_key
+from .measured_costs import StageCosts, TimedProblem, TowerCosts, fit
 from .prompt import TimedPrompt
 
+WHAT = {"latency": "latency", "first-token-latency": "the first token's latency"}
 TOLERANCE = 0.05
 TRIES = 5  # schedules measured before giving up
 PROBES = 0.04  # certainty of probes: what they leave open, the schedule's measurement corrects
@@ -42,7 +40,12 @@ PROBES = 0.04  # certainty of probes: what they leave open, the schedule's measu
 
 @dataclass(frozen=True)
 class Timed:
-    """A schedule for a ratio of time: what the cost model predicts and what was measured."""
+    """A schedule for a ratio of time: what the cost model predicts and what was measured.
+
+    Attributes:
+        of: what time is meant, as `--ratio-of` says it.
+        tower: where its time counts.
+    """
 
     schedule: Schedule
     asked: float
@@ -51,10 +54,17 @@ class Timed:
     baseline_ms: float
     compressed_ms: float
     costs: StageCosts
+    tower: TowerCosts | None = None
+    of: str = "latency"
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return WHAT[self.of]
 
 
 def solve_for_latency(prepared: Prepared, progress: Progress) -> tuple[Prepared, Timed]:
-    """The export under the schedule whose measured prefill is `config.ratio` times faster than ratio 1.
+    """The export under the schedule whose measured time is `config.ratio` times less than ratio 1's.
 
     Args:
         prepared: with one layout with images.
@@ -68,37 +78,47 @@ def solve_for_latency(prepared: Prepared, progress: Progress) -> tuple[Prepared,
     assert problem is not None  # a config has a layout with images, and those come first
     if problem.decoder.layers < 3:
         raise LuvcError(
-            f"--ratio-of latency needs 3 layers to measure, this has {problem.decoder.layers}"
+            f"--ratio-of {config.ratio_of} needs 3 layers to measure, this has {problem.decoder.layers}"
         )
     fetch_weights(prepared.family, progress)  # what cannot be had is known before an hour of probes
     with beside(config.output) as work:
         bench = _Bench(prepared, work, progress)
         timed = _settle(bench, config, problem)
-    return prepared.scheduled(timed.schedule), timed
+    return prepared.scheduled(timed.schedule, ratio_of=config.ratio_of), timed
 
 
 def _settle(bench: "_Bench", config: ExportConfig, problem: Problem) -> Timed:
-    """Measure what stages cost and ratio 1, then solve."""
-    costs = _cached_costs(bench, problem)
+    """Measure what stages, and where it counts the tower, cost and ratio 1, then solve."""
+    costs = _stage_costs(bench, problem)
+    tower = _tower_costs(bench, problem) if config.ratio_of in SHARED else None
+    in_time = TimedProblem(**vars(problem), costs=costs, tower=tower)
     bench.progress("measuring ratio 1")
     with contextlib.closing(bench.prompt("1x", Schedule())) as plain:
-        return _correct(bench, config, problem, costs, plain)
+        return _correct(bench, config, problem, in_time, plain)
 
 
 def _correct(
-    bench: "_Bench", config: ExportConfig, problem: Problem, costs: StageCosts, plain: TimedPrompt
+    bench: "_Bench",
+    config: ExportConfig,
+    problem: Problem,
+    in_time: TimedProblem,
+    plain: TimedPrompt,
 ) -> Timed:
     """Solve, measure and correct until the measured ratio is the one asked for."""
-    in_time = TimedProblem(**vars(problem), costs=costs)
     aim, timed = config.ratio, None
+    shared = config.ratio_of in SHARED
     for _ in range(TRIES):
         schedule = _solve(in_time, aim, config, timed)
-        predicted = in_time.prefill_work(Schedule()) / in_time.prefill_work(schedule)
+        found = in_time.ratios(schedule)
+        predicted = found.both if shared else found.prefill
         schedule = check_schedule(problem, schedule)
         bench.progress(f"measuring a schedule predicted at {predicted:.2f}x")
         with contextlib.closing(bench.prompt("try", schedule)) as tried:
-            slow, fast = until_certain([plain.run, tried.run])
-        timed = Timed(schedule, config.ratio, predicted, slow / fast, slow, fast, costs)
+            both = plain, tried
+            slow, fast = until_certain([p.run_first_token if shared else p.run for p in both])
+        times = predicted, slow / fast, slow, fast
+        costs = in_time.costs, in_time.tower
+        timed = Timed(schedule, config.ratio, *times, *costs, config.ratio_of)
         if abs(timed.measured / config.ratio - 1) <= TOLERANCE:
             return timed
         aim = max(1.0, aim * config.ratio / timed.measured)
@@ -107,18 +127,20 @@ def _correct(
 
 
 def _solve(problem: TimedProblem, aim: float, config: ExportConfig, last: Timed | None) -> Schedule:
+    find = solve_first_token if config.ratio_of in SHARED else solve
     try:
-        return solve(problem, aim, config.solver)
+        return find(problem, aim, config.solver)
     except LuvcError as e:
         if last:  # a correction is out of reach, not what was asked for
             raise _unsettled(last) from e
-        raise LuvcError(f"{config.ratio:g}x of latency, as measured on this machine: {e}") from e
+        asked = f"{config.ratio:g}x of {WHAT[config.ratio_of]}"
+        raise LuvcError(f"{asked}, as measured on this machine: {e}") from e
 
 
 def _unsettled(last: Timed) -> LuvcError:
     less = f"ask for {last.measured:.2g}x, " if last.measured >= 1.05 else ""
     return LuvcError(
-        f"{last.asked:g}x of latency was asked for, the schedule last measured gives "
+        f"{last.asked:g}x of {last.what} was asked for, the schedule last measured gives "
         f"{last.measured:.2f}x ({last.baseline_ms:.1f} ms to {last.compressed_ms:.1f} ms), more than "
         f"{100 * TOLERANCE:g} % off: repeat on a machine that does nothing else, "
         f"{less}or use --ratio-of flops"
@@ -151,18 +173,26 @@ class _Bench:
             layers: of its language model.
             keep: visual tokens from layer 1 on; None keeps all, and nothing is scored.
         """
-        folder, config = self.work / f"probe-{layers}", self.prepared.config
-        if not folder.exists():
-            write_probe(self.prepared.family, layers, folder)
         schedule = Schedule(
             language=() if keep is None else (Prune(layer=1, keep=keep),),
-            **config.solver.scoring,
+            **self.prepared.config.solver.scoring,
         )
+        probe = self._written(f"probe-{layers}", layers, tower=False)
+        return self._timed(probe, f"probe-{layers}-{keep}", schedule), schedule
+
+    def tower(self, name: str, schedule: Schedule) -> TimedPrompt:
+        """A model of two language layers with the whole tower under a schedule, and random weights."""
+        return self._timed(self._written("tower", 2, tower=True), f"tower-{name}", schedule)
+
+    def _written(self, name: str, layers: int, tower: bool) -> Prepared:
+        """A probe's checkpoint, written once, as an export of it."""
+        folder, config = self.work / name, self.prepared.config
+        if not folder.exists():
+            write_probe(self.prepared.family, layers, folder, tower)
         changes = {"model": str(folder), "schedule": Schedule(), "ratio_of": "flops"}
         asked = config.model_copy(update=changes | {"images": _pictured(config)})
         family = Family.load(str(folder))
-        probe = Prepared(asked, family, plan_layouts(asked, family))
-        return self._timed(probe, f"probe-{layers}-{keep}", schedule), schedule
+        return Prepared(asked, family, plan_layouts(asked, family))
 
     def _timed(self, prepared: Prepared, name: str, schedule: Schedule) -> TimedPrompt:
         config = prepared.config
@@ -177,48 +207,38 @@ def _pictured(config: ExportConfig) -> tuple[int, ...]:
     return tuple(filter(None, config.images))
 
 
-def _cached_costs(bench: _Bench, problem: Problem) -> StageCosts:
+def _stage_costs(bench: _Bench, problem: Problem) -> StageCosts:
     """Costs measured earlier on this machine for these widths, or measured now."""
-    key = _cost_key(bench.prepared.config, problem)
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    file = user_cache() / f"latency-{name}.json"
-    if known := _read_costs(file):
-        bench.progress(f"stage costs as measured before ({file})")
-        return known
-    measured = _measure(bench, problem)
-    costs = fit(measured)
-    with contextlib.suppress(OSError, LuvcError):  # not kept, they are measured anew next time
-        found = {"for": key, "costs": vars(costs), "measured": measured}
-        with whole(file) as draft:
-            draft.write_text(json.dumps(found, indent=1))
-    return costs
+
+    def measure() -> tuple[StageCosts, list]:
+        measured = _measure(bench, problem)
+        return fit(measured), measured
+
+    return kept(StageCosts, stage_key(bench.prepared.config, problem), measure, bench.progress)
 
 
-def _cost_key(config: ExportConfig, problem: Problem) -> dict[str, Any]:
-    """What the costs of a stage depend on."""
-    return {
-        "form": 3,  # raised where the same options cost something else than before
-        "backend": load_backend(config.backend).NAME,
-        "cpu": platform.processor() or platform.machine(),
-        "node": platform.node(),
-        "cores": os.cpu_count(),
-        "dtype": config.dtype,
-        "weights": str(config.quantisation or "full"),  # probes have numbers where codes are kept
-        "decoder": replace(problem.decoder, layers=0).__dict__,
-        "text": problem.text_tokens,
-        "visual": problem.visual_tokens(()),
-        "score": str(config.solver.score),
-        "scope": config.solver.scope,
-        "capacity": config.text_capacity,
-    }
+def _tower_costs(bench: _Bench, problem: Problem) -> TowerCosts:
+    """Of the tower without OIM, and of the shortest and the longest that it may become."""
+    config = bench.prepared.config
+    options = sharing(config.solver)
+    shorter = [tower_of(merges, options) for merges in towers(problem, options) if merges]
+    shorter.sort(key=problem.vision_flops)
+    ends = shorter[:1] + shorter[1:][-1:]
+    flops = [problem.vision_flops(schedule) for schedule in ends]
 
+    def measure() -> tuple[TowerCosts, list[float]]:
+        with contextlib.ExitStack() as made:
+            runs = []
+            for name, schedule in enumerate((Schedule(), *ends)):
+                bench.progress(f"probing a tower of {problem.ratios(schedule).vision:.2f}x")
+                prompt = bench.tower(str(name), schedule)
+                made.callback(prompt.close)
+                runs.append(prompt.run_tower)
+            bench.progress("timing the towers")
+            whole, *merged = until_certain(runs, PROBES)
+        return TowerCosts(whole, tuple(zip(flops, merged, strict=True))), [whole, *merged]
 
-def _read_costs(file: Path) -> StageCosts | None:
-    """Costs kept earlier; None where there are none, or damaged ones."""
-    try:
-        return StageCosts(**strict_json.read(file)["costs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return kept(TowerCosts, tower_key(config, problem, flops), measure, bench.progress)
 
 
 def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, float]]:
@@ -244,18 +264,30 @@ def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, floa
     return [(*s, ms) for s, ms in zip(shapes, times, strict=True)]
 
 
-def write_probe(family: Family, layers: int, folder: Path) -> None:
-    """The model with `layers` language layers and few vision layers, random weights, as a checkpoint."""
+def write_probe(family: Family, layers: int, folder: Path, tower: bool = False) -> None:
+    """The model with `layers` language layers, random weights, as a checkpoint.
+
+    Args:
+        family: of the model.
+        layers: of its language model.
+        folder: to write to.
+        tower: keep all of the vision tower's layers, not few.
+    """
     from transformers import AutoModelForImageTextToText
 
     config = family.truncated(layers).config
-    tower, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
-    if hasattr(tower, "num_hidden_layers") and chosen in (-1, -2):  # as few as that choice allows
-        tower.num_hidden_layers = -chosen
-    elif hasattr(tower, "depth"):
-        tower.depth = 1 + max(getattr(tower, "deepstack_visual_indexes", ()), default=0)
+    if not tower:
+        _few_vision_layers(config)
     model: Any = AutoModelForImageTextToText.from_config(config)
     with quiet():
         model.save_pretrained(folder)
     family.tokenizer.save_pretrained(folder)
     family.image_processor.save_pretrained(folder)
+
+
+def _few_vision_layers(config: Any) -> None:
+    tower, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
+    if hasattr(tower, "num_hidden_layers") and chosen in (-1, -2):  # as few as that choice allows
+        tower.num_hidden_layers = -chosen
+    elif hasattr(tower, "depth"):
+        tower.depth = 1 + max(getattr(tower, "deepstack_visual_indexes", ()), default=0)

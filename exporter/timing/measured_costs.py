@@ -1,12 +1,15 @@
-"""A cost model of the language prefill in milliseconds, fitted to measured probes.
+"""A cost model of the first token in milliseconds, fitted to measured probes.
 
 With n tokens in a layer, prefill takes
 
     fixed + scoring + sum over layers of (a + b n + c n^2)  milliseconds
+
+and a tower that merges what lies on a line through two of them, over their FLOPs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from ..planning.problem import Problem
 @dataclass(frozen=True)
 class StageCosts:
     """Milliseconds: `fixed` per prompt, `scoring` per SPU stage, a + b n + c n^2 per layer."""
+
+    about: ClassVar[str] = "stage costs"
 
     fixed: float
     scoring: float
@@ -33,10 +38,48 @@ class StageCosts:
 
 
 @dataclass(frozen=True)
+class TowerCosts:
+    """Milliseconds of the vision tower for all tiles of a prompt.
+
+    Attributes:
+        whole: without OIM.
+        merged: (FLOPs, ms) of towers that merge, the shortest first; OIM's own time is in them.
+    """
+
+    about: ClassVar[str] = "the tower's costs"
+
+    whole: float
+    merged: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "merged", tuple((float(x), float(ms)) for x, ms in self.merged))
+
+    def vision(self, flops: float) -> float:
+        """ms of a tower that merges, on the line through those measured."""
+        (x, low), (y, high) = self.merged[0], self.merged[-1]
+        slope = max(0.0, (high - low) / (y - x)) if y > x else low / x
+        return low + slope * (flops - x)
+
+
+@dataclass(frozen=True)
 class TimedProblem(Problem):
-    """A layout whose prefill is counted in measured milliseconds instead of FLOPs."""
+    """A layout whose work is counted in measured milliseconds instead of FLOPs.
+
+    Attributes:
+        costs: of the prefill.
+        tower: of the vision tower; None where its time is not asked for, and counted in FLOPs.
+    """
 
     costs: StageCosts = StageCosts(0, 0, 0, 1, 0)
+    tower: TowerCosts | None = None
+
+    def vision_work(self, schedule: Schedule) -> float:
+        """Milliseconds of the vision tower under a schedule."""
+        if self.tower is None:
+            return self.vision_flops(schedule)
+        return (
+            self.tower.vision(self.vision_flops(schedule)) if schedule.vision else self.tower.whole
+        )
 
     def prefill_work(self, schedule: Schedule) -> float:
         """Milliseconds of the language prefill under a schedule."""

@@ -22,12 +22,13 @@ class TimedPrompt(Closing):
         runner: Runner,
         bundle: Bundle,
         ids: list[int],
+        pixels: np.ndarray,
         embeds: np.ndarray,
         seconds: Sequence[float],
     ):
         self._runner, self._bundle = runner, bundle
         self._ids = ids
-        self._embeds = embeds
+        self._pixels, self._embeds = pixels, embeds
         self._seconds = seconds
 
     @classmethod
@@ -37,14 +38,15 @@ class TimedPrompt(Closing):
         runner, processor = load_backend(backend, bundle).runner(bundle), Processor(bundle)
         try:
             prompt = generated_prompt(processor, layout)
-            embeds = runner.vision(layout, processor.pixels(prompt))
+            pixels = processor.pixels(prompt)
+            embeds = runner.vision(layout, pixels)
         except BaseException:
             runner.close()
             raise
         missing = max(0, layout.visual_tokens + text - len(prompt.input_ids))
         ids = [*prompt.input_ids, *[prompt.input_ids[-1]] * missing]
         embeds = embeds.reshape(1, layout.visual_tokens, -1)
-        return cls(runner, bundle, ids, embeds, prompt.seconds)
+        return cls(runner, bundle, ids, pixels, embeds, prompt.seconds)
 
     @property
     def text(self) -> int:
@@ -63,3 +65,13 @@ class TimedPrompt(Closing):
         start = perf_counter()
         rows.prefill([self._ids], self._embeds, [self._seconds])
         return (perf_counter() - start) * 1e3
+
+    def run_tower(self) -> float:
+        """ms of the vision graph, for all pictures of the prompt."""
+        start = perf_counter()
+        self._runner.vision(self._bundle.manifest.layouts[0], self._pixels)
+        return (perf_counter() - start) * 1e3
+
+    def run_first_token(self) -> float:
+        """ms of the vision graph and one prefill."""
+        return self.run_tower() + self.run()

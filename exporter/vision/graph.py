@@ -5,10 +5,13 @@ Letters: N graph entries (tiles or images), n visual tokens of an entry, D width
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from ...engines.bundle.joins import legal
 from ...engines.bundle.layout import Layout
 from ...engines.bundle.schedule import Prune
 from ...plugins.scores.base import Heads, Score, Tower
@@ -70,8 +73,20 @@ class VisionGraph(nn.Module):
         self.gaps = frozenset(run.first for run in runs if run.like is not None)
         return runs
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor) -> Any:
         """Run the tower; an OIM step stands before its layer."""
+        return self.through(pixel_values)[0]
+
+    def through(
+        self, pixel_values: torch.Tensor, joins: Sequence[np.ndarray] = ()
+    ) -> tuple[torch.Tensor, list[MatchedStep]]:
+        """Run the tower -> visual tokens, and the steps that matched.
+
+        Args:
+            pixel_values: float32 [N, ...].
+            joins: of each matched step what it joins in place of its best, [N, lines, tokens]; what no step
+                can join is not taken.
+        """
         tower, state = self.adapter, self.states[0]
         weights = (getattr(module, "weight", None) for module in tower.layers.modules())
         dtype = next(weight.dtype for weight in weights if weight is not None)
@@ -83,7 +98,7 @@ class VisionGraph(nn.Module):
         for layer, last in zip(self.layers, lasts, strict=True):
             for i, merge in enumerate(self.merges):
                 if merge.layer == layer:
-                    x, state, step = self._merge(x, state, i)
+                    x, state, step = self._merge(x, state, i, joins[i : i + 1])
                     done.append(step)
                     if not self.restore:
                         taps = [self._merged(tap, step[0]) for tap in taps]
@@ -103,7 +118,8 @@ class VisionGraph(nn.Module):
         if self.exit:
             block, left = tower.multiple_of, self.exit.left
             features, grid = self.exit(features), Grid(left.h * block.h, left.w * block.w)
-        return tower.pack(features, grid)
+        matched = [step for step, *_ in done if isinstance(step, MatchedStep)]
+        return tower.pack(features, grid), matched
 
     def _in_raster(self, heads: Heads, state: GridState) -> Heads:
         """Queries and keys [N, H, prefix + h * w, d] in raster order."""
@@ -135,7 +151,7 @@ class VisionGraph(nn.Module):
             tokens = found.tokens
         return torch.cat([tokens, deeper, parted(scaled, features.dtype)], -1)
 
-    def _merge(self, x: torch.Tensor, state: GridState, i: int):
+    def _merge(self, x: torch.Tensor, state: GridState, i: int, joins: Sequence[np.ndarray]):
         """OIM step i -> tokens in the layers' order, their state, and what it takes to undo the step."""
         tower, after = self.adapter, self.states[i + 1]
         x = tower.raster(x, state)
@@ -144,6 +160,8 @@ class VisionGraph(nn.Module):
         if self.match:
             spans = tower.spans(state, self.merges[i].axis)
             step = MatchedStep(*grids, x[:, tower.prefix :], spans)
+            for given in joins:
+                _told(step, given)
             after = tower.matched(state, step, after)
         merged = self._merged(x, step)
         undo = step, x[:, tower.prefix :], merged[:, tower.prefix :]
@@ -163,3 +181,21 @@ class VisionGraph(nn.Module):
         prefix = self.adapter.prefix
         grid = change(x[:, prefix:])
         return torch.cat([x[:, :prefix], grid], 1) if prefix else grid
+
+
+def _told(step: MatchedStep, joins: np.ndarray) -> None:
+    """Let a step join what it is told, where a step can."""
+    if joins.size != step.best.numel():
+        return
+    lines = torch.from_numpy(joins.reshape(step.best.shape)).to(step.best)
+    if legal(*(x.numpy(force=True) for x in (lines, step.best, step.likeness))):
+        step.take(lines)
+
+
+class MatchedVisionGraph(VisionGraph):
+    """VisionGraph that tells what its steps join: an export of a schedule that matches."""
+
+    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Visual tokens and the joins of each step, as `join_names` calls them."""
+        features, steps = self.through(pixel_values)
+        return features, *(step.told(step.link) for step in steps)

@@ -10,10 +10,11 @@ D width, R rows (or columns) of all tiles, n tokens of one, m of them after a st
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 
+from ...engines.bundle.joins import ALONE
 from ...engines.bundle.schedule import Merge
 from ..planning.grid import Grid, thinned
 
@@ -65,30 +66,46 @@ def spread_axis(x: torch.Tensor, dim: int, group: int, n: int) -> torch.Tensor:
     return torch.cat([twice, x.narrow(dim, groups * (group - 1), rest)], dim) if rest else twice
 
 
-def similar_links(x: torch.Tensor, gone: int) -> torch.Tensor:
-    """Which tokens of each row join the one before them: the most similar neighbours.
-
-    Odd tokens may join the even neighbour on either side (cosine similarity in float32, the left one where
-    both are equal); the `gone` most similar ones do. Every row loses the same number, so rows stay equally
-    long.
+def similarity(x: torch.Tensor, spans: Sequence[int]) -> torch.Tensor:
+    """Cosine of each token and the one before it, in float32; ALONE where a span begins.
 
     Args:
         x: [R, n, D] rows.
+        spans: lengths of the parts of a row whose tokens are compared; they sum to n.
+
+    Returns:
+        float32 [R, n].
+    """
+    unit = torch.nn.functional.normalize(x.float(), dim=-1)
+    found = (unit[:, :-1] * unit[:, 1:]).sum(-1)
+    alone = torch.full_like(x[:, :1, 0], ALONE, dtype=torch.float32)
+    begins = accumulate(spans, initial=0)
+    parts = [
+        (alone, found[:, first : first + n - 1]) for first, n in zip(begins, spans, strict=False)
+    ]
+    return torch.cat([part for pair in parts for part in pair], 1)
+
+
+def similar_links(likeness: torch.Tensor, gone: int) -> torch.Tensor:
+    """Which tokens of each row join the one before them: the most similar neighbours.
+
+    Odd tokens may join the even neighbour on either side (the left one where both are equally similar); the
+    `gone` most similar ones do. Every row loses the same number, so rows stay equally long.
+
+    Args:
+        likeness: float32 [R, n], of each token and the one before it.
         gone: tokens that each row loses, at most n // 2.
 
     Returns:
         float32 [R, n], 1 where a token is one with the token before it, else 0.
     """
-    n = x.shape[1]
+    n = likeness.shape[1]
     odds, evens = n // 2, n - n // 2
     if gone == 0:
-        return torch.zeros_like(x[..., 0], dtype=torch.float32)
-    unit = torch.nn.functional.normalize(x.float(), dim=-1)
-    even, odd = unit[:, 0::2], unit[:, 1::2]
-    left = (even[:, :odds] * odd).sum(-1)
-    right = (even[:, 1:] * odd[:, : evens - 1]).sum(-1)
+        return torch.zeros_like(likeness)
+    left, right = likeness[:, 1::2], likeness[:, 2::2]
     if evens == odds:  # the last odd token has no even neighbour on its right
-        right = torch.cat([right, torch.full_like(left[:, :1], -2.0)], 1)
+        right = torch.cat([right, torch.full_like(left[:, :1], ALONE)], 1)
     leaves = torch.topk(torch.maximum(left, right), gone, dim=1).indices
     joins = torch.zeros_like(left).scatter(1, leaves, 1.0)
     to_right = (right > left).float()
@@ -148,6 +165,11 @@ class MatchedStep(Step):
         before, after, merge: as of every step.
         x: [N, h * w, D] hidden states that are matched by.
         spans: lengths of the parts of a row that neighbours must share (windows); they sum to n.
+
+    Attributes:
+        likeness: float32 [R, n] of each token and the one before it.
+        best: what is joined by it, float32 [R, n].
+        link: what is joined: the best, or what it was told to `take`.
     """
 
     def __init__(
@@ -156,12 +178,26 @@ class MatchedStep(Step):
         super().__init__(before, after, merge)
         spans = tuple(spans)
         self.entries = x.shape[0]
-        self.link = self._links(self._lines(x, before), spans, thinned(spans, self.n - self.m))
-        slots = torch.cumsum(1 - self.link, 1) - 1
+        self.likeness = similarity(self._lines(x, before), spans)
+        self.best = self._links(self.likeness, spans, thinned(spans, self.n - self.m))
+        self.take(self.best)
+
+    def take(self, link: torch.Tensor) -> None:
+        """Join these tokens.
+
+        Args:
+            link: float32 [R, n], 1 where a token is one with the token before it; as many in each row.
+        """
+        self.link = link
+        slots = torch.cumsum(1 - link, 1) - 1
         self.slots = slots.long()  # [R, n], of the merged token that each went into
         # sort key: tokens that open a merged one come first, in their order
-        key = torch.arange(self.n, device=x.device) + self.n * self.link
+        key = torch.arange(self.n, device=link.device) + self.n * link
         self.first = torch.topk(key, self.m, dim=1, largest=False, sorted=True).indices  # [R, m]
+
+    def told(self, lines: torch.Tensor) -> torch.Tensor:
+        """What is known of each line's tokens, [R, n], by tiles: [N, lines, n]."""
+        return lines.unflatten(0, (-1, self.before.h if self.wide else self.before.w))
 
     @staticmethod
     def _links(rows: torch.Tensor, spans: tuple[int, ...], left: tuple[int, ...]) -> torch.Tensor:

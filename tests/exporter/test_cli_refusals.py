@@ -34,10 +34,6 @@ def config(folder, **data):
         (("--backend", "teletype"), "teletype"),
         (("--ratio", "1", "--text-capacity", "9000"), "more than the model's 8192 positions"),
         (("--text-capacity", "3"), "--text-capacity: "),
-        (
-            ("--ratio", "1", "--dtype", "fp16", "--oim-share", "0.5", "--oim-match"),
-            "cannot be validated",
-        ),
         (("--oim-match",), "give --oim-share 0.5 or --oim-restore --tower-ratio 1.5 too"),
         (("--oim-restore", "--oim-match"), "give --oim-share 0.5 or --tower-ratio 1.5 too"),
         (("--tower-ratio", "1.5x"), "give --oim-restore too"),
@@ -98,16 +94,6 @@ def test_schedule_files_are_checked(command, workshop, tmp_path, schedule, messa
     result = command(cli, "--model", model, "--output", tmp_path / "b", "--schedule", file)
     assert result.code == 2 and message in result.err
     assert [p.name for p in tmp_path.iterdir()] == ["schedule.json"]
-
-
-def test_matching_in_half_precision_is_refused_from_a_schedule_too(command, workshop, tmp_path):
-    model = workshop.checkpoint(layers=3, vision_layers=1, image=112)
-    file = tmp_path / "schedule.json"
-    merge = {"layer": 0, "axis": "width", "group": 2}
-    file.write_text(json.dumps({"vision": [merge], "match": True}))
-    line = ("--model", model, "--output", tmp_path / "b", "--schedule", file, "--dtype", "fp16")
-    result = command(cli, *line)
-    assert result.code == 2 and "cannot be validated" in result.err
 
 
 def test_models_that_are_not_supported(command, tmp_path):

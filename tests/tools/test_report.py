@@ -9,14 +9,14 @@ import sys
 import warnings
 from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from luvc.engines import VLM
-from luvc.exporter import cli, write_bundle
+from luvc.exporter import ExportConfig, cli, write_bundle
 from luvc.exporter.planning.defaults import SolverOptions
 from luvc.exporter.prepare import Prepared
 from luvc.tools.eval import outcome
@@ -126,6 +126,13 @@ def test_questions_without_a_picture_are_told_of(page):
     assert text.count("Questions without a picture have a layout of their own") == 1
     assert text.count("Two prompts of unequal length about generated pictures;") == 1
     assert text.count("Two prompts of unequal length; PyTorch") == 1
+
+
+@on_page
+def test_what_the_ratio_was_asked_of_is_told(page):
+    assert page.read_text().count("The ratio asked for is of FLOPs of the prefill.") == 1
+    of = get_args(ExportConfig.model_fields["ratio_of"].annotation)
+    assert set(of) == set(facts.ASKED), "each has its words"
 
 
 @on_page

@@ -16,7 +16,7 @@ from ...engines.validate import Report
 from ...errors import LuvcError
 from ...exporter.check.parity import reports
 from ...exporter.checkpoint.family import Family
-from ...exporter.config import SOLVER
+from ...exporter.config import MEASURED, SOLVER
 from ...exporter.layouts.notes import notes
 from ...exporter.layouts.planned import replan
 from ...exporter.planning.defaults import SolverOptions, shown
@@ -25,6 +25,14 @@ from ...exporter.report import human, stage_rows
 from ...strict_json import Words, read_as
 from ..bench.tables import ROWS
 from ..eval import outcome
+
+ASKED = {
+    "flops": "FLOPs of the prefill",
+    "first-token": "FLOPs of the first token, tower and prefill",
+    "latency": "time of the prefill, as measured on the machine that made it",
+    "first-token-latency": "time of the first token, as measured on the machine that made it",
+}
+"""What a ratio was asked of, by `Solver.ratio_of`."""
 
 
 def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, Any]:
@@ -52,6 +60,7 @@ def layout_facts(bundle: Bundle, family: Family, layout: Layout) -> dict[str, An
         "vision_baseline": problem.baseline.grid.tokens,
         "visual": layout.schedule.visual_per_layer(m.language.layers, layout.visual_tokens),
         "score": score_of(layout.schedule.score).described,
+        "asked": m.solver and ASKED.get(m.solver.ratio_of),
         "notes": notes(planned, m.solver and SolverOptions.of(m.solver, layout.schedule.score)),
     }
 
@@ -103,7 +112,7 @@ def commands(bundle: Bundle, command: str) -> list[tuple[str, str]]:
 
 def solver_flags(manifest: Manifest) -> list[str] | None:
     """Options of luvc-export that give the bundle's schedules; None where only a file of them does."""
-    if manifest.solver is None:
+    if manifest.solver is None or manifest.solver.ratio_of in MEASURED:  # on another machine's time
         return None
     scored = [
         x for x in manifest.pictured if x.schedule.scored
@@ -112,7 +121,7 @@ def solver_flags(manifest: Manifest) -> list[str] | None:
     options = SolverOptions.of(manifest.solver, score)
     ratios = dict.fromkeys(x.schedule.ratio for x in manifest.pictured)
     flags = [f"--ratio {ratio:g}x" for ratio in ratios]
-    if manifest.solver.ratio_of == "first-token":  # times are of the machine that measured them
+    if manifest.solver.ratio_of == "first-token":
         flags.append("--ratio-of first-token")
     flags += _method_flags(manifest.solver, score)
     if find(manifest.solver.method).options.smaller != "none":

@@ -79,7 +79,7 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
     found = {}
     for layout in bundle.manifest.pictured:
         graph = read_graph(bundle, layout.graphs.vision).graph
-        tensors = [*graph.input, *graph.output]
+        tensors = [*graph.input, *graph.output[:1]]  # behind it stands what matched steps joined
         if [t.name for t in tensors] != ["pixel_values", "visual_embeds"]:
             return []
         types = [t.type.tensor_type for t in tensors]

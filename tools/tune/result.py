@@ -113,12 +113,10 @@ def _notes(chosen: Candidate, schedules: Tuned) -> list[str]:
         found.append(
             f"score {score.name} reads the question: a pruned picture is another for another question"
         )
-    matched = any(s.match for s in schedules.layouts.values())
-    if matched or (scored and score.chained):
-        what = "OIM's matching" if matched else f"score {score.name}"
+    if scored and score.chained:
         found.append(
-            f"{what} chooses by near ties that half precision decides otherwise: export in fp32, or with "
-            "--no-validate"
+            f"score {score.name} chooses by near ties that half precision decides otherwise: export in fp32, "
+            "or with --no-validate"
         )
     return found
 

@@ -19,7 +19,7 @@ from ...bundle.graph_file import read_graph
 from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
-from ..base import PrefillFeed, PrefillResult, StepFeed
+from ..base import PrefillFeed, PrefillResult, StepFeed, VisionResult
 from .kv_buffers import Caches, free_slots, grown, rounded
 from .quantised import kernels
 from .weights import FOLDER, SharedWeights, follow
@@ -85,8 +85,7 @@ class OrtRunner(Closing):
         """
         packed = packed and self._shares and not self.rounds  # quantised weights are always packed
         key = graph, packed
-        found = self._sessions.get(key)
-        if found is not None:
+        if (found := self._sessions.get(key)) is not None:
             return found
         with self._loading:
             self._check_open()
@@ -141,10 +140,14 @@ class OrtRunner(Closing):
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        return self.vision_result(layout, pixel_values).embeds
+
+    def vision_result(self, layout: Layout, pixel_values: np.ndarray) -> VisionResult:
+        """`vision`, with what its matched OIM steps joined."""
         session = self.session(layout.graphs.vision)
         with self._blaming(layout.graphs.vision):
-            embeds = session.run(None, {"pixel_values": pixel_values})[0]
-            return _of_rank(3, embeds)
+            embeds, *joins = session.run(None, {"pixel_values": pixel_values})
+            return VisionResult(_of_rank(3, embeds), tuple(_of_rank(3, x) for x in joins))
 
     @property
     def mixes(self) -> bool:

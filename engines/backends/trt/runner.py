@@ -15,11 +15,12 @@ import numpy as np
 from ....dtypes import DTYPES
 from ....errors import LuvcError
 from ...bundle.folder import Bundle
+from ...bundle.joins import join_names
 from ...bundle.layout import Layout
 from ...bundle.manifest import Engine, EngineFile
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
-from ..base import PrefillFeed, PrefillResult, StepFeed
+from ..base import PrefillFeed, PrefillResult, StepFeed, VisionResult
 from .cuda import Buffers, Memory
 from .kv_buffers import Caches, copied_caches, filled_up
 from .prompt_lengths import pad_prompts, pad_turns, smallest_feeds
@@ -70,9 +71,15 @@ class TrtRunner(Closing):
 
     def vision(self, layout: Layout, pixel_values: np.ndarray) -> np.ndarray:
         """float32 [N, ...] -> visual embeddings [N, n, D]."""
+        return self.vision_result(layout, pixel_values).embeds
+
+    def vision_result(self, layout: Layout, pixel_values: np.ndarray) -> VisionResult:
+        """`vision`, with what its matched OIM steps joined."""
         graph, feed = layout.graphs.vision, {"pixel_values": pixel_values}
         self._check_rows(graph, "N", len(pixel_values), layout.pixel_shape[0] * layout.images)
-        return self._run(graph, 0, feed, None, ["visual_embeds"])[0]
+        outputs = ["visual_embeds", *join_names(layout.schedule)]
+        embeds, *joins = self._run(graph, 0, feed, None, outputs)
+        return VisionResult(embeds, tuple(joins))
 
     @property
     def mixes(self) -> bool:

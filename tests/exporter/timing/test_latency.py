@@ -2,7 +2,6 @@
 
 import re
 from itertools import cycle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +13,13 @@ from luvc.exporter import ExportConfig, cli, pipeline
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.layouts.planned import image_geometry, problem_of
 from luvc.exporter.planning.solver import solve
-from luvc.exporter.prepare import prepare
 from luvc.exporter.timing import interleaved, latency
-from luvc.exporter.timing.measured_costs import StageCosts, TimedProblem, fit
+from luvc.exporter.timing.measured_costs import TimedProblem, fit
+from luvc.tools import info
+from luvc.tools.report.facts import solver_flags
 
-TRUE = StageCosts(fixed=2.0, scoring=0.3, a=0.4, b=0.01, c=2e-6)
+from .machine import FIRST, TRUE, Machine, config, solve_for_latency
+
 PROBES = [
     ([344] * 2, 0),
     ([344] * 5, 0),
@@ -81,59 +82,6 @@ def test_rounds_go_on_while_ratios_spread(noise, rounds):
 @pytest.fixture
 def family(workshop):
     return Family.load(str(workshop.checkpoint(layers=8, vision_layers=2, image=336)))
-
-
-class Machine:
-    """Stands for a backend: prompts take what `costs` say, `bias` slows compressed ones down."""
-
-    def __init__(self, monkeypatch, tmp_path, family, workshop, bias=1.0):
-        self.workshop = workshop
-        self.bias = bias
-        self.runs = []
-        self.open = 0
-        self.planned = set()
-        self.visual = problem_of(family, image_geometry(family), 64)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        monkeypatch.setattr(latency.TimedPrompt, "of", self.prompt)
-        monkeypatch.setattr(latency, "write_probe", self.probe)
-        monkeypatch.setattr(latency, "write", self.write)
-
-    def probe(self, family, layers, folder):
-        folder.symlink_to(self.workshop.checkpoint(layers=layers, vision_layers=1, image=336))
-
-    def write(self, prepared, progress=None):
-        self.runs.append(prepared.config)
-        self.planned.add(tuple(layout.name for layout in prepared.layouts))
-        return SimpleNamespace(config=prepared.config)
-
-    def prompt(self, bundle, text, backend="auto"):
-        config, problem = bundle.config, self.visual
-        name = config.output.name
-        layers = int(name.split("-")[1]) if name.startswith("probe") else problem.decoder.layers
-        V = problem.visual_tokens(config.schedule.vision)
-        tokens = [v + text for v in config.schedule.visual_per_layer(layers, V)]
-        ms = TRUE.prefill(tokens, sum(p.keep > 0 for p in config.schedule.language))
-        slow = self.bias if name == "try" else 1.0
-        self.open += 1
-        return SimpleNamespace(text=text, run=lambda: ms * slow, close=self.close)
-
-    def close(self):
-        self.open -= 1
-
-
-def config(tmp_path, family, ratio=1.5, **options):
-    return ExportConfig.make(
-        model=family.source,
-        output=tmp_path / "new" / "b",
-        ratio=ratio,
-        ratio_of="latency",
-        **options,
-    )
-
-
-def solve_for_latency(tmp_path, family, **options):
-    prepared = prepare(config(tmp_path, family, **options), family)
-    return latency.solve_for_latency(prepared, lambda step: None)[1]
 
 
 def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family, workshop):
@@ -200,8 +148,11 @@ def test_questions_without_a_picture_are_not_measured(monkeypatch, tmp_path, fam
 def test_requests_that_cannot_be_solved(tmp_path, family):
     with pytest.raises(LuvcError, match="one layout"):
         config(tmp_path, family, images=(1, 2))
-    with pytest.raises(LuvcError, match="leave one"):
-        ExportConfig.make(model="x", ratio_of="latency", schedule=Schedule())
+    with pytest.raises(LuvcError, match="--ratio-of first-token-latency solves one layout"):
+        config(tmp_path, family, images=(1, 2), **FIRST)
+    for of in ("latency", "first-token-latency"):
+        with pytest.raises(LuvcError, match=f"--ratio-of {of} solves a schedule.*leave one"):
+            ExportConfig.make(model="x", ratio_of=of, schedule=Schedule())
 
 
 def test_the_solver_counts_milliseconds(family):
@@ -232,6 +183,14 @@ def ratio_of(bundle):
 def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
     asked = config(tmp_path, family, check=False)
     bundle = pipeline.export(asked, family=family)
+    solver = bundle.manifest.solver
+    assert solver and (solver.ratio, solver.ratio_of) == (1.5, "latency")
+    assert solver_flags(bundle.manifest) is None, "another machine's time gives another schedule"
+    for of, said in {
+        "latency": "prefill's measured",
+        FIRST["ratio_of"]: "first token's",
+    }.items():
+        assert said in info._method(solver.model_copy(update={"ratio_of": of}).model_dump())
     assert {"probe-2-None", "1x", "try"} <= {run.output.name for run in machine.runs}
     assert 1.5 <= ratio_of(bundle) <= 1.5 * 1.02
     assert [p.name for p in asked.output.parent.iterdir()] == ["b"], "the probes are gone"
@@ -259,5 +218,9 @@ def test_a_probe_is_exported_and_timed(tmp_path, family):
     less = {"layers": 2, "layer_types": language.layer_types[:2]}
     assert bundle.manifest.language == language.model_copy(update=less)
     assert bundle.manifest.layouts[0].visual_tokens == 144
-    prompt = latency.TimedPrompt.of(bundle, text=64)
-    assert prompt.text == 64 and prompt.run() > 0
+    with latency.TimedPrompt.of(bundle, text=64) as prompt:
+        assert prompt.text == 64 and prompt.run() > 0
+        assert 0 < prompt.run_tower() < prompt.run_first_token() + 50
+    latency.write_probe(family, 2, tmp_path / "tower", tower=True)
+    whole = Family.load(str(tmp_path / "tower"))
+    assert whole.encoder == family.encoder and whole.decoder.layers == 2

@@ -130,6 +130,38 @@ def test_matched_neighbours_share_a_window():
     np.testing.assert_allclose(found.numpy(), np.concatenate(parts, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_matching_in_half_precision_compares_in_float32(dtype):
+    """As numpy does in float64 with the same numbers; near ties among them."""
+    x = torch.randn(5, 1, 16) + 0.1 * torch.randn(5, 12, 16)
+    x = x.to(dtype)
+    exact = x.double().numpy()
+    wanted = np.stack([naive_similar(row, 8) for row in exact])
+    found = MatchedStep(Grid(1, 12), Grid(1, 8), WIDE, x, (12,)).merge(x)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.double().numpy(), wanted, rtol=2 * torch.finfo(dtype).eps)
+
+
+def test_a_step_takes_the_choice_of_another():
+    """Tokens 1 and 2 are one in the first line, 4, 5 and 6 in the second."""
+    x = torch.randn(2, 8, 16)
+    step = MatchedStep(Grid(1, 8), Grid(1, 6), WIDE, x, (8,))
+    joins = torch.zeros(2, 8)
+    joins[0, [2, 7]] = joins[1, [5, 6]] = 1
+    own = step.best.clone()
+    step.take(joins)
+    a, b = x.numpy()
+    wanted = [
+        [a[0], (a[1] + a[2]) / 2, a[3], a[4], a[5], (a[6] + a[7]) / 2],
+        [b[0], b[1], b[2], b[3], (b[4] + b[5] + b[6]) / 3, b[7]],
+    ]
+    np.testing.assert_allclose(step.merge(x).numpy(), np.array(wanted), atol=1e-6)
+    slots = [[0, 1, 1, 2, 3, 4, 5, 5], [0, 1, 2, 3, 4, 4, 4, 5]]
+    rows = torch.arange(6.0)[None, :, None].expand(2, -1, 16)
+    assert step.spread(rows)[..., 0].tolist() == slots
+    assert torch.equal(step.best, own)
+
+
 def model(workshop) -> Any:
     from transformers import InternVLForConditionalGeneration
 
