@@ -10,12 +10,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from luvc.engines.bundle.folder import WEIGHTS
+from luvc.engines.bundle.folder import FACTORS, WEIGHTS
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check.parity import reference_runner, reports
+from luvc.exporter.checkpoint import stored
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.quantised.calibrated import codes_of
 from luvc.exporter.quantised.rounding import Rounding
 from luvc.tools.hugging_face import model_inputs, unmerged
 
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.xdist_group("calibrated")  # they share what takes long
 
 QUESTIONS = ("What colour is the largest shape?", "How many shapes are there?", "Why?")
 FIRST = "model.language_model.layers.0.self_attn.k_proj.weight"
+NORM = "model.language_model.layers.0.input_layernorm.weight"
 SMALL = {"reference_text": 8, "text_capacity": 96, "ratio": 2.0, "cutoff": 0.5}
 
 
@@ -81,9 +84,11 @@ def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
         prompt = processor.prompt([{"role": "user", "content": parts}])
         with torch.inference_mode():
             model(**model_inputs(model, family, processor, [prompt]))
-    x = torch.cat(given).T.numpy()
+    with safe_open(str(bundle.file(FACTORS)), "pt") as file:
+        factors = file.get_tensor(f"{NORM}.factors").double().numpy()
+    x = torch.cat(given).T.numpy() / factors[:, None]
     how = bundle.manifest.weights
-    wanted, _ = by_the_paper(layer.weight.detach().double().numpy(), x @ x.T, how)
+    wanted, _ = by_the_paper(layer.weight.detach().double().numpy() * factors, x @ x.T, how)
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
         codes = file.get_tensor(f"{FIRST}.codes")
     found = Rounding(how, torch.float32).unpacked(codes).numpy()
@@ -98,6 +103,25 @@ def test_codes_of_another_checkpoint_are_noticed(bundle, checkpoint, tmp_path):
     save_file(turned, file, {"format": "pt"})
     with pytest.raises(LuvcError, match="codes was loaded with other values than its file holds"):
         reference_runner(bundle, str(other))
+
+
+def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, monkeypatch):
+    """It is the checkpoint's, divided by the bundle's factors."""
+    with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
+        numbers = file.get_tensor(NORM)
+    with safe_open(str(bundle.file(FACTORS)), "pt") as file:
+        factors = file.get_tensor(f"{NORM}.factors")
+    tensors = load_file(checkpoint / "model.safetensors")
+    ours = next(n for n in tensors if n.endswith(NORM.partition("layers")[2]) and "vis" not in n)
+    torch.testing.assert_close(numbers * factors, tensors[ours].float(), rtol=1e-6, atol=0)
+    monkeypatch.setattr(stored, "SAMPLE", 10_000)  # all of them
+    codes = codes_of(bundle, torch.float32)
+    compared = stored.check_stored(Family.load(str(checkpoint)), bundle.file(WEIGHTS), codes)
+    assert compared >= len(tensors) - 1  # a tied head
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    save_file(tensors | {ours: tensors[ours] + 0.01}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LuvcError, match="input_layernorm.weight was loaded with other values"):
+        stored.check_stored(Family.load(str(other)), bundle.file(WEIGHTS), codes)
 
 
 @pytest.mark.parametrize(
