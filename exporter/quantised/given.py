@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Inputs:
-    """X X^T [K, K] of what products were given, once for those that were given the same; some of X, and its largest.
+    """X X^T [K, K] of what products were given, some of X and its largest, once for who was given the same.
 
     Args:
         modules: the products by name; those of one layer.

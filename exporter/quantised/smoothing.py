@@ -1,10 +1,10 @@
 """Factors of channels, moved between products and what comes before them, ahead of rounding.
 
 What products are given is divided by factors, channel by channel, and their weights times them: the
-function is the same, and a channel that is larger than the others no longer sets the step that a whole token is
-rounded with (SmoothQuant, Xiao et al., arXiv 2211.10438). A norm's weight, or the rows of a product, take the
-division in. Letters: N outputs of a product, K its inputs, X [tokens, K] what it was given, H_kv key/value
-heads, d head size.
+function is the same, and a channel that is larger than the others no longer sets the step that a whole
+token is rounded with (SmoothQuant, Xiao et al., arXiv 2211.10438). A norm's weight, or the rows of a
+product, take the division in. Letters: N outputs of a product, K its inputs, X [tokens, K] what it was
+given, H_kv key/value heads, d head size.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -177,24 +177,27 @@ def searched(
         largest: of each channel of X, [K].
         rounding: of the weights; what they are given is rounded as the CPU's kernels do.
     """
-    weight = torch.cat([w.float() for w in weights])
-    wanted, best = rows @ weight.T, None
-    least = _lost(weight, rows, wanted, rounding)
     given = place.shared(largest).clamp_min(LEAST)
-    held = place.shared(weight.abs().amax(0)).clamp_min(LEAST)
+    held = torch.stack([w.float().abs().amax(0) for w in weights]).amax(0)
+    held = place.shared(held).clamp_min(LEAST)
+    best, least = None, _lost(weights, rows, torch.ones_like(largest), rounding)
     for strength in STRENGTHS:
         factors = given**strength / held ** (1 - strength)
         factors = factors / (factors.max() * factors.min()).sqrt()
-        each = place.spread(factors, len(largest))
-        lost = _lost(weight * each, rows / each, wanted, rounding)
+        lost = _lost(weights, rows, place.spread(factors, len(largest)), rounding)
         if lost < least:
             best, least = factors, lost
     return best
 
 
-def _lost(weight: torch.Tensor, rows: torch.Tensor, wanted: torch.Tensor, how: Rounding) -> float:
-    """The squared error of a product's outputs when weight and inputs are rounded."""
-    parts = rows.unflatten(1, (-1, how.how.group_size or rows.shape[1]))
+def _lost(
+    weights: Sequence[torch.Tensor], rows: torch.Tensor, factors: torch.Tensor, how: Rounding
+) -> float:
+    """The squared error of products' outputs when weights and what they are given are rounded."""
+    parts = (rows / factors).unflatten(1, (-1, how.how.group_size or rows.shape[1]))
     step = parts.abs().amax(-1, keepdim=True).clamp_min(1e-12) / LEVELS
-    given = ((parts / step).round_() * step).flatten(1)
-    return float((given @ how.decoded(weight).float().T - wanted).square().sum())
+    given, lost = ((parts / step).round_() * step).flatten(1), 0.0
+    for weight in (w.float() for w in weights):
+        found = given @ how.decoded(weight * factors).float().T
+        lost += float((found - rows @ weight.T).square().sum())
+    return lost

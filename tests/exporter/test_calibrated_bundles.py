@@ -42,8 +42,16 @@ def data(tmp_path_factory, picture):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(workshop):
-    return workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+def checkpoint(workshop, tmp_path_factory):
+    """Some channels of its first norms are far out, as those of trained models are."""
+    plain = workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+    folder = shutil.copytree(plain, tmp_path_factory.mktemp("far") / "checkpoint")
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if "layers.0." in name and name.endswith("layernorm.weight") and "vis" not in name:
+            tensor[::7] *= 3
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +128,7 @@ def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, m
     assert compared >= len(tensors) - 1  # a tied head
     other = shutil.copytree(checkpoint, tmp_path / "other")
     save_file(tensors | {ours: tensors[ours] + 0.01}, other / "model.safetensors", {"format": "pt"})
-    with pytest.raises(LuvcError, match="input_layernorm.weight was loaded with other values"):
+    with pytest.raises(LuvcError, match=r"input_layernorm.* was loaded with other values"):
         stored.check_stored(Family.load(str(other)), bundle.file(WEIGHTS), codes)
 
 

@@ -1,4 +1,4 @@
-"""Factors of channels: what a model computes stays, in Hugging Face's own forward, and rounding loses less."""
+"""Factors of channels: what Hugging Face's own forward computes stays, and rounding loses less."""
 
 from functools import partial
 
@@ -41,7 +41,7 @@ def model_of(name: str):
     for n, p in model.named_parameters():
         if p.ndim == 1:  # norms and biases as training leaves them, some channels far out
             p.data += torch.randn(p.shape) * 0.3
-            p.data[::7] *= 4 if "norm" in n else 1
+            p.data[::7] *= 12 if "norm" in n else 1
     return model
 
 
