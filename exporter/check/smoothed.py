@@ -1,5 +1,6 @@
 """The factors of a model's layers while it is calibrated, and what they change beside the products."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ class Smoothing:
         head_dim: d.
         rounding: of the products.
         scored: layers whose normed input a score reads; that stays as it is.
+
+    Attributes:
+        changed: norms and biases by name, as they are now, and the factors that they were divided by.
     """
 
     def __init__(self, model: Any, path: str, head_dim: int, rounding: Rounding, scored: set[int]):
@@ -29,8 +33,8 @@ class Smoothing:
         self._rows: dict[str, torch.Tensor] = {}
         self.changed: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         self._moved = self._left = self._kept = 0
-        names = [id(p) for _, p in model.named_parameters(remove_duplicate=False)]
-        self._twice = {one for one in names if names.count(one) > 1}
+        owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
+        self._twice = {one for one, count in owners.items() if count > 1}
 
     def search(
         self, i: int, given: Inputs, norm: nn.Module, run: Callable[[], torch.Tensor]
@@ -107,4 +111,4 @@ class Smoothing:
         places = self._moved + self._kept + self._left
         told = f"moved factors of channels at {self._moved} of {places} places"
         told += f"; at {self._kept} they gain nothing" if self._kept else ""
-        return told + (f"; {self._left} do not take them in exactly" if self._left else "")
+        return told + (f"; {self._left} cannot take them in" if self._left else "")
