@@ -46,6 +46,8 @@ SQUARES = 5
 """Matrices [K, K] of a product's inputs that are there at once: the sum, what is added, and their inverse."""
 SHARE = 0.5
 """Of the free memory that hidden states may take."""
+SMOOTHED = "int8"
+"""What factors gain for: kernels round a whole token at once. Beside GPTQ's int4 in groups they gain nothing."""
 KEPT = 512
 """Tokens of what a product was given that factors are searched on."""
 TOLD = 4
@@ -93,7 +95,8 @@ def calibrate(
         _Work(runner, rounding, ways, folder, progress, smoothing).run()
     files = {name: _file(folder, name) for name, _ in _weights(model, family)}
     assert config.quantisation is not None
-    progress(smoothing.told)
+    if rounding.how.kind == SMOOTHED:
+        progress(smoothing.told)
     how, dtype = config.quantisation, rounding.dtype
     return read_codes(files, how, dtype, len(questions), smoothing.changed)
 
@@ -236,8 +239,9 @@ class _Work:
                     given.next()
                     way.through(i)
             way = self.ways[0]
-            norm = way.graph.input_norm(i)
-            self.smoothing.search(i, given, norm, partial(way.through, i))
+            if self.rounding.how.kind == SMOOTHED:
+                norm = way.graph.input_norm(i)
+                self.smoothing.search(i, given, norm, partial(way.through, i))
         for name, module in modules.items():
             self._round(name, module, given.of(name))
         with torch.inference_mode():

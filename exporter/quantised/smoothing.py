@@ -175,7 +175,8 @@ def searched(
         weights: of the readers, [N, K] each.
         rows: some of X.
         largest: of each channel of X, [K].
-        rounding: of the weights; what they are given is rounded as the CPU's kernels do.
+        rounding: of the weights, to 8 bits; what they are given is, too, with a step for each token, as the
+            CPU's kernels do.
     """
     given = place.shared(largest).clamp_min(LEAST)
     held = torch.stack([w.float().abs().amax(0) for w in weights]).amax(0)
@@ -194,9 +195,9 @@ def _lost(
     weights: Sequence[torch.Tensor], rows: torch.Tensor, factors: torch.Tensor, how: Rounding
 ) -> float:
     """The squared error of products' outputs when weights and what they are given are rounded."""
-    parts = (rows / factors).unflatten(1, (-1, how.how.group_size or rows.shape[1]))
-    step = parts.abs().amax(-1, keepdim=True).clamp_min(1e-12) / LEVELS
-    given, lost = ((parts / step).round_() * step).flatten(1), 0.0
+    given, lost = rows / factors, 0.0
+    step = given.abs().amax(-1, keepdim=True).clamp_min(1e-12) / LEVELS
+    given = (given / step).round_() * step
     for weight in (w.float() for w in weights):
         found = given @ how.decoded(weight * factors).float().T
         lost += float((found - rows @ weight.T).square().sum())

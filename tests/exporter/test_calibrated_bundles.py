@@ -54,11 +54,13 @@ def checkpoint(workshop, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def bundle(checkpoint, data, tmp_path_factory):
+@pytest.fixture(
+    scope="module", params=[{"weights": "int4", "group_size": 64}, {"weights": "int8"}], ids=str
+)
+def bundle(request, checkpoint, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated")
     told = []
-    options = {"weights": "int4", "group_size": 64, "calibrate": data} | SMALL
+    options = request.param | {"calibrate": data} | SMALL
     config = ExportConfig.make(model=str(checkpoint), output=folder / "bundle", **options)
     made = export(config, told.append)
     assert any("calibrating on" in x and "of 3 questions, fewer than" in x for x in told)
@@ -75,7 +77,8 @@ def test_graphs_are_pytorchs_with_the_bundles_codes(bundle):
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
         codes, scales = (file.get_tensor(FIRST + end) for end in (".codes", ".scales"))
     whole = Rounding(bundle.manifest.weights, torch.float32).unpacked(codes).float()
-    assert torch.equal(numbers, whole * scales.repeat_interleave(64, 1))
+    groups = whole.unflatten(1, (scales[0].numel(), -1))
+    assert torch.equal(numbers, (groups * scales.view(*groups.shape[:2], 1)).flatten(1))
 
 
 def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
@@ -92,8 +95,10 @@ def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
         prompt = processor.prompt([{"role": "user", "content": parts}])
         with torch.inference_mode():
             model(**model_inputs(model, family, processor, [prompt]))
-    with safe_open(str(bundle.file(FACTORS)), "pt") as file:
-        factors = file.get_tensor(f"{NORM}.factors").double().numpy()
+    factors = np.ones(layer.in_features)
+    if bundle.manifest.weights.kind == "int8":
+        with safe_open(str(bundle.file(FACTORS)), "pt") as file:
+            factors = file.get_tensor(f"{NORM}.factors").double().numpy()
     x = torch.cat(given).T.numpy() / factors[:, None]
     how = bundle.manifest.weights
     wanted, _ = by_the_paper(layer.weight.detach().double().numpy() * factors, x @ x.T, how)
@@ -113,6 +118,7 @@ def test_codes_of_another_checkpoint_are_noticed(bundle, checkpoint, tmp_path):
         reference_runner(bundle, str(other))
 
 
+@pytest.mark.parametrize("bundle", [{"weights": "int8"}], indirect=True, ids=str)
 def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, monkeypatch):
     """It is the checkpoint's, divided by the bundle's factors."""
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
@@ -120,6 +126,7 @@ def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, m
     with safe_open(str(bundle.file(FACTORS)), "pt") as file:
         factors = file.get_tensor(f"{NORM}.factors")
     tensors = load_file(checkpoint / "model.safetensors")
+    assert not torch.equal(factors, torch.ones_like(factors))
     ours = next(n for n in tensors if n.endswith(NORM.partition("layers")[2]) and "vis" not in n)
     torch.testing.assert_close(numbers * factors, tensors[ours].float(), rtol=1e-6, atol=0)
     monkeypatch.setattr(stored, "SAMPLE", 10_000)  # all of them
