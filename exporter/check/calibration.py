@@ -37,7 +37,7 @@ from ..quantised.gptq import calibrated
 from ..quantised.products import HEAD, products
 from ..quantised.rounding import Rounding
 from .memory import free_memory
-from .smoothed import Smoothing
+from .smoothed import GAINS, KEPT, Smoothing
 from .streamed import is_streamed, stream, why_streamed
 from .teacher_forcing import AnswerGraph
 from .torch_runner import TorchRunner
@@ -46,10 +46,6 @@ SQUARES = 5
 """Matrices [K, K] of a product's inputs that are there at once: the sum, what is added, and their inverse."""
 SHARE = 0.5
 """Of the free memory that hidden states may take."""
-SMOOTHED = "int8"
-"""What factors gain for: kernels round a whole token at once. Beside GPTQ's int4 in groups they gain nothing."""
-KEPT = 512
-"""Tokens of what a product was given that factors are searched on."""
 TOLD = 4
 """Parts of the layers that progress is told of."""
 
@@ -95,7 +91,7 @@ def calibrate(
         _Work(runner, rounding, ways, folder, progress, smoothing).run()
     files = {name: _file(folder, name) for name, _ in _weights(model, family)}
     assert config.quantisation is not None
-    if rounding.how.kind == SMOOTHED:
+    if rounding.how.kind == GAINS:
         progress(smoothing.told)
     how, dtype = config.quantisation, rounding.dtype
     return read_codes(files, how, dtype, len(questions), smoothing.changed)
@@ -239,7 +235,7 @@ class _Work:
                     given.next()
                     way.through(i)
             way = self.ways[0]
-            if self.rounding.how.kind == SMOOTHED:
+            if self.rounding.how.kind == GAINS:
                 norm = way.graph.input_norm(i)
                 self.smoothing.search(i, given, norm, partial(way.through, i))
         for name, module in modules.items():

@@ -11,6 +11,11 @@ from ..quantised.given import Inputs
 from ..quantised.rounding import Rounding
 from ..quantised.smoothing import Place, divided, is_exact, places, searched
 
+GAINS = "int8"
+"""Weights that gain: kernels round a whole token at once there. Beside GPTQ int4 in groups does not."""
+KEPT = 512
+"""Tokens of what a product was given that factors are searched on."""
+
 
 class Smoothing:
     """Factors of all layers.
