@@ -33,11 +33,13 @@ class Smoothing:
 
     def __init__(self, model: Any, path: str, head_dim: int, rounding: Rounding, scored: set[int]):
         self._model, self._path = model, path
-        self._head_dim, self._rounding, self._scored = head_dim, rounding, scored
+        self._head_dim, self._rounding = head_dim, rounding
+        self._scored = scored
         self._columns: dict[str, torch.Tensor] = {}
         self._rows: dict[str, torch.Tensor] = {}
         self.changed: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._moved = self._left = self._kept = 0
+        self._moved = self._kept = 0
+        self._left = 0
         owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
         self._twice = {one for one, count in owners.items() if count > 1}
 
