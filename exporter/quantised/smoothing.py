@@ -118,7 +118,7 @@ def is_exact(layer: nn.Module, place: Place, run: Callable[[], torch.Tensor]) ->
         place: in it.
         run: takes the same through the layer each time.
     """
-    width = layer.get_submodule(place.readers[0]).in_features
+    width: Any = layer.get_submodule(place.readers[0]).in_features
     few = width if place.heads is None else place.heads[0] * place.heads[1]
     factors = 2.0 ** (torch.arange(few) % 5 - 2)
     before = run()
@@ -133,13 +133,17 @@ def _tried(
 ) -> Iterator[None]:
     source = layer.get_submodule(place.source)
     with ExitStack() as stack:
-        hook = source.register_forward_hook(lambda module, args, out: out / less)
+        hook = source.register_forward_hook(_over(less))
         stack.callback(hook.remove)
         for name in place.readers:
             reader = layer.get_submodule(name)
             again = reader.register_forward_pre_hook(lambda module, args: (args[0] * more,))
             stack.callback(again.remove)
         yield
+
+
+def _over(less: torch.Tensor) -> Callable[[nn.Module, tuple, torch.Tensor], torch.Tensor]:
+    return lambda module, args, out: out / less
 
 
 def divided(module: nn.Module, factors: torch.Tensor) -> dict[str, torch.Tensor] | None:
