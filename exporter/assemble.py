@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..dtypes import DTYPES
-from ..engines.bundle.folder import MANIFEST, PROCESSOR, WEIGHTS, list_files
+from ..engines.bundle.folder import FACTORS, MANIFEST, PROCESSOR, WEIGHTS, list_files
 from ..engines.bundle.layout import Layout
 from ..engines.bundle.license import FILE as LICENSE
 from ..engines.bundle.manifest import Manifest, Quantisation
@@ -31,7 +31,7 @@ from .onnx.layer_copies import Unlike
 from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
-from .quantised.calibrated import Calibrated
+from .quantised.calibrated import Calibrated, write_moved
 from .quantised.products import product_weights
 
 Progress = Callable[[str], None]
@@ -62,6 +62,8 @@ def assemble(
         LuvcError: the disk is too small, or weights are not those of the checkpoint's files, or no numbers.
     """
     model.set_attn_implementation(NAME)
+    if codes:
+        codes.take_in(model)
     dtype = DTYPES[config.dtype].torch
     weights = weights_file(folder / WEIGHTS, model, family, dtype, codes or config.quantisation)
     check_space(folder, weights.bytes)
@@ -75,6 +77,8 @@ def assemble(
     if terms := license_of(family.folder):
         (folder / LICENSE).parent.mkdir(exist_ok=True)
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
+    if codes:
+        write_moved(folder / FACTORS, codes.moved)
     manifest = manifest_of(config, family, layouts, model)
     found = {"files": files, "weights": weights.rounding.how if weights.rounding else None}
     found |= {"calibrated": codes.questions} if codes else {}

@@ -19,9 +19,11 @@ from ...files import whole
 from .contents import ENGINES, GRAPHS, MANIFEST, PROCESSOR, REPORT, check_contents, leaves
 from .manifest import OLDEST, SCHEMA_VERSION, File, Manifest
 
-__all__ = ["ENGINES", "GRAPHS", "MANIFEST", "PROCESSOR", "REPORT", "WEIGHTS", "Bundle"]
+__all__ = ["ENGINES", "FACTORS", "GRAPHS", "MANIFEST", "PROCESSOR", "REPORT", "WEIGHTS", "Bundle"]
 # beside the graphs: runtimes refuse paths that leave their folder
 WEIGHTS = f"{GRAPHS}/weights.safetensors"
+FACTORS = f"{GRAPHS}/factors.safetensors"
+"""What calibration divided norms and biases by, of a bundle that has such."""
 RETRIES = 3  # to read a bundle that is being replaced
 
 

@@ -8,6 +8,7 @@ product, S sequence, V visual tokens, D hidden size.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from ..quantised.gptq import calibrated
 from ..quantised.products import HEAD, products
 from ..quantised.rounding import Rounding
 from .memory import free_memory
+from .smoothed import GAINS, KEPT, Smoothing
 from .streamed import is_streamed, stream, why_streamed
 from .teacher_forcing import AnswerGraph
 from .torch_runner import TorchRunner
@@ -83,10 +85,16 @@ def calibrate(
     processor = Processor(Bundle(folder, manifest))
     with TorchRunner(model, family, config.text_capacity) as runner:
         ways = _begun(runner, processor, questions, progress)
-        _Work(runner, rounding, ways, folder, progress).run()
+        scored = {p.layer for x in layouts for p in x.schedule.language if p.keep}
+        path = f"{family.traits.path}.layers"
+        smoothing = Smoothing(model, path, family.decoder.head_dim, rounding, scored)
+        _Work(runner, rounding, ways, folder, progress, smoothing).run()
     files = {name: _file(folder, name) for name, _ in _weights(model, family)}
     assert config.quantisation is not None
-    return read_codes(files, config.quantisation, rounding.dtype, len(questions))
+    if rounding.how.kind == GAINS:
+        progress(smoothing.told)
+    how, dtype = config.quantisation, rounding.dtype
+    return read_codes(files, how, dtype, len(questions), smoothing.changed)
 
 
 @dataclass
@@ -95,6 +103,11 @@ class _Way:
 
     graph: AnswerGraph
     at: Underway
+
+    def through(self, i: int) -> torch.Tensor:
+        """What a layer makes of it, [1, S, D]; it stays before the layer."""
+        at, mask = self.at, self.at.masks[self.graph.traits.layer_types[i]]
+        return self.graph.layer(i, at.tokens, at.rotations, mask, at.cache, at.shared)
 
 
 def _begun(
@@ -168,6 +181,7 @@ class _Work:
         ways: all questions.
         folder: for the codes.
         progress: told each part.
+        smoothing: what each layer's factors are searched by.
     """
 
     def __init__(
@@ -177,8 +191,10 @@ class _Work:
         ways: list[_Way],
         folder: Path,
         progress: Progress,
+        smoothing: Smoothing,
     ):
         self.runner, self.rounding = runner, rounding
+        self.smoothing = smoothing
         self.ways, self.folder = ways, folder
         self.progress = progress
         self.modules = dict(_weights(runner.model, runner.family))
@@ -196,8 +212,12 @@ class _Work:
         self._head()
 
     @property
+    def _tokens(self) -> int:
+        return sum(way.at.tokens.hidden.shape[1] for way in self.ways)
+
+    @property
     def _seen(self) -> str:
-        tokens = sum(way.at.tokens.hidden.shape[1] for way in self.ways)
+        tokens = self._tokens
         widest = max(module.in_features for module in self.modules.values())
         few = f", fewer than the {widest} inputs of the widest product: more questions tell more"
         told = f"calibrating on {tokens} tokens of {len(self.ways)} questions"
@@ -206,15 +226,18 @@ class _Work:
     def _layer(self, i: int) -> None:
         place = f"{self.runner.family.traits.path}.layers.{i}."
         modules = {n: m for n, m in self.modules.items() if n.startswith(place)}
-        given = Inputs(modules)
         with torch.inference_mode():
             for way in self.ways:
                 way.graph.prune(way.at, i)
+            given = Inputs(modules, max(1, self._tokens // KEPT))
             with given.watched():
                 for way in self.ways:
                     given.next()
-                    at, mask = way.at, way.at.masks[way.graph.traits.layer_types[i]]
-                    way.graph.layer(i, at.tokens, at.rotations, mask, at.cache, at.shared)
+                    way.through(i)
+            way = self.ways[0]
+            if self.rounding.how.kind == GAINS:
+                norm = way.graph.input_norm(i)
+                self.smoothing.search(i, given, norm, partial(way.through, i))
         for name, module in modules.items():
             self._round(name, module, given.of(name))
         with torch.inference_mode():
@@ -241,9 +264,10 @@ class _Work:
 
     def _round(self, name: str, module: Any, given: torch.Tensor) -> None:
         """Write a product's codes, and give it the numbers that they stand for."""
-        self._coded(name, module.weight.detach(), given)
+        weight, given = self.smoothing.smoothed(name, module.weight.detach(), given)
+        self._coded(name, weight, given)
         how, file = self.rounding, _file(self.folder, name)
-        codes = read_codes({name: file}, how.how, how.dtype, 0)
+        codes = read_codes({name: file}, how.how, how.dtype)
         if not is_streamed(self.runner.model):
             numbers = codes.decoded(module.weight, name).float()
             module.weight = nn.Parameter(numbers, requires_grad=False)

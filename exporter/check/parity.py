@@ -186,6 +186,8 @@ def _as_stored(model: Any, family: Family, bundle: Bundle) -> Any:
                 f"{manifest.weights}; give --model"
             )
         products.round_weights(model, family.traits, rounding)
+        if isinstance(rounding, Calibrated):
+            rounding.take_in(model)
     return convert(model, torch.device("cpu"), dtype)
 
 

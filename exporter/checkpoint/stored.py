@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ...errors import LuvcError
 from ..quantised.calibrated import Calibrated
@@ -54,7 +55,7 @@ def check_stored(family: Family, weights: Path, rounding: Rounding | None = None
         names = sorted(n for n in tensors.keys() if ending(n.removesuffix(CODES)) in places)  # noqa: SIM118
         for name in names[:: max(1, len(names) // SAMPLE)]:
             ours = _Sample.coded(tensors, name, rounding) if rounding else None
-            ours = ours or _Sample.plain(tensors, name)
+            ours = ours or _Sample.plain(tensors, name, _divisor(name, rounding))
             found = places[ending(name.removesuffix(CODES))]
             originals = [original.rows() for original in found if original.shape == ours.shape]
             if originals and not any(ours.of(t) for t in originals):
@@ -75,18 +76,21 @@ class _Sample:
         rows: as the bundle's graphs read them.
         near: how far the checkpoint's may be from them; None where they must be equal.
         alike: whether it is enough that both look alike.
+        divisor: what the checkpoint's were divided by, of the same shape.
     """
 
     shape: list[int]
     rows: torch.Tensor
     near: torch.Tensor | None = None
     alike: bool = False
+    divisor: torch.Tensor | None = None
 
     @classmethod
-    def plain(cls, tensors: Any, name: str) -> "_Sample":
+    def plain(cls, tensors: Any, name: str, divisor: torch.Tensor | None) -> "_Sample":
         """A tensor that is stored as numbers."""
         part = tensors.get_slice(name)
-        return cls(part.get_shape(), _rows(part))
+        rows = _rows(part)
+        return cls(part.get_shape(), rows, divisor=None if divisor is None else divisor[:ROWS])
 
     @classmethod
     def coded(cls, tensors: Any, name: str, rounding: Rounding) -> "_Sample | None":
@@ -104,12 +108,33 @@ class _Sample:
 
     def of(self, original: torch.Tensor) -> bool:
         """Whether these are rows of the checkpoint's tensor."""
+        if self.divisor is not None:
+            return self._divided(original.float(), self.divisor)
         if self.near is None:
             return torch.equal(self.rows, original.to(self.rows.dtype))
         if self.alike:
-            both = self.rows.flatten(), original.float().flatten()
+            both = _levelled(self.rows).flatten(), _levelled(original.float()).flatten()
             return float(torch.cosine_similarity(*both, 0)) >= ALIKE or torch.equal(*both)
         return bool(((original.float() - self.rows).abs() <= self.near).all())
+
+    def _divided(self, original: torch.Tensor, divisor: torch.Tensor) -> bool:
+        """Whether this is the checkpoint's, divided; some norms add one to their weight first."""
+        limit = 4 * torch.finfo(self.rows.dtype).eps
+        found = [(original + more) / divisor - more for more in (0, 1)]
+        near = [((rows - self.rows.float()).abs() <= limit * (1 + rows.abs())) for rows in found]
+        return any(bool(each.all()) for each in near)
+
+
+def _divisor(name: str, rounding: Rounding | None) -> torch.Tensor | None:
+    moved = rounding.moved if isinstance(rounding, Calibrated) else {}
+    return moved[name][1] if name in moved else None
+
+
+def _levelled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows, then columns, of length 1: factors of channels are gone."""
+    for axis in (1, 0):
+        rows = nn.functional.normalize(rows, dim=axis)
+    return rows
 
 
 @dataclass(frozen=True)

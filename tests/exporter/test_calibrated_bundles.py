@@ -10,12 +10,14 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from luvc.engines.bundle.folder import WEIGHTS
+from luvc.engines.bundle.folder import FACTORS, WEIGHTS
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
 from luvc.exporter.check.parity import reference_runner, reports
+from luvc.exporter.checkpoint import stored
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.quantised.calibrated import codes_of
 from luvc.exporter.quantised.rounding import Rounding
 from luvc.tools.hugging_face import model_inputs, unmerged
 
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.xdist_group("calibrated")  # they share what takes long
 
 QUESTIONS = ("What colour is the largest shape?", "How many shapes are there?", "Why?")
 FIRST = "model.language_model.layers.0.self_attn.k_proj.weight"
+NORM = "model.language_model.layers.0.input_layernorm.weight"
 SMALL = {"reference_text": 8, "text_capacity": 96, "ratio": 2.0, "cutoff": 0.5}
 
 
@@ -39,15 +42,25 @@ def data(tmp_path_factory, picture):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(workshop):
-    return workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+def checkpoint(workshop, tmp_path_factory):
+    """Some channels of its first norms are far out, as those of trained models are."""
+    plain = workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+    folder = shutil.copytree(plain, tmp_path_factory.mktemp("far") / "checkpoint")
+    tensors = load_file(folder / "model.safetensors")
+    for name, tensor in tensors.items():
+        if "layers.0." in name and name.endswith("layernorm.weight") and "vis" not in name:
+            tensor[::7] *= 3
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
-@pytest.fixture(scope="module")
-def bundle(checkpoint, data, tmp_path_factory):
+@pytest.fixture(
+    scope="module", params=[{"weights": "int4", "group_size": 64}, {"weights": "int8"}], ids=str
+)
+def bundle(request, checkpoint, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrated")
     told = []
-    options = {"weights": "int4", "group_size": 64, "calibrate": data} | SMALL
+    options = request.param | {"calibrate": data} | SMALL
     config = ExportConfig.make(model=str(checkpoint), output=folder / "bundle", **options)
     made = export(config, told.append)
     assert any("calibrating on" in x and "of 3 questions, fewer than" in x for x in told)
@@ -64,7 +77,8 @@ def test_graphs_are_pytorchs_with_the_bundles_codes(bundle):
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
         codes, scales = (file.get_tensor(FIRST + end) for end in (".codes", ".scales"))
     whole = Rounding(bundle.manifest.weights, torch.float32).unpacked(codes).float()
-    assert torch.equal(numbers, whole * scales.repeat_interleave(64, 1))
+    groups = whole.unflatten(1, (scales[0].numel(), -1))
+    assert torch.equal(numbers, (groups * scales.view(*groups.shape[:2], 1)).flatten(1))
 
 
 def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
@@ -81,9 +95,13 @@ def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
         prompt = processor.prompt([{"role": "user", "content": parts}])
         with torch.inference_mode():
             model(**model_inputs(model, family, processor, [prompt]))
-    x = torch.cat(given).T.numpy()
+    factors = np.ones(layer.in_features)
+    if bundle.manifest.weights.kind == "int8":
+        with safe_open(str(bundle.file(FACTORS)), "pt") as file:
+            factors = file.get_tensor(f"{NORM}.factors").double().numpy()
+    x = torch.cat(given).T.numpy() / factors[:, None]
     how = bundle.manifest.weights
-    wanted, _ = by_the_paper(layer.weight.detach().double().numpy(), x @ x.T, how)
+    wanted, _ = by_the_paper(layer.weight.detach().double().numpy() * factors, x @ x.T, how)
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
         codes = file.get_tensor(f"{FIRST}.codes")
     found = Rounding(how, torch.float32).unpacked(codes).numpy()
@@ -98,6 +116,27 @@ def test_codes_of_another_checkpoint_are_noticed(bundle, checkpoint, tmp_path):
     save_file(turned, file, {"format": "pt"})
     with pytest.raises(LuvcError, match="codes was loaded with other values than its file holds"):
         reference_runner(bundle, str(other))
+
+
+@pytest.mark.parametrize("bundle", [{"weights": "int8"}], indirect=True, ids=str)
+def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, monkeypatch):
+    """It is the checkpoint's, divided by the bundle's factors."""
+    with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
+        numbers = file.get_tensor(NORM)
+    with safe_open(str(bundle.file(FACTORS)), "pt") as file:
+        factors = file.get_tensor(f"{NORM}.factors")
+    tensors = load_file(checkpoint / "model.safetensors")
+    assert not torch.equal(factors, torch.ones_like(factors))
+    ours = next(n for n in tensors if n.endswith(NORM.partition("layers")[2]) and "vis" not in n)
+    torch.testing.assert_close(numbers * factors, tensors[ours].float(), rtol=1e-6, atol=0)
+    monkeypatch.setattr(stored, "SAMPLE", 10_000)  # all of them
+    codes = codes_of(bundle, torch.float32)
+    compared = stored.check_stored(Family.load(str(checkpoint)), bundle.file(WEIGHTS), codes)
+    assert compared >= 0.9 * len(tensors)
+    other = shutil.copytree(checkpoint, tmp_path / "other")
+    save_file(tensors | {ours: tensors[ours] + 0.01}, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LuvcError, match=r"input_layernorm.* was loaded with other values"):
+        stored.check_stored(Family.load(str(other)), bundle.file(WEIGHTS), codes)
 
 
 @pytest.mark.parametrize(
