@@ -1,8 +1,8 @@
 """Batches in parts, one after the other: the memory of a run follows its part; measured: docs/cpu.md.
 
-A processor that multiplies a thousand rows is as busy as with eight thousand, and rows do not see each other: what a
-part gives is what the whole batch gives. Where a part is one prompt, ONNX Runtime multiplies its last token
-by the kernel for single rows, so logits are those of the prompt alone and differ from the batch's by rounding.
+A processor that multiplies a thousand rows is as busy as with eight thousand, and rows do not see each other:
+what a part gives is what the whole batch gives. Where a part is one prompt, ONNX Runtime multiplies its last
+token by the kernel for single rows: logits are those of the prompt alone, the batch's up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from ..base import PrefillFeed, PrefillResult
 
 TOKENS = 2048
 """Of a part, unless one prompt or one image alone has more."""
+_NOTHING = {"visual_embeds": None, "visual_index": None}
 
 
 def parts_of_prompts(feed: PrefillFeed) -> list[tuple[int, PrefillFeed]]:
@@ -27,9 +28,6 @@ def parts_of_prompts(feed: PrefillFeed) -> list[tuple[int, PrefillFeed]]:
         (i, PrefillFeed(**(_NOTHING | {name: a[i : i + count] for name, a in tensors.items()})))
         for i in range(0, rows, count)
     ]
-
-
-_NOTHING = {"visual_embeds": None, "visual_index": None}
 
 
 def joined(results: Sequence[PrefillResult]) -> PrefillResult:
