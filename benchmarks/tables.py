@@ -97,7 +97,7 @@ def bench(data: dict, only: int | None = None) -> str:
     blocks.append(
         f"Medians of {s['rounds']} interleaved rounds, ± half the range of their middle half, "
         f"{data['date']}, {m['cores']} cores of {m['cpu']}, "
-        f"{s['threads']} threads, float32, random weights. "
+        f"{s['threads']} threads, {data.get('numbers', 'float32')}, random weights. "
         + " ".join([*_missing(data.get("did_not_run", {})), f"`{_command(data)}`"])
     )
     return "\n\n".join(blocks)
@@ -232,11 +232,12 @@ def pocket(data: dict) -> str:
 
 def of_weights(data: dict, weights: str) -> str:
     """The systems with such weights beside the first of all."""
-    first, *others = data["cases"]
-    kept = [c for c in others if c.get("weights", "fp32") == weights]
+    first, *rest = data["cases"]
+    kept = [c for c in rest if c.get("weights", "fp32") == weights]
     if not kept:
         return f"Not measured yet: `{_command(data)}` had no {weights} weights."
-    return bench(data | {"cases": [first, *kept]})
+    others = "" if weights == "fp32" else f", {weights} weights beside the first system"
+    return bench(data | {"cases": [first, *kept], "numbers": f"float32{others}"})
 
 
 TABLES = {

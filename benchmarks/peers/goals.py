@@ -79,8 +79,7 @@ def _missed(missed: list[str], instructions: list[str]) -> Iterator[str]:
     if not has:
         yield (
             f"The processor ({', '.join(instructions)}) has none of {', '.join(OF_WHOLE_NUMBERS)}: bytes are "
-            "widened to 16 bits before they are multiplied, so a product of whole numbers takes as many "
-            "instructions as one of floats."
+            "widened to 16 bits before they are multiplied, which takes back most of what prompts could gain."
         )
     else:
         yield f"The processor multiplies bytes by {', '.join(has)}."

@@ -83,7 +83,8 @@ def test_a_run_without_quantised_weights_says_so():
 
 
 def test_a_table_of_weights_stands_beside_the_first_system():
-    head = tables.of_weights(RUN, "int8").splitlines()[0]
+    head, *_, caption = tables.of_weights(RUN, "int8").splitlines()
+    assert "float32, int8 weights beside the first system, random weights" in caption
     names = ["hugging face", *(c["system"] for c in CASES if c["weights"] == "int8")]
     assert head == f"| batch 1 | {' | '.join(names)} |"
 
