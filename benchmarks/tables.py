@@ -260,7 +260,7 @@ def _made(name: str, part: str | None, which: str | None) -> str:
             return profile(data)
         case "weights" if which:
             return of_weights(data, which)
-    return TABLES[name](data) if name in TABLES else bench(data, which and int(which))
+    return TABLES[name](data) if name in TABLES else bench(data, int(which) if which else None)
 
 
 def fill(text: str) -> str:

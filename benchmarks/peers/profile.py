@@ -40,7 +40,8 @@ def profiled(bundle: Any, threads: int) -> dict[str, dict[str, float]]:
     from luvc.tools.bench.systems import conversations
 
     with tempfile.TemporaryDirectory() as folder:
-        with VLM(bundle, profiling_runner(bundle, threads, Path(folder))) as vlm:
+        runner = profiling_runner(bundle, threads, Path(folder))
+        with VLM(bundle, runner) as vlm:
             layout = vlm.manifest.layouts[0]
             (messages,) = conversations(layout, QUESTION, [], 1)
             prompt = vlm.processor.prompt(messages, f"{SIZE[0]}x{SIZE[1]}")
@@ -48,7 +49,7 @@ def profiled(bundle: Any, threads: int) -> dict[str, dict[str, float]]:
                 rows, result, _ = vlm.prefill([prompt])
             for _ in range(STEPS):
                 rows.step([[int(result.logits.argmax())]])
-            files = vlm.runner.end_profiling()
+            files = runner.end_profiling()
         graphs = layout.graphs
         return {
             "prefill": of_kinds(json.loads(files[graphs.prefill].read_text()), RUNS),

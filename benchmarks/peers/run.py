@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -61,15 +62,18 @@ def main(
         "instructions": instructions.found(),
         **found,
     }
-    target = HERE.parent / "results" / f"peers-{name}.json"
-    text = json.dumps(report, indent=1) + "\n"
-    target.write_text(text.replace(f"{ROOT}/", ""))  # paths as in any checkout
     console.show(*tables(report))
     for label, reason in found["did_not_run"].items():
         print(f"did not run: {label}: {reason}")
-    print(f"wrote {target}")
+    write(report, HERE.parent / "results" / f"peers-{name}.json")
     if not keep:
         shutil.rmtree(WORK / name)
+
+
+def write(report: dict[str, Any], target: Path) -> None:
+    """Write the results, with paths as in any checkout."""
+    target.write_text((json.dumps(report, indent=1) + "\n").replace(f"{ROOT}/", ""))
+    print(f"wrote {target}")
 
 
 def chosen(text: str) -> list[str]:

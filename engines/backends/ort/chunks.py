@@ -6,6 +6,7 @@ token by the kernel for single rows: logits are those of the prompt alone, the b
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -16,16 +17,14 @@ from ..base import PrefillFeed, PrefillResult
 
 TOKENS = 2048
 """Of a part, unless one prompt or one image alone has more."""
-_NOTHING = {"visual_embeds": None, "visual_index": None}
 
 
 def parts_of_prompts(feed: PrefillFeed) -> list[tuple[int, PrefillFeed]]:
     """The rows of a batch in parts, each with the number of its first row."""
     rows, length = feed.input_ids.shape
     count = max(1, TOKENS // length)
-    tensors = feed.tensors
     return [
-        (i, PrefillFeed(**(_NOTHING | {name: a[i : i + count] for name, a in tensors.items()})))
+        (i, replace(feed, **{name: a[i : i + count] for name, a in feed.tensors.items()}))
         for i in range(0, rows, count)
     ]
 
