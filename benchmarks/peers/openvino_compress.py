@@ -29,7 +29,8 @@ MODES = {
 MOST = {"int8": 0.3, "int4": 0.2}  # of float32's bytes
 LANGUAGE = "openvino_language_model.xml"
 
-source, target, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+source, target = Path(sys.argv[1]), Path(sys.argv[2])
+kind = sys.argv[3]
 shutil.copytree(source, target, ignore=shutil.ignore_patterns("openvino_language_model.*"))
 model = openvino.Core().read_model(source / LANGUAGE)
 openvino.save_model(
