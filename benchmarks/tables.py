@@ -1,6 +1,7 @@
 """Writes the tables between marks, `<!-- table:NAME -->` or `<!-- table:NAME batch 1 -->`.
 
-NAME is a file of benchmarks/results, or pocket for what the pocket VLM answers.
+NAME is a file of benchmarks/results, or pocket for what the pocket VLM answers. Peers' files have parts,
+`<!-- table:NAME weights int8 -->`, `<!-- table:NAME goals -->` and `<!-- table:NAME profile -->`.
 
     python -m benchmarks.tables README.md docs/cpu.md docs/serving.md tools/pocket/README.md [--check]
 """
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .peers.goals import goals, profile
 
 RESULTS = Path(__file__).parent / "results"
 POCKET = Path(__file__).parent.parent / "tools" / "pocket" / "model" / "results.json"
@@ -94,7 +97,7 @@ def bench(data: dict, only: int | None = None) -> str:
     blocks.append(
         f"Medians of {s['rounds']} interleaved rounds, ± half the range of their middle half, "
         f"{data['date']}, {m['cores']} cores of {m['cpu']}, "
-        f"{s['threads']} threads, float32, random weights. "
+        f"{s['threads']} threads, {data.get('numbers', 'float32')}, random weights. "
         + " ".join([*_missing(data.get("did_not_run", {})), f"`{_command(data)}`"])
     )
     return "\n\n".join(blocks)
@@ -251,6 +254,16 @@ def pocket(data: dict) -> str:
     return "\n".join(lines)
 
 
+def of_weights(data: dict, weights: str) -> str:
+    """The systems with such weights beside the first of all."""
+    first, *rest = data["cases"]
+    kept = [c for c in rest if c.get("weights", "fp32") == weights]
+    if not kept:
+        return f"Not measured yet: `{_command(data)}` had no {weights} weights."
+    others = "" if weights == "fp32" else f", {weights} weights beside the first system"
+    return bench(data | {"cases": [first, *kept], "numbers": f"float32{others}"})
+
+
 TABLES = {
     "serving": serving,
     "latency_ratio": latency_ratio,
@@ -261,17 +274,29 @@ TABLES = {
 }
 
 
+def _made(name: str, part: str | None, which: str | None) -> str:
+    """The text of a mark."""
+    file = POCKET if name == "pocket" else RESULTS / f"{name}.json"
+    data = json.loads(file.read_text())
+    match part:
+        case "goals":
+            return goals(data)
+        case "profile":
+            return profile(data)
+        case "weights" if which:
+            return of_weights(data, which)
+    return TABLES[name](data) if name in TABLES else bench(data, int(which) if which else None)
+
+
 def fill(text: str) -> str:
     """The text with every marked table made anew."""
 
     def table(match: re.Match) -> str:
-        head, name, batch = match.groups()
-        file = POCKET if name == "pocket" else RESULTS / f"{name}.json"
-        data = json.loads(file.read_text())
-        made = TABLES[name](data) if name in TABLES else bench(data, batch and int(batch))
-        return f"{head}\n{made}\n<!-- /table -->"
+        head, name, part, which = match.groups()
+        return f"{head}\n{_made(name, part, which)}\n<!-- /table -->"
 
-    mark = r"(<!-- table:([\w-]+)(?: batch (\d+))? -->).*?<!-- /table -->"
+    parts = r"(batch|weights|goals|profile)(?: (\w+))?"
+    mark = rf"(<!-- table:([\w-]+)(?: {parts})? -->).*?<!-- /table -->"
     return re.sub(mark, table, text, flags=re.S)
 
 

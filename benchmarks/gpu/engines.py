@@ -45,7 +45,7 @@ def ort_problem() -> str | None:
     """None, or that ONNX Runtime would run on the CPU."""
     import onnxruntime
 
-    from luvc.engines.backends.ort.runner import working_device
+    from luvc.engines.backends.ort.device import working_device
 
     if working_device() == "cuda":
         return None

@@ -1,6 +1,7 @@
 """Cache buffers in host memory: the rows of a part of them, and more slots when they are needed."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,3 +103,15 @@ def grown(
             found[s.name] = np.zeros((*old.shape[:2], slots, *old.shape[3:]), old.dtype)
             found[s.name][:, :, :have] = old
     return found
+
+
+@contextlib.contextmanager
+def fitting() -> Iterator[None]:
+    """What the system refuses for caches is said with its mend."""
+    try:
+        yield
+    except MemoryError as e:
+        raise LuvcError(
+            f"the caches do not fit into memory ({e}): serve fewer rows, ask for shorter answers, or export "
+            "with a smaller --text-capacity"
+        ) from e

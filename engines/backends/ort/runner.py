@@ -1,9 +1,7 @@
 """Runs a bundle's graphs in ONNX Runtime, on the CPU or through the CUDA execution provider."""
 
 import contextlib
-import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +18,9 @@ from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed, VisionResult
-from .kv_buffers import Caches, free_slots, grown, rounded
+from .chunks import joined, parts_of_images, parts_of_prompts
+from .device import working_device
+from .kv_buffers import Caches, fitting, free_slots, grown, rounded
 from .quantised import kernels
 from .weights import FOLDER, SharedWeights, follow
 
@@ -112,7 +112,8 @@ class OrtRunner(Closing):
                 f"{self.bundle.path}: {graph} cannot be run ({brief(e)}); export the bundle again"
             ) from e
 
-    def _open(self, path: Path, model: Any, packed: bool) -> Any:
+    def _options(self) -> Any:
+        """Of every session."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -122,6 +123,12 @@ class OrtRunner(Closing):
         options.enable_mem_pattern = False
         # a spinning pool burns the cores that the caller's own work needs between steps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return options
+
+    def _open(self, path: Path, model: Any, packed: bool) -> Any:
+        import onnxruntime
+
+        options = self._options()
         if self.mixes:
             free_slots(model, self.bundle.manifest)
         if self._shares:
@@ -146,8 +153,15 @@ class OrtRunner(Closing):
         """`vision`, with what its matched OIM steps joined."""
         session = self.session(layout.graphs.vision)
         with self._blaming(layout.graphs.vision):
-            embeds, *joins = session.run(None, {"pixel_values": pixel_values})
-            return VisionResult(_of_rank(3, embeds), tuple(_of_rank(3, x) for x in joins))
+            parts = (
+                parts_of_images(layout, pixel_values) if self.device == "cpu" else [pixel_values]
+            )
+            runs = [session.run(None, {"pixel_values": part}) for part in parts]
+            embeds, *joins = (
+                np.concatenate([_of_rank(3, x) for x in outputs])
+                for outputs in zip(*runs, strict=True)
+            )
+            return VisionResult(embeds, tuple(joins))
 
     @property
     def mixes(self) -> bool:
@@ -160,7 +174,7 @@ class OrtRunner(Closing):
         wanted = [rounded(n) for n in slots] if slots is not None and self.mixes else None
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, batch, together, wanted)
-        with _fitting():
+        with fitting():
             return self._kept({s.name: np.zeros(s.shape, DTYPES[s.dtype].numpy) for s in specs})
 
     def grown(self, layout: Layout, caches: Caches, slots: Sequence[int]) -> Caches:
@@ -176,7 +190,7 @@ class OrtRunner(Closing):
         m = self.bundle.manifest
         together = m.together(layout)
         specs = cache_specs(m.language, layout, m.text_capacity, m.dtype, 1, together, slots)
-        with _fitting():
+        with fitting():
             larger = grown(caches.host, specs)
         return caches if larger is None else self._kept(larger)
 
@@ -199,12 +213,20 @@ class OrtRunner(Closing):
 
     def prefill(self, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts and fill the caches in place."""
-        scored = layout.schedule.scored
         session = self.session(layout.graphs.prefill)
+        parts = parts_of_prompts(feed) if self.device == "cpu" else [(0, feed)]
         with self._blaming(layout.graphs.prefill):
-            outputs = ["logits", *stage_names(scored)]
-            logits, *rest = self._run(session, feed.tensors, caches, outputs)
-            return PrefillResult(self._last(logits), stage_results(scored, rest))
+            if len(parts) == 1:
+                return self._prefill(session, layout, feed, caches)
+            windows = [self.window(caches, first, len(part.input_ids)) for first, part in parts]
+            runs = zip(parts, windows, strict=True)
+            return joined([self._prefill(session, layout, part, rows) for (_, part), rows in runs])
+
+    def _prefill(self, session, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
+        """Run prompts at once."""
+        scored = layout.schedule.scored
+        logits, *rest = self._run(session, feed.tensors, caches, ["logits", *stage_names(scored)])
+        return PrefillResult(self._last(logits), stage_results(scored, rest))
 
     def step(self, layout: Layout, feed: StepFeed, caches: Caches) -> np.ndarray:
         """Run new tokens and extend the caches in place -> logits [B, vocabulary]."""
@@ -219,7 +241,7 @@ class OrtRunner(Closing):
         return {name: np.array(value.numpy()) for name, value in caches.values.items()}
 
     def close(self) -> None:
-        """Give sessions, weights and caches back; a run under way keeps its own to its end."""
+        """Give sessions, weights and caches back; a run (of a batch: its part) keeps its own to its end."""
         with self._loading, self._lock:
             self._closed = True
             self._sessions.clear()
@@ -259,18 +281,6 @@ class OrtRunner(Closing):
         return [value.numpy() for value in binding.get_outputs()[: len(outputs)]]
 
 
-@contextlib.contextmanager
-def _fitting() -> Iterator[None]:
-    """What the system refuses for caches is said with its mend."""
-    try:
-        yield
-    except MemoryError as e:
-        raise LuvcError(
-            f"the caches do not fit into memory ({e}): serve fewer rows, ask for shorter answers, or export "
-            "with a smaller --text-capacity"
-        ) from e
-
-
 def _of_rank(rank: int, array: np.ndarray) -> np.ndarray:
     """A float output of a graph, which a stranger's may give other axes or another type.
 
@@ -280,19 +290,3 @@ def _of_rank(rank: int, array: np.ndarray) -> np.ndarray:
     if array.ndim != rank or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"an output of shape {array.shape} and type {array.dtype}")
     return array
-
-
-def working_device() -> str:
-    """Where sessions run: "cuda" where that works, which the list of providers does not tell."""
-    import onnxruntime
-
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "cpu"
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
-            onnxruntime.preload_dlls()
-        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32), "cuda", 0)
-    except Exception as error:  # no GPU, no driver, no cuDNN: it has no class of its own
-        warnings.warn(f"ONNX Runtime uses the CPU, as CUDA does not work: {error}", stacklevel=2)
-        return "cpu"
-    return "cuda"
