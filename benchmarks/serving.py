@@ -2,8 +2,9 @@
 
 The model is the demo checkpoint's architecture in a shape where the language model's prefill is most of
 a request, as it is for real vision-language models: see SHAPE. Every client asks about its own generated
-picture, waits for the end of its answer and asks again, with the prefix cache off; answers have TOKENS
-tokens, which random weights never end earlier. All is streamed over HTTP, as a client would see it.
+picture, waits for the end of its answer and asks again, with the prefix cache off. Answers are short, where
+the prompts' arithmetic is nearly all there is to do, or long, where every step passes through the server;
+random weights never end them earlier. All is streamed over HTTP, as a client would see it.
 
 All servers are up; at each number of clients they are interleaved, ROUNDS times, and only one is under load.
 Servers and clients share this machine's cores. Then, with --minutes, all are loaded at once for that long
@@ -28,14 +29,14 @@ from typing import Annotated, Any
 
 import typer
 
-from .serving_clients import LUVC, TOKENS, TRITON, Loop, Target, closed_loop, summary
+from .serving_clients import LUVC, TRITON, Load, Loop, Target, closed_loop, summary
 
 ROOT = Path(__file__).parent.parent
 SHAPE: dict = {"layers": 12, "hidden": 384, "intermediate": 1536, "vision_layers": 2, "image": 336}
 SIZE = (672, 672)  # four tiles and a thumbnail
 RATIOS = (1, 2)
 PREFILL = 2  # prompts run together: compute-bound on a CPU, so more would only delay the first
-CAPACITY = 64  # text tokens of a conversation
+CAPACITY = 192  # text tokens of a conversation
 
 
 def make_bundles(folder: Path) -> dict[int, Path]:
@@ -74,7 +75,7 @@ def memory_mib(pid: int) -> float:
     return sum(p.memory_info().rss for p in (root, *root.children(recursive=True))) / 2**20
 
 
-async def followed(target: Target, clients: int, seconds: float) -> dict[str, Any]:
+async def followed(target: Target, load: Load, seconds: float) -> dict[str, Any]:
     """Memory of a server under load, once a tenth of the time after a tenth to warm up."""
 
     async def follow() -> list[float]:
@@ -84,31 +85,31 @@ async def followed(target: Target, clients: int, seconds: float) -> dict[str, An
             samples.append(round(memory_mib(target.pid), 1))
         return samples
 
-    loop, samples = await asyncio.gather(closed_loop(target, clients, seconds, SIZE), follow())
+    loop, samples = await asyncio.gather(closed_loop(target, load, seconds), follow())
     return {
-        "clients": clients, "seconds": seconds, "requests": len(loop.whole),
+        "clients": load.clients, "tokens": load.tokens, "seconds": seconds, "requests": len(loop.whole),
         "failures": len(loop.failures), "rss_mib": samples,
     }  # fmt: skip
 
 
-def under_load(running: list[Target], clients: int, rounds: int, seconds: float) -> dict[str, Any]:
+def under_load(running: list[Target], load: Load, rounds: int, seconds: float) -> dict[str, Any]:
     """Closed loops of the servers, interleaved, after short ones to warm up."""
     seen: list[list[Loop]] = [[] for _ in running]
     for target in running:
-        asyncio.run(closed_loop(target, clients, 3, SIZE))
+        asyncio.run(closed_loop(target, load, 3))
     for _ in range(rounds):
         for loops, target in zip(seen, running, strict=True):
-            loops.append(asyncio.run(closed_loop(target, clients, seconds, SIZE)))
+            loops.append(asyncio.run(closed_loop(target, load, seconds)))
     row: dict[str, Any] = {TRITON: {}, LUVC: {}}
     for loops, target in zip(seen, running, strict=True):
         row[target.kind][str(target.ratio)] = summary(loops)
-    print(f"  {clients} clients:", json.dumps(row))
+    print(f"  {load.clients} clients, {load.tokens} tokens:", json.dumps(row))
     return row
 
 
-async def all_followed(running: list[Target], clients: int, seconds: float) -> dict[str, Any]:
+async def all_followed(running: list[Target], load: Load, seconds: float) -> dict[str, Any]:
     """`followed` for all servers at once."""
-    found = await asyncio.gather(*(followed(target, clients, seconds) for target in running))
+    found = await asyncio.gather(*(followed(target, load, seconds) for target in running))
     memory: dict[str, Any] = {TRITON: {}, LUVC: {}}
     for target, of in zip(running, found, strict=True):
         print(f"  {target.kind} {target.ratio}x memory:", of["rss_mib"])
@@ -202,7 +203,6 @@ def settings(bundles: dict[int, Path], rows: int) -> dict[str, Any]:
     """What is served and how, beside the loads and the memory to come."""
     return {
         "model": SHAPE | {"image_size": SIZE, "weights": "random, float32"},
-        "new_tokens": TOKENS,
         "limits": {"rows": rows, "prefill": PREFILL},
         "bundles": describe(bundles),
         "loads": {},
@@ -215,6 +215,7 @@ def run(
     rounds: Annotated[int, typer.Option(help="Loops of each ratio at each load.")] = 3,
     minutes: Annotated[float, typer.Option(help="Of the memory part.")] = 10,
     clients: Annotated[str, typer.Option(help="Numbers of clients.")] = "1,4,16,32",
+    tokens: Annotated[str, typer.Option(help="Of answers, each length a part.")] = "8,128",
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 2,
     rows: Annotated[int, typer.Option(help="Answers made at once.")] = 16,
     server: Annotated[Path, typer.Option(help="Folder of install.sh.")] = ROOT / ".triton",
@@ -225,17 +226,20 @@ def run(
     from luvc.tools.bench.machine import provenance
 
     command = (
-        f"python -m benchmarks.serving --seconds {seconds:g} --rounds {rounds} "
-        f"--minutes {minutes:g} --threads {threads} --rows {rows}"
+        f"python -m benchmarks.serving --seconds {seconds:g} --rounds {rounds} --minutes {minutes:g} "
+        f"--clients {clients} --tokens {tokens} --threads {threads} --rows {rows}"
     )
-    loads = [int(n) for n in clients.split(",")]
+    loads = [
+        Load(int(n), int(length), SIZE) for length in tokens.split(",") for n in clients.split(",")
+    ]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         made = find_bundles(bundles or folder)
         result = provenance(command) | settings(made, rows)
         with servers(made, folder, server, threads, rows) as running:
             for load in loads:
-                result["loads"][str(load)] = under_load(running, load, rounds, seconds)
+                of_length = result["loads"].setdefault(str(load.tokens), {})
+                of_length[str(load.clients)] = under_load(running, load, rounds, seconds)
             output.write_text(json.dumps(result, indent=1) + "\n")
             if minutes:
                 result["memory"] = asyncio.run(all_followed(running, loads[-1], 60 * minutes))

@@ -11,7 +11,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-TOKENS = 8  # of an answer
 QUESTION = "What is in the picture?"
 TRITON, LUVC = "Triton", "luvc-serve"
 
@@ -41,6 +40,21 @@ class Target:
         return f"http://127.0.0.1:{self.port}/{path}"
 
 
+@dataclass(frozen=True)
+class Load:
+    """What clients ask.
+
+    Attributes:
+        clients: that ask at once, each about a picture of its own.
+        tokens: of each answer.
+        size: of the pictures, [width, height].
+    """
+
+    clients: int
+    tokens: int
+    size: tuple[int, int]
+
+
 @dataclass
 class Loop:
     """What the clients of one loop saw, times in seconds."""
@@ -53,7 +67,7 @@ class Loop:
 
 
 @functools.cache
-def bodies(kind: str, count: int, size: tuple[int, int]) -> list[bytes]:
+def bodies(kind: str, count: int, size: tuple[int, int], tokens: int) -> list[bytes]:
     """A request for each client, with a picture of its own."""
     from PIL import Image
 
@@ -64,12 +78,12 @@ def bodies(kind: str, count: int, size: tuple[int, int]) -> list[bytes]:
         file = io.BytesIO()
         Image.fromarray(generated_picture(size, seed)).save(file, "JPEG", quality=90)
         picture = base64.b64encode(file.getvalue()).decode()
-        found.append(json.dumps(_request(kind, picture)).encode())
+        found.append(json.dumps(_request(kind, picture, tokens)).encode())
     return found
 
 
-def _request(kind: str, picture: str) -> dict[str, Any]:
-    common = {"max_tokens": TOKENS, "stream": True}
+def _request(kind: str, picture: str, tokens: int) -> dict[str, Any]:
+    common = {"max_tokens": tokens, "stream": True}
     if kind == TRITON:
         return common | {"text_input": QUESTION, "image": picture}
     url = {"url": f"data:image/jpeg;base64,{picture}"}
@@ -116,11 +130,11 @@ async def client(session: Any, url: str, body: bytes, end: float, seen: Loop) ->
             seen.failures.append(f"{type(error).__name__}: {error}")
 
 
-async def closed_loop(target: Target, clients: int, seconds: float, size: tuple[int, int]) -> Loop:
+async def closed_loop(target: Target, load: Load, seconds: float) -> Loop:
     """Load one server for a while."""
     import aiohttp
 
-    seen, requests = Loop(), bodies(target.kind, clients, size)
+    seen, requests = Loop(), bodies(target.kind, load.clients, load.size, load.tokens)
     start = time.perf_counter()
     timeout = aiohttp.ClientTimeout(total=600)
     connector = aiohttp.TCPConnector(limit=0)

@@ -31,23 +31,28 @@ def _command(data: dict) -> str:
 def serving(data: dict) -> str:
     """Ratio 1 beside ratio 2 at each number of clients, of both servers."""
     lines = [
-        "| clients | server | requests/s, ratio 1 → 2 | gain | against Triton "
+        "| tokens | clients | server | requests/s, ratio 1 → 2 | gain | against Triton "
         "| TTFT p50, ms | TTFT p95, ms | failures |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
+        "|---:|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for clients, row in data["loads"].items():
-        for kind, ratios in row.items():
-            a, b = ratios["1"], ratios["2"]
-            cells = [f"{a['requests_per_s']:.2f} → {b['requests_per_s']:.2f}"]
-            cells.append(f"**{b['requests_per_s'] / a['requests_per_s']:.2f}x**")
-            base = row["Triton"]
-            over = [ratios[r]["requests_per_s"] / base[r]["requests_per_s"] for r in ("1", "2")]
-            cells.append(" → ".join(f"{x:.2f}x" for x in over) if kind != "Triton" else "")
-            for key in ("ttft_p50_ms", "ttft_p95_ms"):
-                cells.append(f"{a[key]:.0f} → {b[key]:.0f}")
-            failures = a["failures"] + b["failures"]
-            lines.append(f"| {clients} | {kind} | {' | '.join(cells)} | {failures} |")
+    for tokens, loads in data["loads"].items():
+        for clients, row in loads.items():
+            for kind, ratios in row.items():
+                cells = [tokens, clients, kind, *_serving_cells(ratios, row["Triton"])]
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _serving_note(data)])
+
+
+def _serving_cells(ratios: dict, triton: dict) -> list[str]:
+    a, b = ratios["1"], ratios["2"]
+    over = [ratios[r]["requests_per_s"] / triton[r]["requests_per_s"] for r in ("1", "2")]
+    return [
+        f"{a['requests_per_s']:.2f} → {b['requests_per_s']:.2f}",
+        f"**{b['requests_per_s'] / a['requests_per_s']:.2f}x**",
+        "" if ratios is triton else " → ".join(f"{x:.2f}x" for x in over),
+        *(f"{a[key]:.0f} → {b[key]:.0f}" for key in ("ttft_p50_ms", "ttft_p95_ms")),
+        str(a["failures"] + b["failures"]),
+    ]
 
 
 def _serving_note(data: dict) -> str:
@@ -64,10 +69,10 @@ def _serving_note(data: dict) -> str:
         f"Closed loops, streamed over HTTP, {data['date']}, servers and clients together on "
         f"{m['cores']} cores of {m['cpu']}; float32, random weights, {data['model']['layers']} layers, "
         f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} "
-        f"at ratio 2, answers of {data['new_tokens']} tokens; {data['limits']['rows']} rows, caches of a "
+        f"at ratio 2; {data['limits']['rows']} rows, caches of a "
         f"request at most {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
         + (
-            f" Memory of all processes, all servers under 32 clients each: {memory}."
+            f" Memory of all processes, all servers under as many clients each: {memory}."
             if memory
             else ""
         )
