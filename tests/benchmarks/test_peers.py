@@ -1,5 +1,7 @@
 """What a run of the peers is asked for and held against; ratios counted by hand."""
 
+import json
+
 import pytest
 import typer
 
@@ -28,7 +30,7 @@ CASES = [
     case("luvc 2x int8", "int8", 10, 25, 35, 10),
     case("luvc 1x int4", "int4", 10, 100, 110, 6),
 ]
-RUN = tables.json.loads((tables.RESULTS / "peers-internvl-small.json").read_text()) | {
+RUN = json.loads((tables.RESULTS / "peers-internvl-small.json").read_text()) | {
     "cases": CASES,
     "instructions": ["avx2"],
 }
