@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, InternVLForConditionalGeneration
 
 from luvc.tools.pocket.drawing import CELL
-from luvc.tools.pocket.vocabulary import CONTENTS, TINTS
+from luvc.tools.pocket.vocabulary import CONTENTS, SHAPES, TINTS
 
 from .checkpoint import MEAN, PATCH, STD, VISUAL_TOKENS, scale_of
 from .loader import Group
@@ -23,6 +23,8 @@ _BETWEEN = 3
 """Tokens between two pictures: `</img>\\n<img>`."""
 _NOTHING_WEIGHT = 0.1
 """Weight of cells that show nothing: they are nine in ten."""
+_TEXT_WEIGHT = 12.0
+"""Weight of visual tokens that hold a character, where a teacher's are learnt."""
 
 
 def to_device(group: Group, device: torch.device) -> dict[str, Tensor]:
@@ -168,14 +170,31 @@ class Student(Learner):
         )  # in a tuple: nothing of it is trained
 
     def look(self, group: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Encode the pictures: patches, and the squared distance as a part of the variance, a scalar."""
+        """Encode the pictures: patches, and the squared distance as a part of the variance, a scalar.
+
+        Tokens that hold a character count _TEXT_WEIGHT times: one misread letter is a wrong answer.
+        """
         patches = self.encode(self.model, group["pixels"])
         if "coarse" not in group:  # nothing is learnt from questions that only test
             return patches, patches.new_zeros(())
         (teacher,) = self.teacher
         with torch.no_grad():
             wanted = project(teacher, self.encode(teacher, group["coarse"])).float()
-        return patches, F.mse_loss(project(self.model, patches).float(), wanted) / wanted.var()
+        distance = (project(self.model, patches).float() - wanted).square().mean(-1)
+        weight = 1 + (_TEXT_WEIGHT - 1) * holds_text(group["labels"]).flatten(1).to(distance)
+        return patches, (distance * weight).sum() / weight.sum() / wanted.var()
+
+
+def holds_text(labels: Tensor) -> Tensor:
+    """Which visual tokens hold a part of a character, bool [n * p, h, w], from labels of cells.
+
+    Args:
+        labels: uint8 [n, p, 2, rows, columns].
+    """
+    content = labels[:, :, 0].flatten(0, 1)
+    text = (content > CONTENTS.index(SHAPES[-1]))[:, None].float()
+    cells = content.shape[-1] // int(VISUAL_TOKENS**0.5)
+    return F.max_pool2d(text, cells)[:, 0] > 0
 
 
 def project(model: InternVLForConditionalGeneration, patches: Tensor) -> Tensor:
