@@ -54,6 +54,7 @@ def test_export_as_json_with_measured_times(workshop):
     prepared = Prepared(ExportConfig(model="x"), Family.load(bundle.manifest.model), plans=())
     found = json.dumps(cli._result(bundle, prepared, timed))
     assert json.loads(found)["latency"] == {
+        "of": "latency",
         "asked": 1.5,
         "predicted": 1.52,
         "measured": 1.51,

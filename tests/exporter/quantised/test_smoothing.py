@@ -61,7 +61,9 @@ def smoothed(model, ids, scored=()):
     smoothing = Smoothing(model, "model.layers", 16, rounding, set(scored))
     for i, layer in enumerate(model.model.layers):
         names = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
-        modules = {f"model.layers.{i}.{n}.weight": m for n, m in names.items()}
+        modules: dict[str, nn.Module] = {
+            f"model.layers.{i}.{n}.weight": m for n, m in names.items()
+        }
         given, calls = Inputs(modules), []
         hook = layer.register_forward_pre_hook(
             lambda module, args, kwargs, calls=calls: calls.append((args, kwargs)),
