@@ -62,9 +62,19 @@ def make_bundles(folder: Path) -> dict[int, Path]:
 
 
 def find_bundles(folder: Path) -> dict[int, Path]:
-    """The bundle of each ratio, made unless all are there."""
+    """The bundle of each ratio, made unless all are there; those for other conversations are refused."""
+    from luvc.engines import Bundle
+
     found = {ratio: folder / f"{ratio}x" for ratio in RATIOS}
-    return found if all(path.exists() for path in found.values()) else make_bundles(folder)
+    if not all(path.exists() for path in found.values()):
+        return make_bundles(folder)
+    for path in found.values():
+        if (capacity := Bundle.load(path).manifest.text_capacity) != CAPACITY:
+            sys.exit(
+                f"{path} holds conversations of {capacity} text tokens, and {CAPACITY} are asked for: "
+                "delete it, and both bundles are made anew, or name another folder with --bundles"
+            )
+    return found
 
 
 def memory_mib(pid: int) -> float:

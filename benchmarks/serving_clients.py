@@ -96,22 +96,24 @@ def _request(kind: str, picture: str, tokens: int) -> dict[str, Any]:
     }
 
 
-def completion_tokens(events: list[dict[str, Any]]) -> int:
+def completion_tokens(events: list[dict[str, Any]], wanted: int) -> int:
     """Of the events of an answer, whichever server they are of.
 
     Raises:
-        RuntimeError: it is an error, or no whole answer.
+        RuntimeError: it is an error, or no whole answer, or one of fewer tokens than `wanted`.
     """
     errors = [event["error"] for event in events if "error" in event]
     counts = [event["completion_tokens"] for event in events if "completion_tokens" in event]
     counts += [event["usage"]["completion_tokens"] for event in events if event.get("usage")]
     if errors or not counts:
         raise RuntimeError(errors[0] if errors else "no whole answer")
+    if counts[-1] < wanted:
+        raise RuntimeError(f"an answer of {counts[-1]} tokens in place of {wanted}")
     return counts[-1]
 
 
-async def client(session: Any, url: str, body: bytes, end: float, seen: Loop) -> None:
-    """Ask until `end`, one question after the other."""
+async def client(session: Any, url: str, body: bytes, wanted: int, end: float, seen: Loop) -> None:
+    """Ask for `wanted` tokens until `end`, one question after the other."""
     while time.perf_counter() < end:
         start = time.perf_counter()
         first, events = None, []
@@ -121,7 +123,7 @@ async def client(session: Any, url: str, body: bytes, end: float, seen: Loop) ->
                     if line.startswith(b"data: {"):
                         events.append(json.loads(line[6:]))
                         first = first or time.perf_counter()
-            tokens = completion_tokens(events)
+            tokens = completion_tokens(events, wanted)
             assert first is not None
             seen.tokens += tokens
             seen.first.append(first - start)
@@ -139,7 +141,8 @@ async def closed_loop(target: Target, load: Load, seconds: float) -> Loop:
     timeout = aiohttp.ClientTimeout(total=600)
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        asks = [client(session, target.url, b, start + seconds, seen) for b in requests]
+        end, wanted = start + seconds, load.tokens
+        asks = [client(session, target.url, body, wanted, end, seen) for body in requests]
         await asyncio.gather(*asks)
     seen.wall = time.perf_counter() - start
     return seen

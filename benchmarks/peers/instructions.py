@@ -7,12 +7,12 @@ OF_WHOLE_NUMBERS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 OF_FLOATS = ("avx2", "avx512f", "asimd")
 
 
-def found() -> list[str]:
-    """Those that this processor names; none where the system does not tell (Linux does)."""
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    lines = (x for x in text.splitlines() if x.startswith(("flags", "Features")))
-    flags = set(next(lines, "").partition(":")[2].split())
+def found(file: Path = Path("/proc/cpuinfo")) -> list[str] | None:
+    """Those that this processor names; None where the system does not tell (Linux does)."""
+    if not file.is_file():
+        return None
+    lines = (x for x in file.read_text().splitlines() if x.startswith(("flags", "Features")))
+    if (line := next(lines, None)) is None:
+        return None
+    flags = line.partition(":")[2].split()
     return [name for name in (*OF_FLOATS, *OF_WHOLE_NUMBERS) if name in flags]

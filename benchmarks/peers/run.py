@@ -22,11 +22,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from . import checkpoint, instructions
+from .goals import WEIGHTS
 from .profile import profiles
 from .systems import HERE, QUESTION, ROOT, SIZE, Systems, say
 
 WORK = HERE / ".work"  # checkpoints and exports, ignored by git
-WEIGHTS = ("fp32", "int8", "int4")
 
 
 def main(

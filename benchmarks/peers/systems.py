@@ -15,6 +15,9 @@ import numpy as np
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PYTHON = HERE / ".venv" / "bin" / "python"
+REQUIREMENTS = "requirements.txt"
+READY = ".venv/ready"
+"""What was installed: the requirements as they were."""
 SIZE = (896, 896)
 QUESTION = "What is in the picture? Describe the objects, their colours and where they stand."
 RATIOS = (1.0, 2.0)
@@ -165,13 +168,13 @@ def openvino_export(model: Path, weights: str) -> Path:
     Raises:
         ValueError: OpenVINO's export or its compression refuses; its last words.
     """
+    peers_environment()
     path = model.parent / label("openvino", weights).replace(" ", "-")
     if path.is_dir():
         return path
     module, arguments = "openvino_export", [str(model)]
     if weights != "fp32":
         module, arguments = "openvino_compress", [str(openvino_export(model, "fp32"))]
-    peers_environment()
     draft = path.with_name(f"{path.name}-draft")
     shutil.rmtree(draft, ignore_errors=True)
     kind = [weights] if weights != "fp32" else []
@@ -195,10 +198,17 @@ def environment() -> dict[str, str]:
 
 
 def peers_environment() -> None:
-    """Make the peers' own environment, once."""
-    if (ready := HERE / ".venv" / "ready").is_file():
+    """Make the peers' own environment, and again when its requirements are others."""
+    if is_ready():
         return
+    (HERE / READY).unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
-    packages = ["--quiet", "--requirement", HERE / "requirements.txt"]
+    packages = ["--quiet", "--requirement", HERE / REQUIREMENTS]
     subprocess.run([PYTHON, "-m", "pip", "install", *packages], check=True)
-    ready.touch()
+    shutil.copyfile(HERE / REQUIREMENTS, HERE / READY)
+
+
+def is_ready(folder: Path = HERE) -> bool:
+    """Whether the environment in a folder was made of the requirements beside it as they are now."""
+    ready = folder / READY
+    return ready.is_file() and ready.read_bytes() == (folder / REQUIREMENTS).read_bytes()

@@ -4,7 +4,8 @@ import re
 import statistics
 from collections.abc import Iterator
 
-from .words import command
+from ..peers.goals import WEIGHTS
+from .words import command, cores, counted
 
 PARTS = (
     ("vision, ms", "vision_ms"),
@@ -13,13 +14,15 @@ PARTS = (
     ("decode, ms per token", "decode_ms_per_token"),
 )
 SIZES = (("K/V of the prompt, MiB", "kv_bytes", 2**20), ("peak memory, MiB", "peak_mib", 1))
+FEWEST = 4  # of fewer rounds the quartiles are the extremes, or beyond them
 
 
 def bench(data: dict, only: int | None = None) -> str:
     """A luvc-bench report: a table for each batch size, a column a system, ratios to the first."""
-    blocks = []
+    blocks, shown = [], []
     for batch in [only] if only else data["settings"]["batches"]:
         cases = [c for c in data["cases"] if c["batch"] == batch]
+        shown += cases
         names = [c["system"] for c in cases]
         lines = [f"| batch {batch} | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
         for title, key in PARTS:
@@ -33,14 +36,27 @@ def bench(data: dict, only: int | None = None) -> str:
             "| visual tokens, mean of layers | " + " | ".join(f"{m:.0f}" for m in means) + " |"
         )
         blocks.append("\n".join(lines))
-    s, m = data["settings"], data["machine"]
+    s = data["settings"]
     blocks.append(
-        f"Medians of {s['rounds']} interleaved rounds, ± half the range of their middle half, "
-        f"{data['date']}, {m['cores']} cores of {m['cpu']}, "
-        f"{s['threads']} threads, {data.get('numbers', 'float32')}, random weights. "
+        f"{medians(s['rounds'])}, {data['date']}, {cores(data['machine'])}, "
+        f"{counted(s['threads'], 'thread')}, {_numbers(shown)}, random weights. "
         + " ".join([*_missing(data.get("did_not_run", {})), f"`{command(data)}`"])
     )
     return "\n\n".join(blocks)
+
+
+def medians(rounds: int) -> str:
+    """What the figures are, and what stands beside each."""
+    found = f"Medians of {counted(rounds, 'interleaved round')}"
+    return f"{found}, ± half the range of their middle half" if rounds >= FEWEST else found
+
+
+def _numbers(cases: list[dict]) -> str:
+    """The type of all numbers, and of those weights that have another."""
+    kinds = {c.get("weights", "fp32") for c in cases}
+    if quantised := [w for w in WEIGHTS[1:] if w in kinds]:
+        return f"float32, {' and '.join(quantised)} weights where the name says so"
+    return "float32"
 
 
 def _missing(reasons: dict[str, str]) -> Iterator[str]:
@@ -61,8 +77,8 @@ def _in_words(reason: str) -> str:
 
 
 def spread(timed: dict | None) -> str:
-    """Half the middle half of the rounds, as a part of the median."""
-    if not timed:
+    """Half the middle half of the rounds, as a part of the median; nothing of fewer than FEWEST."""
+    if not timed or len(timed["samples"]) < FEWEST:
         return ""
     low, _, high = statistics.quantiles(timed["samples"], n=4)
     return f" ±{(high - low) / 2 / timed['median']:.0%}"
@@ -85,7 +101,14 @@ def of_weights(data: dict, weights: str) -> str:
     """The systems with such weights beside the first of all."""
     first, *rest = data["cases"]
     kept = [c for c in rest if c.get("weights", "fp32") == weights]
+    failed = data.get("did_not_run", {})
+    failed = {name: why for name, why in failed.items() if _weights_of(name) == weights}
     if not kept:
-        return f"Not measured yet: `{command(data)}` had no {weights} weights."
-    others = "" if weights == "fp32" else f", {weights} weights beside the first system"
-    return bench(data | {"cases": [first, *kept], "numbers": f"float32{others}"})
+        reasons = " ".join(_missing(failed))
+        return f"Not measured yet: {reasons or f'`{command(data)}` had no {weights} weights.'}"
+    return bench(data | {"cases": [first, *kept], "did_not_run": failed})
+
+
+def _weights_of(name: str) -> str:
+    """The weights that a system's name tells, whether it ran or not."""
+    return next((w for w in WEIGHTS[1:] if name.endswith(f" {w}")), WEIGHTS[0])

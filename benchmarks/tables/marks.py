@@ -6,9 +6,10 @@ have parts, `<!-- table:NAME weights int8 -->`, `<!-- table:NAME goals -->` and 
 
 import json
 import re
+import sys
 from pathlib import Path
 
-from ..peers.goals import goals, profile
+from ..peers.goals import WEIGHTS, goals, profile
 from .bench import bench, of_weights
 from .records import export, latency_ratio, linear, pocket, prefix
 from .serving import serving
@@ -31,27 +32,39 @@ TABLES = {
 }
 
 
-def _made(name: str, part: str | None, which: str | None) -> str:
-    """The text of a mark."""
+def _made(name: str, part: list[str]) -> str:
+    """The text of a mark; one that names no table ends the program."""
     file = SHIPPED.get(name, RESULTS / f"{name}.json")
+    mark = f"<!-- table:{' '.join([name, *part])} -->"
+    if not file.is_file():
+        sys.exit(f"{mark}: {file} is not there: correct the name, or run what records it")
     data = json.loads(file.read_text())
+    if name in TABLES and part:
+        sys.exit(f"{mark}: {name} has no parts")
+    if name in TABLES:
+        return TABLES[name](data)
+    batches = [str(size) for size in data["settings"]["batches"]]
     match part:
-        case "goals":
+        case []:
+            return bench(data)
+        case ["batch", size] if size in batches:
+            return bench(data, int(size))
+        case ["weights", kind] if kind in WEIGHTS:
+            return of_weights(data, kind)
+        case ["goals"]:
             return goals(data)
-        case "profile":
+        case ["profile"]:
             return profile(data)
-        case "weights" if which:
-            return of_weights(data, which)
-    return TABLES[name](data) if name in TABLES else bench(data, int(which) if which else None)
+    parts = f"`batch` with {' or '.join(batches)}, `weights` with {' or '.join(WEIGHTS)}"
+    sys.exit(f"{mark}: the parts of {file.name} are {parts}, `goals` and `profile`")
 
 
 def fill(text: str) -> str:
     """The text with every marked table made anew."""
 
     def table(match: re.Match) -> str:
-        head, name, part, which = match.groups()
-        return f"{head}\n{_made(name, part, which)}\n<!-- /table -->"
+        head, name, part = match.groups()
+        return f"{head}\n{_made(name, part.split())}\n<!-- /table -->"
 
-    parts = r"(batch|weights|goals|profile)(?: (\w+))?"
-    mark = rf"(<!-- table:([\w-]+)(?: {parts})? -->).*?<!-- /table -->"
+    mark = r"(<!-- table:(\S+)((?: \S+)*?) -->).*?<!-- /table -->"
     return re.sub(mark, table, text, flags=re.S)

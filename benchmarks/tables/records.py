@@ -2,15 +2,14 @@
 
 import statistics
 
-from .bench import PARTS, row, spread
-from .words import command
+from .bench import PARTS, medians, row, spread
+from .words import command, cores, counted
 
 
 def latency_ratio(data: dict) -> str:
     """What was asked for, predicted and measured."""
     t = data["latency"]
     f = data["flops"]
-    m = data["machine"]
     return "\n".join(
         [
             f"| schedule for {data['asked']:g}x of | predicted | measured | prefill, ms |",
@@ -19,7 +18,7 @@ def latency_ratio(data: dict) -> str:
             f"{t['baseline_ms']:.0f} to {t['compressed_ms']:.0f} |",
             f"| FLOPs | | {f['measured']:.2f}x | {f['baseline_ms']:.0f} to {f['compressed_ms']:.0f} |",
             "",
-            f"{data['date']}, {m['cores']} cores of {m['cpu']}. `{command(data)}`",
+            f"{data['date']}, {cores(data['machine'])}. `{command(data)}`",
         ]
     )
 
@@ -36,16 +35,15 @@ def prefix(data: dict) -> str:
             f"| {name} | {x['first_ms']:.0f} | {x['second_ms']:.0f} | **{x['speedup']:.1f}x** | "
             f"{x['cached_tokens']} of {x['prompt_tokens']} | {x['kept_mib']:.1f} | {x['off_ms']:.0f} |"
         )
-    m = data["machine"]
     rounds = len(next(iter(data["bundles"].values()))["samples_ms"])
     one = data["bundles"]["1x"]
     lines += [
         "",
-        f"Time to first token, from the request with its picture's file; medians of {rounds} interleaved "
-        f"rounds with new pictures, faster: of the ratios within rounds. {data['date']}, {data['threads']} "
-        f"threads on {m['cores']} cores of {m['cpu']}; float32, random weights, "
-        f"{data['model']['layers']} layers, hidden {data['model']['hidden']}, {one['visual_tokens'][0]} "
-        f"visual tokens. `{command(data)}`",
+        "Time to first token, from the request with its picture's file; medians of "
+        f"{counted(rounds, 'interleaved round')} with new pictures, faster: of the ratios within rounds. "
+        f"{data['date']}, {counted(data['threads'], 'thread')} on {cores(data['machine'])}; float32, random "
+        f"weights, {data['model']['layers']} layers, hidden {data['model']['hidden']}, "
+        f"{one['visual_tokens'][0]} visual tokens. `{command(data)}`",
     ]
     return "\n".join(lines)
 
@@ -60,12 +58,12 @@ def linear(data: dict) -> str:
         for title, key in PARTS[1:]:
             values, spreads = zip(*((c[key]["median"], spread(c[key])) for c in cases), strict=True)
             lines.append(f"| {tokens} tokens {row(title, list(values), list(spreads))}")
-    m, shape = data["machine"], data["model"]
+    shape = data["model"]
     lines += [
         "",
-        f"Medians of {data['rounds']} interleaved rounds, ± half the range of their middle half, "
-        f"{data['date']}, {m['cores']} cores of {m['cpu']}, {data['threads']} threads, float32, random "
-        f"weights, {shape['num_hidden_layers']} layers, hidden {shape['hidden_size']}, "
+        f"{medians(data['rounds'])}, {data['date']}, {cores(data['machine'])}, "
+        f"{counted(data['threads'], 'thread')}, float32, random weights, "
+        f"{shape['num_hidden_layers']} layers, hidden {shape['hidden_size']}, "
         f"{shape['linear_num_value_heads']} heads of {shape['linear_value_head_dim']}. "
         f"`{command(data)}`",
     ]
@@ -89,8 +87,8 @@ def export(data: dict) -> str:
     lines.append("")
     lines.append(
         f"Random bfloat16 weights in shards on disk, written as {data['dtype']} at {data['ratio']}x without "
-        f"validation; page cache empty before, disk synced at the end. {data['date']}, {m['cores']} cores of "
-        f"{m['cpu']}, {m['memory_gib']:.0f} GiB. `{command(data)}`"
+        f"validation; page cache empty before, disk synced at the end. {data['date']}, {cores(m)}, "
+        f"{m['memory_gib']:.0f} GiB. `{command(data)}`"
     )
     return "\n".join(lines)
 

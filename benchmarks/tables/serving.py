@@ -1,6 +1,6 @@
 """Servers under load."""
 
-from .words import command
+from .words import command, cores
 
 
 def serving(data: dict) -> str:
@@ -31,7 +31,7 @@ def _serving_cells(ratios: dict, triton: dict) -> list[str]:
 
 
 def _serving_note(data: dict) -> str:
-    one, two, m = data["bundles"]["1"], data["bundles"]["2"], data["machine"]
+    one, two = data["bundles"]["1"], data["bundles"]["2"]
     memory = "; ".join(
         f"{kind} at ratio {ratio} {x['rss_mib'][0]:.0f} MiB after {x['seconds'] / 600:.3g} min and "
         f"{x['rss_mib'][-1]:.0f} MiB after {x['seconds'] / 60:.3g} min, {x['requests']} requests, "
@@ -42,7 +42,7 @@ def _serving_note(data: dict) -> str:
     visual = " → ".join(map(str, two["visual_tokens"]))
     return (
         f"Closed loops, streamed over HTTP, {data['date']}, servers and clients together on "
-        f"{m['cores']} cores of {m['cpu']}; float32, random weights, {data['model']['layers']} layers, "
+        f"{cores(data['machine'])}; float32, random weights, {data['model']['layers']} layers, "
         f"hidden {data['model']['hidden']}, {one['visual_tokens'][0]} visual tokens at ratio 1, {visual} "
         f"at ratio 2; {data['limits']['rows']} rows, caches of a "
         f"request at most {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
