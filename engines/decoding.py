@@ -16,7 +16,7 @@ from .backends.base import PrefillFeed, PrefillResult, Runner, StepFeed
 from .bundle.layout import Layout
 from .bundle.manifest import LanguageModel, Manifest
 from .bundle.tensors import visual_in, visual_lens
-from .prompt.positions import Reached, next_positions, prompt_positions
+from .prompt.positions import Reached, limit_passed, next_positions, prompt_positions
 from .reply import Reply
 
 
@@ -148,12 +148,10 @@ class Rows:
         for row in range(len(tokens)):
             full = longest > self.manifest.text_capacity - self.text_len[row]
             if counts[row] and (full or counts[row] > self.room(row)):
+                used, position = self.text_len[row], self.reached.position[row]
                 raise LuvcError(
-                    f"{longest} more text tokens do not fit: the bundle holds "
-                    f"{self.manifest.text_capacity} for prompts and answers of a conversation, "
-                    f"{self.text_len[row]} are used, and of {self.manifest.language.end_position} "
-                    f"positions {self.reached.position[row]}; ask afresh, or export with a larger "
-                    "--text-capacity"
+                    f"{longest} more text tokens do not fit behind {used}, at position {position}: "
+                    f"{limit_passed(self.manifest, used + longest)}, or ask afresh"
                 )
         ids = right_pad([t or [0] for t in tokens])
         write = np.minimum(self.text_len, self.manifest.text_capacity - longest)

@@ -168,7 +168,9 @@ def _compare_joined(
         )
     steps = zip(candidate.joins, reference.own, reference.likeness, strict=True)
     for merge, (joins, own, likeness) in zip(layout.schedule.vision, steps, strict=True):
-        lines = (x.reshape(-1, x.shape[-1]) for x in (joins, own, likeness))
+        n, shape = own.shape[-1], own.shape
+        # of another shape it stays as it is: no step joins so
+        lines = (x.reshape(-1, n) if x.shape == shape else x for x in (joins, own, likeness))
         yield compare_joins(merge, *lines, tie=tolerance.tie, overlap=tolerance.overlap)
 
 

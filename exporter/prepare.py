@@ -47,8 +47,8 @@ class Prepared:
     Attributes:
         config: what was asked for.
         family: of its model.
-        plans: of each layout, those with images first. Where the ratio is of latency, they have no
-            schedule yet (timing/latency.py).
+        plans: of each layout, those with images first. Where the ratio is of measured time, their schedules
+            are empty until that was measured (timing/latency.py).
         questions: that weights are calibrated on.
     """
 

@@ -76,6 +76,7 @@ def run(
 def _tell(vlm: "VLM", stream: "Stream", wish: "Wish", verbose: bool, as_json: bool) -> None:
     """Print an answer as it comes, or as JSON."""
     from ..engines.prompt.layouts import said_of
+    from ..engines.prompt.positions import limit_passed
 
     if as_json:
         typer.echo(json.dumps(asdict(stream.answer), indent=1))
@@ -86,11 +87,8 @@ def _tell(vlm: "VLM", stream: "Stream", wish: "Wish", verbose: bool, as_json: bo
     sys.stdout.write("\n")
     answer = stream.answer
     if answer.finish_reason == "capacity":
-        console.err.print(
-            f"[yellow]stopped: the bundle holds {vlm.manifest.text_capacity} text tokens, the model "
-            f"{vlm.manifest.language.max_positions} positions; export with a larger --text-capacity for "
-            "longer answers"
-        )
+        tokens = answer.prompt_tokens + len(answer.token_ids)  # the last has no slot
+        console.err.print(f"[yellow]stopped: {limit_passed(vlm.manifest, tokens)}")
     used = next(x for x in vlm.manifest.layouts if x.name == answer.layout)
     if not verbose:
         for line in said_of(used, wish):

@@ -236,8 +236,8 @@ class Manifest(Frozen):
             of each row; their files differ in the sizes of caches that they name, and a runtime may set
             others. "fixed", as in older bundles: every step graph is made for its layout's.
         reference_text: text tokens of the reference prompt that the ratios are computed at.
-        solver: what the schedules were solved for; None where one was given or measured, and in older
-            bundles.
+        solver: what the schedules were solved for, measured time too; None where one was given. Older
+            bundles have none where it was measured, and those before it came have none at all.
         parameters: number of weights.
         files: every file of the bundle but the manifest, by relative path.
         versions: library versions at export.

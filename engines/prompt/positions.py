@@ -50,6 +50,24 @@ class Reached:
         return Reached(text_len, np.concatenate([self.position, others.position]))
 
 
+def limit_passed(manifest: Manifest, text_tokens: int) -> str:
+    """Which of `Reached.room`'s two limits a conversation goes beyond, and what helps.
+
+    Args:
+        manifest: of the bundle.
+        text_tokens: of the conversation, with those that do not fit any more.
+    """
+    if text_tokens > manifest.text_capacity:
+        return (
+            f"the bundle holds {manifest.text_capacity} text tokens for prompts and answers of a "
+            "conversation: export with a larger --text-capacity"
+        )
+    return (
+        f"the model was made for the positions below {manifest.language.end_position}: give less text or a "
+        "shorter video, or export for smaller or fewer images"
+    )
+
+
 def prompt_positions(
     ids: Sequence[int], language: LanguageModel, layout: Layout, seconds: Sequence[float] = ()
 ) -> tuple[np.ndarray, int]:

@@ -164,9 +164,8 @@ class Processor:
         """
         turns = read_messages(messages)
         parts = visual_parts(turns)
-        layouts.for_count(
-            self.manifest, len(parts), layout
-        )  # a picture can be large when it is open
+        # before they are opened: a picture can be large then
+        layouts.for_count(self.manifest, len(parts), layout)
         images = [self._open(part) for part in parts]
         turns = with_visuals(turns, bare)
         self._check_length(turns)
@@ -180,9 +179,8 @@ class Processor:
         ids = self.tokenise(text)
         self._check_tokens(ids, chosen)
         prompt = Prompt(chosen, text, ids, tuple(images), self._joined(turns), tuple(said))
-        prompt_positions(
-            ids, self.manifest.language, chosen, prompt.seconds
-        )  # refuses them in time
+        # refuses positions beyond the model's before anything is run
+        prompt_positions(ids, self.manifest.language, chosen, prompt.seconds)
         return prompt
 
     def opened(self, messages: Messages) -> list[dict[str, Any]]:

@@ -201,13 +201,13 @@ def share_towers(plans: Sequence[Planned]) -> tuple[Planned, ...]:
     found = []
     for planned in plans:
         layout = planned.layout
-        path = first.setdefault(tower_of(layout), layout.graphs.vision)
+        path = first.setdefault(tower_signature(layout), layout.graphs.vision)
         graphs = layout.graphs.model_copy(update={"vision": path})
         found.append(replace(planned, layout=layout.model_copy(update={"graphs": graphs})))
     return tuple(found)
 
 
-def tower_of(layout: Layout) -> str:
+def tower_signature(layout: Layout) -> str:
     """What a layout's vision graph is made from, the ratio and what follows from it in the text aside."""
     parts = layout.images, layout.frames, layout.tiles, layout.pixel_shape, layout.grid
     sizes = layout.image_size, layout.visual_grid, layout.expansion, layout.processor_options

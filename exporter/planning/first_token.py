@@ -101,14 +101,13 @@ def _shares(problem: Problem, ratio: float, options: SolverOptions) -> Iterator[
     """Every way to shorten the tower, with what it leaves for the language model to save."""
     plain, whole = Schedule(), problem.prefill_work(Schedule())
     for merges in towers(problem, options):
-        tower = tower_of(merges, options)
+        tower = shortened_tower(merges, options)
         left = (problem.vision_work(plain) + whole) / ratio - problem.vision_work(tower)
         if left <= 0:
             continue
         prefill = max(1.0, whole / left)
-        shorter = problem.vision_flops(plain) / problem.vision_flops(
-            tower
-        )  # costs answers, not time
+        # in FLOPs whatever the work is: that is what costs answers, not time
+        shorter = problem.vision_flops(plain) / problem.vision_flops(tower)
         lost = points_lost(LOST_IN_TOWER, shorter) + points_lost(LOST_IN_PREFILL, prefill)
         yield Share(merges, prefill, lost)
 
@@ -120,7 +119,7 @@ def towers(problem: Problem, options: SolverOptions) -> list[tuple[Merge, ...]]:
     return [(), *(choice.merges for choice in tower_choices(problem, options.match))]
 
 
-def tower_of(merges: tuple[Merge, ...], options: SolverOptions) -> Schedule:
+def shortened_tower(merges: tuple[Merge, ...], options: SolverOptions) -> Schedule:
     """The schedule of a tower alone."""
     return Schedule(vision=merges, match=options.match, restore=True) if merges else Schedule()
 
@@ -129,8 +128,8 @@ def _refusal(problem: Problem, ratio: float, options: SolverOptions) -> str:
     """Why no schedule has this ratio, with the largest that one has."""
     fewest = problem.prefill_work(most_pruned(problem, options))
     both = problem.vision_work(Schedule()) + problem.prefill_work(Schedule())
-    found = (problem.vision_work(tower_of(merges, options)) for merges in towers(problem, options))
-    largest = max(both / (tower + fewest) for tower in found)
+    found = (shortened_tower(merges, options) for merges in towers(problem, options))
+    largest = max(both / (problem.vision_work(tower) + fewest) for tower in found)
     if ratio > largest:
         return (
             f"ratio {ratio:g}x of the first token is not feasible for this layout: the largest feasible is "

@@ -22,13 +22,13 @@ from ..checkpoint.family import Family
 from ..checkpoint.hub import quiet
 from ..checkpoint.weights import fetch_weights
 from ..config import SHARED, ExportConfig
-from ..planning.first_token import sharing, solve_first_token, tower_of, towers
+from ..planning.first_token import sharing, shortened_tower, solve_first_token, towers
 from ..planning.problem import Problem, check_schedule
 from ..planning.solver import solve
 from ..prepare import Prepared, plan_layouts
 from ..write_bundle import write
 from .interleaved import until_certain
-from .kept_costs import kept, stage_key, tower_key
+from .known_costs import known, stage_key, tower_key
 from .measured_costs import StageCosts, TimedProblem, TowerCosts, fit
 from .prompt import TimedPrompt
 
@@ -111,7 +111,8 @@ def _correct(
         schedule = _solve(in_time, aim, config, timed)
         found = in_time.ratios(schedule)
         predicted = found.both if shared else found.prefill
-        schedule = check_schedule(problem, schedule)
+        # checking tells the FLOPs that it saves; the manifest says the time that was asked for
+        schedule = check_schedule(problem, schedule).model_copy(update={"ratio": config.ratio})
         bench.progress(f"measuring a schedule predicted at {predicted:.2f}x")
         with contextlib.closing(bench.prompt("try", schedule)) as tried:
             both = plain, tried
@@ -214,14 +215,14 @@ def _stage_costs(bench: _Bench, problem: Problem) -> StageCosts:
         measured = _measure(bench, problem)
         return fit(measured), measured
 
-    return kept(StageCosts, stage_key(bench.prepared.config, problem), measure, bench.progress)
+    return known(StageCosts, stage_key(bench.prepared.config, problem), measure, bench.progress)
 
 
 def _tower_costs(bench: _Bench, problem: Problem) -> TowerCosts:
     """Of the tower without OIM, and of the shortest and the longest that it may become."""
     config = bench.prepared.config
     options = sharing(config.solver)
-    shorter = [tower_of(merges, options) for merges in towers(problem, options) if merges]
+    shorter = [shortened_tower(merges, options) for merges in towers(problem, options) if merges]
     shorter.sort(key=problem.vision_flops)
     ends = shorter[:1] + shorter[1:][-1:]
     flops = [problem.vision_flops(schedule) for schedule in ends]
@@ -238,7 +239,7 @@ def _tower_costs(bench: _Bench, problem: Problem) -> TowerCosts:
             whole, *merged = until_certain(runs, PROBES)
         return TowerCosts(whole, tuple(zip(flops, merged, strict=True))), [whole, *merged]
 
-    return kept(TowerCosts, tower_key(config, problem, flops), measure, bench.progress)
+    return known(TowerCosts, tower_key(config, problem, flops), measure, bench.progress)
 
 
 def _measure(bench: _Bench, problem: Problem) -> list[tuple[list[int], int, float]]:

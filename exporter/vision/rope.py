@@ -99,9 +99,8 @@ class RopeAdapter(RotaryAdapter):
     modules: ClassVar[tuple[str, ...]] = ("model.visual",)
     visual_token: ClassVar[str] = "<|image_pad|>"
     width_name: ClassVar[str] = "hidden_size"  # of the tower's width in its config
-    steps_apart: ClassVar[bool] = (
-        False  # a video's steps: in the prompt each is by itself, with its time
-    )
+    # whether each step of a video is by itself in the prompt, with its time
+    steps_apart: ClassVar[bool] = False
 
     @classmethod
     def multiple(cls, config: Any) -> Grid:

@@ -93,9 +93,20 @@ def test_an_answer_ends_with_the_models_positions(workshop, picture, length, roo
 def test_a_step_beyond_the_model_is_refused(workshop, picture, length):
     short = limited(workshop.vlm("qwen2"), length + 2)
     rows, *_ = short.prefill([short.processor.prompt(ask("Why?", picture))])
-    with pytest.raises(LuvcError, match=f"of {length + 2} positions {length}"):
+    said = f"3 more .* at position {length}: the model was made for the positions below {length + 2}: give"
+    with pytest.raises(LuvcError, match=said) as error:
         rows.step([[1, 2, 3]])
+    assert "--text-capacity" not in str(error.value), "it cannot help"
     assert rows.step([[1, 2]]).shape[0] == 1 and rows.room(0) == 0
+
+
+def test_a_step_beyond_the_caches_is_refused(workshop, picture):
+    vlm = workshop.vlm("qwen2")
+    rows, *_ = vlm.prefill([vlm.processor.prompt(ask("Why?", picture))])
+    room, used = rows.room(0), rows.text_len[0]
+    said = f"do not fit behind {used}.*holds {used + room} text tokens .* larger --text-capacity, or ask"
+    with pytest.raises(LuvcError, match=said):
+        rows.step([[1] * (room + 1)])
 
 
 def test_positions_from_one_have_one_more(workshop, length):

@@ -23,7 +23,7 @@ from luvc.exporter import ExportConfig, plan
 from luvc.exporter.check.torch_runner import TorchRunner
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
-from luvc.exporter.layouts.planned import tower_of
+from luvc.exporter.layouts.planned import tower_signature
 from luvc.exporter.onnx.export import save, trace
 from luvc.exporter.onnx.inputs import prefill_request, vision_request
 from luvc.exporter.onnx.weights_file import WeightsFile
@@ -125,7 +125,7 @@ class MethodGraphs:
             request = prefill_request(model, self.family, layout, CAPACITY, to)
             save(trace(request, once), path, self.weights(dtype))
             return path
-        tower = dtype, tower_of(layout)
+        tower = dtype, tower_signature(layout)
         if tower not in self.towers:
             path = self.folder / f"vision-{dtype}-{len(self.towers)}.onnx"
             request = vision_request(model, self.family, layout, to)

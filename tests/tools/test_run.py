@@ -1,10 +1,12 @@
 """`luvc-run` as people type it."""
 
 import json
+import shutil
 import sys
 
 import pytest
 
+from luvc.engines import Bundle
 from luvc.tools import run as run_tool
 
 from ..conftest import ask
@@ -81,6 +83,19 @@ def test_run_says_when_the_capacity_ends_it(command, workshop, photo):
     bundle = workshop.bundle("qwen2")
     result = command(run_tool, bundle.path, "Why?", "--image", photo, "--max-new-tokens", "900")
     assert result.code == 0 and "stopped: the bundle holds 96 text tokens" in result.err
+    assert "larger --text-capacity" in result.err
+
+
+def test_run_says_when_the_models_positions_end_it(command, workshop, picture, photo, tmp_path):
+    """A larger capacity is no help then, and is not advised."""
+    path = shutil.copytree(workshop.bundle("qwen2").path, tmp_path / "bundle")
+    end = len(workshop.vlm("qwen2").processor.prompt(ask("Why?", picture)).input_ids) + 2
+    bundle = Bundle.load(path)
+    language = bundle.manifest.language.model_copy(update={"max_positions": end})
+    bundle.with_manifest(bundle.manifest.model_copy(update={"language": language}))
+    result = command(run_tool, path, "Why?", "--image", photo, "--max-new-tokens", "900")
+    assert f"stopped: the model was made for the positions below {end}:" in result.err
+    assert result.code == 0 and "--text-capacity" not in result.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Source of the interface: lmms-eval 0.7, lmms_eval/api/model.py and lmms_eval/mod
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ from rich.progress import Progress
 from ... import console
 from ...engines import VLM
 from ...engines.answer import Answer
+from ...engines.prompt.positions import limit_passed
 from ...errors import LuvcError, shown
 from .requests import batches, conversation, left_out, sampling_options
 
@@ -178,12 +180,10 @@ class Luvc(lmms):
                 "visual_tokens_mean_of_layers": float(np.mean(means)),
             },
         )
-        full = sum(answer.finish_reason == "capacity" for answer in answers)
-        if full:
-            eval_logger.warning(
-                f"{full} of {len(answers)} answers were cut off by the bundle's capacity of "
-                f"{self.vlm.manifest.text_capacity} text tokens: export with a larger --text-capacity"
-            )
+        cut = [a.prompt_tokens + len(a.token_ids) for a in answers if a.finish_reason == "capacity"]
+        limits = Counter(limit_passed(self.vlm.manifest, tokens) for tokens in cut)
+        for limit, count in limits.items():
+            eval_logger.warning(f"{count} of {len(answers)} answers were cut off: {limit}")
         for note in sorted({note for answer in answers for note in answer.notes}):
             self._say(note)
 

@@ -9,6 +9,7 @@ from tritonclient.grpc import model_config_pb2
 
 from ...engines.bundle.folder import Bundle
 from ...engines.bundle.graph_file import read_graph
+from ...engines.bundle.joins import join_names
 from ...engines.bundle.manifest import EngineFile
 
 pb: Any = model_config_pb2  # its classes are made when it is imported: type checkers see none
@@ -60,6 +61,7 @@ class VisionGraph:
         pixels, embeds: dimensions of a row of input and output.
         pixels_type, embeds_type: Triton's names of their types.
         rows: most rows of one run.
+        others: names, dimensions and types of its further outputs: what matched OIM steps joined.
     """
 
     graph: str
@@ -68,19 +70,21 @@ class VisionGraph:
     pixels_type: str
     embeds_type: str
     rows: int
+    others: tuple[tuple[str, tuple[int, ...], str], ...] = ()
 
 
 def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
     """The bundle's vision graphs, for up to `prompts` prompts together; empty when one does not fit.
 
-    A graph fits when it takes pixel_values and gives visual_embeds, both with the same free first
-    dimension: what Triton's batcher joins along it, it takes apart along it.
+    A graph fits when it takes pixel_values and gives visual_embeds and perhaps what its steps joined, all
+    with the same free first dimension: what Triton's batcher joins along it, it takes apart along it.
     """
     found = {}
     for layout in bundle.manifest.pictured:
         graph = read_graph(bundle, layout.graphs.vision).graph
-        tensors = [*graph.input, *graph.output[:1]]  # behind it stands what matched steps joined
-        if [t.name for t in tensors] != ["pixel_values", "visual_embeds"]:
+        tensors = [*graph.input, *graph.output]
+        names = ["pixel_values", "visual_embeds", *join_names(layout.schedule)]
+        if [t.name for t in tensors] not in (names, names[:2]):  # older graphs tell no joins
             return []
         types = [t.type.tensor_type for t in tensors]
         shapes = [[d.dim_value for d in t.shape.dim] for t in types]
@@ -98,6 +102,10 @@ def vision_graphs(bundle: Bundle, prompts: int) -> list[VisionGraph]:
             TYPES[types[0].elem_type],
             TYPES[types[1].elem_type],
             max(rows, held.rows if held else 0),
+            tuple(
+                (t.name, tuple(shape[1:]), TYPES[t.type.tensor_type.elem_type])
+                for t, shape in zip(tensors[2:], shapes[2:], strict=True)
+            ),
         )
     return list(found.values())
 
@@ -147,6 +155,9 @@ def plan_config(
 ) -> Config:
     """Configuration of a vision model that Triton's TensorRT backend runs.
 
+    It names every output: that backend loads no plan with one that is not configured (its source,
+    `ModelInstanceState::InitIOBindingBuffers`). Who asks for visual_embeds gets nothing else.
+
     Args:
         name: of the model.
         graph: what it computes.
@@ -155,6 +166,9 @@ def plan_config(
     """
     config = _vision(name, graph, plans.values())
     config.platform = "tensorrt_plan"
+    config.output.extend(
+        pb.ModelOutput(name=n, data_type=_type(t), dims=dims) for n, dims, t in graph.others
+    )
     config.default_model_filename = next(iter(files.values()))
     for arch, file in files.items():
         number = arch.removeprefix("sm")

@@ -29,7 +29,7 @@ def parts_of_prompts(feed: PrefillFeed) -> list[tuple[int, PrefillFeed]]:
     ]
 
 
-def joined(results: Sequence[PrefillResult]) -> PrefillResult:
+def whole_batch(results: Sequence[PrefillResult]) -> PrefillResult:
     """The results of all parts as those of the whole batch."""
     if len(results) == 1:
         return results[0]

@@ -18,7 +18,7 @@ from ...bundle.layout import Layout
 from ...bundle.tensors import cache_specs, stage_names, stage_results
 from ...closing import Closing
 from ..base import PrefillFeed, PrefillResult, StepFeed, VisionResult
-from .chunks import joined, parts_of_images, parts_of_prompts
+from .chunks import parts_of_images, parts_of_prompts, whole_batch
 from .device import working_device
 from .kv_buffers import Caches, fitting, free_slots, grown, rounded
 from .quantised import kernels
@@ -220,7 +220,8 @@ class OrtRunner(Closing):
                 return self._prefill(session, layout, feed, caches)
             windows = [self.window(caches, first, len(part.input_ids)) for first, part in parts]
             runs = zip(parts, windows, strict=True)
-            return joined([self._prefill(session, layout, part, rows) for (_, part), rows in runs])
+            done = [self._prefill(session, layout, part, rows) for (_, part), rows in runs]
+            return whole_batch(done)
 
     def _prefill(self, session, layout: Layout, feed: PrefillFeed, caches: Caches) -> PrefillResult:
         """Run prompts at once."""

@@ -74,11 +74,12 @@ class TrtRunner(Closing):
         return self.vision_result(layout, pixel_values).embeds
 
     def vision_result(self, layout: Layout, pixel_values: np.ndarray) -> VisionResult:
-        """`vision`, with what its matched OIM steps joined."""
+        """`vision`, with what its matched OIM steps joined; nothing of engines from before they told it."""
         graph, feed = layout.graphs.vision, {"pixel_values": pixel_values}
         self._check_rows(graph, "N", len(pixel_values), layout.pixel_shape[0] * layout.images)
-        outputs = ["visual_embeds", *join_names(layout.schedule)]
-        embeds, *joins = self._run(graph, 0, feed, None, outputs)
+        # all that the engine has, read or not: it does not run with an output that has no memory
+        told = filter(self._session(graph).has, join_names(layout.schedule))
+        embeds, *joins = self._run(graph, 0, feed, None, ["visual_embeds", *told])
         return VisionResult(embeds, tuple(joins))
 
     @property

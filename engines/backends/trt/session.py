@@ -141,6 +141,11 @@ class Session:
         self.workspace = int(engine.device_memory_size_v2)
         self.epochs = [0 for _ in profiles]
 
+    def has(self, name: str) -> bool:
+        """Whether it is an input or output."""
+        count = self._engine.num_io_tensors
+        return name in map(self._engine.get_tensor_name, range(count))
+
     def dtype(self, name: str) -> np.dtype:
         """Element type of an input or output."""
         return TENSORRT[self._engine.get_tensor_dtype(name).name].numpy

@@ -96,6 +96,9 @@ class FakeSession:
         providers = ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
 
+    def has(self, name):
+        return name in self.inputs | self.outputs
+
     def dtype(self, name):
         return onnx.helper.tensor_dtype_to_np_dtype((self.inputs | self.outputs)[name].elem_type)
 

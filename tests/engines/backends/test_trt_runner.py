@@ -1,11 +1,14 @@
 """The TensorRT runner on a fake device: all of it but the CUDA and TensorRT calls themselves."""
 
 import gc
+import shutil
 
 import numpy as np
+import onnx
 import pytest
 
-from luvc.engines import VLM
+from luvc.engines import VLM, Bundle
+from luvc.engines.backends.ort.backend import ort
 from luvc.engines.backends.trt import kv_buffers
 from luvc.errors import LuvcError
 
@@ -112,6 +115,28 @@ def test_engines_for_several_rows_only_cannot_serve(both):
     runner.files[step] = runner.files[step].model_copy(update={"profiles": profiles})
     with pytest.raises(LuvcError, match=r"batch of 1 .* 2 to 4: luvc-build --batch 1,2,4"):
         Scheduler(VLM(bundle, runner), Limits(rows=4))
+
+
+def test_engines_from_before_towers_told_what_they_join(workshop, tmp_path):
+    """A matched tower tells what it does on ONNX Runtime; an older graph of it runs, and tells nothing."""
+    made = workshop.bundle("qwen2-two-images")
+    bundle = Bundle.load(shutil.copytree(made.path, tmp_path / "bundle"))
+    (layout,) = bundle.manifest.layouts
+    shape = layout.pixel_shape[0] * layout.images, *layout.pixel_shape[1:]
+    pixels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    with ort.runner(made) as theirs:
+        expected = theirs.vision_result(layout, pixels)
+    found = make(bundle, FakeCuda()).vision_result(layout, pixels)
+    assert len(found.joins) == len(layout.schedule.vision) > 0
+    assert all(map(np.array_equal, found.joins, expected.joins))
+    file = bundle.file(layout.graphs.vision)
+    graph = onnx.load(file, load_external_data=False)
+    del graph.graph.output[1:]
+    file.write_bytes(graph.SerializeToString())
+    older = make(bundle, FakeCuda())
+    older.prepare(layout, language=False)
+    assert older.vision_result(layout, pixels).joins == ()
+    assert np.array_equal(older.vision(layout, pixels), found.embeds)
 
 
 def test_caches_stay_on_the_device(both, picture):

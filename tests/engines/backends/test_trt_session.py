@@ -21,6 +21,7 @@ class Engine_:
     """A deserialized engine with two profiles."""
 
     num_optimization_profiles, device_memory_size_v2 = 2, 4096
+    num_io_tensors, get_tensor_name = 2, "xy".__getitem__
 
     def __init__(self):
         self.contexts, self.configs = [], []
@@ -92,6 +93,7 @@ def test_a_session_sets_shapes_once_and_runs(stand_in):
         ("memory", 77, 5000),
     ]
     assert session.epochs == [1, 0] and session.capturable(0)
+    assert [session.has(name) for name in ("x", "y", "z")] == [True, True, False]
     with pytest.raises(RuntimeError, match="outside profile 1"):
         session.set_shapes(1, {"x": (9, 3)})
     engine.contexts[0].runs = False

@@ -31,6 +31,8 @@ BROKEN = {
     "another pair": worst,
     "none": np.zeros_like,
     "half of each line": lambda joins: joins[..., : joins.shape[-1] // 2],
+    "no tokens": lambda joins: joins[..., :0],
+    "no tiles": lambda joins: joins[:0],
 }
 
 

@@ -44,6 +44,7 @@ def test_tower_and_prefill_share_a_measured_ratio(monkeypatch, tmp_path, family,
     assert (timed.baseline_ms, timed.compressed_ms) == pytest.approx((plain, ours))
     assert timed.measured == pytest.approx(plain / ours)
     assert asked <= timed.measured <= asked * 1.02
+    assert timed.schedule.ratio == asked
     assert timed.predicted == pytest.approx(timed.measured, rel=1e-3)
     assert bool(timed.schedule.vision) == timed.schedule.restore
     if options.get("tower_ratio"):

@@ -89,6 +89,7 @@ def test_the_schedule_has_the_measured_ratio(monkeypatch, tmp_path, family, work
     timed = solve_for_latency(tmp_path, family)
     assert timed.measured == pytest.approx(timed.predicted, rel=1e-3)
     assert 1.5 <= timed.measured <= 1.5 * 1.02
+    assert timed.schedule.ratio == 1.5, "of time, as it was asked for"
     flops = machine.visual.ratios(timed.schedule).prefill
     assert flops > timed.measured * 1.05, "overheads make FLOPs and time differ here"
     assert not list((tmp_path / "new").iterdir()) and not machine.open
@@ -102,6 +103,7 @@ def test_a_wrong_prediction_is_corrected(monkeypatch, tmp_path, family, workshop
     timed = solve_for_latency(tmp_path, family)
     assert timed.predicted > 1.5 * 1.05
     assert timed.measured == pytest.approx(1.5, rel=0.05)
+    assert timed.schedule.ratio == 1.5, "not what the correction aimed at"
 
 
 def test_a_correction_out_of_reach_tells_what_was_measured(monkeypatch, tmp_path, family, workshop):
@@ -185,6 +187,8 @@ def test_a_bundle_has_the_schedule_that_was_measured(tmp_path, family, machine):
     bundle = pipeline.export(asked, family=family)
     solver = bundle.manifest.solver
     assert solver and (solver.ratio, solver.ratio_of) == (1.5, "latency")
+    (layout,) = bundle.manifest.layouts
+    assert layout.schedule.ratio == layout.ratio == 1.5, "what answers say and requests ask for"
     assert solver_flags(bundle.manifest) is None, "another machine's time gives another schedule"
     for of, said in {
         "latency": "prefill's measured",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from luvc.engines.backends.ort.backend import ort
 from luvc.engines.bundle.folder import Bundle
 from luvc.errors import LuvcError
 from luvc.tools.triton import cli
@@ -82,6 +83,22 @@ def test_engines_make_a_tensorrt_plan(workshop, tmp_path):
     vlm = tmp_path / "r" / "luvc_vlm"
     assert read(vlm / "config.pbtxt").parameters["backend"].string_value == "auto"
     assert read(vlm / "configs" / "cpu.pbtxt").parameters["backend"].string_value == "ort"
+
+
+def test_the_plan_of_a_matched_tower_names_all_its_outputs(workshop, tmp_path):
+    """Triton loads no plan with an output that no configuration names."""
+    bundle = with_engines(workshop.bundle("qwen2-two-images"), "sm90")
+    assert write(bundle, tmp_path / "r", OPTIONS) == ["luvc_vlm", "luvc_vision"]
+    vision = tmp_path / "r" / "luvc_vision"
+    config, cpu = read(vision / "config.pbtxt"), read(vision / "configs" / "cpu.pbtxt")
+    (layout,) = bundle.manifest.layouts
+    with ort.runner(bundle) as runner:
+        session = runner.session(layout.graphs.vision)
+        outputs = {x.name: x.shape[1:] for x in session.get_outputs()}
+    assert len(outputs) == 1 + len(layout.schedule.vision) > 1
+    assert {x.name: list(x.dims) for x in config.output} == outputs
+    assert {x.data_type for x in config.output} == {pb.DataType.Value("TYPE_FP32")}
+    assert [x.name for x in cpu.output] == ["visual_embeds"], "the model in Python gives no other"
 
 
 def test_python_models_take_the_first_gpu(workshop, tmp_path):

@@ -21,13 +21,13 @@ from .measured_costs import StageCosts, TowerCosts
 Costs = TypeVar("Costs", StageCosts, TowerCosts)
 
 
-def kept(
+def known(
     kind: type[Costs],
     key: dict[str, Any],
     measure: Callable[[], tuple[Costs, Any]],
     progress: Progress,
 ) -> Costs:
-    """Costs that were kept, or measured now.
+    """Costs that are known from before, or measured now.
 
     Args:
         kind: what they are.
