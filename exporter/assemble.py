@@ -31,7 +31,7 @@ from .onnx.layer_copies import Unlike
 from .onnx.slots import with_slots
 from .onnx.weights_file import WeightsFile
 from .ops.attention import NAME
-from .quantised.calibrated import Calibrated, write_moved
+from .quantised.calibrated import Calibrated
 from .quantised.products import product_weights
 
 Progress = Callable[[str], None]
@@ -78,7 +78,7 @@ def assemble(
         (folder / LICENSE).parent.mkdir(exist_ok=True)
         (folder / LICENSE).write_text(terms.model_dump_json(exclude_none=True))
     if codes:
-        write_moved(folder / FACTORS, codes.moved)
+        codes.factors.write(folder / FACTORS, dict(model.named_modules()))
     manifest = manifest_of(config, family, layouts, model)
     found = {"files": files, "weights": weights.rounding.how if weights.rounding else None}
     found |= {"calibrated": codes.questions} if codes else {}

@@ -32,12 +32,13 @@ from ..config import ExportConfig
 from ..language.graphs import Underway
 from ..language.spu import text_positions
 from ..quantised.calibrated import Calibrated, read_codes, write_codes
+from ..quantised.factors import GAINS
 from ..quantised.given import Inputs
 from ..quantised.gptq import calibrated
 from ..quantised.products import HEAD, products
 from ..quantised.rounding import Rounding
 from .memory import free_memory
-from .smoothed import GAINS, KEPT, Smoothing
+from .smoothed import KEPT, Read, Smoothing
 from .streamed import is_streamed, stream, why_streamed
 from .teacher_forcing import AnswerGraph
 from .torch_runner import TorchRunner
@@ -72,9 +73,7 @@ def calibrate(
         LuvcError: a question that the bundle would refuse, too many for the memory, numbers that are none,
             or the weights cannot be read.
     """
-    model = load_model(
-        family
-    )  # one to be rounded, beside that which the bundle's other weights are of
+    model = load_model(family)  # to be rounded; the bundle's other weights are of another
     rounding = rounding_of(family, model, DTYPES[config.dtype].torch, config.quantisation)
     assert rounding is not None
     if why := why_streamed(model):
@@ -85,16 +84,16 @@ def calibrate(
     processor = Processor(Bundle(folder, manifest))
     with TorchRunner(model, family, config.text_capacity) as runner:
         ways = _begun(runner, processor, questions, progress)
-        scored = {p.layer for x in layouts for p in x.schedule.language if p.keep}
+        read = Read.by(x.schedule for x in layouts)
         path = f"{family.traits.path}.layers"
-        smoothing = Smoothing(model, path, family.decoder.head_dim, rounding, scored)
+        smoothing = Smoothing(model, path, family.decoder.head_dim, rounding, read)
         _Work(runner, rounding, ways, folder, progress, smoothing).run()
     files = {name: _file(folder, name) for name, _ in _weights(model, family)}
     assert config.quantisation is not None
     if rounding.how.kind == GAINS:
         progress(smoothing.told)
     how, dtype = config.quantisation, rounding.dtype
-    return read_codes(files, how, dtype, len(questions), smoothing.changed)
+    return read_codes(files, how, dtype, len(questions), smoothing.factors)
 
 
 @dataclass
@@ -267,7 +266,8 @@ class _Work:
         weight, given = self.smoothing.smoothed(name, module.weight.detach(), given)
         self._coded(name, weight, given)
         how, file = self.rounding, _file(self.folder, name)
-        codes = read_codes({name: file}, how.how, how.dtype)
+        told = len(self.ways), self.smoothing.factors
+        codes = read_codes({name: file}, how.how, how.dtype, *told)
         if not is_streamed(self.runner.model):
             numbers = codes.decoded(module.weight, name).float()
             module.weight = nn.Parameter(numbers, requires_grad=False)

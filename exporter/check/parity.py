@@ -79,7 +79,7 @@ def check(
     layouts = tuple(truncated(layout, depth) for layout in bundle.manifest.layouts)
     with tempfile.TemporaryDirectory(prefix="validation-", dir=bundle.path) as folder:
         part = load_model(shallow, part=True)
-        codes = _calibrated(bundle)
+        codes = _calibrated(bundle, family)
         assemble(config, shallow, layouts, part, Path(folder), lambda step: None, codes)
         made = Bundle.load(folder)
         runner = TorchRunner(_as_stored(part, shallow, made), shallow, config.text_capacity)
@@ -169,7 +169,7 @@ def reference_runner(bundle: Bundle, model: str | None = None) -> TorchRunner:
     if found != bundled:
         raise LuvcError(f"{family.source} is not the model this bundle was made from; give --model")
     loaded = load_model(family)
-    if codes := _calibrated(bundle):
+    if codes := _calibrated(bundle, family):
         check_stored(family, bundle.file(WEIGHTS), codes)
     return TorchRunner(_as_stored(loaded, family, bundle), family, manifest.text_capacity)
 
@@ -193,16 +193,18 @@ def _as_stored(model: Any, family: Family, bundle: Bundle) -> Any:
 
 def _rounding(model: Any, family: Family, bundle: Bundle, dtype: torch.dtype) -> Rounding | None:
     """What gives the model a bundle's numbers; calibrated codes are the bundle's own."""
-    if codes := _calibrated(bundle):
+    if codes := _calibrated(bundle, family):
         return codes
     how = None if family.format else bundle.manifest.weights
     return rounding_of(family, model, dtype, how)
 
 
-def _calibrated(bundle: Bundle) -> Calibrated | None:
+def _calibrated(bundle: Bundle, family: Family) -> Calibrated | None:
     """The codes in a bundle, where they were calibrated."""
     m = bundle.manifest
-    return codes_of(bundle, DTYPES[m.dtype].torch) if m.calibrated and m.weights else None
+    if not m.calibrated or not m.weights:
+        return None
+    return codes_of(bundle, DTYPES[m.dtype].torch, f"{family.traits.path}.layers")
 
 
 def reports(bundle: Bundle) -> list[Report]:

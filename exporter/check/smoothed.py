@@ -1,20 +1,52 @@
 """The factors of a model's layers while it is calibrated, and what they change beside the products."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from ...engines.bundle.schedule import Schedule
+from ...plugins.scores.base import BEHIND
+from ..planning.methods import score_of
+from ..quantised.factors import Factors
 from ..quantised.given import Inputs
 from ..quantised.rounding import Rounding
 from ..quantised.smoothing import Place, divided, is_exact, places, searched
 
-GAINS = "int8"
-"""Weights that gain: kernels round a whole token at once there. Beside GPTQ int4 in groups does not."""
 KEPT = 512
 """Tokens of what a product was given that factors are searched on."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Layers of which scores read what norms give: with factors they would choose by something else.
+
+    What else a score reads stays by itself: hidden states, and queries, keys and outputs of attention and
+    MLP, in whose products the factors are undone.
+
+    Attributes:
+        ahead: layers whose normed input is a score's to read.
+        behind: layers of which a score reads what attention and MLP were given.
+    """
+
+    ahead: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
+
+    @classmethod
+    def by(cls, schedules: Iterable[Schedule]) -> "Read":
+        """By the scores of these schedules."""
+        scored = [(layer, score_of(s.score).reads) for s in schedules for layer in s.scored]
+        behind = frozenset(layer - 1 for layer, reads in scored if BEHIND in reads)
+        return cls(frozenset(layer for layer, _ in scored), behind)
+
+    def of(self, layer: int, source: nn.Module, norm: nn.Module) -> bool:
+        """Whether outputs of a module of a layer, whose input norm is given, are read."""
+        if isinstance(source, nn.Linear):
+            return False
+        return layer in self.behind or (layer in self.ahead and source is norm)
 
 
 class Smoothing:
@@ -25,19 +57,16 @@ class Smoothing:
         path: of its layers.
         head_dim: d.
         rounding: of the products.
-        scored: layers whose normed input a score reads; that stays as it is.
+        read: what scores read; that stays as it is.
 
     Attributes:
-        changed: norms and biases by name, as they are now, and the factors that they were divided by.
+        factors: found so far, and norms and biases as they are now.
     """
 
-    def __init__(self, model: Any, path: str, head_dim: int, rounding: Rounding, scored: set[int]):
+    def __init__(self, model: Any, path: str, head_dim: int, rounding: Rounding, read: Read):
         self._model, self._path = model, path
-        self._head_dim, self._rounding = head_dim, rounding
-        self._scored = scored
-        self._columns: dict[str, torch.Tensor] = {}
-        self._rows: dict[str, torch.Tensor] = {}
-        self.changed: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._rounding, self._read = rounding, read
+        self.factors = Factors(head_dim)
         self._moved = self._kept = 0
         self._left = 0
         owners = Counter(id(p) for _, p in model.named_parameters(remove_duplicate=False))
@@ -55,12 +84,12 @@ class Smoothing:
             run: takes a question through it.
         """
         layer = self._model.get_submodule(f"{self._path}.{i}")
-        for place in places(layer, self._head_dim, run):
+        for place in places(layer, self.factors.head_dim, run):
             name = f"{self._path}.{i}.{place.readers[0]}.weight"
             readers: list[Any] = [layer.get_submodule(reader) for reader in place.readers]
             source = layer.get_submodule(place.source)
-            scored = i in self._scored and source is norm
-            if scored or not self._takes(source) or not is_exact(layer, place, run):
+            read = self._read.of(i, source, norm)
+            if read or not self._takes(source) or not is_exact(layer, place, run):
                 self._left += 1
                 continue
             weights = [reader.weight for reader in readers]
@@ -84,7 +113,6 @@ class Smoothing:
         source: Any = layer.get_submodule(place.source)
         name = f"{self._path}.{i}.{place.source}"
         if isinstance(source, nn.Linear):
-            self._rows[f"{name}.weight"] = factors
             bias = source.bias
             changed = {} if bias is None else {"bias": bias.detach().float() / factors}
         else:
@@ -95,22 +123,18 @@ class Smoothing:
             changed = found
         for leaf, numbers in changed.items():
             setattr(source, leaf, nn.Parameter(numbers, requires_grad=False))
-            self.changed[f"{name}.{leaf}"] = numbers, factors
-        for reader in place.readers:
-            width: Any = layer.get_submodule(reader).in_features
-            self._columns[f"{self._path}.{i}.{reader}.weight"] = place.spread(factors, width)
+            self.factors.numbers[f"{name}.{leaf}"] = numbers
+        self.factors.add(name, [f"{self._path}.{i}.{reader}" for reader in place.readers], factors)
         self._moved += 1
 
     def smoothed(
         self, name: str, weight: torch.Tensor, hessian: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A product's weight [N, K], and the X X^T [K, K] of what it is given, with their factors moved."""
-        columns, rows = self._columns.get(name), self._rows.get(name)
+        columns = self.factors.columns(name, weight.shape[1])
         if columns is not None:
-            weight, hessian = weight.float() * columns, hessian / columns / columns[:, None]
-        if rows is not None:
-            weight = weight.float() / rows[:, None]
-        return weight, hessian
+            hessian = hessian / columns / columns[:, None]
+        return self.factors.scaled(name, weight), hessian
 
     @property
     def told(self) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...errors import LuvcError
 from ..quantised.calibrated import Calibrated
@@ -55,7 +54,7 @@ def check_stored(family: Family, weights: Path, rounding: Rounding | None = None
         names = sorted(n for n in tensors.keys() if ending(n.removesuffix(CODES)) in places)  # noqa: SIM118
         for name in names[:: max(1, len(names) // SAMPLE)]:
             ours = _Sample.coded(tensors, name, rounding) if rounding else None
-            ours = ours or _Sample.plain(tensors, name, _divisor(name, rounding))
+            ours = ours or _Sample.plain(tensors, name, rounding)
             found = places[ending(name.removesuffix(CODES))]
             originals = [original.rows() for original in found if original.shape == ours.shape]
             if originals and not any(ours.of(t) for t in originals):
@@ -76,6 +75,7 @@ class _Sample:
         rows: as the bundle's graphs read them.
         near: how far the checkpoint's may be from them; None where they must be equal.
         alike: whether it is enough that both look alike.
+        scaled: the checkpoint's rows -> as they were before they were rounded.
         divisor: what the checkpoint's were divided by, of the same shape.
     """
 
@@ -83,14 +83,17 @@ class _Sample:
     rows: torch.Tensor
     near: torch.Tensor | None = None
     alike: bool = False
+    scaled: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.float
     divisor: torch.Tensor | None = None
 
     @classmethod
-    def plain(cls, tensors: Any, name: str, divisor: torch.Tensor | None) -> "_Sample":
+    def plain(cls, tensors: Any, name: str, rounding: Rounding | None) -> "_Sample":
         """A tensor that is stored as numbers."""
-        part = tensors.get_slice(name)
-        rows = _rows(part)
-        return cls(part.get_shape(), rows, divisor=None if divisor is None else divisor[:ROWS])
+        part, divisor = tensors.get_slice(name), None
+        if isinstance(rounding, Calibrated) and name in rounding.factors.numbers:
+            divisor = rounding.factors.rows(name)
+        rows = None if divisor is None else divisor[:ROWS]
+        return cls(part.get_shape(), _rows(part), divisor=rows)
 
     @classmethod
     def coded(cls, tensors: Any, name: str, rounding: Rounding) -> "_Sample | None":
@@ -103,38 +106,34 @@ class _Sample:
         codes = rounding.unpacked(codes).float()
         scales = scales.view(len(codes), -1)
         step = scales.repeat_interleave(codes.shape[1] // scales.shape[1], 1)
-        shape, alike = rounding.weight_shape(part.get_shape()), isinstance(rounding, Calibrated)
-        return cls(shape, codes * step, step / 2 * CLOSE, alike)
+        shape = rounding.weight_shape(part.get_shape())
+        if not isinstance(rounding, Calibrated):
+            return cls(shape, codes * step, step / 2 * CLOSE)
+        scaled = partial(rounding.factors.scaled, name.removesuffix(CODES))
+        return cls(shape, codes * step, alike=True, scaled=scaled)
 
     def of(self, original: torch.Tensor) -> bool:
         """Whether these are rows of the checkpoint's tensor."""
         if self.divisor is not None:
             return self._divided(original.float(), self.divisor)
+        if self.alike:
+            # with the factors in both: divided out of ours, a channel of little weight would be noise
+            both = self.rows.flatten(), self.scaled(original).flatten()
+            return float(torch.cosine_similarity(*both, 0)) >= ALIKE or torch.equal(*both)
         if self.near is None:
             return torch.equal(self.rows, original.to(self.rows.dtype))
-        if self.alike:
-            both = _levelled(self.rows).flatten(), _levelled(original.float()).flatten()
-            return float(torch.cosine_similarity(*both, 0)) >= ALIKE or torch.equal(*both)
         return bool(((original.float() - self.rows).abs() <= self.near).all())
 
     def _divided(self, original: torch.Tensor, divisor: torch.Tensor) -> bool:
         """Whether this is the checkpoint's, divided; some norms add one to their weight first."""
-        limit = 4 * torch.finfo(self.rows.dtype).eps
-        found = [(original + more) / divisor - more for more in (0, 1)]
-        near = [((rows - self.rows.float()).abs() <= limit * (1 + rows.abs())) for rows in found]
-        return any(bool(each.all()) for each in near)
-
-
-def _divisor(name: str, rounding: Rounding | None) -> torch.Tensor | None:
-    moved = rounding.moved if isinstance(rounding, Calibrated) else {}
-    return moved[name][1] if name in moved else None
-
-
-def _levelled(rows: torch.Tensor) -> torch.Tensor:
-    """Rows, then columns, of length 1: factors of channels are gone."""
-    for axis in (1, 0):
-        rows = nn.functional.normalize(rows, dim=axis)
-    return rows
+        info = torch.finfo(self.rows.dtype)
+        for more in (0, 1):
+            rows = (original + more) / divisor - more
+            limit = 4 * info.eps * (more + rows.abs().clamp_min(info.tiny))
+            near = (rows - self.rows.float()).abs() <= limit
+            if bool((near & rows.isfinite()).all()):
+                return True
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Codes that were calibrated: they lie in files as a bundle's do, and a bundle is such a file."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from torch import nn
 
 from ...engines.bundle.folder import FACTORS, WEIGHTS, Bundle
 from ...engines.bundle.manifest import Quantisation
-from ...errors import LuvcError
+from ...errors import LuvcError, brief
+from .factors import GAINS, MEND, Factors, read_factors
 from .kept import Kept
 from .rounding import CODES, SCALES, Rounding
 
@@ -20,44 +21,30 @@ class Calibrated(Kept):
 
     Attributes:
         questions: that they were calibrated on.
-        moved: norms and biases that factors were moved into, by name, and those factors.
+        factors: that they are behind; of int4 there are none.
     """
 
     questions: int = field(kw_only=True)
-    moved: "Moved" = field(kw_only=True)
+    factors: Factors = field(kw_only=True)
 
     def take_in(self, model: nn.Module) -> None:
-        """Give a model, whole or its first layers, the norms and biases that these codes are for."""
-        for name in self.moved.keys() & dict(model.named_parameters()).keys():
+        """Give a model, whole or its first layers, the norms and biases that these codes are for.
+
+        Raises:
+            LuvcError: one has another shape.
+        """
+        parameters = dict(model.named_parameters())
+        for name, numbers in self.factors.numbers.items():
+            if name not in parameters:
+                continue  # of a layer behind the first ones
+            if numbers.shape != parameters[name].shape:
+                raise LuvcError(
+                    f"the bundle has {tuple(numbers.shape)} for {name}, which is "
+                    f"{tuple(parameters[name].shape)}: it is of another checkpoint; give --model"
+                )
             parent, _, leaf = name.rpartition(".")
-            numbers = nn.Parameter(self.moved[name][0].clone(), requires_grad=False)
-            setattr(model.get_submodule(parent), leaf, numbers)
-
-
-Moved = Mapping[str, tuple[torch.Tensor, torch.Tensor]]
-"""Numbers as they are, and the factors that they were divided by, float32 [K] each."""
-DIVISORS = ".factors"
-"""Behind a tensor's name in the file of what factors were moved into."""
-
-
-def write_moved(path: Path, moved: Moved) -> None:
-    """A file of norms and biases; none where there are none."""
-    from safetensors.torch import save_file
-
-    if moved:
-        numbers = {name: numbers for name, (numbers, _) in moved.items()}
-        save_file(numbers | {n + DIVISORS: factors for n, (_, factors) in moved.items()}, path)
-
-
-def read_moved(path: Path) -> Moved:
-    """What such a file holds; nothing where there is none."""
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        return {}
-    found = load_file(path)
-    names = [name for name in found if not name.endswith(DIVISORS)]
-    return {name: (found[name], found[name + DIVISORS]) for name in names}
+            taken = nn.Parameter(numbers.clone(), requires_grad=False)
+            setattr(model.get_submodule(parent), leaf, taken)
 
 
 def write_codes(
@@ -83,8 +70,8 @@ def read_codes(
     files: Mapping[str, Path],
     how: Quantisation,
     dtype: torch.dtype,
-    questions: int = 0,
-    moved: Moved | None = None,
+    questions: int,
+    factors: Factors,
 ) -> Calibrated:
     """What lies in files, by the names of the products; one is read at a time."""
     plain = Rounding(how, dtype)
@@ -102,18 +89,44 @@ def read_codes(
             )
         return codes, scales.view(len(codes), -1)
 
-    told = {"questions": questions, "moved": moved or {}}
+    told = {"questions": questions, "factors": factors}
     return Calibrated(how, dtype, names=files, found=found, **told)
 
 
-def codes_of(bundle: Bundle, dtype: torch.dtype) -> Calibrated:
-    """What a calibrated bundle holds itself."""
-    from safetensors import safe_open
+def codes_of(bundle: Bundle, dtype: torch.dtype, layers: str) -> Calibrated:
+    """What a calibrated bundle holds itself.
 
-    path, how = bundle.file(WEIGHTS), bundle.manifest.weights
-    assert how is not None
-    with safe_open(path, "pt") as file:
-        names: Iterable[str] = [n for n in file.keys() if n.endswith(CODES)]  # noqa: SIM118
-    files = {name.removesuffix(CODES): path for name in names}
-    moved = read_moved(bundle.file(FACTORS)) if FACTORS in bundle.manifest.files else {}
-    return read_codes(files, how, dtype, bundle.manifest.calibrated, moved)
+    Args:
+        bundle: a loaded bundle.
+        dtype: of its numbers.
+        layers: what stands before a language layer's number in the model.
+
+    Raises:
+        LuvcError: its factors are damaged, or none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path, m = bundle.file(WEIGHTS), bundle.manifest
+    assert m.weights is not None
+    factors = Factors(m.language.head_dim)
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {n: file.get_slice(n).get_shape() for n in file.keys()}  # noqa: SIM118
+            if FACTORS in m.files:
+                factors = _factors(bundle, shapes, Rounding(m.weights, dtype), layers)
+            vectors = [f"{name}.{leaf}" for name in factors.sources for leaf in ("weight", "bias")]
+            numbers = {n: file.get_tensor(n) for n in vectors if len(shapes.get(n, ())) == 1}
+    except (OSError, SafetensorError) as e:
+        raise LuvcError(f"{path} cannot be read: {brief(e)}: {MEND}") from e
+    factors.numbers.update({name: found.float() for name, found in numbers.items()})
+    files = {name.removesuffix(CODES): path for name in shapes if name.endswith(CODES)}
+    return read_codes(files, m.weights, dtype, m.calibrated, factors)
+
+
+def _factors(
+    bundle: Bundle, shapes: Mapping[str, Sequence[int]], how: Rounding, layers: str
+) -> Factors:
+    path = bundle.file(FACTORS)
+    if how.how.kind != GAINS:
+        raise LuvcError(f"{path}: codes of kind {how.how.kind} have no factors: {MEND}")
+    return read_factors(path, shapes, how, layers, bundle.manifest.language.head_dim)

@@ -52,11 +52,15 @@ class Place:
 
     def spread(self, factors: torch.Tensor, width: int) -> torch.Tensor:
         """Factors of the source's channels -> of the readers' [K]."""
-        if self.heads is None:
-            return factors
-        groups, d = self.heads
-        repeated = factors.view(groups, 1, d).expand(-1, width // len(factors), -1)
-        return repeated.reshape(width)
+        return spread(factors, width if self.heads is None else self.heads[1], width)
+
+
+def spread(factors: torch.Tensor, head_dim: int, width: int) -> torch.Tensor:
+    """Factors of a source's channels -> of its readers' [K]; fewer are of heads that a group shares."""
+    if len(factors) == width:
+        return factors
+    heads = factors.view(-1, 1, head_dim)
+    return heads.expand(-1, width // len(factors), -1).reshape(width)
 
 
 def places(layer: nn.Module, head_dim: int, run: Callable[[], object]) -> list[Place]:

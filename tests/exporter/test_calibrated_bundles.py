@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,17 +11,20 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from luvc.engines.bundle.folder import FACTORS, WEIGHTS
+from luvc.engines.bundle.folder import FACTORS, WEIGHTS, Bundle
 from luvc.errors import LuvcError
 from luvc.exporter import ExportConfig, export
+from luvc.exporter.check.calibration import calibrate
 from luvc.exporter.check.parity import reference_runner, reports
 from luvc.exporter.checkpoint import stored
 from luvc.exporter.checkpoint.family import Family
 from luvc.exporter.checkpoint.weights import load_model
+from luvc.exporter.prepare import prepare
 from luvc.exporter.quantised.calibrated import codes_of
 from luvc.exporter.quantised.rounding import Rounding
 from luvc.tools.hugging_face import model_inputs, unmerged
 
+from .method_graphs import FEW_LAYERS
 from .quantised.test_gptq import by_the_paper
 
 pytestmark = pytest.mark.xdist_group("calibrated")  # they share what takes long to export
@@ -28,6 +32,7 @@ pytestmark = pytest.mark.xdist_group("calibrated")  # they share what takes long
 QUESTIONS = ("What colour is the largest shape?", "How many shapes are there?", "Why?")
 FIRST = "model.language_model.layers.0.self_attn.k_proj.weight"
 NORM = "model.language_model.layers.0.input_layernorm.weight"
+LAYERS = "model.language_model.layers"
 SMALL = {"reference_text": 8, "text_capacity": 96, "ratio": 2.0, "cutoff": 0.5}
 
 
@@ -68,6 +73,14 @@ def bundle(request, checkpoint, data, tmp_path_factory):
     return made
 
 
+only_int8 = pytest.mark.parametrize("bundle", [{"weights": "int8"}], indirect=True, ids=str)
+
+
+def factors_of(bundle):
+    """By the norm or product that was divided."""
+    return {name.split()[0]: f for name, f in load_file(bundle.file(FACTORS)).items()}
+
+
 def test_graphs_are_pytorchs_with_the_bundles_codes(bundle):
     assert bundle.manifest.calibrated == len(QUESTIONS)
     written = next(r for r in reports(bundle) if not r.rounded)
@@ -97,8 +110,7 @@ def test_the_first_layers_codes_are_the_papers_for_what_hugging_face_gives_it(
             model(**model_inputs(model, family, processor, [prompt]))
     factors = np.ones(layer.in_features)
     if bundle.manifest.weights.kind == "int8":
-        with safe_open(str(bundle.file(FACTORS)), "pt") as file:
-            factors = file.get_tensor(f"{NORM}.factors").double().numpy()
+        factors = factors_of(bundle)[NORM.removesuffix(".weight")].double().numpy()
     x = torch.cat(given).T.numpy() / factors[:, None]
     how = bundle.manifest.weights
     wanted, _ = by_the_paper(layer.weight.detach().double().numpy() * factors, x @ x.T, how)
@@ -118,25 +130,114 @@ def test_codes_of_another_checkpoint_are_noticed(bundle, checkpoint, tmp_path):
         reference_runner(bundle, str(other))
 
 
-@pytest.mark.parametrize("bundle", [{"weights": "int8"}], indirect=True, ids=str)
+@only_int8
 def test_a_norm_of_another_checkpoint_is_noticed(bundle, checkpoint, tmp_path, monkeypatch):
     """It is the checkpoint's, divided by the bundle's factors."""
     with safe_open(str(bundle.file(WEIGHTS)), "pt") as file:
         numbers = file.get_tensor(NORM)
-    with safe_open(str(bundle.file(FACTORS)), "pt") as file:
-        factors = file.get_tensor(f"{NORM}.factors")
+    factors = factors_of(bundle)[NORM.removesuffix(".weight")]
     tensors = load_file(checkpoint / "model.safetensors")
     assert not torch.equal(factors, torch.ones_like(factors))
     ours = next(n for n in tensors if n.endswith(NORM.partition("layers")[2]) and "vis" not in n)
     torch.testing.assert_close(numbers * factors, tensors[ours].float(), rtol=1e-6, atol=0)
     monkeypatch.setattr(stored, "SAMPLE", 10_000)  # all of them
-    codes = codes_of(bundle, torch.float32)
+    codes = codes_of(bundle, torch.float32, LAYERS)
     compared = stored.check_stored(Family.load(str(checkpoint)), bundle.file(WEIGHTS), codes)
     assert compared >= 0.9 * len(tensors)
     other = shutil.copytree(checkpoint, tmp_path / "other")
     save_file(tensors | {ours: tensors[ours] + 0.01}, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(LuvcError, match=r"input_layernorm.* was loaded with other values"):
         stored.check_stored(Family.load(str(other)), bundle.file(WEIGHTS), codes)
+
+
+FIRST_NORM = f"{LAYERS}.0.input_layernorm"
+
+
+def renamed(tensors, old, new):
+    return {name.replace(old, new): factors for name, factors in tensors.items()}
+
+
+SPOILT = {
+    "embedding": (
+        lambda t: renamed(t, FIRST_NORM, "model.language_model.embed_tokens"),
+        "is not below",
+    ),
+    "tower": (lambda t: renamed(t, LAYERS, "model.vision_tower.encoder.layer"), "is not below"),
+    "no layer": (lambda t: renamed(t, ".0.", ".99."), "is no norm and no product"),
+    "no norm": (lambda t: renamed(t, "input_layernorm", "self_attn"), "is no norm and no product"),
+    "another layer's": (
+        lambda t: renamed(t, "0.self_attn.k", "1.self_attn.k"),
+        "no product of that layer",
+    ),
+    "no product": (lambda t: renamed(t, "k_proj", "other"), "no product of that layer"),
+    "not its input": (lambda t: renamed(t, "up_proj m", "gate_proj m"), "not what .* is given"),
+    "twice": (lambda t: renamed(t, "k_proj", "q_proj"), "is there twice"),
+    "nobody": (lambda t: {n.split()[0]: f for n, f in t.items()}, "nothing undoes its factors"),
+    "one for all": (lambda t: {n: f[:1].clone() for n, f in t.items()}, "has factors of shape"),
+    "matrix": (lambda t: {n: f[None] for n, f in t.items()}, "has factors of shape"),
+    "negative": (lambda t: {n: -f for n, f in t.items()}, "not finite and above 0"),
+    "zero": (lambda t: {n: f * 0 for n, f in t.items()}, "not finite and above 0"),
+    "infinite": (lambda t: {n: f / 0 for n, f in t.items()}, "not finite and above 0"),
+    "no number": (lambda t: {n: f * float("nan") for n, f in t.items()}, "not finite and above 0"),
+    "type": (lambda t: {n: f.double() for n, f in t.items()}, "of type F64"),
+    "empty": (lambda t: b"", "cannot be read"),
+    "header": (lambda t: bytes([8]) + bytes(7) + b"{" * 8, "cannot be read"),
+}
+
+
+@only_int8
+@pytest.mark.parametrize("case", SPOILT)
+def test_factors_of_strangers_are_refused(bundle, tmp_path, monkeypatch, case):
+    spoil, text = SPOILT[case]
+    spoilt, right = spoil(load_file(bundle.file(FACTORS))), Bundle.file
+    file = tmp_path / "factors.safetensors"
+    if isinstance(spoilt, bytes):
+        file.write_bytes(spoilt)
+    else:
+        save_file(spoilt, file)
+    monkeypatch.setattr(Bundle, "file", lambda b, n: file if n == FACTORS else right(b, n))
+    with pytest.raises(LuvcError, match=rf"factors\.safetensors.*{text}.*export it anew"):
+        codes_of(bundle, torch.float32, LAYERS)
+
+
+@only_int8
+def test_factors_that_products_do_not_undo_are_noticed(bundle, checkpoint, tmp_path, monkeypatch):
+    """A stranger's norm is the checkpoint's, divided by what the file says, and the model another."""
+    monkeypatch.setattr(stored, "SAMPLE", 10_000)  # all of them
+    changed = Bundle.load(shutil.copytree(bundle.path, tmp_path / "changed"))
+    torch.manual_seed(0)
+    more = torch.exp(torch.randn(len(factors_of(bundle)[FIRST_NORM])) * 3)
+    weights = load_file(bundle.file(WEIGHTS))
+    save_file(weights | {NORM: weights[NORM] / more}, changed.file(WEIGHTS))
+    tensors = load_file(bundle.file(FACTORS))
+    place = next(name for name in tensors if name.split()[0] == FIRST_NORM)
+    save_file(tensors | {place: tensors[place] * more}, changed.file(FACTORS))
+    codes = codes_of(changed, torch.float32, LAYERS)
+    torch.testing.assert_close(codes.factors.numbers[NORM] * more, weights[NORM], rtol=1e-6, atol=0)
+    with pytest.raises(LuvcError, match=r"layers\.0\..*codes was loaded with other values"):
+        stored.check_stored(Family.load(str(checkpoint)), changed.file(WEIGHTS), codes)
+
+
+@only_int8
+def test_a_bundle_without_its_factors_is_refused(bundle, checkpoint, monkeypatch):
+    monkeypatch.setattr(stored, "SAMPLE", 10_000)
+    files = {name: file for name, file in bundle.manifest.files.items() if name != FACTORS}
+    without = replace(bundle, manifest=bundle.manifest.model_copy(update={"files": files}))
+    with pytest.raises(LuvcError, match=r"norm\.weight was loaded with other values"):
+        reference_runner(without, str(checkpoint))
+
+
+def test_what_a_score_reads_of_the_layer_behind_stays(checkpoint, data, tmp_path):
+    """TransPrune looks at what attention and MLP of that layer are given."""
+    options = {"reference_text": 8, "text_capacity": 96} | FEW_LAYERS["transprune"]
+    options |= {"method": "transprune", "weights": "int8", "calibrate": data}
+    config = ExportConfig.make(model=str(checkpoint), output=tmp_path / "bundle", **options)
+    p = prepare(config)
+    (folder := tmp_path / "codes").mkdir()
+    codes = calibrate(config, p.family, p.layouts, p.questions, folder, lambda step: None)
+    read = {i - 1 for i in p.layouts[0].schedule.scored}
+    divided = {int(n.split(".")[3]) for n in codes.factors.sources if n.endswith("norm")}
+    assert read and divided and not read & divided
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from hypothesis import strategies as st
 
+from luvc.engines.bundle.manifest import Quantisation
+from luvc.exporter.quantised.factors import Factors, read_factors
+from luvc.exporter.quantised.rounding import CODES, Rounding
 from luvc.tools.batch import files
 from luvc.tools.bench.tables import ROWS
 from luvc.tools.eval import items, outcome
 from luvc.tools.report import facts
 
+from .bundle_surfaces import safetensors
 from .material import Material
 from .mutations import json_bytes, spoilt
 from .surfaces import Surface, surface
@@ -96,3 +101,27 @@ def bench_report(material: Material) -> Surface:
         facts.latency(found)
 
     return Surface(json_bytes(right), _read(material, "bench.json", read))
+
+
+@surface
+def factors(material: Material) -> Surface:
+    """What a calibrated bundle says that its norms and products were divided by."""
+    layers, d = "model.layers", 4
+    attention, norm = f"{layers}.0.self_attn", f"{layers}.0.input_layernorm"
+    widths = {"q_proj": (16, 8), "k_proj": (8, 8), "v_proj": (8, 8), "o_proj": (8, 16)}  # [N, K]
+    products = {f"{attention}.{leaf}": shape for leaf, shape in widths.items()}
+    shapes = {f"{name}.weight{CODES}": shape[::-1] for name, shape in products.items()}
+    shapes |= {f"{norm}.weight": (8,), f"{attention}.v_proj.bias": (8,)}
+    right, file = Factors(d), material.scratch / "right.safetensors"
+    right.add(norm, [f"{attention}.{leaf}_proj" for leaf in "qkv"], torch.full((8,), 2.0))
+    right.add(f"{attention}.v_proj", [f"{attention}.o_proj"], torch.full((8,), 0.5))
+    right.write(file, right.sources)
+    how = Rounding(Quantisation(kind="int8"), torch.float32)
+
+    def read(file: Path) -> None:
+        found = read_factors(file, shapes, how, layers, d)
+        for name, shape in products.items():
+            scaled = found.scaled(f"{name}.weight", torch.ones(shape))
+            assert scaled.shape == shape
+
+    return Surface(safetensors(file.read_bytes()), _read(material, "factors.safetensors", read))

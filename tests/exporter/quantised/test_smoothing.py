@@ -1,17 +1,21 @@
 """Factors of channels: what Hugging Face's own forward computes stays, and rounding loses less."""
 
+import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from luvc.engines.bundle.manifest import Quantisation
-from luvc.exporter.check.smoothed import Smoothing
+from luvc.exporter.check.smoothed import Read, Smoothing
 from luvc.exporter.quantised.given import Inputs
 from luvc.exporter.quantised.rounding import Rounding
 from luvc.exporter.quantised.smoothing import Place, is_exact, places
+
+from ..method_graphs import FEW_LAYERS, MethodGraphs
 
 SHAPE = {
     "vocab_size": 96,
@@ -41,6 +45,7 @@ MODELS = {  # with the places of two layers
     "qwen3_5_text": (LINEAR, 7),
 }
 INT8 = Quantisation(kind="int8")
+NOTHING = Read()
 
 
 def model_of(name: str):
@@ -55,15 +60,13 @@ def model_of(name: str):
     return model
 
 
-def smoothed(model, ids, scored=()):
+def smoothed(model, ids, read=NOTHING, path="model.layers", head_dim=16):
     """The model's places searched on token ids, layer after layer, and the weights with their factors."""
     rounding = Rounding(INT8, torch.float32)
-    smoothing = Smoothing(model, "model.layers", 16, rounding, set(scored))
-    for i, layer in enumerate(model.model.layers):
+    smoothing = Smoothing(model, path, head_dim, rounding, read)
+    for i, layer in enumerate(model.get_submodule(path)):
         names = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
-        modules: dict[str, nn.Module] = {
-            f"model.layers.{i}.{n}.weight": m for n, m in names.items()
-        }
+        modules: dict[str, nn.Module] = {f"{path}.{i}.{n}.weight": m for n, m in names.items()}
         given, calls = Inputs(modules), []
         hook = layer.register_forward_pre_hook(
             lambda module, args, kwargs, calls=calls: calls.append((args, kwargs)),
@@ -115,7 +118,7 @@ def test_the_function_stays(name):
     smoothing = smoothed(model, ids)
     places = MODELS[name][1]
     assert smoothing.told.startswith(f"moved factors of channels at {places} of {places} places")
-    changed = {n: p for n, p in model.named_parameters() if n in smoothing.changed}
+    changed = {n: p for n, p in model.named_parameters() if n in smoothing.factors.numbers}
     assert changed and all(p.ndim == 1 for p in changed.values())
     assert (logits(model, ids) - before).abs().max() <= 1e-5 * before.abs().max()
 
@@ -132,13 +135,55 @@ def test_rounding_loses_less():
 def test_what_a_score_reads_stays():
     model, ids = model_of("llama"), torch.randint(3, 96, (2, 24))
     norms = [layer.input_layernorm.weight.clone() for layer in model.model.layers]
-    smoothing = smoothed(model, ids, scored={1})
+    smoothing = smoothed(model, ids, Read(ahead=frozenset({1})))
     assert smoothing.told == ("moved factors of channels at 7 of 8 places; 1 cannot take them in")
     same = [
         torch.equal(a, layer.input_layernorm.weight)
         for a, layer in zip(norms, model.model.layers, strict=True)
     ]
     assert same == [False, True]
+
+
+@pytest.fixture(scope="module")
+def graphs(workshop, tmp_path_factory):
+    """A vision-language model whose language layers have channels far out."""
+    plain = workshop.checkpoint(layers=4, vision_layers=2, image=168, text="qwen2")
+    graphs = MethodGraphs(plain, tmp_path_factory.mktemp("graphs"))
+    for name, p in graphs.hugging_face().model.language_model.named_parameters():
+        if name.endswith("norm.weight"):
+            p.data = p * torch.where(torch.arange(len(p)) % 7 == 0, 12, 1)
+    return graphs
+
+
+READING = ("luvc", "fastv", "k-norm", "transprune")
+"""Methods that between them read all that is to be read between language layers."""
+
+
+def energies(graphs, layout, model):
+    """Of each stage, with the parameters of a model."""
+    runner, random = graphs.pytorch(), np.random.default_rng(5)
+    ours = dict(runner.model.named_parameters())
+    for name, p in model.named_parameters():
+        ours[name].data = p.data
+    shape = 2, layout.visual_tokens, graphs.family.decoder.hidden
+    feed = graphs.feed(layout, random.normal(size=shape).astype(np.float32), random)
+    result = runner.prefill(layout, feed, runner.new_caches(layout, 2))
+    return {i: stage.energies for i, stage in result.stages.items()}
+
+
+@pytest.mark.parametrize("method", READING)
+def test_scores_stay_as_they_are(graphs, method):
+    """Whatever a method reads, factors leave what it chooses by."""
+    layout = (graphs.layout if method in FEW_LAYERS else graphs.first_layout)(method)
+    before = energies(graphs, layout, graphs.hugging_face())
+    model, ids = copy.deepcopy(graphs.hugging_face()), torch.randint(10, 900, (2, 24))
+    path, d = "model.language_model.layers", graphs.family.decoder.head_dim
+    smoothing = smoothed(model, ids, Read.by([layout.schedule]), path, d)
+    after = energies(graphs, layout, model)
+    assert before.keys() == after.keys() == set(layout.schedule.scored)
+    assert len(smoothing.factors.sources) > 8
+    for i, found in before.items():
+        np.testing.assert_allclose(after[i], found, rtol=1e-3, atol=1e-4 * np.abs(found).max())
 
 
 class Beside(nn.Module):
