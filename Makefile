@@ -11,7 +11,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 POCKET := tools/pocket/model
 DEMO := demo
 SEED := 0
-PAGES := README.md docs/cpu.md docs/serving.md docs/speed.md docs/triton.md tools/pocket/README.md
+PAGES := README.md docs/cpu.md docs/serving.md docs/speed.md tools/pocket/README.md
 
 .PHONY: demo demo-serve demo-triton installed test test-all lmms fuzz kills soak docs site bench peers accuracy clean
 

@@ -30,7 +30,6 @@ WITH_TABLES = (
     "docs/cpu.md",
     "docs/serving.md",
     "docs/speed.md",
-    "docs/triton.md",
     "tools/pocket/README.md",
 )
 ROOMS = "exporter|engines|plugins|tools|tests|benchmarks|examples|docs"

@@ -47,7 +47,8 @@ def _serving_note(data: dict) -> str:
         f"at ratio 2; {data['limits']['rows']} rows, caches of a "
         f"request at most {one['cache_mib']:.1f} and {two['cache_mib']:.1f} MiB."
         + (
-            f" Memory of all processes, all servers under as many clients each: {memory}."
+            f" Memory of all processes, all servers loaded at once by as many clients each: {memory} "
+            f"(`{data.get('memory_command', data['command'])}`)."
             if memory
             else ""
         )
