@@ -13,6 +13,7 @@ from ...engines.bundle.folder import MANIFEST
 from ...engines.serving import Limits, Scheduler
 from ...errors import LuvcError
 from ..client_messages import Bounds
+from ..heap import give_large_blocks_back
 from ..options import Backend, PrefixCache, Threads
 from ..triton import serve as triton
 from .settings import Settings
@@ -94,6 +95,7 @@ def serve(
         body_mib=body_mib,
     )
     limits = Limits(rows=rows, prefill=prefill, waiting=waiting, prefix_mib=prefix_cache)
+    give_large_blocks_back()
     with _loaded(folder, backend, threads) as vlm, Scheduler(vlm, limits) as scheduler:
         _run(scheduler, settings, host, port, grace)
 

@@ -25,6 +25,7 @@ from ...engines import VLM, Bundle
 from ...engines.backends import backend
 from ...engines.serving import Limits, Scheduler
 from ..client_messages import Bounds
+from ..heap import give_large_blocks_back
 from .app import Service
 from .app import application as served_by
 from .bodies import may_ask, picture_key, read_body
@@ -114,6 +115,7 @@ class Replica:
     """
 
     def __init__(self, arguments: Arguments):
+        give_large_blocks_back()
         self._vlm = VLM.load(arguments.bundle, backend=arguments.backend, threads=arguments.threads)
         self._scheduler = Scheduler(self._vlm, arguments.limits)
         self._app = served_by(Service(self._scheduler, arguments.settings))
