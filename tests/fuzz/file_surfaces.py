@@ -110,8 +110,11 @@ def factors(material: Material) -> Surface:
     attention, norm = f"{layers}.0.self_attn", f"{layers}.0.input_layernorm"
     widths = {"q_proj": (16, 8), "k_proj": (8, 8), "v_proj": (8, 8), "o_proj": (8, 16)}  # [N, K]
     products = {f"{attention}.{leaf}": shape for leaf, shape in widths.items()}
-    shapes = {f"{name}.weight{CODES}": shape[::-1] for name, shape in products.items()}
-    shapes |= {f"{norm}.weight": (8,), f"{attention}.v_proj.bias": (8,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{norm}.weight": (8,),
+        f"{attention}.v_proj.bias": (8,),
+    }
+    shapes |= {f"{name}.weight{CODES}": shape[::-1] for name, shape in products.items()}
     right, file = Factors(d), material.scratch / "right.safetensors"
     right.add(norm, [f"{attention}.{leaf}_proj" for leaf in "qkv"], torch.full((8,), 2.0))
     right.add(f"{attention}.v_proj", [f"{attention}.o_proj"], torch.full((8,), 0.5))

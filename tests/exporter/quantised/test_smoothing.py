@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,7 +65,8 @@ def smoothed(model, ids, read=NOTHING, path="model.layers", head_dim=16):
     """The model's places searched on token ids, layer after layer, and the weights with their factors."""
     rounding = Rounding(INT8, torch.float32)
     smoothing = Smoothing(model, path, head_dim, rounding, read)
-    for i, layer in enumerate(model.get_submodule(path)):
+    layers: Any = model.get_submodule(path)
+    for i, layer in enumerate(layers):
         names = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
         modules: dict[str, nn.Module] = {f"{path}.{i}.{n}.weight": m for n, m in names.items()}
         given, calls = Inputs(modules), []
