@@ -95,13 +95,13 @@ def serve(
         body_mib=body_mib,
     )
     limits = Limits(rows=rows, prefill=prefill, waiting=waiting, prefix_mib=prefix_cache)
-    give_large_blocks_back()
     with _loaded(folder, backend, threads) as vlm, Scheduler(vlm, limits) as scheduler:
         _run(scheduler, settings, host, port, grace)
 
 
 def _loaded(folder: Path, backend: str, threads: int) -> VLM:
     _check_installed()
+    give_large_blocks_back()
     with console.Steps() as steps:
         steps("loading the bundle")
         return VLM.load(folder, backend=backend, threads=threads)
