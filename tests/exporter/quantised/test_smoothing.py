@@ -68,7 +68,7 @@ def smoothed(model, ids, read=NOTHING, path="model.layers", head_dim=16):
     layers: Any = model.get_submodule(path)
     for i, layer in enumerate(layers):
         names = {n: m for n, m in layer.named_modules() if isinstance(m, nn.Linear)}
-        modules: dict[str, nn.Module] = {f"{path}.{i}.{n}.weight": m for n, m in names.items()}
+        modules: dict[str, Any] = {f"{path}.{i}.{n}.weight": m for n, m in names.items()}
         given, calls = Inputs(modules), []
         hook = layer.register_forward_pre_hook(
             lambda module, args, kwargs, calls=calls: calls.append((args, kwargs)),
