@@ -33,7 +33,7 @@ def factors():
 
 
 def stored(layers):
-    shapes = {f"{norm(i)}.weight": (8,) for i in range(layers)}
+    shapes: dict[str, tuple[int, ...]] = {f"{norm(i)}.weight": (8,) for i in range(layers)}
     for i in range(layers):
         for leaf, (n, k) in SHAPES.items():
             shapes[f"{attention(i)}.{leaf}.weight.codes"] = (k, n)
