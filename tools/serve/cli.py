@@ -13,9 +13,9 @@ from ...engines.bundle.folder import MANIFEST
 from ...engines.serving import Limits, Scheduler
 from ...errors import LuvcError
 from ..client_messages import Bounds
-from ..heap import give_large_blocks_back
 from ..options import Backend, PrefixCache, Threads
 from ..triton import serve as triton
+from .heap import give_large_blocks_back
 from .settings import Settings
 
 OF_TRITON = ("cpu", "server", "pid_file", "log", "extra")

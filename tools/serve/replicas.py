@@ -25,11 +25,11 @@ from ...engines import VLM, Bundle
 from ...engines.backends import backend
 from ...engines.serving import Limits, Scheduler
 from ..client_messages import Bounds
-from ..heap import give_large_blocks_back
 from .app import Service
 from .app import application as served_by
 from .bodies import may_ask, picture_key, read_body
 from .chat_request import BadRequest
+from .heap import give_large_blocks_back
 from .replies import failure
 from .settings import Settings
 

@@ -8,7 +8,7 @@ import pytest
 CODE = """
 import ctypes, sys
 import numpy as np
-from luvc.tools.heap import give_large_blocks_back
+from luvc.tools.serve.heap import give_large_blocks_back
 
 NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
 
