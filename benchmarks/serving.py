@@ -29,6 +29,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .files import write_json
 from .serving_clients import LUVC, TRITON, Load, Loop, Target, closed_loop, summary
 
 ROOT = Path(__file__).parent.parent
@@ -250,10 +251,10 @@ def run(
             for load in loads:
                 of_length = result["loads"].setdefault(str(load.tokens), {})
                 of_length[str(load.clients)] = under_load(running, load, rounds, seconds)
-            output.write_text(json.dumps(result, indent=1) + "\n")
+                write_json(output, result)  # what was measured outlives what comes next
             if minutes:
                 result["memory"] = asyncio.run(all_followed(running, loads[-1], 60 * minutes))
-    output.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(output, result)
     print(f"wrote {output}")
 
 

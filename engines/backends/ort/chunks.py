@@ -31,8 +31,6 @@ def parts_of_prompts(feed: PrefillFeed) -> list[tuple[int, PrefillFeed]]:
 
 def whole_batch(results: Sequence[PrefillResult]) -> PrefillResult:
     """The results of all parts as those of the whole batch."""
-    if len(results) == 1:
-        return results[0]
     stages = {}
     for layer in results[0].stages:
         found = [result.stages[layer] for result in results]
