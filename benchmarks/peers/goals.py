@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .instructions import OF_WHOLE_NUMBERS
+from .systems import FIRST_TOKEN
 
 WEIGHTS = ("fp32", "int8", "int4")
 RATIOS = ("1x", "2x")
@@ -18,6 +19,8 @@ WANTED = (
     ("int4", "decode", "decode_ms_per_token", 3.0),
 )
 """Weights, what it is, figure, and how many times as fast as our own float32 it is to be."""
+FASTER = 2.0
+"""How many times sooner FIRST_TOKEN's bundle is to have its first token than our ratio 1."""
 WAITED_FOR = (("first token", "first_token_ms"), ("decode", "decode_ms_per_token"))
 BESIDE = (("vision", "vision_ms"), ("LLM prefill", "prefill_ms"), *WAITED_FOR)
 AHEAD = 1.15
@@ -41,7 +44,7 @@ def goals(data: dict[str, Any]) -> str:
         missed += [
             f"{name} at {r}: {g:.2f}x" for r, g in gains.items() if g is not None and g < wanted
         ]
-    lines += ["", *_beside(run), "", _outcome(missed, unmeasured)]
+    lines += ["", *_beside(run), "", *_first_token(run), _outcome(missed, unmeasured)]
     lines += [_processor(data.get("instructions")), "", _decision(run)]
     return "\n".join(lines)
 
@@ -65,6 +68,22 @@ def _beside(run: "_Run") -> Iterator[str]:
                 "-" if f is None else f"**{f:.2f}x**" if f >= EQUAL else f"{f:.2f}x" for f in found
             ]
             yield f"| {weights}, ratio {ratio[0]} | {' | '.join(cells)} |"
+
+
+def _first_token(run: "_Run") -> Iterator[str]:
+    """How much sooner the first token is where tower and prefill together have ratio 2."""
+    ours = f"luvc 2x {FIRST_TOKEN}"
+    if gains := run.ratios("luvc 1x", ours, "first_token_ms"):
+        others = (name for name in run.peers if run.of(name) == "fp32")
+        beside = [
+            f"{statistics.median(found):.2f}x of {name}'s"
+            for name in ("hugging face", *others)
+            if (found := run.ratios(name, ours, "first_token_ms"))
+        ]
+        yield (
+            f"The first token where `--ratio-of first-token` has 2x, beside our own ratio 1: "
+            f"{_held(statistics.median(gains), FASTER)} (goal {FASTER:g}x); {', '.join(beside)}."
+        )
 
 
 def _outcome(missed: list[str], unmeasured: list[str]) -> str:
@@ -159,9 +178,13 @@ class _Run:
         self.weights = {c.get("weights", "fp32") for c in data["cases"]}
         self.ordered = [w for w in WEIGHTS if w in self.weights]
 
+    def of(self, system: str) -> str:
+        """The weights of a system that ran."""
+        return self._cases[system].get("weights", "fp32")
+
     def gain(self, ratio: str, weights: str, key: str) -> float | None:
         """How many times as fast as our float32 such weights are."""
-        found = self._ratios(f"luvc {ratio}", f"luvc {ratio} {weights}", key)
+        found = self.ratios(f"luvc {ratio}", f"luvc {ratio} {weights}", key)
         return statistics.median(found) if found else None
 
     def ahead(self, ratio: str, weights: str, key: str) -> float | None:
@@ -172,11 +195,11 @@ class _Run:
     def beside_openvino(self, ratio: str, weights: str, key: str) -> list[float]:
         """The same in each round; empty where one of the two did not run."""
         tail = "" if weights == "fp32" else f" {weights}"
-        of_kind = [p for p in self.peers if self._cases[p].get("weights", "fp32") == weights]
+        of_kind = [p for p in self.peers if self.of(p) == weights]
         peer = [p for p in of_kind if ("%" in p) == (ratio != "1x")]
-        return self._ratios(peer[0], f"luvc {ratio}{tail}", key) if peer else []
+        return self.ratios(peer[0], f"luvc {ratio}{tail}", key) if peer else []
 
-    def _ratios(self, a: str, b: str, key: str) -> list[float]:
+    def ratios(self, a: str, b: str, key: str) -> list[float]:
         """The time of `a` over that of `b` in each round; none where one of them did not run."""
         if a not in self._cases or b not in self._cases:
             return []

@@ -21,6 +21,8 @@ READY = ".venv/ready"
 SIZE = (896, 896)
 QUESTION = "What is in the picture? Describe the objects, their colours and where they stand."
 RATIOS = (1.0, 2.0)
+FIRST_TOKEN = "first token"
+"""Our bundle in which the tower and the prefill together make ratio 2 (`--ratio-of first-token`)."""
 GROUP = 128
 """Inputs that share a scale of int4 weights, here and in openvino_compress."""
 
@@ -55,6 +57,8 @@ class Systems:
         for weights in self.weights:
             self._bundles(weights)
             openvino_export(self.model, weights)
+        if "fp32" in self.weights:
+            self._first_token()
 
     def plan(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
         """Label, weights and start of each system, in the order of the tables."""
@@ -76,8 +80,20 @@ class Systems:
                 )
             for ratio, bundle in of_kind.items():
                 name = label(f"luvc {ratio:g}x", weights)
-                request = {"kind": "bundle", "path": str(bundle.path), "backend": "ort"}
-                yield name, weights, lambda n=name, r=request: self._ours(n, r)
+                yield name, weights, lambda n=name, b=bundle: self._ours(n, served(b))
+            if weights == "fp32" and (bundle := self._first_token()):
+                name = f"luvc {RATIOS[-1]:g}x {FIRST_TOKEN}"
+                yield name, weights, lambda n=name, b=bundle: self._ours(n, served(b))
+
+    def _first_token(self) -> Any:
+        """Our bundle of FIRST_TOKEN; None where it cannot be exported."""
+        from luvc.errors import LuvcError, brief
+
+        try:
+            return our_bundle(self.model, RATIOS[-1], "fp32", ratio_of="first-token")
+        except LuvcError as e:
+            self.failed[f"luvc {RATIOS[-1]:g}x {FIRST_TOKEN}"] = brief(e)
+            return None
 
     def _bundles(self, weights: str) -> dict[float, Any]:
         """Our bundles with such weights by ratio, those that can be exported."""
@@ -127,6 +143,11 @@ def label(name: str, weights: str) -> str:
     return name if weights == "fp32" else f"{name} {weights}"
 
 
+def served(bundle: Any) -> dict[str, Any]:
+    """What a worker is told of a bundle."""
+    return {"kind": "bundle", "path": str(bundle.path), "backend": "ort"}
+
+
 def pruning(compressed: Any) -> tuple[int, int]:
     """Visual tokens, and per cent of them that OpenVINO leaves out to keep the mean of a bundle's layers."""
     full = SIZE[0] * SIZE[1] // 28**2
@@ -138,12 +159,14 @@ def pruning(compressed: Any) -> tuple[int, int]:
     return full, round(100 * (1 - kept / full))
 
 
-def our_bundle(model: Path, ratio: float, weights: str) -> Any:
+def our_bundle(model: Path, ratio: float, weights: str, ratio_of: str = "flops") -> Any:
     """The bundle of a ratio, exported unless it is there as it would be made."""
     from luvc.engines import Bundle
     from luvc.exporter import ExportConfig, export
 
-    path = model.parent / label(f"{ratio:g}x", weights).replace(" ", "-")
+    whole = {} if ratio_of == "flops" else {"ratio_of": ratio_of}
+    name = " ".join([label(f"{ratio:g}x", weights), *whole.values()])
+    path = model.parent / name.replace(" ", "-")
     config = ExportConfig.make(
         model=str(model),
         output=path,
@@ -155,6 +178,7 @@ def our_bundle(model: Path, ratio: float, weights: str) -> Any:
             "int8": {"weights": "int8"},
             "int4": {"weights": "int4", "group_size": GROUP},
         }[weights],
+        **whole,
     )
     if path.is_dir() and (found := Bundle.load(path)).manifest.solver == config.solved_for:
         return found
