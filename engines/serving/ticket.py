@@ -95,11 +95,16 @@ class Ticket(Iterator[str]):
 
     def finish(self, answer: Answer) -> None:
         """The answer is complete."""
-        self._change(lambda: setattr(self, "_answer", answer))
+        self._end(lambda: setattr(self, "_answer", answer))
 
     def fail(self, error: BaseException) -> None:
         """There will be no answer."""
-        self._change(lambda: setattr(self, "_error", error))
+        self._end(lambda: setattr(self, "_error", error))
+
+    def _end(self, change: Callable[[], object]) -> None:
+        """The last change: its owner, who holds the ticket, is let go, so that neither is a cycle's garbage."""
+        self._change(change)
+        self._notify = None
 
     def _change(self, change: Callable[[], object]) -> None:
         with self._changed:

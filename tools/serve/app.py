@@ -59,8 +59,8 @@ class Service:
         try:
             body = await read_body(request, self.settings)
             asked = await asyncio.to_thread(read_request, body, self.settings.name)
-            awaited = Awaited(partial(self._submit, asked))
-            await awaited.begin()
+            awaited = Awaited()
+            await awaited.begin(partial(self._submit, asked))
             if asked.stream:
                 return await self._streamed(request, asked, awaited)
             return await self._whole(request, asked, awaited)

@@ -8,25 +8,23 @@ from ...engines.serving import Ticket
 
 
 class Awaited:
-    """One request of a scheduler.
+    """One request of a scheduler."""
 
-    Args:
-        submit: hands it in, given the ticket's `notify`; it takes time, so it runs in a thread.
-    """
-
-    def __init__(self, submit: Callable[[Callable[[Ticket], None]], Ticket]):
-        self._submit = submit
+    def __init__(self):
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.ticket: Ticket | None = None
 
-    async def begin(self) -> None:
+    async def begin(self, submit: Callable[[Callable[[Ticket], None]], Ticket]) -> None:
         """Hand it in.
+
+        Args:
+            submit: does so, given the ticket's `notify`; it takes time, so it runs in a thread.
 
         Raises:
             LuvcError: it was refused.
         """
-        self.ticket = await asyncio.to_thread(self._submit, self._notify)
+        self.ticket = await asyncio.to_thread(submit, self._notify)
 
     def _notify(self, ticket: Ticket) -> None:
         self._loop.call_soon_threadsafe(self._news.set)

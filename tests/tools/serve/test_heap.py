@@ -1,9 +1,20 @@
-"""Freed pictures leave a server's memory, counted by the C library itself."""
+"""What was answered is freed at once, and freed pictures leave a server's memory, as the C library counts."""
 
+import contextlib
+import gc
 import subprocess
 import sys
+import time
+import weakref
 
+import openai
 import pytest
+
+from luvc.tools.serve import app
+
+from .conftest import asking, create, url_of
+
+pytestmark = pytest.mark.xdist_group("serve")
 
 CODE = """
 import ctypes, sys
@@ -37,3 +48,36 @@ def test_a_large_block_has_pages_of_its_own():
         assert result.returncode == 0, result.stderr
         found[told] = int(result.stdout)
     assert found["told"] >= 8 << 20 and found["by itself"] == 0
+
+
+def test_what_was_answered_waits_for_no_garbage_collector(server, client, picture, monkeypatch):
+    """A full collection is rare in a process of a million objects; pictures would pile up until then."""
+    requests, read = [], app.read_request
+    tickets, submit = [], server[1].submit
+
+    def noted(found, *args, **options):
+        made = (read if found is requests else submit)(*args, **options)
+        found.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(app, "read_request", lambda *args: noted(requests, *args))
+    monkeypatch.setattr(
+        server[1], "submit", lambda *args, **options: noted(tickets, *args, **options)
+    )
+    gc.disable()
+    try:
+        create(client, asking(url_of(picture)))
+        with create(client, asking(url_of(picture)), stream=True) as stream:
+            assert list(stream)
+        with contextlib.suppress(openai.BadRequestError):
+            create(client, asking(url_of(picture), text="long " * 500))
+        create(
+            client, asking(text="What now?")
+        )  # whoever prepares requests has another one to think of
+        end = time.monotonic() + 10
+        while any(r() for r in (*requests[:-1], *tickets[:-1])) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(requests) == 4 and len(tickets) == 4
+        assert not any(r() for r in (*requests[:-1], *tickets[:-1]))
+    finally:
+        gc.enable()
