@@ -102,7 +102,7 @@ class Ticket(Iterator[str]):
         self._end(lambda: setattr(self, "_error", error))
 
     def _end(self, change: Callable[[], object]) -> None:
-        """The last change; its owner, who holds the ticket, is let go: a cycle would wait for the collector."""
+        """The last change; its owner is let go, who holds the ticket: cycles wait for a collector."""
         self._change(change)
         self._notify = None
 
