@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .files import write_json
+
 HERE = Path(__file__).parent
 SHAPE: dict[str, Any] = {
     "layers": 24,
@@ -73,7 +75,7 @@ def main(
     for system in report["systems"]:
         system["model"] = "random weights"
     report["model"] = SHAPE | {"image_size": SIZE, "weights": "random, float32"}
-    target.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(target, report)
     print(f"wrote {target}")
 
 

@@ -7,7 +7,6 @@ prefill beside ratio 1 too. Writes benchmarks/results/latency_ratio.json.
 """
 
 import contextlib
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import cpu
+from .files import write_json
 
 if TYPE_CHECKING:
     from luvc.exporter.timing.latency import Timed
@@ -67,7 +67,7 @@ def main(ratio: Annotated[float, typer.Option(help="Ratio to ask for.")] = 2.0) 
         "flops": {"measured": slow / fast, "baseline_ms": slow, "compressed_ms": fast},
     }
     target = Path(__file__).parent / "results" / "latency_ratio.json"
-    target.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(target, result)
     print(
         f"asked {ratio:g}x of latency: predicted {timed.predicted:.2f}x, measured {timed.measured:.2f}x"
     )

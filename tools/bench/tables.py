@@ -35,7 +35,7 @@ def tables(report: dict[str, Any]) -> list[RenderableType]:
             )
         )
     s, m = report["settings"], report["machine"]
-    where = f"{m['cores']} cores of {m['cpu']}, {s['threads']} threads"
+    where = f"{_counted(m['cores'], 'core')} of {m['cpu']}, {_counted(s['threads'], 'thread')}"
     parts.append(
         Text(
             f"median of {s['rounds']} interleaved rounds after {s['warmup']} to warm up, ± half the range; "
@@ -43,6 +43,10 @@ def tables(report: dict[str, Any]) -> list[RenderableType]:
         )
     )
     return parts
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _batch_table(cases: list[dict[str, Any]], batch: int) -> Table:
