@@ -145,6 +145,7 @@ class Scheduler(Closing):
                 self._fail(job, error)
                 raise
             finally:
+                del job  # let go: this thread may wait long for another
                 with self._changed:
                     self._preparing -= 1
                     self._changed.notify_all()

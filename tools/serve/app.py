@@ -25,7 +25,7 @@ from .metrics import Metrics
 from .remote_pictures import RemotePictures
 from .replies import DONE, Reply, event, failure
 from .settings import Settings
-from .tickets import Awaited
+from .tickets import Awaited, forget_frames
 
 LOG = logging.getLogger(__name__)
 CLOSED = 499
@@ -150,7 +150,13 @@ class Service:
         return JSONResponse(body, status, headers=retry)
 
     def _failure(self, error: Exception) -> tuple[int, dict[str, Any]]:
-        """An error's status and body."""
+        """An error's status and body; what it was about is let go."""
+        try:
+            return self._said(error)
+        finally:
+            forget_frames(error)
+
+    def _said(self, error: Exception) -> tuple[int, dict[str, Any]]:
         if isinstance(error, BadRequest):
             return error.status, failure(str(error), error.status, error.param, error.code)
         if isinstance(error, Busy):

@@ -63,3 +63,14 @@ class Awaited:
         """Give it up; harmless when it has ended."""
         if self.ticket is not None:
             self.ticket.cancel()
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop an error's trace, and those of its causes.
+
+    Its frames hold the request, whose ticket holds the error: that cycle would wait for the collector.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__

@@ -71,9 +71,7 @@ def test_what_was_answered_waits_for_no_garbage_collector(server, client, pictur
             assert list(stream)
         with contextlib.suppress(openai.BadRequestError):
             create(client, asking(url_of(picture), text="long " * 500))
-        create(
-            client, asking(text="What now?")
-        )  # whoever prepares requests has another one to think of
+        create(client, asking(text="What now?"))  # the last one may be in use yet
         end = time.monotonic() + 10
         while any(r() for r in (*requests[:-1], *tickets[:-1])) and time.monotonic() < end:
             time.sleep(0.05)
