@@ -26,6 +26,7 @@ from .codes import read_codes
 from .composites import COMPOSITES, undecomposed
 from .layer_copies import GAP, MARK, stamp
 from .passes import attach_spu, simplify, static_reshape
+from .shortcuts import shortcuts
 from .weights_file import WeightsFile
 
 OPSET = 24
@@ -146,18 +147,19 @@ def _translated(
     request: Trace, model: nn.Module | torch.export.ExportedProgram, table: dict[Any, Callable]
 ) -> ir.Model:
     """Through torch.onnx.export."""
-    program = torch.onnx.export(
-        model,
-        request.args,
-        dynamo=True,
-        opset_version=OPSET,
-        optimize=False,
-        input_names=list(request.inputs),
-        output_names=list(request.outputs),
-        dynamic_shapes=request.dynamic,
-        custom_translation_table=table,
-        verbose=False,
-    )
+    with shortcuts():
+        program = torch.onnx.export(
+            model,
+            request.args,
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=False,
+            input_names=list(request.inputs),
+            output_names=list(request.outputs),
+            dynamic_shapes=request.dynamic,
+            custom_translation_table=table,
+            verbose=False,
+        )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model
