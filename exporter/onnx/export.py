@@ -112,7 +112,7 @@ def trace(request: Trace, told: Callable[[str], None] = lambda why: None) -> ir.
         request: what to trace.
         told: called with a reason where the graph must be decomposed, which takes twice as long.
     """
-    with torch.no_grad(), _quiet(), _emptied(request):
+    with torch.no_grad(), _quiet(), shortcuts(), _emptied(request):
         model = _as_it_stands(request, told) or _translated(request, request.module, TRANSLATIONS)
     simplify(model, dict(request.module.named_parameters(remove_duplicate=False)))
     static_reshape(model)
@@ -147,19 +147,18 @@ def _translated(
     request: Trace, model: nn.Module | torch.export.ExportedProgram, table: dict[Any, Callable]
 ) -> ir.Model:
     """Through torch.onnx.export."""
-    with shortcuts():
-        program = torch.onnx.export(
-            model,
-            request.args,
-            dynamo=True,
-            opset_version=OPSET,
-            optimize=False,
-            input_names=list(request.inputs),
-            output_names=list(request.outputs),
-            dynamic_shapes=request.dynamic,
-            custom_translation_table=table,
-            verbose=False,
-        )
+    program = torch.onnx.export(
+        model,
+        request.args,
+        dynamo=True,
+        opset_version=OPSET,
+        optimize=False,
+        input_names=list(request.inputs),
+        output_names=list(request.outputs),
+        dynamic_shapes=request.dynamic,
+        custom_translation_table=table,
+        verbose=False,
+    )
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     return program.model

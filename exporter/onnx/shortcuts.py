@@ -1,24 +1,29 @@
-"""Work that torch.onnx.export repeats for nothing, left out: the same graphs, sooner.
+"""Work that torch.onnx.export repeats, or does for what no graph keeps, left out: the same graphs, sooner.
 
 For every graph it gathers all its translations anew (the torchlib registry), parsing the source of each for
-the name of a domain that nobody reads, and infers all shapes a second time (type promotion). It has no option
-against any of it, so what does it is replaced while luvc traces. With another PyTorch than that whose graphs
-were compared the exporter runs as it is.
+the name of a domain that nobody reads, infers all shapes a second time (type promotion), and looks up which
+lines of Python made each node. An option is there against the last alone, so what does the others is replaced
+while luvc traces. With another PyTorch than that whose graphs were compared all runs as it is.
 """
 
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 PROVEN = "2.13."
 """The PyTorch with which tests hold graphs against those without shortcuts, node for node."""
 
-Shortcut = tuple[type, str, Any]
-"""A class of the exporter's, a name in it, and what takes its place."""
+
+class Shortcut(NamedTuple):
+    """A class or module of the exporter's, a name in it, and what takes its place."""
+
+    owner: Any
+    name: str
+    ours: Any
 
 
 @contextlib.contextmanager
@@ -37,32 +42,35 @@ def allowed() -> tuple[Shortcut, ...]:
         return ()
     try:
         from onnxscript import TracedOnnxFunction
+        from torch.fx import config
         from torch.onnx._internal.exporter._registration import ONNXRegistry
         from torch.onnx._internal.fx.passes import type_promotion
 
         promoter = type_promotion._TypePromotionInterpreter
-        return (
-            (ONNXRegistry, "from_torchlib", staticmethod(read_once(ONNXRegistry.from_torchlib))),
-            (TracedOnnxFunction, "function_ir", unparsed(TracedOnnxFunction.function_ir)),
-            (promoter, "run_node", promoted(type_promotion.get_type_promotion_rule)),
+        reader = staticmethod(read_once(ONNXRegistry.from_torchlib))
+        found = (
+            Shortcut(ONNXRegistry, "from_torchlib", reader),
+            Shortcut(TracedOnnxFunction, "function_ir", unparsed(TracedOnnxFunction.function_ir)),
+            Shortcut(promoter, "run_node", promoted(type_promotion.get_type_promotion_rule)),
+            Shortcut(config, "do_not_emit_stack_traces", True),
         )
     except (ImportError, AttributeError):
         return ()
+    return found if all(x.name in vars(x.owner) for x in found) else ()
 
 
 @contextlib.contextmanager
 def _taken(shortcut: Shortcut) -> Iterator[None]:
     """Put it in place; one that is in place already, in another thread or further out, is left there."""
-    owner, name, ours = shortcut
-    before = vars(owner)[name]
-    if before is ours:
+    before = vars(shortcut.owner)[shortcut.name]
+    if before is shortcut.ours:
         yield
         return
-    setattr(owner, name, ours)
+    setattr(shortcut.owner, shortcut.name, shortcut.ours)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(shortcut.owner, shortcut.name, before)
 
 
 def read_once(read: Callable[..., Any]) -> Callable[..., Any]:

@@ -77,8 +77,10 @@ def test_promoted_numbers_are_the_same(both, monkeypatch, decomposed):
 
 def places() -> list:
     names = {ONNXRegistry: "from_torchlib", TracedOnnxFunction: "function_ir"}
-    names[type_promotion._TypePromotionInterpreter] = "run_node"
-    return [vars(owner)[name] for owner, name in names.items()]
+    names |= {type_promotion._TypePromotionInterpreter: "run_node"}
+    return [vars(owner)[name] for owner, name in names.items()] + [
+        torch.fx.config.do_not_emit_stack_traces
+    ]
 
 
 def test_pytorch_is_left_as_it_was():
