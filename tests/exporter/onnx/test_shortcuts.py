@@ -7,6 +7,7 @@ import pytest
 import torch
 from onnxscript import TracedOnnxFunction
 from torch.export import Dim
+from torch.fx import config
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 from torch.onnx._internal.fx.passes import type_promotion
 from transformers import InternVLForConditionalGeneration
@@ -78,9 +79,7 @@ def test_promoted_numbers_are_the_same(both, monkeypatch, decomposed):
 def places() -> list:
     names = {ONNXRegistry: "from_torchlib", TracedOnnxFunction: "function_ir"}
     names |= {type_promotion._TypePromotionInterpreter: "run_node"}
-    return [vars(owner)[name] for owner, name in names.items()] + [
-        torch.fx.config.do_not_emit_stack_traces
-    ]
+    return [vars(owner)[name] for owner, name in names.items()] + [config.do_not_emit_stack_traces]
 
 
 def test_pytorch_is_left_as_it_was():
@@ -127,7 +126,7 @@ def test_another_pytorch_exports_as_it_is(monkeypatch):
 def test_a_registry_that_holds_more_is_read_for_each_graph():
     class Other:
         def __init__(self):
-            self.opset_version, self.functions, self.more = OPSET, {}, {}
+            self.functions, self.more = {}, {}
 
     read = shortcuts.read_once(lambda **asked: Other())
     assert read(opset_version=OPSET).more is not read(opset_version=OPSET).more
