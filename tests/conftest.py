@@ -1,13 +1,11 @@
 """Small checkpoints and bundles, made once for the whole run."""
 
-import copy
 import gc
 import os
 import shutil
 import sys
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,7 +15,6 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from luvc.engines import VLM, Bundle
 from luvc.engines.bundle.schedule import ENERGY
@@ -102,23 +99,6 @@ def pytest_collection_finish() -> None:
     """What was imported stays to the end: the collector, which exports keep busy, need not look at it."""
     gc.collect()
     gc.freeze()
-
-
-translations_of = cache(ONNXRegistry.from_torchlib)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def read_translations_once():
-    """PyTorch reads the source of its own translations anew for each graph: a fifth of an export."""
-
-    def copied(**given) -> ONNXRegistry:
-        found = copy.copy(translations_of(**given))
-        found.functions = {name: [*known] for name, known in found.functions.items()}
-        return found  # an export adds translations of its own
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
-        yield
 
 
 class Workshop:

@@ -26,6 +26,7 @@ from .codes import read_codes
 from .composites import COMPOSITES, undecomposed
 from .layer_copies import GAP, MARK, stamp
 from .passes import attach_spu, simplify, static_reshape
+from .shortcuts import shortcuts
 from .weights_file import WeightsFile
 
 OPSET = 24
@@ -111,7 +112,7 @@ def trace(request: Trace, told: Callable[[str], None] = lambda why: None) -> ir.
         request: what to trace.
         told: called with a reason where the graph must be decomposed, which takes twice as long.
     """
-    with torch.no_grad(), _quiet(), _emptied(request):
+    with torch.no_grad(), _quiet(), shortcuts(), _emptied(request):
         model = _as_it_stands(request, told) or _translated(request, request.module, TRANSLATIONS)
     simplify(model, dict(request.module.named_parameters(remove_duplicate=False)))
     static_reshape(model)

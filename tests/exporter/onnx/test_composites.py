@@ -8,7 +8,6 @@ import onnxruntime
 import pytest
 import torch
 from torch.export import Dim
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 from transformers import InternVLForConditionalGeneration
 
 from luvc.engines.bundle.schedule import Prune, Schedule
@@ -19,7 +18,6 @@ from luvc.exporter.onnx.export import Trace, trace
 from luvc.exporter.onnx.inputs import prefill_request
 from luvc.exporter.ops.attention import NAME
 
-from ...conftest import translations_of
 from .test_layer_copies import random_feeds, run
 
 SCHEDULE = Schedule(ratio=2, language=(Prune(layer=1, keep=3),))
@@ -125,15 +123,3 @@ def test_other_operators_are_decomposed(function, why):
     (found,), (wanted,) = ran(Other(), whys=whys)
     assert len(whys) == 1 and why in whys[0]
     np.testing.assert_array_equal(found, wanted)
-
-
-def test_translations_that_tests_read_once_are_those_pytorch_reads():
-    """Behind exports, which add translations of their own."""
-    about = {"opset_version": onnx_export.OPSET}
-    kept, fresh = ONNXRegistry.from_torchlib(**about), translations_of.__wrapped__(**about)
-    assert kept.opset_version == fresh.opset_version and len(fresh.functions) > 400
-    found, wanted = (
-        {name: [known.onnx_function for known in metas] for name, metas in r.functions.items()}
-        for r in (kept, fresh)
-    )
-    assert found == wanted
