@@ -124,8 +124,9 @@ class _Fusing:
             if node.op_type == "Mul" and len(self._numbers(node.input[1])) != 1:
                 return ""
             node = self.made.get(node.input[0])
-        equal = node is not None and node.op_type == "Concat" and len(set(node.input)) == 1
-        return wave if equal and len(node.input) == 2 else ""
+        if node is None or node.op_type != "Concat":
+            return ""
+        return wave if len(node.input) == 2 and len(set(node.input)) == 1 else ""
 
     def _maker(self, name: str, op: str) -> Any:
         """The node of a kind that makes a value, or None."""
