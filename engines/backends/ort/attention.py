@@ -53,12 +53,12 @@ def group_queries(model: Any, threads: int = 1) -> int:
     """
     from onnx import helper, numpy_helper
 
-    made = {name: node.op_type for node in model.graph.node for name in node.output}
-    shapes, nodes, masks, count = shapes_of(model), [], set(), 0
+    cached = {n.output[0] for n in model.graph.node if n.op_type == SCATTER}
+    shapes, count = shapes_of(model), 0
+    nodes: list[Any] = []
+    masks: set[str] = set()
     for node in model.graph.node:
-        groups = (
-            _groups(node, shapes, threads) if made.get((*node.input, "", "")[1]) == SCATTER else 1
-        )
+        groups = _groups(node, shapes, threads) if cached.intersection(node.input) else 1
         if groups == 1:
             nodes.append(node)
             continue
@@ -70,11 +70,8 @@ def group_queries(model: Any, threads: int = 1) -> int:
             nodes.append(helper.make_node("Concat", [mask] * groups, [f"{mask}.grouped"], axis=2))
             masks.add(mask)
         nodes.append(helper.make_node("Reshape", [q, f"{y}.heads"], [f"{y}.query"]))
-        node.input[0], node.input[3], node.output[0] = (
-            f"{y}.query",
-            f"{mask}.grouped",
-            f"{y}.grouped",
-        )
+        node.input[0], node.input[3] = f"{y}.query", f"{mask}.grouped"
+        node.output[0] = f"{y}.grouped"
         nodes += [node, helper.make_node("Reshape", [f"{y}.grouped", f"{y}.queries"], [y])]
         count += 1
     del model.graph.node[:]
@@ -87,7 +84,13 @@ def _groups(node: Any, shapes: dict[str, list[Any]], threads: int) -> int:
     if node.op_type != "Attention" or len(node.input) != 4 or len(node.output) != 1:
         return 1
     q, k, mask = (shapes.get(node.input[i], []) for i in (0, 1, 3))
-    if not len(q) == len(k) == len(mask) == 4 or mask[1] != 1 or mask[2] != q[2]:
+    if shapes.get(node.input[2]) != k or not len(q) == len(k) == len(mask) == 4:
+        return 1
+    if (
+        mask[1] != 1
+        or mask[2] != q[2]
+        or any(a.name == "is_causal" and a.i for a in node.attribute)
+    ):
         return 1
     sizes = q[1], k[1], q[3]
     if not all(isinstance(n, int) for n in sizes) or k[1] < threads:
