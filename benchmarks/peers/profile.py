@@ -10,7 +10,7 @@ from .systems import QUESTION, RATIOS, SIZE, Systems, our_bundle
 
 KINDS = {
     "products": ("MatMul", "FusedMatMul", "Gemm", "MatMulIntegerToFloat", "MatMulNBits"),
-    "rounding of activations": ("Abs", "ReduceMax", "Max", "Reciprocal", "QuantizeLinear"),
+    "rounding of activations": ("Abs", "ReduceMax", "Div", "QuantizeLinear"),
     "attention": ("Attention", "MultiHeadAttention"),
 }
 HOLD_OTHERS = ("If",)

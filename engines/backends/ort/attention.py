@@ -5,12 +5,18 @@ n blocks of queries, each against the keys up to its own end, (n + 1) / 2n of th
 every result is the same to the last bit.
 
 Both ways (vision towers): com.microsoft's MultiHeadAttention never writes the scores to memory.
+
+Steps: the kernel multiplies each query head alone and so reads its keys and values once for each. Heads that
+share keys and values become queries of one head, read once.
 """
 
 from typing import Any
 
+import numpy as np
+
 DOMAIN, CONTRIB = "luvc.cpu", "com.microsoft"
 FLOAT = 1  # TensorProto.FLOAT: MultiHeadAttention runs nothing else on a CPU
+SCATTER = "TensorScatter"
 BLOCKS = 4
 SHORTEST = 256
 """Tokens of a prompt from which on blocks pay."""
@@ -33,6 +39,74 @@ def fuse_attention(model: Any) -> dict[str, int]:
     if any(counts.values()):
         _declare(model, [kind for kind, count in counts.items() if count])
     return counts
+
+
+def group_queries(model: Any, threads: int = 1) -> int:
+    """Let the query heads of a key head be queries of one head, where keys are a cache's; returns how many.
+
+    Given: y = Attention(q [B, G H, T, d], k [B, H, C, d], v, mask [B, 1, T, C]), k = TensorScatter(...)
+    Result: y [B, H, G T, d] = Attention(q [B, H, G T, d], k, v, mask [B, 1, G T, C]), as [B, G H, T, d]
+
+    Args:
+        model: changed in place.
+        threads: of a session; where they are more than H, the kernel needs all heads to keep them busy.
+    """
+    from onnx import helper, numpy_helper
+
+    cached = {n.output[0] for n in model.graph.node if n.op_type == SCATTER}
+    shapes, count = shapes_of(model), 0
+    nodes: list[Any] = []
+    masks: set[str] = set()
+    for node in model.graph.node:
+        groups = _groups(node, shapes, threads) if cached.intersection(node.input) else 1
+        if groups == 1:
+            nodes.append(node)
+            continue
+        (q, k, _, mask), (y,) = node.input, node.output
+        for name, heads in ((f"{y}.heads", shapes[k][1]), (f"{y}.queries", shapes[q][1])):
+            sizes = np.array([0, heads, -1, shapes[q][3]])
+            model.graph.initializer.append(numpy_helper.from_array(sizes, name))
+        if mask not in masks:
+            nodes.append(helper.make_node("Concat", [mask] * groups, [f"{mask}.grouped"], axis=2))
+            masks.add(mask)
+        nodes.append(helper.make_node("Reshape", [q, f"{y}.heads"], [f"{y}.query"]))
+        node.input[0], node.input[3] = f"{y}.query", f"{mask}.grouped"
+        node.output[0] = f"{y}.grouped"
+        nodes += [node, helper.make_node("Reshape", [f"{y}.grouped", f"{y}.queries"], [y])]
+        count += 1
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return count
+
+
+def _groups(node: Any, shapes: dict[str, list[Any]], threads: int) -> int:
+    """Query heads of each key head that one product can take together; 1 where they stay."""
+    if node.op_type != "Attention" or len(node.input) != 4 or len(node.output) != 1:
+        return 1
+    q, k, mask = (shapes.get(node.input[i], []) for i in (0, 1, 3))
+    if shapes.get(node.input[2]) != k or not len(q) == len(k) == len(mask) == 4:
+        return 1
+    if (
+        mask[1] != 1
+        or mask[2] != q[2]
+        or any(a.name == "is_causal" and a.i for a in node.attribute)
+    ):
+        return 1
+    sizes = q[1], k[1], q[3]
+    if not all(isinstance(n, int) for n in sizes) or k[1] < threads:
+        return 1
+    return q[1] // k[1]
+
+
+def shapes_of(model: Any) -> dict[str, list[Any]]:
+    """Sizes of the values that a graph tells, by name: numbers, or symbols."""
+    graph = model.graph
+    tensors = (
+        (v.name, v.type.tensor_type) for v in (*graph.input, *graph.value_info, *graph.output)
+    )
+    return {
+        name: [d.dim_value or d.dim_param for d in tensor.shape.dim] for name, tensor in tensors
+    }
 
 
 def _heads(value: Any) -> int:

@@ -20,7 +20,6 @@ from .attention import CONTRIB
 HIGHEST_BIT, BOTH_HIGHEST = 0x80, 0x88
 """Signed codes with these bits turned are unsigned ones, with 128 or 8 in the place of 0."""
 LEVELS = 127  # of activations on either side of 0
-LEAST = 1e-30  # scale of a token that is all zeros
 
 
 def kernels(how: Quantisation | None, kept: bool) -> str:
@@ -200,19 +199,19 @@ class _Rewriting:
         self._node("Mul", [f"{y}.unscaled", top], y)
 
     def _rounded(self, x: str) -> tuple[str, str]:
-        """Activations as uint8 around 128 and the largest of each token; made once for all their products."""
+        """Activations as uint8 around 128 and the largest of each token; made once for all their products.
+
+        A token of zeros is divided by zero: what becomes of it as a whole number is multiplied by 0 again.
+        """
         import numpy as np
 
         if x not in self.rounded:
             last = self._constant("last", np.array([-1]))
-            least = self._constant("least", np.float32(LEAST))
             step = self._constant("step", np.float32(1 / LEVELS))
             middle = self._constant("middle", np.uint8(128))
             self._node("Abs", [x], f"{x}.size")
-            self._node("ReduceMax", [f"{x}.size", last], f"{x}.largest", keepdims=1)
-            self._node("Max", [f"{x}.largest", least], f"{x}.top")
-            self._node("Reciprocal", [f"{x}.top"], f"{x}.inverse")
-            self._node("Mul", [x, f"{x}.inverse"], f"{x}.unit")
+            self._node("ReduceMax", [f"{x}.size", last], f"{x}.top", keepdims=1)
+            self._node("Div", [x, f"{x}.top"], f"{x}.unit")
             self._node("QuantizeLinear", [f"{x}.unit", step, middle], f"{x}.rounded")
             self.rounded[x] = f"{x}.rounded", f"{x}.top"
         return self.rounded[x]

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ....errors import LuvcError
-from .attention import CONTRIB, fuse_attention
+from .attention import CONTRIB, fuse_attention, group_queries
+from .operators import fuse_operators
 from .quantised import use_kernels
 from .recurrence import use_recurrence
 
@@ -51,7 +52,9 @@ class SharedWeights:
         codes = use_kernels(model)
         read_transposed(model)
         fuse_attention(model)
+        group_queries(model, options.intra_op_num_threads)
         use_recurrence(model)
+        fuse_operators(model)
         folder = follow(model, graph.parent)
         options.add_session_config_entry(FOLDER, str(folder))
         if not packed and not codes:

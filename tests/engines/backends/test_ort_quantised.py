@@ -76,7 +76,7 @@ def extreme():
 def by_whole_numbers(codes, scales, x):
     """w8a8 as it is defined, in 64-bit whole numbers."""
     top = np.abs(x).max(-1, keepdims=True)
-    rounded = np.rint(x * (1 / top) / np.float32(1 / 127)).astype(np.int64)
+    rounded = np.rint(x / top / np.float32(1 / 127)).astype(np.int64)
     return (rounded @ codes.astype(np.int64)) * (scales.astype(np.float64) / 127) * top
 
 
