@@ -15,6 +15,7 @@ from ..files import read_json, write_text
 from .map_results import Map, Point
 from .methods import METHODS
 from .results import RESULTS, Results, Row, Share
+from .variants.results import OTHERS, Place, VariantResults, winners
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent.parent / "docs"
@@ -162,6 +163,25 @@ def map_line(found: Map, point: Point) -> dict[str, str]:
     }
 
 
+def variant_lines(found: VariantResults) -> list[dict]:
+    """The plain mean at every place, then at all of them, and what the variants gain over it."""
+    groups: list[list[Place]] = [[place] for place in found.places]
+    if len(groups) > 1:
+        groups.append(found.places)
+    return [
+        {
+            "grids": ", ".join(places[0].grids) if len(places) == 1 else "mean of all these",
+            "tower": f"{places[0].tower:.2f}x" if len(places) == 1 else "",
+            "prefill": f"{places[0].prefill:g}x" if len(places) == 1 else "",
+            "of": "all" if task is None else _named(task),
+            "mean": percent(found.share(places, task)),
+            "gains": [percent(found.gain(v.name, places, task), signed=True) for v in OTHERS],
+        }
+        for task in GOALS
+        for places in groups
+    ]
+
+
 def _share(data: dict | None) -> str:
     return percent(Share(**data), signed=True) if data else "no plan"
 
@@ -206,11 +226,13 @@ def write(results: Path = RESULTS, docs: Path = DOCS) -> str:
     maps, tested = ([m for m in found if m.data["split"] == s] for s in ("validation", "test"))
     if maps:
         plots.tower_maps(maps, docs / "accuracy-map.png")
+    variants = VariantResults.read_all(results)
     measured = {name for split in (test, validation) if split for name, _ in split.rows}
     environment = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     template = environment.from_string((HERE / "page.md.j2").read_text())
     return template.render(
         test=test, choice=choice, rounds=rounds, spectrum=spectrum, validation=validation,
+        variants=variants, others=OTHERS, variant_lines=variant_lines, winners=winners(variants),
         maps=maps, tested=tested, map_line=map_line, finalists=finalists, filter_wins=filter_wins,
         methods=[m for m in METHODS.values() if m.name in measured],
         main_table=lambda r: main_table(r, GOAL_RATIO),
