@@ -2,9 +2,8 @@
 
 The model is the demo checkpoint's architecture in a shape where the language model's prefill is most of
 a request, as it is for real vision-language models: see SHAPE. Every client asks about its own generated
-picture, waits for the end of its answer and asks again, with the prefix cache off. Random weights end few
-answers of 8 tokens early, and many of 128, which count as failures. All is streamed over HTTP, as a client
-would see it.
+picture, waits for the end of its answer and asks again, with the prefix cache off. No answer ends early. All
+is streamed over HTTP, as a client would see it.
 
 All servers are up; at each number of clients they are interleaved, ROUNDS times, and only one is under load.
 Servers and clients share this machine's cores. Then, with --minutes, all are loaded at once for that long
@@ -45,7 +44,7 @@ def make_bundles(folder: Path) -> dict[int, Path]:
     from luvc.exporter import ExportConfig, export
     from luvc.tools.demo import random_checkpoint
 
-    model = random_checkpoint.write(folder / "model", **SHAPE)
+    model = random_checkpoint.write(folder / "model", endless=True, **SHAPE)
     bundles = {}
     for ratio in RATIOS:
         bundles[ratio] = folder / f"{ratio}x"

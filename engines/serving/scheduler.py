@@ -97,9 +97,8 @@ class Scheduler(Closing):
                 raise self._gone()
             self._purge()
             if self.waiting >= self.limits.waiting:
-                raise Busy(
-                    f"{self.waiting} requests are waiting, which is the limit; try again later"
-                )
+                full = f"{self.waiting} requests are waiting, which is the limit"
+                raise Busy(f"{full}; try again later")
             self._arrived.append(job)
             self._changed.notify_all()
         return job.ticket

@@ -150,7 +150,13 @@ def randomise(model: Any, seed: int) -> None:
 
 
 def write(
-    folder: Path, *, seed: int = 0, max_patches: int = 12, shard: str = "5GB", **shape
+    folder: Path,
+    *,
+    seed: int = 0,
+    max_patches: int = 12,
+    shard: str = "5GB",
+    endless: bool = False,
+    **shape,
 ) -> Path:
     """Write the checkpoint.
 
@@ -159,6 +165,7 @@ def write(
         seed: of the weights.
         max_patches: tiles the image processor may cut.
         shard: largest weight file, as `save_pretrained` takes it.
+        endless: no answer ends before its last token, for loads in which all are to be as long.
         shape: see `config`.
 
     Returns:
@@ -174,6 +181,8 @@ def write(
     settings = config(tokens, **shape)
     model = InternVLForConditionalGeneration(settings).eval()
     randomise(model, seed)
+    if endless:  # its logit is 0, and of a thousand random ones some are larger
+        model.lm_head.weight.data[tokens.eos_token_id] = 0
     model.generation_config = GenerationConfig(
         eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id, do_sample=False
     )
