@@ -89,6 +89,8 @@ def finer(
     vision = config["vision_config"]
     vision["image_size"] = [edge * scale for edge in vision["image_size"]]
     config["downsample_ratio"] /= scale
+    for part in (vision, config["text_config"]):
+        part.pop("dtype", None)  # that of the loaded weights, not of those that are saved
     state = model.state_dict()
     for name, value in state.items():
         if name.endswith("position_embeddings"):

@@ -69,6 +69,7 @@ def train(
         int | None, typer.Option(help="Layers of each stack to begin with: 1, 2, 4 or 8.")
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Steps until the highest rate.")] = None,
     muon: Annotated[bool | None, typer.Option(help="Muon for matrices, or AdamW alone.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that draw pictures.")] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of PyTorch; 0 leaves them.")] = 0,
@@ -83,7 +84,7 @@ def train(
     model = {"start": start, "teacher": teacher, "layers": layers, "seed": seed}
     batches = {"singles": singles, "pairs": pairs, "workers": workers}
     learning = {"rate": rate, "muon": muon, "compile": compile, "half": half}
-    learning["vision_first"] = vision_first
+    learning |= {"vision_first": vision_first, "warmup": warmup}
     _run(output, device, threads, schedule | model | batches | learning)
 
 
