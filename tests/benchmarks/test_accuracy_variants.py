@@ -254,7 +254,8 @@ def made_up(gains: dict[str, tuple[int, int]], count: int = 400) -> VariantResul
 
 def test_the_rule():
     """Better in the mean over all places, nowhere surely worse, and so on every model."""
-    both, one, mixed = (20, 20), (20, 0), (60, -20)
+    both, one = (20, 20), (20, 0)
+    mixed = (60, -20)
     first = made_up({"largest": both, "weighted": one, "mean, counted": mixed})
     assert winners([first]) == ["largest", "weighted"]
     gain = first.gain("weighted", first.places)
