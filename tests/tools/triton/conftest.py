@@ -35,7 +35,7 @@ def repository(bundle, tmp_path_factory) -> Path:
 def server(repository):
     log = repository.parent / "server.log"
     with Server(find_server(PLACE), repository, Ports.free(), log=log) as running:
-        until(lambda: running.exit_code is not None or running.ready(), 60)
+        until(lambda: running.exit_code is not None or running.ready(), 150)
         assert running.exit_code is None, running.tail()
         yield running
 
