@@ -78,13 +78,12 @@ def train(
     compile: Annotated[bool | None, typer.Option(help="Use torch.compile.")] = None,
 ) -> None:
     """Train, score on the test set, and write a checkpoint in Hugging Face form."""
-    if minutes and steps is None:
-        steps = UNLIMITED
+    steps = UNLIMITED if minutes and steps is None else steps
     schedule = {"steps": steps, "minutes": minutes, "stop_after": stop_after, "test": test}
     model = {"start": start, "teacher": teacher, "layers": layers, "seed": seed}
     batches = {"singles": singles, "pairs": pairs, "workers": workers}
-    learning = {"rate": rate, "muon": muon, "compile": compile, "half": half}
-    learning |= {"vision_first": vision_first, "warmup": warmup}
+    learning = {"rate": rate, "muon": muon, "compile": compile, "half": half, "warmup": warmup}
+    learning["vision_first"] = vision_first
     _run(output, device, threads, schedule | model | batches | learning)
 
 
