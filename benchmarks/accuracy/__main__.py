@@ -21,7 +21,7 @@ from luvc.tools.journal import Journal
 from ..files import read_json, write_json
 from . import setup, spectrum
 from .methods import METHODS, flat
-from .results import RESULTS
+from .results import RESULTS, told
 from .study import CONTROL, RATIOS, rows
 
 SAME = ("checkpoint", "defaults", "image_size", "tasks")
@@ -80,9 +80,7 @@ def joined(older: list[dict], newer: list[dict]) -> list[dict]:
 
 def tell(row: dict, count: int, echo: Callable[[str], None]) -> dict:
     """The row, told as it comes."""
-    bits = row.get("right")
-    share = f"{int(bits, 16).bit_count() / count:.2%}" if bits else row["why"]
-    echo(f"{row['ratio']:g}x {row['method']}: {share}")
+    echo(f"{row['ratio']:g}x {row['method']}: {told(row, count)}")
     return row
 
 

@@ -25,7 +25,7 @@ from luvc.tools.journal import Journal
 from ..files import write_json
 from . import plans, setup
 from .methods import Method
-from .results import RESULTS
+from .results import RESULTS, told
 from .study import Study, entry
 
 TOWERS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
@@ -138,9 +138,7 @@ def run(
     found = []
     for row in rows(study, *asked, journal.once):
         found.append(row)
-        bits = row.get("right")
-        said = f"{int(bits, 16).bit_count() / limit:.2%}" if bits else row["why"]
-        echo(f"{row['method']} and {row['ratio']:g}x: {said}")
+        echo(f"{row['method']} and {row['ratio']:g}x: {told(row, limit)}")
     head = {"date": datetime.date.today().isoformat()} | head
     write_json(output / f"{file}.json", head | {"rows": found})
     journal.close()

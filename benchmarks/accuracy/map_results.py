@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from luvc.tools.eval.intervals import Share, bootstrap_mean, wilson
+from luvc.tools.eval.intervals import Share, bootstrap_mean
 
 from ..files import read_json
-from .results import RESULTS, unpack
+from .results import RESULTS, exact_match, unpack, where
 
 MATCHED = "matched"
 
@@ -83,14 +83,10 @@ class Map:
 
     def share(self, point: Point, task: str | None = None) -> Share:
         """Exact match."""
-        right = point.right[self._where(task)]
-        return wilson(int(right.sum()), right.size)
+        return exact_match(point.right[None, where(self.tasks, task)])
 
     def lost(self, point: Point, task: str | None = None) -> Share:
         """Points that it gains (+) or loses (-) against the unmodified model, paired by question."""
-        mask = self._where(task)
+        mask = where(self.tasks, task)
         gains = point.right[mask].astype(float) - self.whole.right[mask]
         return bootstrap_mean(gains)
-
-    def _where(self, task: str | None) -> np.ndarray:
-        return self.tasks == task if task else np.ones(len(self.tasks), bool)

@@ -85,19 +85,34 @@ class Results:
 
     def where(self, task: str | None) -> np.ndarray:
         """Which questions count, bool [questions]; None: all."""
-        return self.tasks == task if task else np.ones(len(self.tasks), bool)
+        return where(self.tasks, task)
 
     def share(self, row: Row, task: str | None = None) -> Share:
         """Exact match; of several draws the mean, with a bootstrap over questions."""
-        right = row.right[:, self.where(task)]
-        if len(right) > 1:
-            return bootstrap_mean(right.mean(0))
-        return wilson(int(right.sum()), right.size)
+        return exact_match(row.right[:, self.where(task)])
 
     def gain(self, row: Row, other: Row, task: str | None = None) -> Share:
         """Exact match of `row` minus that of `other`, paired by question."""
         mask = self.where(task)
         return bootstrap_mean(row.right[:, mask].mean(0) - other.right[:, mask].mean(0))
+
+
+def where(tasks: np.ndarray, task: str | None) -> np.ndarray:
+    """Which questions are of a task, bool [questions]; None: all."""
+    return tasks == task if task else np.ones(len(tasks), bool)
+
+
+def exact_match(right: np.ndarray) -> Share:
+    """The share of bool [draws, questions]; of several draws the mean, with a bootstrap over questions."""
+    if len(right) > 1:
+        return bootstrap_mean(right.mean(0))
+    return wilson(int(right.sum()), right.size)
+
+
+def told(row: dict, count: int) -> str:
+    """The share of `count` questions that a row of a study has right, or why it has none."""
+    bits = row.get("right")
+    return f"{int(bits, 16).bit_count() / count:.2%}" if bits else row["why"]
 
 
 def unpack(bits: str, count: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from luvc.tools.journal import Journal
 from ...files import write_json
 from .. import setup
 from ..map import measured, tower
-from ..results import RESULTS
+from ..results import RESULTS, told
 from ..study import Study
 from .merging import MEAN, VARIANTS, VariantRunner
 from .results import FILES
@@ -84,9 +84,7 @@ def run(
     found = []
     for row in rows(study, *asked, journal.once):
         found.append(row)
-        bits = row.get("right")
-        said = f"{int(bits, 16).bit_count() / limit:.2%}" if bits else row["why"]
-        echo(f"{row['variant']}, {row['method']} and {row['ratio']:g}x: {said}")
+        echo(f"{row['variant']}, {row['method']} and {row['ratio']:g}x: {told(row, limit)}")
     head = {"date": datetime.date.today().isoformat()} | head
     write_json(path, head | {"rows": found})
     journal.close()

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from luvc.tools.eval.intervals import Share, bootstrap_mean, wilson
+from luvc.tools.eval.intervals import Share, bootstrap_mean
 
 from ...files import read_json
-from ..results import RESULTS, unpack
+from ..results import RESULTS, exact_match, unpack, where
 from .merging import MEAN, VARIANTS
 
 FILES = "accuracy_variants_*.json"
@@ -67,22 +67,16 @@ class VariantResults:
     def share(self, places: Sequence[Place], task: str | None = None) -> Share:
         """Exact match of the plain mean, in the mean over places."""
         right = np.stack([self.right[MEAN.name, place] for place in places])
-        right = right[:, self._where(task)]
-        if len(right) > 1:
-            return bootstrap_mean(right.mean(0))
-        return wilson(int(right.sum()), right.size)
+        return exact_match(right[:, where(self.tasks, task)])
 
     def gain(self, variant: str, places: Sequence[Place], task: str | None = None) -> Share:
         """What a variant gains over the plain mean in the mean over places, paired by question."""
-        mask = self._where(task)
+        mask = where(self.tasks, task)
         gains = [
             self.right[variant, p][mask].astype(float) - self.right[MEAN.name, p][mask]
             for p in places
         ]
         return bootstrap_mean(np.mean(gains, 0))
-
-    def _where(self, task: str | None) -> np.ndarray:
-        return self.tasks == task if task else np.ones(len(self.tasks), bool)
 
 
 OTHERS = tuple(variant for variant in VARIANTS if variant is not MEAN)
